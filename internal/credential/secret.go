@@ -1,0 +1,95 @@
+package credential
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"strings"
+)
+
+const redacted = "[redacted]"
+
+// Secret is a text that cannot print. The text sits behind a func, so that neither %d, nor a marshaller, nor
+// reflection over a struct that holds a Secret in an unexported field finds it: a string type with a String method
+// leaks through all three. The zero Secret is the empty text.
+type Secret struct{ text func() string }
+
+// NewSecret wraps text.
+func NewSecret(text string) Secret {
+	return Secret{text: func() string { return text }}
+}
+
+// Reveal returns the text. Each caller is a place where the secret leaves the process or is compared.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return s.text()
+}
+
+// String and the methods below make every ordinary way of printing say the same.
+func (s Secret) String() string { return redacted }
+
+// Format serves every verb of package fmt.
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+
+// LogValue serves log/slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText serves encoding/json and its like.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Redact replaces every secret in text, as it is and as URL, XML, JSON, Go, base64 and hexadecimal encoding would show it.
+func Redact(text string, secrets ...Secret) string {
+	for _, s := range secrets {
+		plain := s.Reveal()
+		if plain == "" {
+			continue
+		}
+		for _, form := range forms(plain) {
+			text = strings.ReplaceAll(text, form, redacted)
+		}
+	}
+	return text
+}
+
+func forms(plain string) []string {
+	var asXML strings.Builder
+	xml.EscapeText(&asXML, []byte(plain))
+	asJSON, _ := json.Marshal(plain) // a string always marshals
+	asHex := hex.EncodeToString([]byte(plain))
+	return []string{
+		plain,
+		asXML.String(),
+		url.QueryEscape(plain),
+		url.PathEscape(plain),
+		strings.Trim(string(asJSON), `"`),
+		base64.StdEncoding.EncodeToString([]byte(plain)),
+		base64.RawStdEncoding.EncodeToString([]byte(plain)),
+		base64.URLEncoding.EncodeToString([]byte(plain)),
+		base64.RawURLEncoding.EncodeToString([]byte(plain)),
+		asHex,
+		strings.ToUpper(asHex),
+	}
+}
+
+// Escape makes text from outside safe for a terminal and a line of a log: control characters and bytes that are not
+// UTF-8 are written as Go escapes, line ends as " | ".
+func Escape(text string) string {
+	var b strings.Builder
+	for i, line := range strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if i > 0 {
+			b.WriteString(" | ")
+		}
+		quoted := fmt.Sprintf("%q", strings.TrimSpace(line))
+		quoted = quoted[1 : len(quoted)-1]
+		// %q also escapes quotes and backslashes, which are harmless and common in messages.
+		b.WriteString(strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(quoted))
+	}
+	return b.String()
+}

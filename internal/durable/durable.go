@@ -1,0 +1,65 @@
+// Package durable writes the daemon's own small files so that a crash at any instant leaves the old or the new whole
+// file. It is for files that nobody else writes; the instance's configuration file needs more (package sinks).
+package durable
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const partialSuffix = ".partial"
+
+// WriteFile replaces the file at path by data, readable for its owner only. When it returns nil, data is on disk. Not
+// for concurrent use on the same path.
+func WriteFile(path string, data []byte) (err error) {
+	partial := path + partialSuffix
+	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(partial)
+		}
+	}()
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if err = os.Rename(partial, path); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes changes of the directory's entries durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// RemovePartials removes what a WriteFile that was cut off left in dir.
+func RemovePartials(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), partialSuffix) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

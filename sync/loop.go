@@ -1,0 +1,378 @@
+package sync
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Daemon keeps instances in step. All fields below the line belong to the goroutine of Run.
+type Daemon struct {
+	cfg    Config
+	log    *slog.Logger
+	status atomic.Pointer[Status]
+	wake   chan struct{} // 1 slot: look at every instance again
+	asked  atomic.Bool   // for a full check
+	passes chan *pass
+	done   chan func(now time.Time) // outcome of a step, to be taken by the loop
+	ready  chan struct{}
+	ended  chan struct{} // closed when Run takes nothing more
+
+	// ---- owned by Run ----
+	instances           []*instance
+	sources             []*watched
+	steps               int // started and not over
+	activating          bool
+	verifyAt, reapplyAt time.Time
+	waiting             []*pass
+	work                context.Context // of steps that may be cut short
+	finish              context.Context // of steps that are given a few seconds to finish
+}
+
+// instance is the state of one instance.
+type instance struct {
+	Instance
+	touched atomic.Bool // set by hints from outside, taken by the loop
+
+	record      Record
+	seq, saved  int       // of the record: changes made, changes on disk
+	saveAt      time.Time // when the change has to be written
+	saving      bool
+	saveRetry   retry
+	source      *watched
+	steps       []string // of activation
+	recovered   bool
+	recoverTry  retry
+	busy        deed // step under way on the file
+	disk        disk
+	pending     *pending
+	wanted      credential.Version // newest one the source told of
+	refusal     *credential.Refusal
+	force       string // an apply is wanted although in sync: why
+	applyTry    retry
+	restoreTry  retry
+	activateTry retry
+	cannotPut   bool
+	braked      bool // said so
+	looks       int
+}
+
+// watched is a source and the instances that share it.
+type watched struct {
+	source   Source
+	members  []*instance
+	polling  bool
+	again    bool // once more after the poll under way
+	next     time.Time
+	polls    int
+	retry    retry
+	err      error // of the last poll, when out of reach
+	lastPoll time.Time
+}
+
+// New prepares a Daemon and loads what is remembered. It starts nothing.
+func New(cfg Config) (*Daemon, error) {
+	cfg = cfg.withDefaults()
+	if len(cfg.Instances) == 0 {
+		return nil, errNoInstances
+	}
+	d := &Daemon{
+		cfg:    cfg,
+		log:    cfg.Logger,
+		wake:   make(chan struct{}, 1),
+		passes: make(chan *pass),
+		done:   make(chan func(time.Time)),
+		ready:  make(chan struct{}),
+		ended:  make(chan struct{}),
+	}
+	bySource := map[Source]*watched{}
+	for _, c := range cfg.Instances {
+		record, err := cfg.Store.Load(c.Name)
+		if err != nil {
+			// What is not known is applied again; that is the remedy, so nobody is needed.
+			d.log.Warn("state is unreadable, starting without it", keyInstance, c.Name, keyReason, err)
+		}
+		in := &instance{Instance: c, record: record, steps: cfg.Activator.Steps(c.Name)}
+		if cfg.Forgive && len(record.Reverts) > 0 {
+			in.record.Reverts = nil
+			in.seq++
+		}
+		w := bySource[c.Source]
+		if w == nil {
+			w = &watched{source: c.Source}
+			bySource[c.Source] = w
+			d.sources = append(d.sources, w)
+		}
+		in.source, w.members = w, append(w.members, in)
+		d.instances = append(d.instances, in)
+	}
+	d.publish(time.Now())
+	return d, nil
+}
+
+// Touched says that the configuration file of the instance at index i of Config.Instances may have changed. It never
+// blocks and may be called from any goroutine.
+func (d *Daemon) Touched(i int) {
+	d.instances[i].touched.Store(true)
+	d.nudge()
+}
+
+// CheckSoon has Run do a full check of every instance, as Check does, without waiting for it. It never blocks and may be
+// called from any goroutine.
+func (d *Daemon) CheckSoon() {
+	d.asked.Store(true)
+	d.nudge()
+}
+
+func (d *Daemon) nudge() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Ready is closed when every instance had its first full check, whatever it showed.
+func (d *Daemon) Ready() <-chan struct{} { return d.ready }
+
+// finishTime is how long steps other than an apply may go on after Run's context ended.
+const finishTime = 4 * time.Second
+
+// Run keeps the instances in step until ctx ends, then lets steps under way come to their end (an apply as long as it
+// takes, the others at most 4 s), saves what is unsaved and returns. It may be called once.
+func (d *Daemon) Run(ctx context.Context) {
+	var cancelFinish context.CancelFunc
+	d.work = ctx
+	d.finish, cancelFinish = context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelFinish()
+
+	now := time.Now()
+	d.verifyAt, d.reapplyAt = nextTick(d.cfg.Verify, now), nextTick(d.cfg.Reapply, now)
+	first := &pass{over: d.ready}
+	d.beginPass(first, now)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		now := time.Now()
+		if d.asked.Swap(false) {
+			d.beginPass(&pass{over: make(chan struct{})}, now)
+		}
+		again := d.advance(now)
+		d.publish(now)
+		d.endPasses(now)
+		if again.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(0, again.Sub(now)))
+		}
+		select {
+		case outcome := <-d.done:
+			outcome(time.Now())
+		case <-d.wake:
+		case <-timer.C:
+		case p := <-d.passes:
+			d.beginPass(p, time.Now())
+		case <-ctx.Done():
+		}
+	}
+
+	close(d.ended)
+	stop := time.AfterFunc(finishTime, cancelFinish)
+	defer stop.Stop()
+	for d.steps > 0 {
+		outcome := <-d.done
+		outcome(time.Now())
+	}
+	d.saveAll()
+	d.publish(time.Now())
+}
+
+// start runs work in a goroutine and hands the outcome it returns to the loop.
+func (d *Daemon) start(work func() func(now time.Time)) {
+	d.steps++
+	go func() {
+		outcome := work()
+		d.done <- func(now time.Time) {
+			d.steps--
+			outcome(now)
+		}
+	}()
+}
+
+// advance starts every step that is due and returns when it has to be called again at the latest (zero: only when
+// something happens).
+func (d *Daemon) advance(now time.Time) (again time.Time) {
+	again = d.tick(now)
+	for _, in := range d.instances {
+		if in.touched.Swap(false) {
+			in.disk.stale = true
+		}
+		again = earlier(again, d.advanceInstance(in, now))
+		again = earlier(again, d.advanceSave(in, now))
+	}
+	for _, w := range d.sources {
+		again = earlier(again, d.advancePoll(w, now))
+	}
+	return earlier(again, d.advanceActivation(now))
+}
+
+// tick takes the schedules.
+func (d *Daemon) tick(now time.Time) (again time.Time) {
+	if due(d.verifyAt, now) {
+		d.verifyAt = nextTick(d.cfg.Verify, now)
+		for _, in := range d.instances {
+			in.disk.stale = true
+		}
+		d.pollSoon(now)
+	}
+	if due(d.reapplyAt, now) {
+		d.reapplyAt = nextTick(d.cfg.Reapply, now)
+		for _, in := range d.instances {
+			in.force = forceReapply
+		}
+		d.pollSoon(now)
+	}
+	return earlier(d.verifyAt, d.reapplyAt)
+}
+
+// pollSoon brings every poll forward, spread a little, as the same schedule runs on many machines.
+func (d *Daemon) pollSoon(now time.Time) {
+	for _, w := range d.sources {
+		if !w.retry.failed() {
+			w.next = earlier(w.next, now.Add(jittered(d.cfg.Poll/10)))
+		}
+	}
+}
+
+func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+
+// advanceInstance asks what is to be done about one instance, and starts it.
+func (d *Daemon) advanceInstance(in *instance, now time.Time) (again time.Time) {
+	if in.busy != doNothing {
+		return time.Time{}
+	}
+	decision := plan(d.view(in, now))
+	d.sayBrake(in, decision.drift, now)
+	switch decision.deed {
+	case doRecover:
+		d.startRecover(in)
+	case doLook:
+		d.startLook(in)
+	case doApply:
+		d.startApply(in)
+	case doRestore:
+		d.startRestore(in, decision.drift)
+	case doRecord:
+		d.recordSame(in, now)
+		return d.advanceInstance(in, now)
+	case doFetch:
+		if in.force == "" {
+			in.force = forceDrift
+			if in.source.retry.due(now) {
+				in.source.next = now
+			}
+		}
+	}
+	return decision.again
+}
+
+func (d *Daemon) view(in *instance, now time.Time) view {
+	return view{
+		now: now, record: in.record,
+		recovered: in.recovered, disk: in.disk, pending: in.pending,
+		mode: d.cfg.Revert, maxReverts: d.cfg.MaxReverts, cannotPut: in.cannotPut,
+		activating: d.activating, saving: in.saving,
+		recoverRetry: in.recoverTry.at, applyRetry: in.applyTry.at, restoreRetry: in.restoreTry.at,
+	}
+}
+
+func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
+	if w.polling {
+		return time.Time{}
+	}
+	if now.Before(w.next) {
+		return w.next
+	}
+	d.startPoll(w)
+	return time.Time{}
+}
+
+// advanceSave writes a changed record. Changes that only count wait a little, so that a burst of reverts is not
+// slowed down by one write each.
+func (d *Daemon) advanceSave(in *instance, now time.Time) (again time.Time) {
+	if in.saving || in.saved == in.seq {
+		return time.Time{}
+	}
+	at := in.saveAt
+	if in.saveRetry.at.After(at) {
+		at = in.saveRetry.at
+	}
+	if now.Before(at) {
+		return at
+	}
+	d.startSave(in)
+	return time.Time{}
+}
+
+func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
+	if d.activating {
+		return time.Time{}
+	}
+	views := make([]activationView, len(d.instances))
+	for i, in := range d.instances {
+		views[i] = activationView{
+			steps: in.record.Activation, due: d.activationDue(in),
+			unsaved:  in.saved != in.seq && !in.saveRetry.failed(),
+			applying: in.busy == doApply,
+		}
+	}
+	step, forWhom, again := planActivation(now, views)
+	if step != "" {
+		members := make([]*instance, len(forWhom))
+		for i, k := range forWhom {
+			members[i] = d.instances[k]
+		}
+		d.startActivation(step, members)
+	}
+	return again
+}
+
+// activationDue tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
+func (d *Daemon) activationDue(in *instance) time.Time {
+	due := in.activateTry.at
+	if d.cfg.ActivateAt != nil && len(in.record.Activation) > 0 {
+		if held := d.cfg.ActivateAt.Next(in.record.ActivationSince); held.After(due) {
+			return held
+		}
+	}
+	return due
+}
+
+// changed notes a change of the record, to be on disk by at.
+func (in *instance) changed(r Record, at time.Time) {
+	if in.saved == in.seq || at.Before(in.saveAt) {
+		in.saveAt = at
+	}
+	in.record = r
+	in.seq++
+}
+
+// countDelay is how long a change that only counts reverts may wait for its write.
+const countDelay = 100 * time.Millisecond
+
+// Reasons to apply what is in sync.
+const (
+	forceReapply = "schedule"
+	forceDrift   = "drift"
+)
+
+func nextTick(schedule cron.Schedule, now time.Time) time.Time {
+	if schedule == nil {
+		return time.Time{}
+	}
+	return schedule.Next(now)
+}

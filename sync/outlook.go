@@ -1,0 +1,56 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Outlook is what a pass over an instance would find.
+type Outlook struct {
+	Applied    credential.Version
+	Version    credential.Version  // the source's newest
+	Apply      bool                // Version would be applied
+	Refusal    *credential.Refusal // why it would not
+	Drift      []string            // attributes that differ from what was applied
+	Activation []string            // steps still to be done
+}
+
+// Look compares what is wanted, applied and on disk. It reads and changes nothing.
+func Look(ctx context.Context, in Instance, store *Store) (Outlook, error) {
+	record, err := store.Load(in.Name)
+	if err != nil {
+		return Outlook{}, err
+	}
+	o := Outlook{Applied: record.Version, Activation: record.Activation}
+	seen, err := in.Sink.Look(ctx)
+	if err != nil {
+		return o, err
+	}
+	o.Drift = driftOf(record, seen)
+	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool {
+		return wantsSecret(v, record, nil, nil, "", in.AllowRollback)
+	})
+	if err != nil && !errors.As(err, &o.Refusal) {
+		return o, err
+	}
+	if o.Refusal != nil {
+		return o, nil
+	}
+	o.Version = reading.Version
+	if goesBack(o.Version, record, nil, in.AllowRollback) {
+		o.Refusal = rollback(o.Version, record.Version)
+		return o, nil
+	}
+	if reading.Credential != nil {
+		o.Apply = record.Applying != nil || reading.Credential.Digest(store.Key()) != record.Digest
+	}
+	return o, nil
+}
+
+func rollback(v, applied credential.Version) *credential.Refusal {
+	return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
+		"goes back from version %d; set allow_rollback for the instance if that is meant", applied.Number)}
+}

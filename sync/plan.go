@@ -1,0 +1,219 @@
+package sync
+
+import (
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+// view is all that the decision about one instance depends on.
+type view struct {
+	now    time.Time
+	record Record
+
+	recovered bool // what an earlier daemon left behind was dealt with
+	disk      disk
+	pending   *pending // delivered by the source and not applied yet
+
+	mode       RevertMode
+	maxReverts int
+	cannotPut  bool // a splice was tried for this drift and cannot work
+	activating bool // an activation is running, so that no apply may start
+	saving     bool // the record is being written, so that no intent may be
+
+	recoverRetry, applyRetry, restoreRetry time.Time
+}
+
+// disk is what the last look at the configuration file told.
+type disk struct {
+	looked    bool // at least once
+	stale     bool // something may have happened since
+	seen      credential.Attributes
+	err       error     // of the last look; seen is then of no use
+	troubleAt time.Time // first of the looks in a row that ended in err
+	lookAt    time.Time // look again then at the latest; zero = no need
+	checkedAt time.Time // last look, whatever it told
+	rightAt   time.Time // last look that saw no drift
+}
+
+// pending is a credential that waits to be applied.
+type pending struct {
+	version    credential.Version
+	credential credential.Credential
+	same       bool   // as the one applied, under a new version
+	force      string // reason to apply it all the same; empty = none
+}
+
+// outOfOrder reports trouble that outlasted the work of an editor.
+func (d disk) outOfOrder() bool {
+	return d.err != nil && d.checkedAt.Sub(d.troubleAt) >= lookGrace
+}
+
+type deed int
+
+const (
+	doNothing deed = iota
+	doRecover
+	doLook
+	doApply
+	doRestore
+	doRecord // of a new version with the same credential
+	doFetch  // ask the source for the credential, to put drift back with it
+)
+
+// decision is the answer: a deed for now, or else the time at which the question must be asked again even if nothing
+// happens until then (zero: none).
+type decision struct {
+	deed  deed
+	drift []string // names of the attributes that differ
+	again time.Time
+}
+
+// plan decides what is to be done about one instance. It is a pure function.
+func plan(v view) decision {
+	if !v.recovered {
+		return when(v.now, v.recoverRetry, decision{deed: doRecover})
+	}
+	if !v.disk.looked || v.disk.stale || !v.disk.lookAt.IsZero() && !v.now.Before(v.disk.lookAt) {
+		return decision{deed: doLook}
+	}
+	if v.disk.err != nil {
+		// Missing or damaged: nothing is written until it is whole again.
+		return decision{again: v.disk.lookAt}
+	}
+	drift := driftOf(v.record, v.disk.seen)
+	if p := v.pending; p != nil {
+		if p.same && p.force == "" && v.record.Applying == nil {
+			return decision{deed: doRecord, drift: drift}
+		}
+		if !v.now.Before(v.applyRetry) {
+			if v.activating || v.saving {
+				return decision{drift: drift} // asked again when that is over
+			}
+			return decision{deed: doApply, drift: drift}
+		}
+		// An apply that failed may have damaged what worked: what was applied before goes back meanwhile.
+	}
+	d := planRevert(v, drift)
+	if v.pending != nil {
+		d.again = earlier(d.again, v.applyRetry)
+	}
+	return d
+}
+
+func planRevert(v view, drift []string) decision {
+	if len(drift) == 0 || v.mode == RevertAlert {
+		return decision{drift: drift}
+	}
+	if end, on := brake(v.record, v.maxReverts, v.now); on {
+		return decision{drift: drift, again: end}
+	}
+	if v.mode == RevertSplice && !v.cannotPut {
+		return when(v.now, v.restoreRetry, decision{deed: doRestore, drift: drift})
+	}
+	if v.pending != nil {
+		return decision{drift: drift} // its apply is what puts the drift back
+	}
+	return decision{deed: doFetch, drift: drift}
+}
+
+// driftOf names the managed attributes that differ on disk from what was applied. While nobody knows what a command
+// that was cut off has written, nothing is called drift: it may be the newer credential.
+func driftOf(r Record, seen credential.Attributes) []string {
+	if r.Applying != nil {
+		return nil
+	}
+	return credential.Drift(r.Attributes, seen)
+}
+
+// brake reports whether reverts have used up their allowance, and until when.
+func brake(r Record, maxReverts int, now time.Time) (end time.Time, on bool) {
+	recent := recentReverts(r.Reverts, now)
+	if len(recent) < maxReverts {
+		return time.Time{}, false
+	}
+	return recent[len(recent)-maxReverts].Add(revertWindow), true
+}
+
+// longDrift is the age of the last good look from which on Campaign's processes may have read the drift.
+const longDrift = 2 * time.Second
+
+// mayHaveLoaded reports whether the processes may have read drift that was found at now.
+func mayHaveLoaded(rightAt, now time.Time) bool {
+	return rightAt.IsZero() || now.Sub(rightAt) > longDrift
+}
+
+// when returns d if its time has come, else the wait for it.
+func when(now, at time.Time, d decision) decision {
+	if now.Before(at) {
+		return decision{drift: d.drift, again: at}
+	}
+	return d
+}
+
+// earlier returns the earlier of two times of which zero means never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// activationView is what the decision about activation depends on, of one instance.
+type activationView struct {
+	steps    []string  // still to be done, in order
+	due      time.Time // held until then (schedule or retry)
+	unsaved  bool      // the record that says so is not on disk yet
+	applying bool      // or about to
+}
+
+// planActivation picks the next step of activation and the instances (by index) it is done for. While any instance is
+// being applied it waits, so that one reload serves all that are applied together.
+func planActivation(now time.Time, instances []activationView) (step string, forWhom []int, again time.Time) {
+	for _, in := range instances {
+		if in.applying || in.unsaved && len(in.steps) > 0 {
+			return "", nil, time.Time{} // asked again when the apply or the write is over
+		}
+	}
+	for i, in := range instances {
+		switch {
+		case len(in.steps) == 0:
+			continue
+		case now.Before(in.due):
+			again = earlier(again, in.due)
+			continue
+		case step == "":
+			step = in.steps[0]
+		}
+		for _, s := range in.steps {
+			if s == step {
+				forWhom = append(forWhom, i)
+				break
+			}
+		}
+	}
+	return step, forWhom, again
+}
+
+// wantsSecret says whether the secret of a version must be read for an instance, given what is known of it.
+func wantsSecret(v credential.Version, r Record, p *pending, refused *credential.Refusal, force string, allowRollback bool) bool {
+	switch {
+	case p != nil && p.version.Equal(v) && p.force == force:
+		return false // in hand already
+	case refused != nil && refused.Version.Equal(v):
+		return false // would be refused again
+	case goesBack(v, r, p, allowRollback):
+		return false
+	case force != "" || r.Applying != nil:
+		return true
+	}
+	return !v.Equal(r.Version)
+}
+
+// goesBack reports whether v is older than what is applied or about to be.
+func goesBack(v credential.Version, r Record, p *pending, allowed bool) bool {
+	if allowed {
+		return false
+	}
+	return v.GoesBackFrom(r.Version) || p != nil && v.GoesBackFrom(p.version)
+}

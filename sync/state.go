@@ -1,0 +1,233 @@
+package sync
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	stdsync "sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/durable"
+)
+
+// Record is what is remembered of an instance over restarts. It holds what the configuration file holds (ciphertext)
+// and keyed digests, never a secret. It is a value: slices in it are never changed in place.
+type Record struct {
+	Version    credential.Version    `json:"version"`    // applied
+	Digest     string                `json:"digest"`     // of the applied credential, keyed
+	Attributes credential.Attributes `json:"attributes"` // as they were right after the apply
+	AppliedAt  time.Time             `json:"applied_at"`
+	// Applying is set before a command that writes is started and cleared with its outcome. Found at start, it says
+	// that nobody knows what that command did.
+	Applying *credential.Version `json:"applying,omitempty"`
+
+	Activation      []string  `json:"activation,omitempty"` // steps still to be done, in order
+	ActivationSince time.Time `json:"activation_since"`
+	ActivatedAt     time.Time `json:"activated_at"`
+
+	Reverts       []time.Time `json:"reverts,omitempty"` // those of the last hour
+	RevertedTotal int         `json:"reverted_total"`
+}
+
+const recordFormat = 1
+
+type recordFile struct {
+	Format int `json:"format"`
+	Record
+}
+
+// ErrLocked says that another daemon owns the state directory.
+var ErrLocked = errors.New("the state directory is in use by another campaign-credsync")
+
+// Store keeps records in a directory, one file an instance. Its methods may be called concurrently.
+type Store struct {
+	dir  string
+	lock *os.File // nil when only read
+	key  []byte
+
+	mu stdsync.Mutex // one write at a time, so that a rename never overtakes a newer one
+}
+
+// OpenStore takes the state directory for this process alone: a second OpenStore answers ErrLocked until Close, also
+// from another process. It removes what a write that was cut off left behind.
+func OpenStore(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create state directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock of state directory: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w (%s)", ErrLocked, dir)
+		}
+		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
+	}
+	s := &Store{dir: dir, lock: lock}
+	if err := durable.RemovePartials(dir); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("remove stray files of state directory: %w", err)
+	}
+	if err := s.loadKey(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// ReadStore opens the state directory for Load only; it takes no lock and writes nothing. Without a directory, or
+// without the right to read it, every record is empty and the digest key random.
+func ReadStore(dir string) *Store {
+	s := &Store{dir: dir}
+	key, err := os.ReadFile(filepath.Join(dir, keyFile))
+	if err != nil || len(key) != keyLength {
+		key = make([]byte, keyLength)
+		rand.Read(key)
+	}
+	s.key = key
+	return s
+}
+
+// Close gives the directory free.
+func (s *Store) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
+}
+
+// Key is the key of this machine's digests: 32 random bytes.
+func (s *Store) Key() []byte { return s.key }
+
+const (
+	keyFile   = "digest.key"
+	keyLength = 32
+)
+
+func (s *Store) loadKey() error {
+	path := filepath.Join(s.dir, keyFile)
+	key, err := os.ReadFile(path)
+	if err == nil && len(key) == keyLength {
+		s.key = key
+		return nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read digest key: %w", err)
+	}
+	// Absent, or cut off by a crash: digests made with a lost key match nothing, which costs one apply.
+	s.key = make([]byte, keyLength)
+	rand.Read(s.key)
+	return s.write(keyFile, s.key)
+}
+
+func recordName(instance string) string { return instance + ".json" }
+
+// Load returns the record of an instance, empty when there is none. A record that cannot be understood is an error and
+// empty; going on with the empty one costs one apply.
+func (s *Store) Load(instance string) (Record, error) {
+	path := filepath.Join(s.dir, recordName(instance))
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Record{}, nil
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("read state of instance %s: %w", instance, err)
+	}
+	record, err := decodeRecord(data)
+	if err != nil {
+		return Record{}, fmt.Errorf("read state of instance %s from %s: %w", instance, path, err)
+	}
+	return record, nil
+}
+
+func decodeRecord(data []byte) (Record, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	var file recordFile
+	if err := decoder.Decode(&file); err != nil {
+		return Record{}, err
+	}
+	if file.Format != recordFormat {
+		return Record{}, fmt.Errorf("format %d is not known, only %d", file.Format, recordFormat)
+	}
+	if !file.Version.IsZero() && len(file.Attributes) == 0 {
+		return Record{}, errors.New("an applied version without attributes")
+	}
+	return file.Record, nil
+}
+
+// Save replaces the record of an instance; when it returns nil the record is on disk.
+func (s *Store) Save(instance string, r Record) error {
+	data, err := json.MarshalIndent(recordFile{recordFormat, r}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode state of instance %s: %w", instance, err)
+	}
+	if err := s.write(recordName(instance), append(data, '\n')); err != nil {
+		return fmt.Errorf("save state of instance %s: %w", instance, err)
+	}
+	return nil
+}
+
+func (s *Store) write(name string, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return durable.WriteFile(filepath.Join(s.dir, name), data)
+}
+
+// applied is the record after an apply: one value, so that version, digest, attributes and the activation that is due
+// reach the disk together.
+func (r Record) applied(v credential.Version, digest string, attributes credential.Attributes, steps []string, now time.Time) Record {
+	r.Version, r.Digest, r.Attributes, r.AppliedAt = v, digest, attributes, now
+	r.Applying = nil
+	return r.activationDue(steps, now)
+}
+
+func (r Record) activationDue(steps []string, now time.Time) Record {
+	r.Activation, r.ActivationSince = steps, now
+	if len(steps) == 0 {
+		r.ActivatedAt = now
+	}
+	return r
+}
+
+// activated is the record after one step of activation.
+func (r Record) activated(step string, now time.Time) Record {
+	r.Activation = slices.DeleteFunc(slices.Clone(r.Activation), func(s string) bool { return s == step })
+	if len(r.Activation) == 0 {
+		r.ActivatedAt = now
+	}
+	return r
+}
+
+// reverted is the record after a revert.
+func (r Record) reverted(now time.Time) Record {
+	r.Reverts = append(recentReverts(r.Reverts, now), now)
+	r.RevertedTotal++
+	return r
+}
+
+// revertWindow is the time over which reverts count for the brake.
+const revertWindow = time.Hour
+
+// recentReverts returns a fresh slice of those within the last hour. One that is further than that in the future was
+// stamped by a clock that has been set back since; it must not stop reverts for a year.
+func recentReverts(reverts []time.Time, now time.Time) []time.Time {
+	recent := make([]time.Time, 0, len(reverts)+1)
+	for _, t := range reverts {
+		if now.Sub(t).Abs() < revertWindow {
+			recent = append(recent, t)
+		}
+	}
+	return recent
+}

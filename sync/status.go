@@ -1,0 +1,138 @@
+package sync
+
+import (
+	"time"
+)
+
+// State says in one word how an instance is.
+type State string
+
+// The states, in the order in which the first that holds is told.
+const (
+	StateDegraded          State = "degraded" // file out of order, or (last but one) source out of reach
+	StateDrift             State = "drift"    // seen and not put back
+	StateBlocked           State = "blocked"  // the source's answer is refused
+	StatePending           State = "pending"  // a version waits to be applied, or nothing was checked yet
+	StateActivationPending State = "activation_pending"
+	StateInSync            State = "in_sync"
+)
+
+// Status is how everything was after the loop's last turn. It is a value; nothing in it is changed later.
+type Status struct {
+	Instances []InstanceStatus
+	Reachable bool      // every source answered when last asked
+	LastPoll  time.Time // that was answered
+}
+
+// InstanceStatus is how one instance was. Zero times and versions mean never and none.
+type InstanceStatus struct {
+	Name           string
+	State          State
+	WantedVersion  int
+	AppliedVersion int
+	AppliedAt      time.Time
+	ActivatedAt    time.Time
+	LastCheck      time.Time
+	RevertedTotal  int
+	LastError      string // of what keeps it from being in sync
+}
+
+// InSync reports whether every instance is.
+func (s Status) InSync() bool {
+	for _, in := range s.Instances {
+		if in.State != StateInSync {
+			return false
+		}
+	}
+	return true
+}
+
+// Status returns the newest status. It may be called from any goroutine.
+func (d *Daemon) Status() Status { return *d.status.Load() }
+
+func (d *Daemon) publish(now time.Time) {
+	status := Status{Instances: make([]InstanceStatus, len(d.instances)), Reachable: true}
+	for i, in := range d.instances {
+		status.Instances[i] = d.statusOf(in, now)
+	}
+	for _, w := range d.sources {
+		status.Reachable = status.Reachable && w.polls > 0 && w.err == nil
+		if w.lastPoll.After(status.LastPoll) {
+			status.LastPoll = w.lastPoll
+		}
+	}
+	d.status.Store(&status)
+	d.cfg.OnStatus(status)
+}
+
+func (d *Daemon) statusOf(in *instance, now time.Time) InstanceStatus {
+	s := InstanceStatus{
+		Name:           in.Name,
+		WantedVersion:  in.wanted.Number,
+		AppliedVersion: in.record.Version.Number,
+		AppliedAt:      in.record.AppliedAt,
+		ActivatedAt:    in.record.ActivatedAt,
+		LastCheck:      in.disk.checkedAt,
+		RevertedTotal:  in.record.RevertedTotal,
+	}
+	s.State, s.LastError = d.stateOf(in, now)
+	return s
+}
+
+// stateOf finds the first state that holds, and the error behind it.
+func (d *Daemon) stateOf(in *instance, now time.Time) (State, string) {
+	switch {
+	case in.disk.outOfOrder():
+		return StateDegraded, in.disk.err.Error()
+	case in.recoverTry.failed():
+		return StateDegraded, in.recoverTry.reason
+	case d.driftStays(in, now):
+		return StateDrift, d.whyDriftStays(in)
+	case in.refusal != nil:
+		return StateBlocked, in.refusal.Error()
+	case !in.disk.looked || in.source.polls == 0 || in.record.Applying != nil || in.pending != nil && !in.pending.same || in.force != "":
+		return StatePending, firstOf(in.applyTry.reason, in.sourceTrouble())
+	case len(in.record.Activation) > 0:
+		return StateActivationPending, in.activateTry.reason
+	case in.source.err != nil:
+		return StateDegraded, in.source.err.Error()
+	case in.record.Version.IsZero():
+		return StatePending, ""
+	}
+	return StateInSync, in.saveRetry.reason
+}
+
+// driftStays reports drift that is not being put back right now.
+func (d *Daemon) driftStays(in *instance, now time.Time) bool {
+	if !in.disk.looked || in.disk.err != nil || len(driftOf(in.record, in.disk.seen)) == 0 {
+		return false
+	}
+	_, braked := brake(in.record, d.cfg.MaxReverts, now)
+	return braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply
+}
+
+func (d *Daemon) whyDriftStays(in *instance) string {
+	switch {
+	case d.cfg.Revert == RevertAlert:
+		return "drift is only reported (drift.revert: alert)"
+	case in.braked:
+		return "drift is not put back for now: more than drift.max_reverts reverts in an hour"
+	}
+	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble())
+}
+
+func (in *instance) sourceTrouble() string {
+	if in.source.err != nil {
+		return in.source.err.Error()
+	}
+	return ""
+}
+
+func firstOf(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}

@@ -1,0 +1,313 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Each start… function begins a step in a goroutine of its own; the func that the goroutine returns is run by the loop
+// and takes the outcome. Only these edges log what a step did.
+
+func (d *Daemon) startRecover(in *instance) {
+	in.busy = doRecover
+	sink, ctx := in.Sink, d.work
+	d.start(func() func(time.Time) {
+		err := sink.Recover(ctx)
+		return func(now time.Time) {
+			in.busy = doNothing
+			switch {
+			case err == nil:
+				in.recovered = true
+				in.recoverTry = retry{}
+				return
+			case ctx.Err() != nil:
+				return // cut short by the stop, tells nothing
+			}
+			news := in.recoverTry.fail(now, err.Error())
+			d.warn(news, "what an earlier run left behind is not settled yet", keyInstance, in.Name, keyReason, err)
+		}
+	})
+}
+
+func (d *Daemon) startLook(in *instance) {
+	in.busy = doLook
+	in.disk.stale = false
+	sink, ctx := in.Sink, d.work
+	d.start(func() func(time.Time) {
+		seen, err := sink.Look(ctx)
+		return func(now time.Time) {
+			in.busy = doNothing
+			if ctx.Err() != nil {
+				return // cut short by the stop, tells nothing
+			}
+			d.looked(in, seen, err, now)
+		}
+	})
+}
+
+// How a file that is missing or damaged is looked at again: an editor may be in the middle of its work.
+const (
+	lookFirst   = 20 * time.Millisecond
+	lookGrace   = 300 * time.Millisecond // trouble that lasts longer is told
+	lookTrouble = 10 * time.Second       // and looked at this often, should no event come
+)
+
+func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now time.Time) {
+	in.looks++
+	before := in.disk
+	in.disk = disk{looked: true, stale: before.stale, seen: seen, err: err, checkedAt: now, rightAt: before.rightAt}
+	if err != nil {
+		d.lookFailed(in, before, err, now)
+		return
+	}
+	if before.outOfOrder() {
+		d.log.Info("configuration file is whole again", keyInstance, in.Name)
+	}
+	// What a command that was cut off has written is unknown only until the file shows that it wrote nothing.
+	if in.record.Applying != nil && len(credential.Drift(in.record.Attributes, seen)) == 0 {
+		r := in.record
+		r.Applying = nil
+		in.changed(r, now)
+	}
+	drift := driftOf(in.record, seen)
+	switch {
+	case len(drift) == 0:
+		in.disk.rightAt = now
+		in.driftGone()
+	case d.cfg.Revert == RevertAlert && before.err == nil && len(driftOf(in.record, before.seen)) == 0:
+		d.log.Error("drift, left as it is by drift.revert: alert", keyInstance, in.Name, keyAttribute, drift)
+	}
+}
+
+func (d *Daemon) lookFailed(in *instance, before disk, err error, now time.Time) {
+	in.disk.troubleAt = now
+	if before.err != nil {
+		in.disk.troubleAt = before.troubleAt
+	}
+	if !in.disk.outOfOrder() {
+		in.disk.lookAt = now.Add(max(lookFirst, now.Sub(in.disk.troubleAt)))
+		return
+	}
+	in.disk.lookAt = now.Add(lookTrouble)
+	if !before.outOfOrder() || before.err.Error() != err.Error() {
+		d.log.Error("configuration file is out of order, nothing is written", keyInstance, in.Name, keyReason, err)
+	}
+}
+
+func (d *Daemon) startApply(in *instance) {
+	in.busy = doApply
+	p := *in.pending
+	sink, store, name := in.Sink, d.cfg.Store, in.Name
+	intent := in.record
+	intent.Applying = &p.version
+	// The intent is written here, ahead of the command, and the outcome by the loop: nobody else saves meanwhile.
+	in.saving = true
+	in.record = intent
+	in.seq++
+	seq := in.seq
+	digest := p.credential.Digest(store.Key())
+	ctx := context.WithoutCancel(d.work)
+	d.start(func() func(time.Time) {
+		if err := store.Save(name, intent); err != nil {
+			return func(now time.Time) {
+				in.busy, in.saving = doNothing, false
+				in.record.Applying = nil
+				d.applyFailed(in, p, err, now)
+			}
+		}
+		attributes, took, err := sink.Apply(ctx, p.credential)
+		return func(now time.Time) {
+			in.busy, in.saving = doNothing, false
+			in.saved = max(in.saved, seq)
+			// Events of our own command are behind us, but somebody else may have written meanwhile: look again.
+			in.disk.stale = true
+			if err != nil {
+				r := in.record
+				r.Applying = nil
+				in.changed(r, now)
+				d.applyFailed(in, p, err, now)
+				return
+			}
+			d.applied(in, p, digest, attributes, took, now)
+		}
+	})
+}
+
+func (d *Daemon) applied(in *instance, p pending, digest string, attributes credential.Attributes, took time.Duration, now time.Time) {
+	r := in.record.applied(p.version, digest, attributes, in.steps, now)
+	if p.force == forceDrift {
+		r = r.reverted(now)
+	}
+	in.changed(r, now)
+	in.disk.seen, in.disk.err, in.disk.rightAt, in.disk.checkedAt = attributes, nil, now, now
+	in.applyTry = retry{}
+	in.driftGone()
+	if in.pending != nil && in.pending.version.Equal(p.version) {
+		in.pending = nil
+	}
+	if in.force == p.force {
+		in.force = ""
+	}
+	attrs := []any{keyInstance, in.Name, keyVersion, p.version.Number, keyDuration, took}
+	if p.force != "" {
+		attrs = append(attrs, keyReason, p.force)
+	}
+	d.log.Info("credential applied", attrs...)
+}
+
+func (d *Daemon) applyFailed(in *instance, p pending, err error, now time.Time) {
+	news := in.applyTry.fail(now, err.Error())
+	level := d.warn
+	if news {
+		level = d.fail
+	}
+	level(news, "credential not applied", keyInstance, in.Name, keyVersion, p.version.Number,
+		keyAttempt, in.applyTry.attempt, keyReason, err)
+}
+
+func (d *Daemon) startRestore(in *instance, drift []string) {
+	in.busy = doRestore
+	in.disk.stale = false
+	sink, ctx, wanted := in.Sink, d.finish, in.record.Attributes
+	began := time.Now()
+	d.start(func() func(time.Time) {
+		err := sink.Restore(ctx, wanted)
+		return func(now time.Time) {
+			in.busy = doNothing
+			if err != nil {
+				d.restoreFailed(in, err, now)
+				return
+			}
+			r, saveAt := in.record.reverted(now), now.Add(countDelay)
+			if mayHaveLoaded(in.disk.rightAt, began) {
+				r, saveAt = r.activationDue(in.steps, now), now
+			}
+			in.changed(r, saveAt)
+			in.disk.seen, in.disk.rightAt, in.disk.checkedAt = wanted, now, now
+			in.restoreTry = retry{}
+			d.log.Info("drift put back", keyInstance, in.Name, keyAttribute, drift, keyDuration, now.Sub(began))
+		}
+	})
+}
+
+func (d *Daemon) restoreFailed(in *instance, err error, now time.Time) {
+	in.disk.stale = true
+	if errors.Is(err, credential.ErrCannotSplice) {
+		in.cannotPut = true
+		d.log.Warn("drift cannot be put back into the file, applying again instead", keyInstance, in.Name, keyReason, err)
+		return
+	}
+	news := in.restoreTry.fail(now, err.Error())
+	d.warn(news, "drift not put back", keyInstance, in.Name, keyAttempt, in.restoreTry.attempt, keyReason, err)
+}
+
+// recordSame notes that a new version holds the credential that is applied already.
+func (d *Daemon) recordSame(in *instance, now time.Time) {
+	r := in.record
+	r.Version = in.pending.version
+	in.pending = nil
+	in.changed(r, now)
+	d.log.Info("new version holds the same credential, recorded", keyInstance, in.Name, keyVersion, r.Version.Number)
+}
+
+func (d *Daemon) startSave(in *instance) {
+	in.saving = true
+	store, name, record, seq := d.cfg.Store, in.Name, in.record, in.seq
+	d.start(func() func(time.Time) {
+		err := store.Save(name, record)
+		return func(now time.Time) {
+			in.saving = false
+			if err == nil {
+				in.saved = max(in.saved, seq)
+				in.saveRetry = retry{}
+				return
+			}
+			news := in.saveRetry.fail(now, err.Error())
+			d.fail(news, "state not saved", keyInstance, in.Name, keyReason, err)
+		}
+	})
+}
+
+// saveAll writes, at the end of Run, what is unsaved.
+func (d *Daemon) saveAll() {
+	for _, in := range d.instances {
+		if in.saved == in.seq {
+			continue
+		}
+		if err := d.cfg.Store.Save(in.Name, in.record); err != nil {
+			d.log.Error("state not saved", keyInstance, in.Name, keyReason, err)
+		}
+	}
+}
+
+func (d *Daemon) startActivation(step string, members []*instance) {
+	d.activating = true
+	ctx, activator := d.finish, d.cfg.Activator
+	began := time.Now()
+	d.start(func() func(time.Time) {
+		err := activator.Activate(ctx, step)
+		return func(now time.Time) {
+			d.activating = false
+			for _, in := range members {
+				if err != nil {
+					news := in.activateTry.fail(now, err.Error())
+					d.fail(news, "credential not activated", keyInstance, in.Name, keyStep, step,
+						keyAttempt, in.activateTry.attempt, keyReason, err)
+					continue
+				}
+				in.activateTry = retry{}
+				in.changed(in.record.activated(step, now), now)
+				d.log.Info("activated", keyInstance, in.Name, keyStep, step, keyVersion, in.record.Version.Number,
+					keyDuration, now.Sub(began))
+			}
+		}
+	})
+}
+
+// sayBrake tells once that the brake stopped reverts, and once that it let go.
+func (d *Daemon) sayBrake(in *instance, drift []string, now time.Time) {
+	end, on := brake(in.record, d.cfg.MaxReverts, now)
+	switch {
+	case !on && in.braked:
+		in.braked = false
+		d.log.Info("drift is put back again", keyInstance, in.Name)
+	case on && !in.braked && len(drift) > 0 && d.cfg.Revert != RevertAlert:
+		in.braked = true
+		in.changed(in.record, now) // the count must survive a crash from here on
+		d.log.Error("another program keeps changing the credential; drift is left as it is for now",
+			keyInstance, in.Name, keyAttribute, drift, keyReason, "drift.max_reverts", keyUntil, end.UTC())
+	}
+}
+
+// driftGone forgets what was tried against drift that is no more.
+func (in *instance) driftGone() {
+	in.cannotPut = false
+	in.restoreTry = retry{}
+	if in.force == forceDrift {
+		in.force = ""
+	}
+	if in.pending != nil && in.pending.force == forceDrift && in.pending.version.Equal(in.record.Version) {
+		in.pending = nil
+	}
+}
+
+// warn logs a failure that is retried: news as a warning, the same again for debugging only.
+func (d *Daemon) warn(news bool, msg string, attrs ...any) {
+	if news {
+		d.log.Warn(msg, attrs...)
+		return
+	}
+	d.log.Debug(msg, attrs...)
+}
+
+// fail logs a failure that a person should see, once.
+func (d *Daemon) fail(news bool, msg string, attrs ...any) {
+	if news {
+		d.log.Error(msg, attrs...)
+		return
+	}
+	d.log.Debug(msg, attrs...)
+}

@@ -1,0 +1,127 @@
+// Package sync keeps each instance's credential in step with its source: it decides when a credential is applied, when
+// drift is put back, when the running processes are told, and when to leave everything alone.
+//
+// It knows neither where credentials come from nor how Campaign stores them; [Source], [Sink] and [Activator] do. It
+// does not elect a leader, does not merge hand edits, and cannot tell whether Adobe accepts a credential.
+//
+// There is one question per instance, asked again after whatever happens (a poll, a file event, a timer, a signal, the
+// end of a step): what is wanted, what was applied, what is on disk, so what is to be done? plan answers it and is
+// pure. One goroutine, [Daemon.Run], owns all state and never waits for disk, process or network: it starts steps in
+// goroutines of their own, at most one per instance and file, and takes their outcome.
+package sync
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Source says which credential is wanted. Instances that share a Source share its polls.
+//
+// Poll returns the newest version. It asks need before it reads the secret of that version; when need says no,
+// Reading.Credential is nil. A source that was reached and has no usable credential returns a *credential.Refusal,
+// every other error means out of reach. Poll honours ctx; it is not called again before it returned, except for other
+// Sources at the same time.
+type Source interface {
+	Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error)
+}
+
+// Sink is the configuration file of one instance, and the command that writes it. Its methods are called one at a time,
+// Recover first, until it succeeds. They honour ctx, except that Apply never cuts off a command that writes.
+type Sink interface {
+	// Recover ends what a killed daemon left behind: waits for its command (credential.ErrStillRunning), puts a
+	// damaged file right, merges or removes stray files. With nothing left behind it does nothing.
+	Recover(ctx context.Context) error
+	// Look returns the attributes that are in the file now. Errors: credential.ErrMissing, ErrDamaged, ErrHeld.
+	Look(ctx context.Context) (credential.Attributes, error)
+	// Apply writes c and proves it by looking. It returns the attributes to be kept from now on, with those that must
+	// stay absent, and the time that the command took. A second Apply of the same credential is allowed.
+	Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error)
+	// Restore puts wanted back into the file as it is now, and is a no-op when nothing differs.
+	// Errors as of Look, and credential.ErrCannotSplice.
+	Restore(ctx context.Context, wanted credential.Attributes) error
+}
+
+// Activator tells the running processes of a new credential.
+type Activator interface {
+	// Steps lists what it takes for the instance, in order. A step that is the same for several instances does the
+	// work for all of them at once.
+	Steps(instance string) []string
+	// Activate runs one step. It is not called concurrently, nor while any Sink applies.
+	Activate(ctx context.Context, step string) error
+}
+
+// RevertMode says what becomes of drift.
+type RevertMode string
+
+// The ways to put drift back.
+const (
+	RevertSplice RevertMode = "splice" // put the attributes back into the file; the default
+	RevertApply  RevertMode = "nlserver"
+	RevertAlert  RevertMode = "alert" // only report
+)
+
+// Instance is one instance of Campaign and where its credential comes from.
+type Instance struct {
+	Name          string
+	Source        Source
+	Sink          Sink
+	AllowRollback bool // apply a version that goes back
+}
+
+// Config is what a Daemon works with. Zero values are defaults where a default is named.
+type Config struct {
+	Instances []Instance
+	Activator Activator
+	Store     *Store
+
+	Poll       time.Duration // between two polls of a source, jittered by 10 %; default 30 s
+	Revert     RevertMode    // default RevertSplice
+	MaxReverts int           // reverts an hour and instance; default 60
+	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
+	Verify, Reapply, ActivateAt cron.Schedule
+	// Forgive resumes reverts that the brake stopped before this start.
+	Forgive bool
+
+	// OnStatus is called by the loop whenever the status changed. It must not block.
+	OnStatus func(Status)
+	Logger   *slog.Logger // nil discards
+}
+
+// Keys of log attributes.
+const (
+	keyInstance  = "instance"
+	keyVersion   = "version"
+	keyAttribute = "attribute"
+	keyReason    = "reason"
+	keyDuration  = "duration"
+	keyAttempt   = "attempt"
+	keyStep      = "step"
+	keyUntil     = "until"
+)
+
+var errNoInstances = errors.New("no instance to keep in step")
+
+func (c Config) withDefaults() Config {
+	if c.Poll == 0 {
+		c.Poll = 30 * time.Second
+	}
+	if c.Revert == "" {
+		c.Revert = RevertSplice
+	}
+	if c.MaxReverts == 0 {
+		c.MaxReverts = 60
+	}
+	if c.OnStatus == nil {
+		c.OnStatus = func(Status) {}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

@@ -1,0 +1,326 @@
+package sync_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	stdsync "sync"
+
+	"campaign-credsync/internal/credential"
+	credsync "campaign-credsync/sync"
+)
+
+// world is what the daemon acts on: a source, instances and activation, all in memory, with time that passes at once
+// (testing/synctest). It is not a mock: tests ask what the world is like afterwards.
+type world struct {
+	t   *testing.T
+	dir string
+	log *lockedBuffer
+
+	source  *source
+	sinks   map[string]*sink
+	active  *activator
+	config  credsync.Config
+	daemon  *credsync.Daemon
+	stopped func()
+}
+
+const canary = "p8e-CANARYcanaryCANARYcanaryCANARYca"
+
+func newWorld(t *testing.T, names ...string) *world {
+	w := &world{t: t, dir: t.TempDir(), log: &lockedBuffer{}, source: &source{}, sinks: map[string]*sink{}, active: &activator{}}
+	for _, name := range names {
+		s := &sink{attributes: credential.Attributes{}}
+		w.sinks[name] = s
+		w.config.Instances = append(w.config.Instances, credsync.Instance{Name: name, Source: w.source, Sink: s})
+	}
+	w.config.Activator = w.active
+	w.config.Logger = slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return w
+}
+
+// start runs a daemon and returns when its first full check is over.
+func (w *world) start() {
+	w.t.Helper()
+	w.launch()
+	<-w.daemon.Ready()
+}
+
+// launch is start without waiting.
+func (w *world) launch() {
+	w.t.Helper()
+	store, err := credsync.OpenStore(w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.config.Store = store
+	daemon, err := credsync.New(w.config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i, in := range w.config.Instances {
+		in.Sink.(*sink).touch = func() { daemon.Touched(i) }
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { daemon.Run(ctx); close(ended) }()
+	w.daemon = daemon
+	w.stopped = func() { cancel(); <-ended; store.Close() }
+	w.t.Cleanup(func() {
+		if strings.Contains(w.log.String(), canary) {
+			w.t.Error("the secret is in the log")
+		}
+	})
+}
+
+func (w *world) stop() { w.stopped() }
+
+// settle lets everything happen that happens without time passing.
+func (w *world) settle() { synctest.Wait() }
+
+func (w *world) wantState(name string, want credsync.State) {
+	w.t.Helper()
+	w.settle()
+	for _, in := range w.daemon.Status().Instances {
+		if in.Name == name && in.State != want {
+			w.t.Fatalf("instance %s is %s (%s), want %s\n%s", name, in.State, in.LastError, want, w.log)
+		}
+	}
+}
+
+func (w *world) wantOnDisk(name, clientID string) {
+	w.t.Helper()
+	w.settle()
+	if got := w.sinks[name].get("authIMSTAClientId"); got != clientID {
+		w.t.Fatalf("client id of %s on disk is %q, want %q\n%s", name, got, clientID, w.log)
+	}
+}
+
+func (w *world) wantActivated(want ...string) {
+	w.t.Helper()
+	w.settle()
+	if got := w.active.take(); !slices.Equal(got, want) {
+		w.t.Fatalf("activated %q, want %q\n%s", got, want, w.log)
+	}
+}
+
+// source is a secret with versions.
+type source struct {
+	mu      stdsync.Mutex
+	version credential.Version
+	secret  credential.Credential
+	err     error
+	hang    chan struct{} // not nil: answers only when closed
+	polls   int
+	reads   int // of the secret itself
+}
+
+func (s *source) rotate(clientID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version = credential.Version{Number: s.version.Number + 1, Created: time.Now()}
+	s.secret = newCredential(clientID)
+	s.err = nil
+}
+
+func newCredential(clientID string) credential.Credential {
+	return credential.Credential{
+		OrgID: "0123456789ABCDEF01234567@AdobeOrg", ClientID: clientID,
+		TechnicalAccountID: "acct@techacct.adobe.com", ClientSecret: credential.NewSecret(canary),
+	}
+}
+
+func (s *source) change(f func(s *source)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+func (s *source) counts() (polls, reads int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.polls, s.reads
+}
+
+func (s *source) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
+	s.mu.Lock()
+	s.polls++
+	hang := s.hang
+	s.mu.Unlock()
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-ctx.Done():
+			return credential.Reading{}, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return credential.Reading{}, s.err
+	}
+	reading := credential.Reading{Version: s.version}
+	if need(s.version) {
+		s.reads++
+		secret := s.secret
+		reading.Credential = &secret
+	}
+	return reading, nil
+}
+
+// sink is a configuration file with random ciphertext, like the real one.
+type sink struct {
+	mu         stdsync.Mutex
+	attributes credential.Attributes
+	writes     int
+	applies    int
+	lookErr    error
+	applyErr   error
+	restoreErr error
+	recoverErr error
+	applyTime  time.Duration
+	touch      func()
+}
+
+func (s *sink) change(f func(s *sink)) {
+	s.mu.Lock()
+	f(s)
+	touch := s.touch
+	s.mu.Unlock()
+	if touch != nil {
+		touch()
+	}
+}
+
+// edit is a hand edit.
+func (s *sink) edit(name, value string) {
+	s.change(func(s *sink) {
+		s.attributes = slices.Clone(s.attributes)
+		for i := range s.attributes {
+			if s.attributes[i].Name == name {
+				s.attributes[i].Value = value
+			}
+		}
+	})
+}
+
+func (s *sink) get(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attributes.Get(name).Value
+}
+
+func (s *sink) applied() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applies
+}
+
+func (s *sink) Recover(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recoverErr
+}
+
+func (s *sink) Look(context.Context) (credential.Attributes, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.attributes), s.lookErr
+}
+
+func (s *sink) Apply(_ context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+	time.Sleep(s.applyTime) // time of the test's own world
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applies++
+	if s.applyErr != nil {
+		return nil, 0, s.applyErr
+	}
+	s.writes++
+	s.attributes = credential.Attributes{
+		{Name: "authIMSTAClientId", Value: c.ClientID},
+		{Name: "authIMSTAClientSecret", Value: fmt.Sprintf("@cipher%d", s.writes)},
+		{Name: "authIMSTAId", Value: c.TechnicalAccountID},
+	}
+	if s.touch != nil {
+		s.touch() // one's own write comes back as an event
+	}
+	return append(slices.Clone(s.attributes), credential.Attribute{Name: "authIMSTAPrivateKey", Absent: true}), 0, nil
+}
+
+func (s *sink) Restore(_ context.Context, wanted credential.Attributes) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restoreErr != nil {
+		return s.restoreErr
+	}
+	s.attributes = slices.DeleteFunc(slices.Clone(wanted), func(a credential.Attribute) bool { return a.Absent })
+	if s.touch != nil {
+		s.touch()
+	}
+	return nil
+}
+
+// activator notes the steps that were run.
+type activator struct {
+	mu    stdsync.Mutex
+	done  []string
+	err   error
+	steps []string // default: reload
+}
+
+func (a *activator) Steps(instance string) []string {
+	steps := []string{"reload"}
+	for _, s := range a.steps {
+		steps = append(steps, strings.ReplaceAll(s, "%", instance))
+	}
+	return steps
+}
+
+func (a *activator) Activate(_ context.Context, step string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done = append(a.done, step)
+	return a.err
+}
+
+func (a *activator) take() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	done := a.done
+	a.done = nil
+	return done
+}
+
+func (a *activator) fail(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.err = err
+}
+
+// lockedBuffer collects the log.
+type lockedBuffer struct {
+	mu stdsync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lockedBuffer) count(text string) int { return strings.Count(l.String(), text) }

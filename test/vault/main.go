@@ -1,0 +1,175 @@
+// Command vault serves a real HashiCorp Vault core, in memory, for the tests and the demo.
+//
+// It is the server's own code (barrier, policies, AppRole, KV v2, user lockout) behind Vault's own HTTP handler; only
+// the storage is memory and nothing survives the process. It lives in a Go module of its own so that the daemon never
+// links a line of it. Not for anything but tests: the root token and the unseal key are printed.
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+	kv "github.com/hashicorp/vault-plugin-secrets-kv"
+	"github.com/hashicorp/vault/builtin/credential/approle"
+	vaulthttp "github.com/hashicorp/vault/http"
+	"github.com/hashicorp/vault/internalshared/configutil"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/physical/inmem"
+	"github.com/hashicorp/vault/vault"
+)
+
+// ready is what a caller needs to use the server: printed as one line of JSON, and written to -ready where given.
+type ready struct {
+	Address   string `json:"address"`
+	RootToken string `json:"root_token"`
+	UnsealKey string `json:"unseal_key"` // hexadecimal
+}
+
+func main() {
+	listen := flag.String("listen", "127.0.0.1:0", "address to listen on")
+	readyFile := flag.String("ready", "", "write address, root token and unseal key to this file as JSON")
+	tlsCert := flag.String("tls-cert", "", "serve HTTPS with this certificate (PEM)")
+	tlsKey := flag.String("tls-key", "", "private key of -tls-cert (PEM)")
+	untilEOF := flag.Bool("until-eof", false, "stop when standard input closes, so that the server never outlives its starter")
+	flag.Parse()
+	if err := serve(*listen, *readyFile, *tlsCert, *tlsKey, *untilEOF); err != nil {
+		fmt.Fprintln(os.Stderr, "vault:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(listen, readyFile, tlsCert, tlsKey string, untilEOF bool) error {
+	core, rootToken, unsealKey, err := newCore()
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	server := &http.Server{Handler: vaulthttp.Handler.Handler(&vault.HandlerProperties{
+		Core:           core,
+		ListenerConfig: &configutil.Listener{},
+	})}
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if untilEOF {
+		go func() { io.Copy(io.Discard, os.Stdin); stop() }()
+	}
+	go func() { <-ctx.Done(); server.Close() }()
+
+	scheme := "http"
+	if tlsCert != "" {
+		scheme = "https"
+	}
+	if err := announce(readyFile, ready{scheme + "://" + listener.Addr().String(), rootToken, hex.EncodeToString(unsealKey)}); err != nil {
+		return err
+	}
+	if tlsCert != "" {
+		err = server.ServeTLS(listener, tlsCert, tlsKey)
+	} else {
+		err = server.Serve(listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// newCore makes an initialised, unsealed core with the kv and approle plugins.
+func newCore() (core *vault.Core, rootToken string, unsealKey []byte, err error) {
+	logger := hclog.New(&hclog.LoggerOptions{Name: "vault", Level: hclog.Error, Output: os.Stderr})
+	storage, err := inmem.NewInmem(nil, logger)
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("storage: %w", err)
+	}
+	core, err = vault.NewCore(&vault.CoreConfig{
+		Physical:           storage,
+		Logger:             logger,
+		DisableMlock:       true,
+		BuiltinRegistry:    plugins{},
+		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory},
+		CredentialBackends: map[string]logical.Factory{"approle": approle.Factory},
+	})
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("core: %w", err)
+	}
+	result, err := core.Initialize(context.Background(), &vault.InitParams{
+		BarrierConfig: &vault.SealConfig{SecretShares: 1, SecretThreshold: 1},
+	})
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("initialize: %w", err)
+	}
+	if _, err := core.Unseal(result.SecretShares[0]); err != nil {
+		return nil, "", nil, fmt.Errorf("unseal: %w", err)
+	}
+	return core, result.RootToken, result.SecretShares[0], nil
+}
+
+func announce(file string, r ready) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	fmt.Println(string(line))
+	if file == "" {
+		return nil
+	}
+	partial := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".partial")
+	if err := os.WriteFile(partial, line, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(partial, file)
+}
+
+// plugins is the registry Vault asks for its built-in plugins.
+type plugins struct{}
+
+func (plugins) factory(name string, kind consts.PluginType) logical.Factory {
+	switch {
+	case name == "kv" && kind == consts.PluginTypeSecrets:
+		return kv.Factory
+	case name == "approle" && kind == consts.PluginTypeCredential:
+		return approle.Factory
+	}
+	return nil
+}
+
+func (p plugins) Contains(name string, kind consts.PluginType) bool {
+	return p.factory(name, kind) != nil
+}
+
+func (p plugins) Get(name string, kind consts.PluginType) (func() (interface{}, error), bool) {
+	f := p.factory(name, kind)
+	return func() (interface{}, error) { return f, nil }, f != nil
+}
+
+func (plugins) Keys(kind consts.PluginType) []string {
+	switch kind {
+	case consts.PluginTypeSecrets:
+		return []string{"kv"}
+	case consts.PluginTypeCredential:
+		return []string{"approle"}
+	}
+	return nil
+}
+
+func (plugins) DeprecationStatus(string, consts.PluginType) (consts.DeprecationStatus, bool) {
+	return consts.Supported, true
+}
+
+func (plugins) IsBuiltinEntPlugin(string, consts.PluginType) bool { return false }
