@@ -1,0 +1,48 @@
+# One verb per target; CI calls the same ones.
+SHELL   := /bin/bash
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+PREFIX  ?= /usr
+MINUTES ?= 10
+
+.PHONY: build demo test test-systemd bench soak lint vuln install clean
+
+build: ## bin/campaign-credsync, static and stripped
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/campaign-credsync ./cmd/campaign-credsync
+
+demo: build ## the story, in the terminal; builds a real Vault at its first run
+	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/demo
+
+test: bin/test-vault ## every test, with the race detector
+	go vet ./...
+	go test -race -timeout 20m ./...
+	cd test/vault && go vet ./...
+
+bin/test-vault: test/vault/main.go test/vault/go.mod test/vault/go.sum
+	go run ./sources/vaulttest/build
+
+test-systemd: ## the unit, in a container with systemd as PID 1; needs root
+	go test -count=1 -timeout 20m -tags systemd ./test/systemd
+
+bench: build ## the figures, as ratios in one run
+	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
+
+soak: build ## rotations, hand edits, renames and deletes for MINUTES
+	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/soak -minutes $(MINUTES)
+
+lint:
+	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	go vet ./...
+	go tool staticcheck ./...
+
+vuln: ## needs the vulnerability database
+	go tool govulncheck ./...
+
+install: build
+	install -D -m 0755 bin/campaign-credsync $(DESTDIR)$(PREFIX)/bin/campaign-credsync
+	install -D -m 0644 packaging/systemd/campaign-credsync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/campaign-credsync.service
+	install -D -m 0640 packaging/systemd/config.example.yaml $(DESTDIR)/etc/campaign-credsync/config.example.yaml
+
+clean:
+	rm -rf bin

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+func (r *reading) checkVault(c *config) {
+	v := &c.Vault
+	if v.Address == "" {
+		r.refuse("vault.address", "is required, such as https://vault.example.com:8200 (or set VAULT_ADDR)")
+	} else if u, problem := hostURL(v.Address); problem != "" {
+		r.refuse("vault.address", "%s, such as https://vault.example.com:8200", problem)
+	} else {
+		v.Address = u.Scheme + "://" + u.Host
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			c.warnings = append(c.warnings,
+				"vault.address: http sends the login and the secret in clear over the network; use https")
+		}
+	}
+	if (v.ClientCert == "") != (v.ClientKey == "") {
+		given, missing := "vault.client_cert", "vault.client_key"
+		if v.ClientCert == "" {
+			given, missing = missing, given
+		}
+		r.refuseAt(r.where(given), missing, "is required, as client_cert and client_key go together")
+	}
+	r.headerValue("vault.namespace", v.Namespace)
+	if v.Auth.Namespace != v.Namespace {
+		r.headerValue("vault.auth.namespace", v.Auth.Namespace)
+	}
+	for n, i := range c.Instances {
+		if strings.HasPrefix(i.Path, "data/") || strings.HasSuffix(i.Mount, "/data") {
+			c.warnings = append(c.warnings, "instances["+strconv.Itoa(n)+
+				`].path: the "data/" of Vault's API is added by itself; leave it out unless the secret's own path has it`)
+		}
+	}
+}
+
+func (r *reading) checkAuth(a *authConfig) {
+	switch a.Method {
+	case methodAppRole:
+		hasID, hasFile := a.RoleID.Reveal() != "", a.RoleIDFile != ""
+		switch {
+		case hasID && hasFile:
+			r.refuse("vault.auth.role_id_file", "stands beside role_id; keep one of the two")
+		case !hasID && !hasFile && !r.refused["vault.auth.role_id_file"]:
+			r.refuse("vault.auth.role_id", "is required by method approle, or role_id_file")
+		}
+		if a.SecretIDFile == "" {
+			r.refuse("vault.auth.secret_id_file", "is required by method approle, such as ${CREDENTIALS_DIRECTORY}/secret_id")
+		}
+	case methodTokenFile:
+		if a.TokenFile == "" {
+			r.refuse("vault.auth.token_file", "is required by method token_file")
+		}
+	case "cert", "kubernetes", "jwt":
+		r.refuse("vault.auth.method", "%s is not in this release; use approle or token_file", a.Method)
+		return
+	default:
+		r.refuse("vault.auth.method", "must be one of approle, token_file")
+		return
+	}
+	r.checkAuthForeign(a)
+	if a.SecretIDWrapped {
+		r.refuse("vault.auth.secret_id_wrapped", "is not in this release; unwrap the secret-id before, into secret_id_file")
+	}
+	r.vaultPath("vault.auth.mount", a.Mount)
+}
+
+// checkAuthForeign refuses what belongs to another method: it would be ignored, which its author cannot have meant.
+func (r *reading) checkAuthForeign(a *authConfig) {
+	for _, k := range []struct {
+		key, method string
+		set         bool
+	}{
+		{"role_id", methodAppRole, a.RoleID.Reveal() != ""},
+		{"role_id_file", methodAppRole, a.RoleIDFile != ""},
+		{"secret_id_file", methodAppRole, a.SecretIDFile != ""},
+		{"secret_id_wrapped", methodAppRole, a.SecretIDWrapped},
+		{"token_file", methodTokenFile, a.TokenFile != ""},
+		{"role", "cert, kubernetes or jwt", a.Role != ""},
+		{"jwt_file", "kubernetes or jwt", a.JWTFile != ""},
+	} {
+		if k.set && k.method != a.Method {
+			r.refuse("vault.auth."+k.key, "belongs to method %s; the method here is %s", k.method, a.Method)
+		}
+	}
+}
+
+// hostURL takes an address that is scheme and host only. What is wrong is told without the address, which may hold a password.
+func hostURL(address string) (*url.URL, string) {
+	const shape = "must be an http or https URL of a host"
+	u, err := url.Parse(address)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return nil, shape
+	case u.User != nil:
+		return nil, "must not hold a user or a password"
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(address, "# "):
+		return nil, shape + " with nothing behind it"
+	}
+	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, "has a port that is not from 1 to 65535"
+		}
+	}
+	return u, ""
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// vaultPath refuses what the HTTP client would change or cut, so that the path asked for is the path written.
+func (r *reading) vaultPath(key, path string) {
+	const shape = "such as campaign/prod/oauth"
+	switch {
+	case path == "":
+		r.refuse(key, "must not be empty; leave the key out for the default")
+	case strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/"):
+		r.refuse(key, `must not begin or end with "/", %s`, shape)
+	case strings.ContainsAny(path, "?#%"):
+		r.refuse(key, `must not hold "?", "#" or "%%", %s`, shape)
+	case strings.TrimSpace(path) != path:
+		r.refuse(key, "must not begin or end with a space")
+	default:
+		for part := range strings.SplitSeq(path, "/") {
+			if part == "" || part == "." || part == ".." {
+				r.refuse(key, `must not hold "//", "." or ".." as a part, %s`, shape)
+			}
+		}
+	}
+}
+
+func (r *reading) headerValue(key, value string) {
+	if strings.ContainsAny(value, " ?#%") || strings.HasPrefix(value, "/") {
+		r.refuse(key, `must be a namespace's path, such as admin/campaign, without space or "/" in front`)
+	}
+}

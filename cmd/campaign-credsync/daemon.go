@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"campaign-credsync/sinks"
+	"campaign-credsync/sync"
+)
+
+// runDaemon runs until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done is in the
+// state directory, which stays locked all the time.
+func runDaemon(ctx context.Context, in *invocation, c *config) error {
+	level := new(slog.LevelVar)
+	log := newLogger(c.Log, in.stderr, in.env, level)
+	for _, warning := range c.warnings {
+		log.Warn("configuration", "reason", warning)
+	}
+	store, err := sync.OpenStore(c.StateDir)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	a, err := assemble(c, store, log, "")
+	if err != nil {
+		return err
+	}
+	control, err := listenControl(c.ControlSocket)
+	if err != nil {
+		return err
+	}
+	defer control.close()
+
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	log.Info("started", "version", buildVersion(), "instances", len(a.instances))
+	service := newService(in.env)
+	for {
+		next, err := runUntilReload(ctx, in, c, store, a, control, service, hangup, log)
+		if err != nil || next == nil {
+			log.Info("stopped")
+			return err
+		}
+		c, a = next.config, next.assembly
+		setLevel(level, c.Log)
+	}
+}
+
+type reloaded struct {
+	config   *config
+	assembly *assembly
+}
+
+// runUntilReload runs an assembly until ctx ends (nil) or SIGHUP brought a configuration that is good.
+func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.Store, a *assembly, control *control,
+	service *service, hangup <-chan os.Signal, log *slog.Logger) (*reloaded, error) {
+
+	settings := a.settings
+	settings.Forgive = service.reloads > 0
+	settings.OnStatus = service.show
+	daemon, err := sync.New(settings)
+	if err != nil {
+		return nil, err
+	}
+	control.serve(daemon, a.vault)
+
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	var group errgroup.Group // none of them fails; all are awaited
+	for _, part := range []func(){
+		func() { daemon.Run(running) },
+		func() { a.vault.Run(running, daemon.CheckSoon) },
+		func() { sinks.Watch(running, a.hints(daemon), log) },
+		func() { service.watch(running, daemon) },
+	} {
+		group.Go(func() error { part(); return nil })
+	}
+
+	checks := make(chan os.Signal, 1)
+	signal.Notify(checks, syscall.SIGUSR1)
+	defer signal.Stop(checks)
+	var next *reloaded
+	for next == nil && running.Err() == nil {
+		select {
+		case <-checks:
+			log.Info("full check asked for", "reason", "SIGUSR1")
+			a.vault.Retry()
+			daemon.CheckSoon()
+		case <-hangup:
+			service.reloading()
+			if next, err = reload(in, c, store, log); err != nil {
+				log.Error("configuration not reloaded, keeping the old one", "reason", err)
+				service.reloadRefused()
+			}
+		case <-running.Done():
+		}
+	}
+	if next == nil {
+		service.stopping()
+	}
+	stop()
+	group.Wait()
+	a.close()
+	return next, nil
+}
+
+// reload reads the configuration again. What belongs to the process as a whole cannot change.
+func reload(in *invocation, old *config, store *sync.Store, log *slog.Logger) (*reloaded, error) {
+	c, err := in.load()
+	if err != nil {
+		return nil, err
+	}
+	for _, fixed := range []struct{ key, was, is string }{
+		{"state_dir", old.StateDir, c.StateDir},
+		{"control_socket", old.ControlSocket, c.ControlSocket},
+		{"log.format", old.Log.Format, c.Log.Format},
+	} {
+		if fixed.was != fixed.is {
+			return nil, fmt.Errorf("%s: %s changes from %s to %s, which takes a restart", in.configFile, fixed.key, fixed.was, fixed.is)
+		}
+	}
+	a, err := assemble(c, store, log, "")
+	if err != nil {
+		return nil, err
+	}
+	a.vault.Retry() // a refused secret-id gets one more try
+	for _, warning := range c.warnings {
+		log.Warn("configuration", "reason", warning)
+	}
+	log.Info("configuration reloaded", "instances", len(a.instances))
+	return &reloaded{c, a}, nil
+}
+
+// hints tells the loop of changes of each instance's file.
+func (a *assembly) hints(daemon *sync.Daemon) map[string]func() {
+	hints := map[string]func(){}
+	for i, file := range a.files {
+		hints[file] = func() { daemon.Touched(i) }
+	}
+	return hints
+}

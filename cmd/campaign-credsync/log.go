@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+)
+
+// newLogger builds the logger that writes to stream as the configuration wants it. level may be changed at any time, also
+// by setLevel; the format stays. The logger is safe for concurrent use.
+//
+// Colour and time are for people at a terminal. Under journald (JOURNAL_STREAM is set) and in a file there is never colour,
+// and no time either: the journal has its own, and two that differ by a millisecond help nobody.
+func newLogger(c logConfig, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) *slog.Logger {
+	setLevel(level, c)
+	terminal := isTerminal(stream)
+	_, journal := env("JOURNAL_STREAM")
+	noColor, _ := env("NO_COLOR")
+
+	format := c.Format
+	if format == "auto" {
+		format = "text"
+		if terminal {
+			format = "tint"
+		}
+	}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr(terminal && !journal)}
+	switch format {
+	case "tint":
+		return slog.New(tint.NewTextHandler(stream, &tint.Options{
+			Level:       level,
+			ReplaceAttr: options.ReplaceAttr,
+			TimeFormat:  time.TimeOnly,
+			NoColor:     !terminal || journal || noColor != "",
+		}))
+	case "json":
+		return slog.New(slog.NewJSONHandler(stream, options))
+	}
+	return slog.New(slog.NewTextHandler(stream, options))
+}
+
+// setLevel puts log.level into force. check has refused every other name.
+func setLevel(level *slog.LevelVar, c logConfig) {
+	level.Set(map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}[c.Level])
+}
+
+// replaceAttr drops the time where it is not wanted, and escapes what could take over a terminal or forge a line: tint
+// writes values as they are, and so does whoever prints a JSON log's fields.
+func replaceAttr(withTime bool) func([]string, slog.Attr) slog.Attr {
+	return func(groups []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey && len(groups) == 0 && !withTime {
+			return slog.Attr{}
+		}
+		switch a.Value.Kind() {
+		case slog.KindString:
+			a.Value = escaped(a.Value, a.Value.String())
+		case slog.KindAny:
+			if _, isLevel := a.Value.Any().(slog.Level); !isLevel {
+				a.Value = escaped(a.Value, fmt.Sprint(a.Value.Any()))
+			}
+		}
+		return a
+	}
+}
+
+// escaped returns value itself unless its text needs escaping.
+func escaped(value slog.Value, text string) slog.Value {
+	if strings.ContainsFunc(text, unprintable) || strings.ContainsRune(text, '\uFFFD') {
+		return slog.StringValue(credential.Escape(text))
+	}
+	return value
+}
+
+func isTerminal(stream io.Writer) bool {
+	file, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
+}

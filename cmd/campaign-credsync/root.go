@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Exit statuses. What a status means in detail stands in each command's help.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2 // a wrong command line or a bad configuration
+	exitDiffers = 3 // not in sync: drift, or a version that waits
+)
+
+// exit is an error that knows its status. An err of nil has nothing more to say: the status is the answer.
+type exit struct {
+	status int
+	err    error
+}
+
+func (e *exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *exit) Unwrap() error { return e.err }
+
+// outcome gives what a command's work returned a status: that of an *exit, else 1.
+func outcome(err error) error {
+	var e *exit
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	return &exit{exitFailed, err}
+}
+
+// invocation is what every command knows of its surroundings.
+type invocation struct {
+	configFile     string // as the user gave it
+	env            func(string) (string, bool)
+	stdout, stderr io.Writer
+}
+
+// load reads the configuration. Its error ends the command with status 2. The daemon calls it again on SIGHUP.
+func (in *invocation) load() (*config, error) {
+	c, err := loadConfig(in.configFile, in.env)
+	if err != nil {
+		return nil, &exit{exitUsage, err}
+	}
+	return c, nil
+}
+
+// run is the whole program but for the process around it; it returns the exit status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(string) (string, bool)) int {
+	in := &invocation{env: env, stdout: stdout, stderr: stderr}
+	root := newRootCommand(in)
+	root.SetArgs(append([]string{}, args...)) // cobra takes os.Args in place of nil
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var e *exit
+	if !errors.As(err, &e) { // cobra's own: the command line is wrong
+		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", root.Name(), err, command.CommandPath())
+		return exitUsage
+	}
+	var bad *configError
+	switch {
+	case errors.As(e.err, &bad):
+		fmt.Fprintln(stderr, bad) // file:line:column has to stand first, where editors look for it
+	case e.err != nil:
+		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), e.err)
+	}
+	return e.status
+}
+
+func newRootCommand(in *invocation) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "campaign-credsync [--config FILE] COMMAND",
+		Short: "Keep Adobe Campaign's OAuth credential equal to a secret in Vault",
+		Long: `Keeps the OAuth Server-to-Server credential of Adobe Campaign Classic v7 instances equal to a secret in Vault:
+applies each new version through nlserver, and puts the credential back when anything else changes it.`,
+		Version:               versionLine(),
+		SilenceUsage:          true,
+		SilenceErrors:         true,
+		DisableFlagsInUseLine: true,
+		CompletionOptions:     cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("a command is missing")
+		},
+	}
+	root.PersistentFlags().StringVar(&in.configFile, "config", defaultConfigFile, "configuration `FILE`")
+	root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
+	root.InitDefaultVersionFlag()
+	root.Flags().Lookup("version").Usage = "print the version"
+	root.AddCommand(
+		newRunCommand(in), newSyncCommand(in), newValidateCommand(in), newDiffCommand(in), newStatusCommand(in),
+		newVersionCommand(in), newCompletionCommand(in),
+	)
+	root.SetHelpCommand(newHelpCommand())
+	root.SetHelpFunc(printHelp)
+	return root
+}
+
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Print the help of a command",
+		Args:  cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			for _, command := range c.Root().Commands() {
+				if len(args) == 0 && command.IsAvailableCommand() {
+					names = append(names, cobra.CompletionWithDesc(command.Name(), command.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		DisableFlagsInUseLine: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			topic, _, err := c.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			return topic.Help()
+		},
+	}
+}
+
+func printHelp(c *cobra.Command, _ []string) {
+	c.InitDefaultHelpFlag() // "help COMMAND" comes here before the command itself has it
+	out := c.OutOrStdout()
+	about := c.Long
+	if about == "" {
+		about = c.Short + "."
+	}
+	fmt.Fprintf(out, "Usage: %s\n\n%s\n", c.UseLine(), about)
+	if c.HasAvailableSubCommands() {
+		fmt.Fprint(out, "\nCommands:\n")
+		for _, command := range c.Commands() {
+			if command.IsAvailableCommand() || command.Name() == "help" {
+				fmt.Fprintf(out, "  %-11s %s\n", command.Name(), command.Short)
+			}
+		}
+	}
+	options := pflag.NewFlagSet("", pflag.ContinueOnError)
+	options.AddFlagSet(c.LocalFlags())
+	options.AddFlagSet(c.InheritedFlags())
+	fmt.Fprintf(out, "\nOptions:\n%s", options.FlagUsages())
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(out, "\n'%s COMMAND --help' tells more about a command.\n", c.Name())
+	}
+}
+
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, and there is %q", c.Name(), args[0])
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+)
+
+// configFile is an instance's configuration file, which others write too. One caller at a time.
+type configFile struct {
+	path string
+	log  *slog.Logger
+	// unsupported tells once that leases or the exchange are not to be had on this file system.
+	unsupported sync.Once
+}
+
+// place is the file's directory, held open, and its name there.
+type place struct {
+	dir  int
+	name string
+}
+
+// heldFor is how long a writer is waited for before it is told.
+const heldFor = 5 * time.Second
+
+// quietFor is how long a file must have been left alone where leases cannot tell whether somebody is writing.
+const quietFor = 200 * time.Millisecond
+
+// wrap names the step and the path, and turns "not there" into credential.ErrMissing.
+func (c *configFile) wrap(step string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s", credential.ErrMissing, c.path)
+	}
+	return fmt.Errorf("%s %s: %w", step, c.path, err)
+}
+
+// locate opens the directory. A symbolic link is followed as long as it stays in the directory, where the daemon
+// watches; one that leads out of it is refused.
+func (c *configFile) locate() (place, error) {
+	dir, err := unix.Open(filepath.Dir(c.path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return place{}, c.wrap("open directory of", err)
+	}
+	p := place{dir: dir, name: filepath.Base(c.path)}
+	target := make([]byte, unix.PathMax)
+	for range 8 {
+		n, err := unix.Readlinkat(dir, p.name, target)
+		if errors.Is(err, unix.EINVAL) {
+			return p, nil // no link
+		}
+		if err != nil {
+			p.close()
+			return place{}, c.wrap("find", err)
+		}
+		p.name = string(target[:n])
+		if strings.ContainsRune(p.name, '/') || p.name == ".." || p.name == "." {
+			break
+		}
+	}
+	p.close()
+	return place{}, fmt.Errorf("%s is a symbolic link that leads out of its directory: name the file itself in config_file", c.path)
+}
+
+func (p place) close() { unix.Close(p.dir) }
+
+// open opens the file for reading, without waiting.
+func (c *configFile) open(p place) (*openFile, error) {
+	var fd int
+	err := retryEINTR(func() (err error) {
+		fd, err = unix.Openat(p.dir, p.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, c.wrap("open", err)
+	}
+	f := &openFile{fd: fd}
+	if err := unix.Fstat(fd, &f.stat); err != nil {
+		f.close()
+		return nil, c.wrap("stat", err)
+	}
+	if f.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		f.close()
+		return nil, fmt.Errorf("%s is not a regular file", c.path)
+	}
+	return f, nil
+}
+
+// openQuiet opens the file at a moment when nobody is writing to it, and holds it so where leases are supported. It
+// waits up to heldFor for a writer to come to an end, then returns credential.ErrHeld.
+func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) {
+	deadline := time.Now().Add(heldFor)
+	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 2*time.Millisecond) {
+		f, err := c.open(p)
+		if err != nil {
+			return nil, err
+		}
+		err = f.leaseRead()
+		if err == nil {
+			// The size and times of before the lease may be those of a write that has ended since.
+			err = unix.Fstat(f.fd, &f.stat)
+			if err == nil {
+				return f, nil
+			}
+			f.close()
+			return nil, c.wrap("stat", err)
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			c.unsupported.Do(func() {
+				c.log.Warn("leases are not supported here (file system, or another owner): waiting for quiet moments instead",
+					"path", c.path, "reason", err)
+			})
+			quiet := time.Since(time.Unix(f.stat.Ctim.Unix())).Abs()
+			if quiet >= quietFor {
+				return f, nil
+			}
+			wait = quietFor - quiet
+		}
+		f.close()
+		if !time.Now().Before(deadline) {
+			return nil, fmt.Errorf("%w: %s", credential.ErrHeld, c.path)
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// read returns the content at a quiet moment and the file's status.
+func (c *configFile) read(ctx context.Context) ([]byte, unix.Stat_t, error) {
+	p, err := c.locate()
+	if err != nil {
+		return nil, unix.Stat_t{}, err
+	}
+	defer p.close()
+	f, err := c.openQuiet(ctx, p)
+	if err != nil {
+		return nil, unix.Stat_t{}, err
+	}
+	defer f.close()
+	data, err := f.read()
+	if err != nil {
+		return nil, unix.Stat_t{}, c.wrap("read", err)
+	}
+	return data, f.stat, nil
+}
+
+// overwrite writes the outcome of m into the file in place. It serves only where the file cannot be replaced (a bind
+// mount) and what it holds is damaged anyway: a crash in the middle leaves it torn.
+func (c *configFile) overwrite(ctx context.Context, m merge) error {
+	p, err := c.locate()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	f, err := c.openQuiet(ctx, p)
+	if err != nil {
+		return err
+	}
+	content, err := f.read()
+	f.close()
+	if err != nil {
+		return c.wrap("read", err)
+	}
+	next, err := m(content)
+	if err != nil || bytes.Equal(next, content) {
+		return err
+	}
+	fd, err := unix.Openat(p.dir, p.name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return c.wrap("open", err)
+	}
+	defer unix.Close(fd)
+	if err := writeAll(fd, next); err != nil {
+		return c.wrap("write", err)
+	}
+	if err := unix.Ftruncate(fd, int64(len(next))); err != nil {
+		return c.wrap("truncate", err)
+	}
+	if err := unix.Fsync(fd); err != nil {
+		return c.wrap("sync", err)
+	}
+	return nil
+}

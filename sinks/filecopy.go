@@ -1,0 +1,234 @@
+package sinks
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+)
+
+// fileCopy is our finished copy of the configuration file, beside it. Its name tells what it was made from and what was
+// written, so that after a crash it can be told from somebody's update that was displaced to that name.
+type fileCopy struct {
+	name   string
+	fd     int         // for writing; carries the write lease
+	stat   unix.Stat_t // which inode it is
+	leased bool
+}
+
+// copyPrefix and the names made from it start with a dot, so that nothing that reads conf/config-*.xml takes them.
+func copyPrefix(name string) string { return "." + name + ".credsync-" }
+
+const unfinished = "unfinished"
+
+func copyName(name string, from, next []byte) string {
+	return copyPrefix(name) + contentSum(from) + "-" + contentSum(next)
+}
+
+// contentSum identifies a content among the few that a file has had.
+func contentSum(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:8])
+}
+
+// newCopy writes next to a file of its own with the owner, group, mode and extended attributes of old, and takes a write
+// lease on it.
+func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fileCopy, error) {
+	draft := copyPrefix(p.name) + unfinished
+	fd, err := createExclusive(p.dir, draft)
+	if err != nil {
+		return nil, c.wrap("create a copy of", err)
+	}
+	k := &fileCopy{name: draft, fd: fd}
+	err = unix.Fstat(fd, &k.stat)
+	if err != nil {
+		err = c.wrap("stat a copy of", err)
+	} else {
+		err = c.fillCopy(p, k, old, content, next)
+	}
+	if err != nil {
+		k.remove(p)
+		k.close()
+		return nil, err
+	}
+	k.lease()
+	return k, nil
+}
+
+// rewriteCopy makes a copy that is beside the file hold next. Its lease stays.
+func (c *configFile) rewriteCopy(p place, k *fileCopy, old *openFile, content, next []byte) error {
+	draft := copyPrefix(p.name) + unfinished
+	if err := unix.Renameat(p.dir, k.name, p.dir, draft); err != nil {
+		return c.wrap("name a copy of", err)
+	}
+	k.name = draft
+	return c.fillCopy(p, k, old, content, next)
+}
+
+// fillCopy gives the draft k its content, its rights, and its telling name only when it is whole and on disk: a file of
+// such a name is never torn.
+func (c *configFile) fillCopy(p place, k *fileCopy, old *openFile, content, next []byte) error {
+	if err := k.rewrite(next); err != nil {
+		return c.wrap("write a copy of", err)
+	}
+	if err := takeRights(k.fd, old); err != nil {
+		return fmt.Errorf("%w: %s: %w", credential.ErrCannotSplice, c.path, err)
+	}
+	if err := retryEINTR(func() error { return unix.Fsync(k.fd) }); err != nil {
+		return c.wrap("sync a copy of", err)
+	}
+	name := copyName(p.name, content, next)
+	if err := unix.Renameat(p.dir, k.name, p.dir, name); err != nil {
+		return c.wrap("name a copy of", err)
+	}
+	k.name = name
+	return nil
+}
+
+// rewrite makes content what the copy holds.
+func (k *fileCopy) rewrite(content []byte) error {
+	if err := writeAll(k.fd, content); err != nil {
+		return err
+	}
+	return unix.Ftruncate(k.fd, int64(len(content)))
+}
+
+// lease takes a write lease, so that whoever opens the file waits. Where leases are not supported there is none;
+// openQuiet has said so.
+func (k *fileCopy) lease() {
+	_, err := unix.FcntlInt(uintptr(k.fd), unix.F_SETLEASE, unix.F_WRLCK)
+	k.leased = err == nil
+}
+
+// awaited reports whether somebody waits in open() for the lease to go.
+func (k *fileCopy) awaited() bool {
+	if !k.leased {
+		return false
+	}
+	kind, err := unix.FcntlInt(uintptr(k.fd), unix.F_GETLEASE, 0)
+	return err == nil && kind != unix.F_WRLCK
+}
+
+func (k *fileCopy) close() {
+	if k.fd >= 0 {
+		unix.Close(k.fd)
+		k.fd = -1
+	}
+}
+
+// unlease lets those go on who opened the copy at the path.
+func (k *fileCopy) unlease() {
+	unix.FcntlInt(uintptr(k.fd), unix.F_SETLEASE, unix.F_UNLCK)
+}
+
+// remove takes the name away. The error is of no use: a stray is dealt with by the next start.
+func (k *fileCopy) remove(p place) {
+	unix.Unlinkat(p.dir, k.name, 0)
+}
+
+// keepRights carries over a chmod or chown that came between the copy and the exchange.
+func (k *fileCopy) keepRights(old *openFile) {
+	before := old.stat
+	if unix.Fstat(old.fd, &old.stat) != nil {
+		return
+	}
+	now := old.stat
+	if now.Uid != before.Uid || now.Gid != before.Gid {
+		unix.Fchown(k.fd, int(now.Uid), int(now.Gid))
+	}
+	if now.Mode != before.Mode {
+		unix.Fchmod(k.fd, now.Mode&0o7777)
+	}
+}
+
+// takeRights gives fd the owner, group, mode and extended attributes (so ACLs, too) of old.
+func takeRights(fd int, old *openFile) error {
+	var own unix.Stat_t
+	if err := unix.Fstat(fd, &own); err != nil {
+		return err
+	}
+	if own.Uid != old.stat.Uid || own.Gid != old.stat.Gid {
+		if err := unix.Fchown(fd, int(old.stat.Uid), int(old.stat.Gid)); err != nil {
+			return fmt.Errorf("keep owner %d:%d: %w", old.stat.Uid, old.stat.Gid, err)
+		}
+	}
+	if err := unix.Fchmod(fd, old.stat.Mode&0o7777); err != nil {
+		return fmt.Errorf("keep mode %o: %w", old.stat.Mode&0o7777, err)
+	}
+	return takeXattrs(fd, old.fd)
+}
+
+func takeXattrs(to, from int) error {
+	wanted, err := xattrs(from)
+	if err != nil {
+		return err
+	}
+	present, err := xattrs(to)
+	if err != nil {
+		return err
+	}
+	for name, value := range wanted {
+		if had, ok := present[name]; ok && bytes.Equal(had, value) {
+			continue
+		}
+		if err := unix.Fsetxattr(to, name, value, 0); err != nil {
+			return fmt.Errorf("keep extended attribute %s: %w", name, err)
+		}
+	}
+	for name := range present { // inherited from the directory
+		if _, ok := wanted[name]; !ok {
+			if err := unix.Fremovexattr(to, name); err != nil {
+				return fmt.Errorf("drop inherited extended attribute %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func xattrs(fd int) (map[string][]byte, error) {
+	n, err := unix.Flistxattr(fd, nil)
+	if errors.Is(err, unix.ENOTSUP) || n == 0 {
+		return nil, nil // as nearly always
+	}
+	const limit = 64 << 10 // the kernel's, for the list and for each value
+	buffer := make([]byte, limit)
+	if err == nil {
+		n, err = unix.Flistxattr(fd, buffer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list extended attributes: %w", err)
+	}
+	all := map[string][]byte{}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buffer[:n]), "\x00"), "\x00") {
+		value := make([]byte, limit)
+		n, err := unix.Fgetxattr(fd, name, value)
+		if err != nil {
+			return nil, fmt.Errorf("read extended attribute %s: %w", name, err)
+		}
+		all[name] = value[:n]
+	}
+	return all, nil
+}
+
+// createExclusive creates the draft; one that a crash left behind is nobody's.
+func createExclusive(dir int, name string) (fd int, err error) {
+	for range 2 {
+		err = retryEINTR(func() (err error) {
+			fd, err = unix.Openat(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+			return err
+		})
+		if !errors.Is(err, unix.EEXIST) {
+			return fd, err
+		}
+		if err := unix.Unlinkat(dir, name, 0); err != nil {
+			return -1, err
+		}
+	}
+	return -1, err
+}

@@ -1,0 +1,306 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+)
+
+// The attributes of <ims> that carry the credential, as Adobe documents them.
+const (
+	attrClientID     = "authIMSTAClientId"
+	attrClientSecret = "authIMSTAClientSecret"
+	attrAccountID    = "authIMSTAId"
+	attrPrivateKey   = "authIMSTAPrivateKey"
+)
+
+var documented = []string{attrClientID, attrClientSecret, attrAccountID, attrPrivateKey}
+
+// othersAttributes belong to the login of people and are never managed, whatever they hold.
+var othersAttributes = []string{"authIMSClientId", "authIMSClientSecret", "authIMSCode", "authIMSEndpoint"}
+
+// InstanceConfig names an instance and its places.
+type InstanceConfig struct {
+	Name     string
+	File     string // absolute path of config-<name>.xml
+	StateDir string // of the daemon; holds the pre-image and the lock of a running nlserver
+	NLServer *NLServer
+	Logger   *slog.Logger // nil discards
+}
+
+// Instance is one instance of Campaign. Its methods are called one at a time.
+type Instance struct {
+	cfg    InstanceConfig
+	log    *slog.Logger
+	file   *configFile
+	before preimage
+	rights string // what was said of the file's rights
+}
+
+// NewInstance prepares an Instance. It touches nothing.
+func NewInstance(cfg InstanceConfig) *Instance {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	log := cfg.Logger.With("instance", cfg.Name)
+	return &Instance{
+		cfg: cfg, log: log,
+		file:   &configFile{path: cfg.File, log: log},
+		before: preimage{filepath.Join(cfg.StateDir, cfg.Name+".before")},
+	}
+}
+
+// Look returns the attributes of <ims> at a moment when nobody is writing the file. It reports, once, a file or
+// directory that others may write.
+func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
+	data, stat, err := i.file.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i.reportRights(stat)
+	document, err := i.scan(data)
+	if err != nil {
+		return nil, err
+	}
+	return document.attributes(), nil
+}
+
+func (i *Instance) scan(data []byte) (*document, error) {
+	document, err := scanDocument(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
+	}
+	return document, nil
+}
+
+func (i *Instance) reportRights(file unix.Stat_t) {
+	var dir unix.Stat_t
+	rights := ""
+	if file.Mode&unix.S_IWOTH != 0 {
+		rights = i.cfg.File
+	} else if unix.Stat(filepath.Dir(i.cfg.File), &dir) == nil && dir.Mode&unix.S_IWOTH != 0 && dir.Mode&unix.S_ISVTX == 0 {
+		rights = filepath.Dir(i.cfg.File)
+	}
+	if rights != i.rights && rights != "" {
+		i.log.Warn("everybody may write this, and so replace the credential: chmod o-w it", "path", rights)
+	}
+	i.rights = rights
+}
+
+// Restore puts the wanted attributes back into the file as it is now, and leaves every other byte.
+func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) error {
+	_, err := i.file.replace(ctx, func(current []byte) ([]byte, error) {
+		document, err := i.scan(current)
+		if err != nil {
+			return nil, err
+		}
+		next, err := document.splice(wanted)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
+		}
+		if bytes.Equal(next, current) {
+			return current, nil
+		}
+		// The last line of defence: what does not parse, or reads differently, never reaches the path.
+		check, err := scanDocument(next)
+		if err != nil || len(credential.Drift(wanted, check.attributes())) > 0 {
+			return nil, fmt.Errorf("%w: %s: the spliced file does not read back", credential.ErrCannotSplice, i.cfg.File)
+		}
+		return next, nil
+	})
+	return err
+}
+
+// Apply has nlserver write c, and proves it by reading the file again: client id and technical account id are those of
+// c, and the secret is there and has changed, or the file was written. An exit status proves nothing.
+func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+	if err := c.Check(); err != nil {
+		return nil, 0, err
+	}
+	lock, err := i.lockRun()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer lock.Close()
+	before, statBefore, err := i.file.read(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	documentBefore, err := i.scan(before)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := i.before.save(before); err != nil {
+		return nil, 0, err
+	}
+	ran, runErr := i.cfg.NLServer.set(ctx, i.cfg.Name, c, lock)
+	document, statAfter, damage, err := i.putRight(ctx)
+	if err != nil {
+		return nil, ran.Took, errors.Join(runErr, err)
+	}
+	if err := i.before.drop(); err != nil {
+		return nil, ran.Took, err
+	}
+	if damage != nil {
+		return nil, ran.Took, errors.Join(runErr, fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
+	}
+	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
+	if err := prove(c, documentBefore.attributes(), document.attributes(), written); err != nil {
+		switch {
+		case runErr != nil && !written:
+			return nil, ran.Took, runErr
+		case runErr != nil:
+			return nil, ran.Took, fmt.Errorf("%w (afterwards, in %s, %w)", runErr, i.cfg.File, err)
+		}
+		return nil, ran.Took, fmt.Errorf("nlserver exited with status %d, but in %s %w; it said: %s", ran.ExitCode, i.cfg.File, err, ran.Output)
+	}
+	if runErr != nil {
+		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
+	}
+	return managed(c, document.attributes()), ran.Took, nil
+}
+
+// prove tells what is missing from the proof that c was written.
+func prove(c credential.Credential, before, after credential.Attributes, written bool) error {
+	for _, field := range []struct{ name, value string }{
+		{attrClientID, c.ClientID},
+		{attrAccountID, c.TechnicalAccountID},
+	} {
+		if got := after.Get(field.name); got.Absent || got.Value != field.value {
+			return fmt.Errorf("%s is not the credential's", field.name)
+		}
+	}
+	secret := after.Get(attrClientSecret)
+	switch {
+	case secret.Absent:
+		return fmt.Errorf("%s is missing", attrClientSecret)
+	case secret.Value == "":
+		return fmt.Errorf("%s is empty", attrClientSecret)
+	case secret == before.Get(attrClientSecret) && !written:
+		return fmt.Errorf("nothing was written")
+	}
+	return nil
+}
+
+// managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
+// that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
+func managed(c credential.Credential, after credential.Attributes) credential.Attributes {
+	var keep credential.Attributes
+	for _, name := range documented {
+		keep = append(keep, after.Get(name))
+	}
+	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
+	for _, attribute := range after {
+		if slices.Contains(documented, attribute.Name) || slices.Contains(othersAttributes, attribute.Name) {
+			continue
+		}
+		if slices.Contains(fields, attribute.Value) {
+			keep = append(keep, attribute)
+		}
+	}
+	return keep
+}
+
+// lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
+func (i *Instance) lockRun() (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(i.cfg.StateDir, i.cfg.Name+".nlserver.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock of nlserver: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, credential.ErrStillRunning
+		}
+		return nil, fmt.Errorf("lock nlserver: %w", err)
+	}
+	return lock, nil
+}
+
+// damageGrace is how long a file that does not parse after a run of ours is given: another editor may be at work.
+const damageGrace = 300 * time.Millisecond
+
+// putRight returns the document as it is after a run of ours. When the run left it damaged, and nobody is writing it,
+// the last whole bytes from before are put back, and the damage is told.
+func (i *Instance) putRight(ctx context.Context) (d *document, stat unix.Stat_t, damage, err error) {
+	deadline := time.Now().Add(damageGrace)
+	for {
+		data, stat, err := i.file.read(ctx)
+		if err != nil {
+			return nil, stat, nil, err
+		}
+		d, damage := i.scan(data)
+		if damage == nil {
+			return d, stat, nil, nil
+		}
+		if !time.Now().Before(deadline) {
+			return nil, stat, damage, i.putBack(ctx)
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return nil, stat, nil, err
+		}
+	}
+}
+
+// putBack replaces a damaged file by the pre-image.
+func (i *Instance) putBack(ctx context.Context) error {
+	whole, err := i.before.load()
+	if err != nil {
+		return err
+	}
+	if _, err := scanDocument(whole); err != nil {
+		return fmt.Errorf("the file saved before it was written is not whole either: %w", err)
+	}
+	onlyDamaged := func(current []byte) ([]byte, error) {
+		if _, err := scanDocument(current); err == nil {
+			return current, nil // somebody repaired it meanwhile
+		}
+		return whole, nil
+	}
+	_, err = i.file.replace(ctx, onlyDamaged)
+	if errors.Is(err, credential.ErrCannotSplice) {
+		err = i.file.overwrite(ctx, onlyDamaged)
+	}
+	if err != nil {
+		return fmt.Errorf("put back what was there before: %w", err)
+	}
+	i.log.Error("nlserver left the configuration file damaged; it was put back as it was before", "path", i.cfg.File)
+	return i.before.drop()
+}
+
+// Recover ends what a killed daemon left: it waits for an nlserver that outlived it (credential.ErrStillRunning: ask
+// again), repairs what that left damaged, and settles stray copies.
+func (i *Instance) Recover(ctx context.Context) error {
+	lock, err := i.lockRun()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	updates, err := i.file.settleStrays()
+	switch {
+	case errors.Is(err, credential.ErrMissing):
+		return nil // Look tells, and goes on telling until the file is there
+	case err != nil:
+		return err
+	case updates > 0:
+		i.log.Info("an update that a crash had displaced is back in place", "path", i.cfg.File)
+	}
+	before, err := i.before.load()
+	if err != nil || before == nil {
+		return err
+	}
+	if _, _, _, err := i.putRight(ctx); err != nil {
+		return err
+	}
+	return i.before.drop()
+}

@@ -1,0 +1,97 @@
+package sinks
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFile is a regular file held open by descriptor. Plain descriptors, since a lease and a judgement belong to the
+// very inode that was opened, whatever the path shows later.
+type openFile struct {
+	fd   int
+	stat unix.Stat_t // when it was opened
+	// leased: a read lease is held, so whoever opens the file for writing waits until it is gone.
+	leased bool
+}
+
+// maxFileSize bounds what is read into memory. Real instance files have some KiB.
+const maxFileSize = 16 << 20
+
+func (f *openFile) close() { unix.Close(f.fd) }
+
+// read returns the whole content.
+func (f *openFile) read() ([]byte, error) {
+	data := make([]byte, 0, f.stat.Size+1)
+	for {
+		if len(data) == cap(data) {
+			if len(data) > maxFileSize {
+				return nil, fmt.Errorf("is larger than %d bytes", maxFileSize)
+			}
+			data = append(data, make([]byte, max(4096, len(data)))...)[:len(data)]
+		}
+		n, err := unix.Pread(f.fd, data[len(data):cap(data)], int64(len(data)))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return data, nil
+		}
+		data = data[:len(data)+n]
+	}
+}
+
+// leaseRead takes a read lease. EAGAIN means that somebody has the file open for writing; anything else that it is not
+// to be had here at all (not the owner, or a file system without leases).
+func (f *openFile) leaseRead() error {
+	_, err := unix.FcntlInt(uintptr(f.fd), unix.F_SETLEASE, unix.F_RDLCK)
+	f.leased = err == nil
+	return err
+}
+
+// leaseBroken reports whether somebody waits in open() for the read lease to go.
+func (f *openFile) leaseBroken() bool {
+	if !f.leased {
+		return false
+	}
+	kind, err := unix.FcntlInt(uintptr(f.fd), unix.F_GETLEASE, 0)
+	return err != nil || kind != unix.F_RDLCK
+}
+
+// unlease lets those who wait for the lease go on.
+func (f *openFile) unlease() {
+	if f.leased {
+		unix.FcntlInt(uintptr(f.fd), unix.F_SETLEASE, unix.F_UNLCK)
+		f.leased = false
+	}
+}
+
+// writeAll writes data to fd from its start on.
+func writeAll(fd int, data []byte) error {
+	for offset := 0; offset < len(data); {
+		n, err := unix.Pwrite(fd, data[offset:], int64(offset))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrShortWrite
+		}
+		offset += n
+	}
+	return nil
+}
+
+// retryEINTR calls f until it is not interrupted.
+func retryEINTR(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

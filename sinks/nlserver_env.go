@@ -1,0 +1,96 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// maxEnvironment is half of what Linux lets arguments and environment of a program have together by default.
+const maxEnvironment = 1 << 20
+
+// readEnvironment is what the shell runs. The script is sourced without arguments of ours and under the name sh, as in
+// a login shell, because scripts look at both. Its last status does not count, as it does not when a person sources
+// it: many end in a test that may be false (`[ -f customer.sh ] && . customer.sh`). `exit` and `set -e` do count: they end
+// this shell. What it prints on stdout is not part of the environment. NUL keeps values with line ends whole.
+const readEnvironment = `script=$1; shift; . "$script" >/dev/null; exec %s -0`
+
+// environment returns the environment of nlserver: what env_script leaves of a minimal one. It is read for each run,
+// which costs milliseconds, so that a changed customer.sh counts from then on.
+func (n *NLServer) environment(ctx context.Context, redact func(string) string) ([]string, error) {
+	base := minimalEnvironment()
+	if n.envScript == "" {
+		return base, nil
+	}
+	const remedy = `set campaign.env_script, "" means none`
+	info, err := os.Stat(n.envScript)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("env_script is missing: no file %s (%s): %w", n.envScript, remedy, fs.ErrNotExist)
+	case err != nil:
+		return nil, fmt.Errorf("look for env_script: %w (%s)", err, remedy)
+	case info.IsDir():
+		return nil, fmt.Errorf("env_script %s is a directory (%s)", n.envScript, remedy)
+	}
+	env := "/usr/bin/env"
+	if _, err := os.Stat(env); err != nil {
+		env = "/bin/env"
+	}
+
+	stdout, stderr := newCapture(maxEnvironment/2), newCapture(captureHalf)
+	end, err := (&child{
+		path: "/bin/sh", args: []string{"-c", fmt.Sprintf(readEnvironment, env), "sh", n.envScript},
+		dir: n.home, env: base, stdout: stdout, stderr: stderr,
+	}).run(ctx, n.timeout)
+	said := func() string {
+		if line := excerptOf(lastLine(stderr.text(end.complete, redact)), summaryLength); line != "" {
+			return ": " + line
+		}
+		return ""
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("env_script %s: %w%s", n.envScript, err, said())
+	case end.failure != "":
+		return nil, fmt.Errorf("env_script %s: %s%s", n.envScript, end.failure, said())
+	}
+	raw, whole := stdout.bytes()
+	switch {
+	case !whole || len(raw) > maxEnvironment:
+		return nil, fmt.Errorf("env_script %s: the environment it leaves has more than %d bytes", n.envScript, maxEnvironment)
+	case len(raw) == 0:
+		return nil, fmt.Errorf("env_script %s: it ended the shell before its environment could be read "+
+			"(an exit in it or in what it reads?)%s", n.envScript, said())
+	}
+	return parseEnvironment(raw), nil
+}
+
+// minimalEnvironment is all that env_script and nlserver get of ours. Tokens of Vault, the directory of systemd's
+// credentials and its sockets are none of their business.
+func minimalEnvironment() []string {
+	path := os.Getenv("PATH")
+	if path == "" {
+		path = "/usr/local/bin:/usr/bin:/bin"
+	}
+	env := []string{"PATH=" + path}
+	for _, name := range []string{"HOME", "USER", "LOGNAME", "LANG", "TZ"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+func parseEnvironment(raw []byte) []string {
+	var env []string
+	for entry := range bytes.SplitSeq(raw, []byte{0}) {
+		if name, _, ok := strings.Cut(string(entry), "="); ok && name != "" {
+			env = append(env, string(entry))
+		}
+	}
+	return env
+}

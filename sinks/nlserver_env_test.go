@@ -1,0 +1,135 @@
+package sinks
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// environmentOf returns what a run of nlserver sees.
+func environmentOf(t *testing.T, h *fakeHome, n *NLServer) map[string]string {
+	t.Helper()
+	if err := n.Activate(t.Context(), "reload"); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{}
+	for entry := range strings.SplitSeq(h.read("environ"), "\x00") {
+		name, value, _ := strings.Cut(entry, "=")
+		env[name] = value
+	}
+	return env
+}
+
+func newEnvHome(t *testing.T) *fakeHome {
+	return newFakeHome(t, `/bin/cat /proc/$$/environ >$H/environ; pwd >$H/cwd`)
+}
+
+func TestEnvironmentIsMinimal(t *testing.T) {
+	for name, value := range map[string]string{
+		"VAULT_TOKEN": "t", "CREDENTIALS_DIRECTORY": "/c", "NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1",
+		"LD_LIBRARY_PATH": "/l", "TZ": "Europe/Paris", "LANG": "C", "HOME": "/home/neolane", "USER": "neolane", "LOGNAME": "neolane",
+	} {
+		t.Setenv(name, value)
+	}
+	for _, script := range []string{"", "env.sh"} {
+		h := newEnvHome(t)
+		h.write("env.sh", "ADDED=1; export ADDED\n", 0o644)
+		env := environmentOf(t, h, h.server(func(c *NLServerConfig) { c.EnvScript = script }))
+		for _, name := range []string{"VAULT_TOKEN", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LD_LIBRARY_PATH"} {
+			if value, ok := env[name]; ok {
+				t.Errorf("env_script %q: %s=%s got through", script, name, value)
+			}
+		}
+		if env["TZ"] != "Europe/Paris" || env["LANG"] != "C" || env["HOME"] != "/home/neolane" ||
+			env["USER"] != "neolane" || env["LOGNAME"] != "neolane" || env["PATH"] == "" {
+			t.Errorf("env_script %q: %q", script, env)
+		}
+		if _, added := env["ADDED"]; added != (script != "") {
+			t.Errorf("env_script %q: ADDED is %q", script, env["ADDED"])
+		}
+		if got := strings.TrimSpace(h.read("cwd")); got != h.path {
+			t.Errorf("nlserver ran in %s, want %s", got, h.path)
+		}
+	}
+}
+
+func TestEnvScript(t *testing.T) {
+	for _, test := range []struct {
+		name, script, value string // value of X
+		wantErr             string
+	}{
+		{"exports", "X=1; export X", "1", ""},
+		{"prints to stdout", "echo hello; X=1; export X; echo Y=2", "1", ""},
+		{"value of several lines", "X='a\nY=b\n'; export X", "a\nY=b\n", ""},
+		{"reads another", ". ./customer.sh", "from customer.sh", ""},
+		{"ends in a test that is false", "X=1; export X; [ -f missing ] && . ./missing", "1", ""},
+		{"stdout sent elsewhere", "exec >/dev/null; X=1; export X", "1", ""},
+		{"PATH without env", "X=1; PATH=/nowhere; export X PATH", "1", ""},
+		{"functions and arguments", "env() { :; }; X=$#$0; export X", "0sh", ""},
+		{"set -e", "set -e; X=1; export X", "1", ""},
+		{"set -a", "set -a; X=1", "1", ""},
+		{"secret on stderr", "echo " + nlTestSecret[:4] + " >&2; X=1; export X", "1", ""},
+		{"set -e and a failure", "set -e; echo 'went wrong' >&2; false; X=1", "", "env.sh: exit status 1: went wrong"},
+		{"exit 1", "echo one >&2; echo two >&2; exit 1", "", "env.sh: exit status 1: two"},
+		{"exit 0", "exit 0", "", "ended the shell before"},
+		{"unset variable", "set -u; X=$NOWHERE; export X", "", "NOWHERE"},
+		{"syntax", "if then", "", "yntax error"},
+		{"reads one that is missing", ". ./missing", "", "missing"},
+		{"too much", "X=$(head -c 100000 /dev/zero | tr '\\0' x); for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do export X$i=$X; done",
+			"", "more than 1048576 bytes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newEnvHome(t)
+			h.write("env.sh", test.script+"\n", 0o644)
+			h.write("customer.sh", "X='from customer.sh'; export X\n", 0o644)
+			n := h.server(withEnv)
+			if test.wantErr != "" {
+				_, err := n.set(t.Context(), "prod", nlTestCredential, nil)
+				mustSay(t, err, "env_script", h.file("env.sh"), test.wantErr)
+				if _, err := os.Stat(h.file("runs")); err == nil {
+					t.Error("nlserver was run")
+				}
+				return
+			}
+			if got := environmentOf(t, h, n)["X"]; got != test.value {
+				t.Errorf("X is %q, want %q", got, test.value)
+			}
+		})
+	}
+}
+
+func TestEnvScriptIsReadForEachRun(t *testing.T) {
+	h := newEnvHome(t)
+	n := h.server(withEnv)
+	for _, value := range []string{"1", "2"} {
+		h.write("env.sh", "export X="+value+"\n", 0o644)
+		if got := environmentOf(t, h, n)["X"]; got != value {
+			t.Errorf("X is %q, want %q", got, value)
+		}
+	}
+}
+
+func TestEnvScriptThatIsNotThere(t *testing.T) {
+	h := newEnvHome(t)
+	mustSay(t, h.server(withEnv).Activate(t.Context(), "reload"), "is missing", h.file("env.sh"), "campaign.env_script")
+	if err := os.Mkdir(h.file("env.sh"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mustSay(t, h.server(withEnv).Activate(t.Context(), "reload"), "is a directory", h.file("env.sh"))
+}
+
+func TestEnvScriptThatHangs(t *testing.T) {
+	h := newEnvHome(t)
+	h.write("env.sh", "echo 'waiting for godot' >&2; sleep 600\n", 0o644)
+	n := h.server(withEnv, func(c *NLServerConfig) { c.Timeout = 200 * time.Millisecond })
+	mustSay(t, n.Activate(t.Context(), "reload"), "env_script", "stopped after 200ms", "campaign.timeout", "godot")
+}
+
+// The secret is not known to the script, but a set that fails in it knows it.
+func TestEnvScriptCannotShowTheSecret(t *testing.T) {
+	h := newEnvHome(t)
+	h.write("env.sh", "echo 'found "+nlTestSecret+"' >&2; exit 1\n", 0o644)
+	_, err := h.server(withEnv).set(t.Context(), "prod", nlTestCredential, nil)
+	mustSay(t, err, "found [redacted]")
+}

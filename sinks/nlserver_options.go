@@ -1,0 +1,119 @@
+package sinks
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// What campaign.command may be: the options of `nlserver config` that take a credential, and auto for the best of them.
+const (
+	commandAuto  = "auto"
+	commandOAuth = "setimsoauth"   // Campaign 7.4.1 build 9383 and later
+	commandIMS   = "setimsauth"    // before
+	commandJWT   = "setimsjwtauth" // before, with a private key
+)
+
+// preferred lists the options in the order in which auto takes them.
+var preferred = []string{commandOAuth, commandIMS, commandJWT}
+
+// offeredOption remembers what an executable offers: to ask costs a start of nlserver, which takes seconds.
+type offeredOption struct {
+	turn chan struct{} // holds one token; who has it may use the fields below
+	memo *optionMemo
+}
+
+type optionMemo struct {
+	executable executableKey
+	option     string
+}
+
+func newOfferedOption() offeredOption {
+	o := offeredOption{turn: make(chan struct{}, 1), memo: &optionMemo{}}
+	o.turn <- struct{}{}
+	return o
+}
+
+// Option returns the option that hands over a credential, without its dash: the configured one, or the best that the
+// executable offers. It may have to run nlserver. May be called concurrently.
+func (n *NLServer) Option(ctx context.Context) (string, error) {
+	redact := redactShapes
+	executable, err := n.inspectExecutable()
+	if err != nil {
+		return "", err
+	}
+	env, err := n.environment(ctx, redact)
+	if err != nil {
+		return "", err
+	}
+	return n.chooseOption(ctx, env, executable, redact)
+}
+
+// chooseOption returns the configured option, or asks the executable; two instances that want to know at once make it
+// start once.
+func (n *NLServer) chooseOption(ctx context.Context, env []string, executable executableKey, redact func(string) string) (string, error) {
+	if n.command != commandAuto {
+		for _, known := range preferred {
+			if n.command == known {
+				return known, nil
+			}
+		}
+		return "", fmt.Errorf("campaign.command is %q, allowed are %s, %s", n.command, commandAuto, strings.Join(preferred, ", "))
+	}
+	select {
+	case <-n.offered.turn:
+		defer func() { n.offered.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return "", fmt.Errorf("wait for the options of nlserver: %w", context.Cause(ctx))
+	}
+	if memo := n.offered.memo; memo.option != "" && memo.executable == executable {
+		return memo.option, nil
+	}
+	option, err := n.askOption(ctx, env, redact)
+	if err != nil {
+		// Nothing is remembered: a library that was missing, or a wrapper script whose nlserver was updated, may give
+		// another answer next time, and neither changes the file that was looked at.
+		return "", err
+	}
+	*n.offered.memo = optionMemo{executable: executable, option: option}
+	n.logger.Debug("nlserver offers an option for the credential", "option", "-"+option)
+	return option, nil
+}
+
+// askOption reads nlserver's own list of options. Its exit status has no public meaning here: only the list counts.
+func (n *NLServer) askOption(ctx context.Context, env []string, redact func(string) string) (string, error) {
+	const step = "ask nlserver for its options (config -?)"
+	out := newCapture(captureHalf)
+	end, err := (&child{
+		path: n.executable, args: []string{"config", "-?"}, dir: n.home, env: env, stdout: out, stderr: out,
+	}).run(ctx, n.timeout)
+	// Redaction must not change the list, so it is for the errors only.
+	list := out.text(end.complete, func(text string) string { return text })
+	text := redact(list)
+	switch {
+	case err != nil && !end.started:
+		return "", fmt.Errorf("%s: %w", step, n.explainStart(err))
+	case err != nil:
+		return "", fmt.Errorf("%s: %w%s", step, err, saying(text))
+	case strings.TrimSpace(list) == "":
+		failure := end.failure
+		if failure == "" {
+			failure = "exit status 0"
+		}
+		return "", fmt.Errorf("%s: %s printed nothing (%s); does it start for this user and with this env_script?",
+			step, n.executable, failure)
+	}
+	for _, option := range preferred {
+		if offers(list, option) {
+			return option, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %s offers none of -%s; update Campaign to 7.4.1 build 9383 or later, "+
+		"or set campaign.command%s", step, n.executable, strings.Join(preferred, ", -"), saying(text))
+}
+
+// offers reports whether text names option as a whole word: an option with a longer name is another option.
+func offers(text, option string) bool {
+	return regexp.MustCompile(`(^|[^\w-])-` + regexp.QuoteMeta(option) + `([^\w-]|$)`).MatchString(text)
+}

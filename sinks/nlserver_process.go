@@ -1,0 +1,212 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopGrace is what a child has from SIGTERM to SIGKILL, as an nlserver that writes should not be cut off, and what its
+// own children have to let go of its output after it has ended.
+const stopGrace = 2 * time.Second
+
+// child is a program to be run once, without a shell and in a process group of its own, so that what it starts can be
+// stopped with it. Its stdin is /dev/null, its umask ours: files that nlserver creates look as they do under the
+// service's user. It is not bound to our life by a death signal: an nlserver that outlives a killed daemon finishes
+// what it writes, and the next daemon waits for it.
+type child struct {
+	path    string
+	args    []string
+	dir     string
+	env     []string
+	inherit *os.File // may be nil
+	noCore  bool     // a core file would show the arguments
+	// stdout and stderr may be the same capture, which then holds both in the order they were written.
+	stdout, stderr *capture
+}
+
+// ending tells how a child ended.
+type ending struct {
+	started  bool
+	took     time.Duration
+	exitCode int
+	failure  string // "exit status 3", "signal: killed"; empty after status 0
+	complete bool   // the output was read to its end, and nobody was stopped in the middle of a line
+}
+
+// run starts the child and returns after it has ended. The error says that it could not be started, or that it was
+// stopped because of ctx or the timeout; how it ended by itself is in ending only.
+func (c *child) run(ctx context.Context, timeout time.Duration) (ending, error) {
+	end := ending{exitCode: -1}
+	if ctx.Err() != nil {
+		return end, context.Cause(ctx)
+	}
+	closeForeignDescriptors()
+	output, err := c.openOutput()
+	if err != nil {
+		return end, err
+	}
+	cmd := exec.Command(c.path, c.args...)
+	cmd.Dir, cmd.Env = c.dir, c.env
+	cmd.Stdout, cmd.Stderr = output.stdout, output.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if c.inherit != nil {
+		cmd.ExtraFiles = []*os.File{c.inherit}
+	}
+	began := time.Now()
+	err = cmd.Start()
+	// From here on the arguments are the kernel's; no reference of ours keeps the secret in them alive.
+	cmd.Args, c.args, cmd.Env, c.env = nil, nil, nil, nil
+	output.closeWriters()
+	if err != nil {
+		output.abandon()
+		return end, err
+	}
+	end.started = true
+	pid := cmd.Process.Pid
+	if c.noCore {
+		// Refused only when the child is gone already.
+		_ = unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
+	}
+
+	endedAt, stopped := supervise(ctx, timeout, pid, output)
+	err = cmd.Wait()
+	end.took = endedAt.Sub(began)
+	end.complete = output.abandon() && stopped == nil
+	end.exitCode = cmd.ProcessState.ExitCode()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		end.failure, err = exit.Error(), nil
+	}
+	if stopped != nil {
+		return end, stopped
+	}
+	return end, err
+}
+
+// supervise returns when the child has ended but was not yet waited for: as long as that is so, its number, which is
+// that of the group as well, cannot be given to a stranger, and killing the group is safe. The error tells why the
+// child was stopped.
+func supervise(ctx context.Context, timeout time.Duration, pid int, output *output) (endedAt time.Time, stopped error) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer func() { endedAt = time.Now() }()
+		for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+		}
+	}()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		// A descendant may keep the pipe for days. It is left alive, not waited for.
+		waitAll(stopGrace, output.drained)
+		return endedAt, nil
+	case <-timer.C:
+		stopped = fmt.Errorf("stopped after %s, the limit of campaign.timeout: %w", timeout, context.DeadlineExceeded)
+	case <-ctx.Done():
+		stopped = fmt.Errorf("stopped: %w", context.Cause(ctx))
+	}
+	_ = unix.Kill(-pid, unix.SIGTERM) // ESRCH: all of them are gone, which is what we want
+	// The end of the output tells that the descendants are gone too: a wrapper script dies of SIGTERM at once, while the
+	// nlserver that it started is still finishing its file.
+	waitAll(stopGrace, ended, output.drained)
+	_ = unix.Kill(-pid, unix.SIGKILL)
+	<-ended
+	waitAll(stopGrace, output.drained) // held open only by a descendant that left the group
+	return endedAt, stopped
+}
+
+// waitAll waits until all channels are closed, but not longer than limit.
+func waitAll(limit time.Duration, channels ...<-chan struct{}) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for _, channel := range channels {
+		select {
+		case <-channel:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// output is the parent's side of a child's output: pipes, and a goroutine for each that reads it into a capture.
+type output struct {
+	stdout, stderr *os.File // the child's ends
+	readers        []*os.File
+	drained        chan struct{} // closed when every pipe was read to its end, or given up
+	mu             sync.Mutex
+	cutOff         bool // a pipe was given up
+}
+
+func (c *child) openOutput() (*output, error) {
+	o := &output{drained: make(chan struct{})}
+	var reading sync.WaitGroup
+	pipe := func(into *capture) (*os.File, error) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, fmt.Errorf("open a pipe for the output: %w", err)
+		}
+		o.readers = append(o.readers, r)
+		reading.Go(func() {
+			if _, err := io.Copy(into, r); err != nil {
+				o.mu.Lock()
+				o.cutOff = true
+				o.mu.Unlock()
+			}
+		})
+		return w, nil
+	}
+	var err error
+	if o.stdout, err = pipe(c.stdout); err == nil {
+		o.stderr = o.stdout
+		if c.stderr != c.stdout {
+			o.stderr, err = pipe(c.stderr)
+		}
+	}
+	go func() { reading.Wait(); close(o.drained) }()
+	if err != nil {
+		o.closeWriters()
+		o.abandon()
+		return nil, err
+	}
+	return o, nil
+}
+
+// closeWriters closes our copies of the child's ends, without which the pipes would never end.
+func (o *output) closeWriters() {
+	for _, w := range []*os.File{o.stdout, o.stderr} {
+		if w != nil {
+			w.Close() // the second time for a shared one, which does no harm
+		}
+	}
+}
+
+// abandon ends the reading, waits for the goroutines, and reports whether all was read. A descendant that goes on
+// writing gets EPIPE.
+func (o *output) abandon() bool {
+	for _, r := range o.readers {
+		// Not Close: that is for after the last read.
+		_ = r.SetReadDeadline(time.Unix(1, 0))
+	}
+	<-o.drained
+	for _, r := range o.readers {
+		r.Close()
+	}
+	return !o.cutOff
+}
+
+// closeForeignDescriptors keeps from our children what this process was started with beside stdin, stdout and stderr.
+// What Go opens is closed on exec already.
+var closeForeignDescriptors = sync.OnceFunc(func() {
+	// Refused before Linux 5.11; then there is nothing to be done about it.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+})

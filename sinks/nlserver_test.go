@@ -1,0 +1,522 @@
+package sinks
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"campaign-credsync/internal/credential"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+// An old-style secret: it has no shape that gives it away, so it is gone from an output only when it was known.
+const nlTestSecret = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+
+var nlTestCredential = credential.Credential{
+	OrgID:              "0123456789ABCDEF01234567@AdobeOrg",
+	ClientID:           "00112233445566778899aabbccddeeff",
+	TechnicalAccountID: "ABCDEF@techacct.adobe.com",
+	ClientSecret:       credential.NewSecret(nlTestSecret),
+}
+
+// fakeHome is a directory with a shell script as bin/nlserver, which logs its runs and then does what it is told.
+type fakeHome struct {
+	t    *testing.T
+	path string
+}
+
+func newFakeHome(t *testing.T, script string) *fakeHome {
+	t.Helper()
+	current := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, current) })
+	h := &fakeHome{t: t, path: t.TempDir()}
+	h.install(script)
+	return h
+}
+
+// install puts another executable in place, as an update does: by a rename.
+func (h *fakeHome) install(script string) {
+	h.t.Helper()
+	script = "#!/bin/sh\nH='" + h.path + "'\nfor a; do printf '%s\\n' \"$a\" >>$H/args; done; echo \"$1 $2\" >>$H/runs\n" + script
+	h.write("bin/nlserver.new", script, 0o755)
+	if err := os.Rename(h.file("bin/nlserver.new"), h.file("bin/nlserver")); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *fakeHome) file(name string) string { return filepath.Join(h.path, name) }
+
+func (h *fakeHome) write(name, text string, mode os.FileMode) {
+	h.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(h.file(name)), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(h.file(name), []byte(text), mode); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *fakeHome) read(name string) string {
+	h.t.Helper()
+	text, err := os.ReadFile(h.file(name))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// fifo makes a named pipe and returns what reads a line from it: the moment and the news of a script.
+func (h *fakeHome) fifo(name string) func() string {
+	h.t.Helper()
+	if err := syscall.Mkfifo(h.file(name), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	return func() string {
+		h.t.Helper()
+		file, err := os.Open(h.file(name))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		defer file.Close()
+		line, _ := bufio.NewReader(file).ReadString('\n')
+		return strings.TrimSpace(line)
+	}
+}
+
+// server has no question to ask nlserver, unless the test wants it.
+func (h *fakeHome) server(change ...func(*NLServerConfig)) *NLServer {
+	config := NLServerConfig{Home: h.path, Command: commandOAuth, Timeout: time.Minute}
+	for _, c := range change {
+		c(&config)
+	}
+	return NewNLServer(config)
+}
+
+func auto(c *NLServerConfig)    { c.Command = "auto" }
+func withEnv(c *NLServerConfig) { c.EnvScript = "env.sh" }
+
+func mustSay(t *testing.T, err error, wanted ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one that says %q", wanted)
+	}
+	for _, w := range wanted {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not say %q", err, w)
+		}
+	}
+	mustHide(t, err.Error())
+}
+
+// mustHide fails when any eight characters in a row of the secret are in text.
+func mustHide(t *testing.T, text string) {
+	t.Helper()
+	for i := 0; i+8 <= len(nlTestSecret); i++ {
+		if strings.Contains(text, nlTestSecret[i:i+8]) {
+			t.Fatalf("part %q of the secret is in %.2000q", nlTestSecret[i:i+8], text)
+		}
+	}
+}
+
+func TestSetHandsOverTheCredential(t *testing.T) {
+	h := newFakeHome(t, `echo done`)
+	result, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "config\n-instance:prod\n-setimsoauth:0123456789ABCDEF01234567@AdobeOrg/00112233445566778899aabbccddeeff/" +
+		"ABCDEF@techacct.adobe.com/" + nlTestSecret + "\n"
+	if got := h.read("args"); got != want {
+		t.Errorf("nlserver was run with\n%s\nwant\n%s", got, want)
+	}
+	if result.ExitCode != 0 || result.Output != "done" || result.Took <= 0 {
+		t.Errorf("got %+v", result)
+	}
+}
+
+func TestSetHandsOverPrivateKeys(t *testing.T) {
+	const pem = "-----BEGIN PRIVATE KEY-----\nAAAABBBBCCCC\n-----END PRIVATE KEY-----"
+	const asBase64 = "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCkFBQUFCQkJCQ0NDQwotLS0tLUVORCBQUklWQVRFIEtFWS0tLS0t"
+	for _, test := range []struct{ name, command, key, wantKey, wantErr string }{
+		{"none", commandJWT, "", "", ""},
+		{"PEM", commandJWT, pem, "/" + asBase64, ""},
+		{"PEM with a newline behind it", commandJWT, pem + "\n", "/" + asBase64, ""},
+		{"base64", commandJWT, asBase64, "/" + asBase64, ""},
+		{"base64 on several lines", commandJWT, asBase64[:40] + "\n" + asBase64[40:] + "\n", "/" + asBase64, ""},
+		{"neither", commandJWT, "not a key", "", "private_key is neither PEM nor base64"},
+		{"an option that takes none", commandIMS, pem, "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newFakeHome(t, `echo "$3"; sed 's/^/17:11:03 > /' $H/key; exit 1`)
+			h.write("key", test.key, 0o600)
+			c := nlTestCredential
+			c.PrivateKey = credential.NewSecret(test.key)
+			var log bytes.Buffer
+			n := h.server(func(config *NLServerConfig) {
+				config.Command = test.command
+				config.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			})
+			result, err := n.set(t.Context(), "prod", c, nil)
+			mustSay(t, err, test.wantErr)
+			for _, said := range []string{err.Error(), result.Output, log.String()} {
+				if strings.Contains(said, "AAAABBBB") || strings.Contains(said, asBase64[:20]) {
+					t.Errorf("the key is in %q", said)
+				}
+				mustHide(t, said)
+			}
+			if test.wantErr != "" {
+				if _, err := os.Stat(h.file("args")); err == nil {
+					t.Error("nlserver was run")
+				}
+				return
+			}
+			if _, got, _ := strings.Cut(strings.TrimSpace(h.read("args")), nlTestSecret); got != test.wantKey {
+				t.Errorf("behind the secret: %q, want %q", got, test.wantKey)
+			}
+			if warned := strings.Contains(log.String(), "private key is not handed"); warned != (test.command == commandIMS) {
+				t.Errorf("log: %s", &log)
+			}
+		})
+	}
+}
+
+func TestSetRefusesWhatNLServerWouldMisunderstand(t *testing.T) {
+	h := newFakeHome(t, "")
+	c := nlTestCredential
+	c.ClientSecret = credential.NewSecret(nlTestSecret + "\n")
+	_, err := h.server().set(t.Context(), "prod", c, nil)
+	mustSay(t, err, "instance prod", "client_secret ends in a newline")
+	if _, err := os.Stat(h.file("runs")); err == nil {
+		t.Error("nlserver was run")
+	}
+}
+
+func TestSetReportsFailures(t *testing.T) {
+	for _, test := range []struct {
+		name, script string
+		want         []string
+		wantCode     int
+	}{
+		{"exit status and last lines", `echo one; echo two >&2; echo three; echo four; exit 7`,
+			[]string{"nlserver config -setimsoauth for instance prod: exit status 7: two | three | four"}, 7},
+		{"lines with a code", `echo 'x (iRc=16384)'; for i in 1 2 3 4 5 6; do echo $i; done; exit 1`,
+			[]string{"exit status 1: x (iRc=16384)"}, 1},
+		{"control characters", `printf 'a\033[31mb\n'; exit 1`, []string{`a\x1b[31mb`}, 1},
+		{"nothing said", `exit 3`, []string{"prod: exit status 3"}, 3},
+		{"a signal", `kill -SEGV $$`, []string{"signal: segmentation fault"}, -1},
+		{"the secret", `echo "bad argument $3 (iRc=1)"; echo "$3" >&2; exit 1`, []string{"bad argument -setimsoauth:"}, 1},
+		{"the argument cut short", `printf '%.115s\n' "$3"; exit 1`, []string{"exit status 1: -setimsoauth:"}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newFakeHome(t, test.script)
+			result, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
+			mustSay(t, err, test.want...)
+			mustHide(t, result.Output)
+			if result.ExitCode != test.wantCode {
+				t.Errorf("exit code %d, want %d", result.ExitCode, test.wantCode)
+			}
+			if n := len([]rune(err.Error())); n > summaryLength+150 {
+				t.Errorf("the error has %d characters", n)
+			}
+		})
+	}
+}
+
+// A secret of the usual shape shows itself also where the program cut it short.
+func TestSetHidesAPieceOfAUsualSecret(t *testing.T) {
+	secret := "p8e-" + strings.Repeat("Ab1_", 8)
+	h := newFakeHome(t, `echo "bad: `+secret[:20]+`..."; exit 1`)
+	c := nlTestCredential
+	c.ClientSecret = credential.NewSecret(secret)
+	_, err := h.server().set(t.Context(), "prod", c, nil)
+	mustSay(t, err, "bad: [redacted]...")
+}
+
+func TestExecutableThatCannotBeRun(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		prepare func(h *fakeHome) error
+		want    []string
+	}{
+		{"missing", func(h *fakeHome) error { return os.Remove(h.file("bin/nlserver")) },
+			[]string{"is missing", "bin/nlserver", "campaign.home"}},
+		{"not executable", func(h *fakeHome) error { return os.Chmod(h.file("bin/nlserver"), 0o644) },
+			[]string{"bin/nlserver is not executable", "chmod +x"}},
+		{"directory", func(h *fakeHome) error {
+			return errors.Join(os.Remove(h.file("bin/nlserver")), os.Mkdir(h.file("bin/nlserver"), 0o755))
+		}, []string{"bin/nlserver is a directory", "campaign.nlserver"}},
+		{"not a program", func(h *fakeHome) error { return os.WriteFile(h.file("bin/nlserver"), []byte("text"), 0o755) },
+			[]string{"exec format error", "bin/nlserver"}},
+		{"interpreter missing", func(h *fakeHome) error {
+			return os.WriteFile(h.file("bin/nlserver"), []byte("#!/no/such/sh\n"), 0o755)
+		}, []string{"its interpreter or its loader is missing"}},
+		{"being written", func(h *fakeHome) error {
+			file, err := os.OpenFile(h.file("bin/nlserver"), os.O_WRONLY, 0)
+			h.t.Cleanup(func() { file.Close() })
+			return err
+		}, []string{"text file busy"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newFakeHome(t, "")
+			if err := test.prepare(h); err != nil {
+				t.Fatal(err)
+			}
+			_, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
+			mustSay(t, err, test.want...)
+			mustSay(t, h.server().Activate(t.Context(), "reload"), test.want...)
+		})
+	}
+}
+
+// A stopped run takes its children with it. The pipe that only they inherit ends when the last of them is gone.
+func TestStopKillsTheGroup(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		timeout time.Duration // 0: the context is cancelled
+		want    error
+	}{
+		{"timeout", 300 * time.Millisecond, context.DeadlineExceeded},
+		{"cancelled", 0, context.Canceled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newFakeHome(t, `printf '`+nlTestSecret[:20]+`'; sh -c 'trap "" TERM; sleep 600' & echo ready >$H/fifo; sleep 600`)
+			ready := h.fifo("fifo")
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var waiting sync.WaitGroup
+			waiting.Go(func() {
+				ready()
+				if test.timeout == 0 {
+					cancel()
+				}
+			})
+			n := h.server(func(c *NLServerConfig) {
+				if test.timeout != 0 {
+					c.Timeout = test.timeout
+				}
+			})
+			result, err := n.set(ctx, "prod", nlTestCredential, w)
+			waiting.Wait()
+			w.Close()
+			if !errors.Is(err, test.want) {
+				t.Errorf("error %v, want one that wraps %v", err, test.want)
+			}
+			mustSay(t, err, "stopped")
+			mustHide(t, result.Output)
+			if _, err := io.ReadAll(r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// An nlserver that is writing gets the time to finish, also behind a wrapper that dies at once.
+func TestStopLetsAWriterFinish(t *testing.T) {
+	h := newFakeHome(t, `
+cat >$H/writer <<'END'
+trap 'sleep 0.3; echo whole >$H/written; exit 0' TERM
+echo ready >$H/fifo
+while :; do sleep 0.01; done
+END
+export H
+sh $H/writer &
+wait`)
+	ready := h.fifo("fifo")
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	waiting.Go(func() { ready(); cancel() })
+	_, err := h.server().set(ctx, "prod", nlTestCredential, nil)
+	waiting.Wait()
+	mustSay(t, err, "stopped: context canceled")
+	if got := h.read("written"); got != "whole\n" {
+		t.Errorf("the writer left %q", got)
+	}
+}
+
+// A child of nlserver's that keeps the output open does not hold us up, lives on, and keeps what it inherited.
+func TestGrandchildMayOutliveTheRun(t *testing.T) {
+	h := newFakeHome(t, `sleep 600 & echo $! >$H/pid; echo done`)
+	lock, err := os.Create(h.file("lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	result, err := h.server().set(t.Context(), "prod", nlTestCredential, lock)
+	if err != nil || result.Output != "done" {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	lock.Close()
+
+	later, err := os.Open(h.file("lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer later.Close()
+	if err := syscall.Flock(int(later.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		t.Errorf("the lock is free while a child of nlserver lives: %v", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(h.read("pid")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal("the child of nlserver is gone: ", err)
+	}
+	if err := syscall.Flock(int(later.Fd()), syscall.LOCK_EX); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChildInheritsNothingElse(t *testing.T) {
+	h := newFakeHome(t, `for i in 3 4 5 6 7 8 9; do if [ -e /proc/$$/fd/$i ]; then echo $i; fi; done >$H/open
+readlink /proc/$$/fd/0 >>$H/open`)
+	n := h.server()
+	inherited, err := os.Create(h.file("inherited"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inherited.Close()
+	for _, test := range []struct {
+		inherit *os.File
+		want    string
+	}{{nil, "/dev/null\n"}, {inherited, "3\n/dev/null\n"}} {
+		if _, err := n.set(t.Context(), "prod", nlTestCredential, test.inherit); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.read("open"); got != test.want {
+			t.Errorf("open descriptors: %q, want %q", got, test.want)
+		}
+	}
+}
+
+// A core file would hold the arguments.
+func TestChildLeavesNoCore(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	raised := limit
+	raised.Cur = raised.Max
+	if raised.Max == 0 {
+		t.Skip("core files are off for good")
+	}
+	if err := syscall.Setrlimit(unix.RLIMIT_CORE, &raised); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Setrlimit(unix.RLIMIT_CORE, &limit) })
+	h := newFakeHome(t, `until [ "$(ulimit -c)" = 0 ]; do :; done`)
+	n := h.server(func(c *NLServerConfig) { c.Timeout = 10 * time.Second })
+	if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMuchOutput(t *testing.T) {
+	h := newFakeHome(t, `echo first; head -c 100000000 /dev/zero | tr '\0' '\n'; echo 'last (iRc=5)'; exit 1`)
+	result, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
+	mustSay(t, err, "last (iRc=5)")
+	if !strings.HasPrefix(result.Output, "first | ") || !strings.HasSuffix(result.Output, "last (iRc=5)") ||
+		!strings.Contains(result.Output, "bytes left out]") {
+		t.Errorf("excerpt %q", result.Output)
+	}
+}
+
+func TestCaptureKeepsTheEndsWithinBounds(t *testing.T) {
+	c := newCapture(100)
+	piece := []byte("0123456789abcdef")
+	for range 10000 {
+		c.Write(piece[:1+c.total%16])
+	}
+	c.Write(bytes.Repeat([]byte("y\n"), 1000))
+	c.Write([]byte("end\n"))
+	if cap(c.head)+cap(c.tail) > 10*c.half {
+		t.Errorf("holds %d bytes", cap(c.head)+cap(c.tail))
+	}
+	text := c.text(true, func(s string) string { return s })
+	if !strings.HasSuffix(text, "y\ny\nend\n") {
+		t.Errorf("end is %q", text)
+	}
+}
+
+// Wherever the cuts fall, no piece of the secret is left.
+func TestCutNeverSplitsTheSecret(t *testing.T) {
+	redact := redactor(nlTestCredential, "")
+	const half = 512
+	for _, form := range []string{
+		"x " + nlTestSecret + " x\n", nlTestSecret, nlTestSecret + "\n", "\n" + nlTestSecret,
+		"ABCDEF@techacct.adobe.com/" + nlTestSecret + "\r\n",
+	} {
+		for _, filler := range []string{"x", "\n"} {
+			for position := half - 100; position < half+20; position++ {
+				c := newCapture(half)
+				fmt.Fprint(c, strings.Repeat(filler, position), form, strings.Repeat(filler, 5*half), form,
+					strings.Repeat(filler, position))
+				mustHide(t, c.text(true, redact))
+			}
+		}
+	}
+	for end := range nlTestSecret {
+		c := newCapture(half)
+		fmt.Fprint(c, "line\n", nlTestSecret[:end])
+		if got := c.text(false, redact); got != "line\n" {
+			t.Fatalf("of an output that broke off: %q", got)
+		}
+	}
+}
+
+func TestActivate(t *testing.T) {
+	h := newFakeHome(t, `[ "$2" != bad ] || { echo 'no such module (iRc=9)'; exit 4; }`)
+	n := h.server()
+	for _, step := range ActivationSteps(true, []string{"web", "pipelined", "web", "wfserver@other"}, "prod") {
+		if err := n.Activate(t.Context(), step); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, want := h.read("runs"), "config -reload\nrestart web\nrestart pipelined@prod\nrestart wfserver@other\n"; got != want {
+		t.Errorf("ran %q, want %q", got, want)
+	}
+	mustSay(t, n.Activate(t.Context(), "restart bad"), "nlserver restart bad: exit status 4: no such module (iRc=9)")
+	// A secret that this run does not know, and that has the usual shape.
+	h.install(`echo 'loaded p8e-` + strings.Repeat("Ab1_", 8) + `'; exit 1`)
+	mustSay(t, n.Activate(t.Context(), "reload"), "loaded [redacted]")
+	for _, step := range []string{"", "restart", "restart a b", "restart -all", "stop web"} {
+		mustSay(t, n.Activate(t.Context(), step), "no step")
+	}
+}
+
+func TestActivationSteps(t *testing.T) {
+	modules := []string{"pipelined", "web", "mta", "syslogd", "trackinglogd", "watchdog"}
+	want := []string{"restart pipelined@prod", "restart web", "restart mta@prod", "restart syslogd",
+		"restart trackinglogd", "restart watchdog"}
+	if got := ActivationSteps(false, modules, "prod"); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := ActivationSteps(true, nil, "prod"); !slices.Equal(got, []string{"reload"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := ActivationSteps(false, nil, "prod"); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+}

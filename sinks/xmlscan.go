@@ -1,0 +1,335 @@
+package sinks
+
+import (
+	"bytes"
+	"fmt"
+	"unicode/utf8"
+
+	"campaign-credsync/internal/credential"
+)
+
+const (
+	// maxXMLDepth is what libxml2 allows too. A real file is about six elements deep.
+	maxXMLDepth = 256
+	// maxXMLName is libxml2's limit for a name, in bytes.
+	maxXMLName = 50_000
+	// fewAttributes is how many attributes of one element are compared pair by pair; more go into a map, so that
+	// thousands of them take no quadratic time.
+	fewAttributes = 32
+)
+
+// xmlScanner walks over a document once. Each of its methods that scans something starts at pos, and leaves pos behind
+// what it scanned.
+type xmlScanner struct {
+	data []byte
+	pos  int
+	doc  *document
+	// open holds the names of the elements that are not closed yet, outermost first.
+	open []xmlSpan
+	// attributes are those of the tag scanned last.
+	attributes []documentAttribute
+	// inShared says that the child of the root that was opened last is a <shared>.
+	inShared bool
+}
+
+// scanDocument checks that data is one well-formed XML document and finds <shared> and <ims>. It takes time in proportion to
+// the length of data. Its error wraps credential.ErrDamaged and says line:column and what is wrong there; it quotes
+// nothing from the file, as in a damaged one a piece of a password may well stand where a name should.
+func scanDocument(data []byte) (*document, error) {
+	s := &xmlScanner{
+		data:       data,
+		doc:        &document{data: data},
+		open:       make([]xmlSpan, 0, 16),
+		attributes: make([]documentAttribute, 0, fewAttributes),
+	}
+	for _, scan := range []func() error{s.declaration, s.characters, s.prolog, s.root, s.misc} {
+		if err := scan(); err != nil {
+			return nil, err
+		}
+	}
+	if s.pos < len(data) {
+		return nil, s.fault(s.pos, "something other than comments and white space follows the root element")
+	}
+	return s.doc, nil
+}
+
+// fault makes the error for what is wrong at offset.
+func (s *xmlScanner) fault(offset int, what string) error {
+	line, column := s.position(offset)
+	return fmt.Errorf("%w: %d:%d: %s", credential.ErrDamaged, line, column, what)
+}
+
+// position returns line and column of offset, both from 1. Columns count characters.
+func (s *xmlScanner) position(offset int) (line, column int) {
+	before := bytes.TrimPrefix(s.data[:offset], []byte(utf8BOM))
+	line = 1 + bytes.Count(before, []byte("\n"))
+	before = before[bytes.LastIndexByte(before, '\n')+1:]
+	if s.doc.charset.singleByte() {
+		return line, 1 + len(before)
+	}
+	return line, 1 + utf8.RuneCount(before)
+}
+
+// root scans the root element with all that is in it.
+func (s *xmlScanner) root() error {
+	if s.pos == len(s.data) {
+		return s.fault(s.pos, "the file ends before the root element")
+	}
+	if s.data[s.pos] != '<' {
+		return s.fault(s.pos, "text stands in front of the root element")
+	}
+	if err := s.startTag(); err != nil {
+		return err
+	}
+	for len(s.open) > 0 {
+		if err := s.content(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// content scans text up to a piece of markup, and that.
+func (s *xmlScanner) content() error {
+	if err := s.text(); err != nil {
+		return err
+	}
+	rest := s.data[s.pos:]
+	if len(rest) < 2 {
+		return s.unclosed()
+	}
+	switch rest[1] {
+	case '/':
+		return s.endTag()
+	case '?':
+		return s.instruction()
+	case '!':
+		if bytes.HasPrefix(rest, []byte("<![CDATA[")) {
+			return s.upTo("<![CDATA[", "]]>", "a CDATA section is not closed")
+		}
+		return s.comment()
+	}
+	return s.startTag()
+}
+
+// unclosed makes the error for a file that is cut off.
+func (s *xmlScanner) unclosed() error {
+	line, column := s.position(s.open[len(s.open)-1].start - 1)
+	return s.fault(len(s.data), fmt.Sprintf("the file ends inside the element that starts at %d:%d", line, column))
+}
+
+// text scans character data up to the next markup.
+func (s *xmlScanner) text() error {
+	s.space()
+	if s.pos < len(s.data) && s.data[s.pos] == '<' {
+		return nil // mere indentation, the usual case
+	}
+	length := bytes.IndexByte(s.data[s.pos:], '<')
+	if length < 0 {
+		return s.unclosed()
+	}
+	text := s.data[s.pos : s.pos+length]
+	if i := bytes.Index(text, []byte("]]>")); i >= 0 {
+		return s.fault(s.pos+i, "]]> stands in text (write ]]&gt;)")
+	}
+	if err := s.references(text); err != nil {
+		return err
+	}
+	s.pos += length
+	return nil
+}
+
+// references checks those in text, which starts at pos.
+func (s *xmlScanner) references(text []byte) error {
+	for i := 0; ; {
+		next := bytes.IndexByte(text[i:], '&')
+		if next < 0 {
+			return nil
+		}
+		i += next
+		_, size := xmlReference(text[i:])
+		if size == 0 {
+			return s.fault(s.pos+i, "an & starts neither a predefined entity nor a character reference (write &amp;)")
+		}
+		i += size
+	}
+}
+
+// startTag scans a start tag or an empty-element tag.
+func (s *xmlScanner) startTag() error {
+	start := s.pos
+	if len(s.open) == maxXMLDepth {
+		return s.fault(start, fmt.Sprintf("elements are more than %d deep", maxXMLDepth))
+	}
+	s.pos++
+	name, err := s.name()
+	if err != nil {
+		return err
+	}
+	s.attributes = s.attributes[:0]
+	for {
+		lead := s.pos
+		s.space()
+		rest := s.data[s.pos:]
+		switch {
+		case len(rest) == 0:
+			return s.fault(start, "a tag is not closed")
+		case rest[0] == '>':
+			s.pos++
+			s.note(name, false)
+			s.open = append(s.open, name)
+			return s.distinct()
+		case rest[0] == '/' && len(rest) > 1 && rest[1] == '>':
+			s.pos += 2
+			s.note(name, true)
+			return s.distinct()
+		case s.pos == lead:
+			return s.fault(s.pos, "in a tag, white space or > is missing here")
+		}
+		if err := s.attribute(lead); err != nil {
+			return err
+		}
+	}
+}
+
+// note remembers the tag that ends at pos if it is one of those looked for.
+func (s *xmlScanner) note(name xmlSpan, selfClose bool) {
+	text, d := name.of(s.data), s.doc
+	tag := documentTag{nameEnd: name.end, end: s.pos, selfClose: selfClose}
+	switch len(s.open) {
+	case 0:
+		d.serverConf = string(text) == "serverconf" || string(text) == "serverConf"
+	case 1:
+		s.inShared = d.serverConf && string(text) == "shared"
+		if s.inShared && !d.shared.found() {
+			d.shared = tag
+		}
+	case 2:
+		if !s.inShared || string(text) != "ims" {
+			return
+		}
+		if d.ims.found() {
+			d.several = true
+			return
+		}
+		d.ims = tag
+		d.imsAttributes = append([]documentAttribute(nil), s.attributes...)
+	}
+}
+
+// attribute scans one attribute; the white space in front of it starts at lead.
+func (s *xmlScanner) attribute(lead int) error {
+	name, err := s.name()
+	if err != nil {
+		return err
+	}
+	s.space()
+	if s.pos == len(s.data) || s.data[s.pos] != '=' {
+		return s.fault(s.pos, "an attribute has no value")
+	}
+	s.pos++
+	s.space()
+	if s.pos == len(s.data) || s.data[s.pos] != '"' && s.data[s.pos] != '\'' {
+		return s.fault(s.pos, "an attribute's value is not in quotes")
+	}
+	quote := s.data[s.pos]
+	length := bytes.IndexByte(s.data[s.pos+1:], quote)
+	if length < 0 {
+		return s.fault(s.pos, "an attribute's value is not closed")
+	}
+	s.pos++
+	value := s.data[s.pos : s.pos+length]
+	if i := bytes.IndexByte(value, '<'); i >= 0 {
+		return s.fault(s.pos+i, "a < stands in an attribute's value (write &lt;, or close the quote before it)")
+	}
+	if err := s.references(value); err != nil {
+		return err
+	}
+	s.attributes = append(s.attributes, documentAttribute{
+		lead: lead, name: name, value: xmlSpan{s.pos, s.pos + length},
+	})
+	s.pos += length + 1
+	return nil
+}
+
+// distinct checks that no attribute of the tag scanned last is given twice.
+func (s *xmlScanner) distinct() error {
+	const twice = "an attribute is given twice in one tag"
+	if len(s.attributes) <= fewAttributes {
+		for i, a := range s.attributes {
+			for _, b := range s.attributes[:i] {
+				if bytes.Equal(a.name.of(s.data), b.name.of(s.data)) {
+					return s.fault(a.name.start, twice)
+				}
+			}
+		}
+		return nil
+	}
+	// Made anew for each such tag: clearing one that was large once takes as long as it was large.
+	seen := make(map[string]struct{}, len(s.attributes))
+	for i, a := range s.attributes {
+		seen[string(a.name.of(s.data))] = struct{}{}
+		if len(seen) == i {
+			return s.fault(a.name.start, twice)
+		}
+	}
+	return nil
+}
+
+// endTag scans an end tag, which must close the element opened last.
+func (s *xmlScanner) endTag() error {
+	start := s.pos
+	s.pos += len("</")
+	opened := s.open[len(s.open)-1]
+	name := opened.of(s.data)
+	if !bytes.HasPrefix(s.data[s.pos:], name) {
+		return s.mismatch(start, opened)
+	}
+	s.pos += len(name)
+	behindName := s.pos
+	s.space()
+	if s.pos == len(s.data) {
+		return s.fault(start, "an end tag is not closed")
+	}
+	if s.data[s.pos] != '>' {
+		if s.pos == behindName {
+			return s.mismatch(start, opened)
+		}
+		return s.fault(s.pos, "something other than white space follows the name in an end tag")
+	}
+	s.pos++
+	s.open = s.open[:len(s.open)-1]
+	return nil
+}
+
+func (s *xmlScanner) mismatch(start int, opened xmlSpan) error {
+	line, column := s.position(opened.start - 1)
+	return s.fault(start, fmt.Sprintf("an end tag does not match the start tag at %d:%d", line, column))
+}
+
+// name scans a name. More than one colon is refused though XML 1.0 by itself allows it: no parser that knows namespaces
+// takes such a name, and libxml2 stumbles over some.
+func (s *xmlScanner) name() (xmlSpan, error) {
+	length := s.doc.charset.nameLength(s.data[s.pos:])
+	if length == 0 {
+		return xmlSpan{}, s.fault(s.pos, "a name is expected here")
+	}
+	if length > maxXMLName {
+		return xmlSpan{}, s.fault(s.pos, fmt.Sprintf("a name is longer than %d bytes", maxXMLName))
+	}
+	name := xmlSpan{s.pos, s.pos + length}
+	if bytes.Count(name.of(s.data), []byte(":")) > 1 {
+		return xmlSpan{}, s.fault(s.pos, "a name has more than one colon")
+	}
+	s.pos = name.end
+	return name, nil
+}
+
+// space skips white space and reports whether there was any.
+func (s *xmlScanner) space() bool {
+	start := s.pos
+	for s.pos < len(s.data) && xmlClasses[s.data[s.pos]]&xmlSpace != 0 {
+		s.pos++
+	}
+	return s.pos > start
+}

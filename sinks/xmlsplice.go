@@ -1,0 +1,188 @@
+package sinks
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"campaign-credsync/internal/credential"
+)
+
+// maxCopiedLead bounds the white space that an added attribute takes over from the one before it.
+const maxCopiedLead = 256
+
+// documentEdit replaces bytes of a document.
+type documentEdit struct {
+	at   xmlSpan
+	text string
+}
+
+// splice returns the file with the attributes of <ims> as want has them: a value that differs is changed in place, in the
+// quotes found there; an attribute that is missing is added behind the last one; one wanted absent is removed with the
+// white space in front of it. Where <ims> is gone it is put in as the first child of <shared>. Attributes that want does
+// not name, and every other byte, stay as they are; when nothing differs the result is the very slice that was scanned.
+// Of two attributes of one name in want the first counts.
+//
+// The error wraps credential.ErrCannotSplice: there is no place for <ims>, or what is wanted cannot be written in XML.
+func (d *document) splice(want credential.Attributes) ([]byte, error) {
+	var changes []documentEdit
+	var added strings.Builder
+	lead := d.leadOfAdded()
+	for i, w := range want {
+		if slices.ContainsFunc(want[:i], func(v credential.Attribute) bool { return v.Name == w.Name }) {
+			continue
+		}
+		have := slices.IndexFunc(d.imsAttributes, func(a documentAttribute) bool { return d.nameOf(a) == w.Name })
+		switch {
+		case have < 0 && w.Absent:
+		case have < 0:
+			text, err := d.charset.newAttribute(w)
+			if err != nil {
+				return nil, err
+			}
+			added.WriteString(lead + text)
+		case w.Absent:
+			a := d.imsAttributes[have]
+			changes = append(changes, documentEdit{at: xmlSpan{a.lead, a.end()}})
+		case d.valueOf(d.imsAttributes[have]) != w.Value:
+			a := d.imsAttributes[have]
+			text, err := d.charset.escape(w, d.data[a.value.end])
+			if err != nil {
+				return nil, err
+			}
+			changes = append(changes, documentEdit{at: a.value, text: text})
+		}
+	}
+	if added.Len() > 0 {
+		addition, err := d.addition(added.String())
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, addition)
+	}
+	return d.edited(changes), nil
+}
+
+// edited returns the bytes with changes made, which must not overlap.
+func (d *document) edited(changes []documentEdit) []byte {
+	if len(changes) == 0 {
+		return d.data
+	}
+	slices.SortStableFunc(changes, func(a, b documentEdit) int { return a.at.start - b.at.start })
+	size := len(d.data)
+	for _, c := range changes {
+		size += len(c.text)
+	}
+	result := make([]byte, 0, size)
+	copied := 0
+	for _, c := range changes {
+		result = append(result, d.data[copied:c.at.start]...)
+		result = append(result, c.text...)
+		copied = c.at.end
+	}
+	return append(result, d.data[copied:]...)
+}
+
+// leadOfAdded returns the white space to put in front of an added attribute: what stands in front of the last one, so that
+// attributes written one to a line stay so, and what was removed comes back as it was.
+func (d *document) leadOfAdded() string {
+	if n := len(d.imsAttributes); n > 0 {
+		last := d.imsAttributes[n-1]
+		if last.name.start-last.lead <= maxCopiedLead {
+			return string(d.data[last.lead:last.name.start])
+		}
+	}
+	return " "
+}
+
+// addition returns the change that adds attributes, each with its white space in front, to <ims>; where there is none, it
+// adds that with them.
+func (d *document) addition(attributes string) (documentEdit, error) {
+	if d.hasIMS() {
+		behind := d.ims.nameEnd
+		if n := len(d.imsAttributes); n > 0 {
+			behind = d.imsAttributes[n-1].end()
+		}
+		return documentEdit{at: xmlSpan{behind, behind}, text: attributes}, nil
+	}
+	if !d.serverConf {
+		return documentEdit{}, fmt.Errorf("%w: <ims> is missing, and the root element is not <serverconf>",
+			credential.ErrCannotSplice)
+	}
+	if !d.shared.found() {
+		return documentEdit{}, fmt.Errorf("%w: <ims> is missing, and there is no <shared> in the root element to put it into",
+			credential.ErrCannotSplice)
+	}
+	ims := "<ims" + attributes + "/>"
+	if d.shared.selfClose {
+		slash := d.shared.end - len("/>")
+		return documentEdit{at: xmlSpan{slash, d.shared.end}, text: ">" + ims + "</shared>"}, nil
+	}
+	return documentEdit{at: xmlSpan{d.shared.end, d.shared.end}, text: d.indentInShared() + ims}, nil
+}
+
+// indentInShared returns the white space between <shared> and the markup that follows it. Before text there is none, as
+// white space may mean something there.
+func (d *document) indentInShared() string {
+	rest := d.data[d.shared.end:]
+	text := bytes.TrimLeft(rest, " \t\r\n")
+	if len(text) == 0 || text[0] != '<' {
+		return ""
+	}
+	return string(rest[:len(rest)-len(text)])
+}
+
+// newAttribute writes an attribute that is not there yet.
+func (c xmlCharset) newAttribute(a credential.Attribute) (string, error) {
+	for i := range len(a.Name) {
+		if a.Name[i] >= utf8.RuneSelf {
+			return "", fmt.Errorf("%w: attribute %q: a name outside ASCII is not written", credential.ErrCannotSplice, a.Name)
+		}
+	}
+	if a.Name == "" || c.nameLength([]byte(a.Name)) != len(a.Name) {
+		return "", fmt.Errorf("%w: attribute %q: XML has no such name", credential.ErrCannotSplice, a.Name)
+	}
+	value, err := c.escape(a, '"')
+	if err != nil {
+		return "", err
+	}
+	return a.Name + `="` + value + `"`, nil
+}
+
+// escape writes the value of a for a place between two quotes. All of it is ASCII, so that it holds in any encoding.
+func (c xmlCharset) escape(a credential.Attribute, quote byte) (string, error) {
+	if !utf8.ValidString(a.Value) {
+		return "", fmt.Errorf("%w: attribute %q: its value is not UTF-8", credential.ErrCannotSplice, a.Name)
+	}
+	var b strings.Builder
+	b.Grow(len(a.Value))
+	for _, r := range a.Value {
+		switch {
+		case !isXMLChar(r):
+			return "", fmt.Errorf("%w: attribute %q: its value holds a character that XML does not have",
+				credential.ErrCannotSplice, a.Name)
+		case c.kind == charsetOther && 0x80 <= r && r <= 0xff:
+			// It may be such a byte read from this very file, whose meaning is not known.
+			return "", fmt.Errorf("%w: attribute %q: its value holds a character outside ASCII, and the file's encoding "+
+				"is neither UTF-8 nor ISO-8859-1", credential.ErrCannotSplice, a.Name)
+		case r == '&':
+			b.WriteString("&amp;")
+		case r == '<':
+			b.WriteString("&lt;")
+		case r == '>':
+			b.WriteString("&gt;")
+		case r == rune(quote) && quote == '"':
+			b.WriteString("&quot;")
+		case r == rune(quote):
+			b.WriteString("&apos;")
+		case r < ' ' || r > '~':
+			b.WriteString("&#" + strconv.Itoa(int(r)) + ";")
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,168 @@
+package sources
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/vault/api"
+
+	"campaign-credsync/internal/credential"
+)
+
+// failure is an answer of Vault, or the lack of one, in words for the person who has to mend it.
+type failure struct {
+	text   string
+	status int    // of the answer; 0 when there was none
+	said   string // Vault's own words, cleaned; may be empty
+	vault  bool   // the answer had Vault's own form, and not that of something in between
+	cause  error  // the caller's context error or nil; other causes are in text only, redacted
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.cause }
+
+func hasStatus(err error, status int) bool {
+	var f *failure
+	return errors.As(err, &f) && f.status == status
+}
+
+// maxSaid bounds what an error quotes of Vault's own words, in bytes.
+const maxSaid = 300
+
+// knownShapes are secrets by their look: Vault's tokens and Adobe's client secrets, whosever they are.
+var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|p8e-[A-Za-z0-9_-]{8,})`)
+
+// clean makes text from outside fit for an error or a log line.
+func clean(text string, hide ...credential.Secret) string {
+	text = credential.Redact(text, hide...)
+	text = knownShapes.ReplaceAllString(text, credential.Secret{}.String())
+	text = credential.Escape(text)
+	if len(text) > maxSaid {
+		text = strings.ToValidUTF8(text[:maxSaid], "") + "…"
+	}
+	return text
+}
+
+// explain turns the error of one request into a failure. step says what was asked, hide is never shown.
+func (v *Vault) explain(ctx context.Context, step string, err error, hide ...credential.Secret) error {
+	f := &failure{}
+	var answer *api.ResponseError
+	var what string
+	switch {
+	case ctx.Err() != nil:
+		f.cause = ctx.Err()
+		if what = "given up, as the work was cancelled"; errors.Is(f.cause, context.DeadlineExceeded) {
+			what = noAnswer
+		}
+	case errors.As(err, &answer):
+		f.status, f.vault = answer.StatusCode, !answer.RawError
+		what = statusMeans(answer.StatusCode)
+		if f.said = clean(vaultSaid(answer), hide...); f.said != "" {
+			what += fmt.Sprintf(" (vault says: %s)", f.said)
+		}
+	default:
+		what = networkMeans(err, hide...)
+	}
+	f.text = fmt.Sprintf("vault at %s: %s: %s", v.address, step, what)
+	return f
+}
+
+// vaultSaid joins Vault's own error strings. Another program's answer is not quoted at all: it may be a page, and it
+// may repeat the request.
+func vaultSaid(answer *api.ResponseError) string {
+	if answer.RawError {
+		return ""
+	}
+	// Vault's own lists look like "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n".
+	var said []string
+	for line := range strings.Lines(strings.Join(answer.Errors, "\n")) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "* ")
+		if line != "" && !strings.HasSuffix(line, "occurred:") {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, ", ")
+}
+
+func statusMeans(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return "answers 400: it does not accept the request; check vault.address (https or http?) and the mount"
+	case http.StatusForbidden:
+		return "permission denied"
+	case http.StatusNotFound:
+		return "answers 404: check vault.address, vault.namespace and the mount"
+	case http.StatusPreconditionFailed, 472, 473, 474:
+		return fmt.Sprintf("answers %d: a standby that cannot answer; if it stays so, point vault.address to the active node", status)
+	case http.StatusTooManyRequests:
+		return "answers 429: too many requests, a rate limit quota or a standby; asked again later"
+	case http.StatusNotImplemented:
+		return "answers 501: it is not initialised"
+	case http.StatusServiceUnavailable:
+		return "answers 503: it is sealed or in maintenance; unseal it"
+	}
+	if status >= 500 {
+		return fmt.Sprintf("answers %d: an error on its side; see the log of Vault, or of the load balancer before it", status)
+	}
+	return fmt.Sprintf("answers %d", status)
+}
+
+const noAnswer = "no answer in time; is it overloaded, or cut off by a firewall?"
+
+func networkMeans(err error, hide ...credential.Secret) string {
+	var (
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		alert    *net.OpError
+		header   tls.RecordHeaderError
+		redirect *redirectError
+		dns      *net.DNSError
+		timeout  net.Error
+		syntax   *json.SyntaxError
+		shape    *json.UnmarshalTypeError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		return "its certificate is signed by an authority that is not trusted here; set vault.ca_cert to that authority's certificate"
+	case errors.As(err, &hostname):
+		return "its certificate is for another name; correct vault.address, or set vault.tls_server_name to the certificate's name"
+	case errors.As(err, &invalid):
+		return "its certificate is not valid (" + clean(invalid.Error()) + "); renew it, or check the clock of this machine"
+	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls has no type of its own for it
+		return "refuses the TLS handshake (" + clean(alert.Err.Error()) + "); check vault.client_cert and vault.client_key, and that " +
+			"Vault speaks TLS 1.2 or later"
+	case errors.As(err, &header), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		return "does not speak TLS on this port; check vault.address (https or http?)"
+	case errors.As(err, &redirect):
+		return "redirects to " + clean(redirect.to) + ", which is not followed; set vault.address to Vault itself"
+	case errors.Is(err, errTooLarge):
+		return errTooLarge.Error() + "; keep fewer versions of the secret (max_versions)"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection is refused; is Vault running, and is vault.address right?"
+	case errors.As(err, &dns):
+		return "its name cannot be resolved; check vault.address and the name service of this machine"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return noAnswer
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return "the connection was closed without an answer"
+	case errors.As(err, &syntax), errors.As(err, &shape):
+		// Their texts may quote the answer.
+		return "the answer is not Vault's; check vault.address and what stands before it"
+	}
+	if asked, ok := errors.AsType[*url.Error](err); ok {
+		err = asked.Err // the address is named already
+	}
+	return clean(err.Error(), hide...)
+}

@@ -1,0 +1,255 @@
+package sources_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources"
+	"campaign-credsync/sources/vaulttest"
+)
+
+// The policy in the documentation is exactly this one.
+func TestLeastPolicyIsEnough(t *testing.T) {
+	l := newLabWith(t, func(s *vaulttest.Server, path string) string {
+		return fmt.Sprintf(`path "%s/data/%s" { capabilities = ["read"] } path "%s/metadata/%s" { capabilities = ["read"] }`,
+			s.Mount, path, s.Mount, path)
+	}, time.Hour)
+	l.server.MustWrite(path, oauth())
+	reading := l.mustPoll(l.kv(l.vault()), always)
+	if reading.Version.Number != 1 || reading.Version.Created.IsZero() || reading.Credential == nil {
+		t.Fatalf("read %+v", reading)
+	}
+	want := credential.Credential{
+		OrgID: "0123456789ABCDEF01234567@AdobeOrg", ClientID: "0123456789abcdef0123456789abcdef",
+		TechnicalAccountID: "0123456789ABCDEF@techacct.adobe.com", ClientSecret: credential.NewSecret(secretCanary),
+	}
+	if key := []byte("k"); reading.Credential.Digest(key) != want.Digest(key) {
+		t.Errorf("another credential than the one written: %v", reading.Credential)
+	}
+	if logged := l.log.String(); strings.Contains(logged, "WARN") {
+		t.Errorf("the usual case warns: %s", logged)
+	}
+}
+
+func TestSteadyPollIsOneRequestAndReadsNoSecret(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	kv := l.kv(l.vault())
+	first := l.mustPoll(kv, always)
+	l.proxy.Requests()
+	for range 3 {
+		reading := l.mustPoll(kv, never)
+		if reading.Credential != nil || !reading.Version.Equal(first.Version) {
+			t.Errorf("read %+v, want version %v without a credential", reading, first.Version)
+		}
+		if requests := l.proxy.Requests(); len(requests) != 1 || requests[0].DataRead() {
+			t.Errorf("a steady poll makes %+v", requests)
+		}
+	}
+}
+
+func TestRotation(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	kv := l.kv(l.vault())
+	applied := l.mustPoll(kv, always).Version
+	need := func(v credential.Version) bool { return !v.Equal(applied) }
+	l.server.MustWrite(path, oauth("client_secret", "p8e-SecondSecondSecondSecondSecond123"))
+	reading := l.mustPoll(kv, need)
+	if reading.Version.Number != 2 || reading.Credential == nil ||
+		reading.Credential.ClientSecret.Reveal() != "p8e-SecondSecondSecondSecondSecond123" {
+		t.Errorf("after a rotation: %+v", reading)
+	}
+	if !reading.Version.Created.After(applied.Created) {
+		t.Errorf("version 2 was created at %v, version 1 at %v", reading.Version.Created, applied.Created)
+	}
+}
+
+func TestPolicyWithoutMetadata(t *testing.T) {
+	dataOnly := func(s *vaulttest.Server, path string) string {
+		return fmt.Sprintf(`path "%s/data/%s" { capabilities = ["read"] }`, s.Mount, path)
+	}
+	l := newLabWith(t, dataOnly, time.Hour)
+	l.server.MustWrite(path, oauth())
+	v := l.vault()
+	kv := l.kv(v)
+	if reading := l.mustPoll(kv, always); reading.Credential == nil || reading.Version.Number != 1 {
+		t.Fatalf("read %+v", reading)
+	}
+	if logins := l.logins(); logins != 1 {
+		t.Errorf("%d logins, want 1: the policy is no reason for another", logins)
+	}
+	for range 2 {
+		if reading := l.mustPoll(kv, never); reading.Credential != nil || reading.Version.Number != 1 {
+			t.Errorf("not needed, read %+v", reading)
+		}
+		if requests := l.proxy.Requests(); len(requests) != 1 {
+			t.Errorf("a steady poll makes %+v", requests)
+		}
+	}
+	l.server.MustDelete(path, 1)
+	l.mustRefuse(kv, 1, "deleted", "undelete")
+	// The operator's signal forgets that, and the policy that was mended is seen.
+	l.server.MustUndelete(path, 1)
+	l.server.MustSetPolicy(l.roleID, l.server.ReadPolicy(path))
+	v.Retry()
+	l.mustPoll(kv, always)
+	l.proxy.Requests()
+	l.mustPoll(kv, never)
+	if requests := l.proxy.Requests(); len(requests) != 1 || requests[0].DataRead() {
+		t.Errorf("with a mended policy a steady poll makes %+v", requests)
+	}
+}
+
+func TestPolicyThatForbidsAllIsNoReasonToLogInAgain(t *testing.T) {
+	l := newLabWith(t, func(*vaulttest.Server, string) string { return `path "other/*" { capabilities = ["read"] }` }, time.Hour)
+	l.server.MustWrite(path, oauth())
+	kv := l.kv(l.vault())
+	for range 5 {
+		l.mustFail(kv, "permission denied", "policy", l.server.Mount+"/data/"+path, l.server.Mount+"/metadata/"+path)
+	}
+	if logins := l.logins(); logins != 1 {
+		t.Errorf("%d logins for 5 polls, want 1", logins)
+	}
+}
+
+func TestShapesThatAreRefused(t *testing.T) {
+	l := newLab(t)
+	v := l.vault()
+	for _, test := range []struct {
+		name   string
+		data   map[string]any
+		fields sources.Fields
+		words  []string
+	}{
+		{"missing", oauth("client_id", nil), nil, []string{"client_id", "missing"}},
+		{"null", map[string]any{"client_id": nil}, nil, []string{"ims_org_id", "missing"}},
+		{"empty object", map[string]any{}, nil, []string{"missing"}},
+		{"number", oauth("client_secret", 12345678901234), nil, []string{"client_secret", "not a string"}},
+		{"object", oauth("client_secret", map[string]any{"value": secretCanary}), nil, []string{"client_secret", "not a string"}},
+		{"list", oauth("client_secret", []any{secretCanary}), nil, []string{"client_secret", "not a string"}},
+		{"boolean", oauth("private_key", true), nil, []string{"private_key", "not a string"}},
+		{"empty", oauth("client_secret", ""), nil, []string{"client_secret", "empty"}},
+		{"newline", oauth("client_secret", secretCanary+"\n"), nil, []string{"client_secret", "newline"}},
+		{"slash", oauth("client_id", "a/b"), nil, []string{"client_id", `"/"`}},
+		{"umlaut", oauth("client_secret", secretCanary+"ü"), nil, []string{"client_secret", "ASCII"}},
+		{"other key", oauth(), sources.Fields{credential.FieldClientSecret: "secret"}, []string{"client_secret", `"secret"`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			version := l.server.MustWrite(path, test.data)
+			l.mustRefuse(v.KV(l.server.Mount, path, test.fields), version, append(test.words, path)...)
+		})
+	}
+}
+
+func TestFieldsFromOtherKeys(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, map[string]any{
+		"org": "0123456789ABCDEF01234567@AdobeOrg", "id": "0123456789abcdef0123456789abcdef",
+		"technical_account_id": "0123456789ABCDEF@techacct.adobe.com", "secret": secretCanary, "private_key": nil, "note": 7,
+	})
+	kv := l.vault().KV("/"+l.server.Mount+"/", "/"+path, sources.Fields{
+		credential.FieldOrgID: "org", credential.FieldClientID: "id", credential.FieldClientSecret: "secret",
+	})
+	if reading := l.mustPoll(kv, always); reading.Credential.ClientSecret.Reveal() != secretCanary {
+		t.Error("the secret was not found under its key")
+	}
+}
+
+func TestUnusualShapeWarnsOnceForEachVersion(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth("client_id", "campaign-prod"))
+	kv := l.kv(l.vault())
+	for range 3 {
+		l.mustPoll(kv, always)
+	}
+	if n := strings.Count(l.log.String(), "unusual"); n != 1 {
+		t.Errorf("%d warnings, want 1: %s", n, l.log)
+	}
+	l.server.MustWrite(path, oauth("client_id", "campaign-prod"))
+	l.mustPoll(kv, always)
+	if n := strings.Count(l.log.String(), "unusual"); n != 2 {
+		t.Errorf("%d warnings after another version, want 2", n)
+	}
+}
+
+func TestDeletedAndBack(t *testing.T) {
+	l := newLab(t)
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustRefuse(kv, 0, "no secret", path)
+	l.server.MustWrite(path, oauth())
+	first := l.mustPoll(kv, always).Version
+
+	l.server.MustDelete(path, 1)
+	l.proxy.Requests()
+	l.mustRefuse(kv, 1, "deleted", "undelete")
+	if n := count(l.proxy.Requests(), vaulttest.Request.DataRead); n != 0 {
+		t.Errorf("%d reads of a deleted secret", n)
+	}
+	l.server.MustUndelete(path, 1)
+	// Its asker may remember version 1 as refused: it is handed over although it is not asked for.
+	if reading := l.mustPoll(kv, never); !reading.Version.Equal(first) || reading.Credential == nil {
+		t.Errorf("undeleted, read %+v", reading)
+	}
+	if reading := l.mustPoll(kv, never); reading.Credential != nil {
+		t.Error("undeleted, read a second time without need")
+	}
+
+	l.server.MustDestroy(path, 1)
+	l.mustRefuse(kv, 1, "destroyed")
+
+	l.server.MustDeleteAll(path)
+	l.mustRefuse(kv, 0, "no secret")
+	l.server.MustWrite(path, oauth())
+	anew := l.mustPoll(kv, always).Version
+	if anew.Number != 1 || anew.Equal(first) || anew.GoesBackFrom(first) {
+		t.Errorf("written anew, version %+v after %+v", anew, first)
+	}
+}
+
+func TestMetadataWithoutVersion(t *testing.T) {
+	l := newLab(t)
+	l.mustCall(http.MethodPost, l.server.Mount+"/metadata/"+path, map[string]any{"max_versions": 3})
+	l.mustRefuse(l.kv(l.vault()), 0, "no version")
+}
+
+func (l *lab) mustCall(method, path string, body any) {
+	l.t.Helper()
+	if err := l.server.Call(l.t.Context(), method, path, body, nil); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// delete_version_after writes a deletion_time that lies ahead.
+func TestDeletionAheadIsNoDeletion(t *testing.T) {
+	l := newLab(t)
+	l.mustCall(http.MethodPost, l.server.Mount+"/metadata/"+path, map[string]any{"delete_version_after": "1h"})
+	l.server.MustWrite(path, oauth())
+	if reading := l.mustPoll(l.kv(l.vault()), always); reading.Credential == nil {
+		t.Error("no credential")
+	}
+}
+
+func TestPathIsNotJoinedToAnother(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	v := l.vault()
+	for _, odd := range []string{"../other", "a//b", "", "a/./b"} {
+		if _, err := v.KV(l.server.Mount, odd, nil).Poll(t.Context(), always); err == nil {
+			t.Errorf("path %q is taken", odd)
+		}
+	}
+}
+
+// With a token that may read everything Vault says what is there; the commonest mistake gets its own words.
+func TestDataInThePath(t *testing.T) {
+	l := newLab(t)
+	l.useTokenFile(l.server.Token)
+	l.server.MustWrite(path, oauth())
+	l.mustRefuse(l.vault().KV(l.server.Mount, "data/"+path, nil), 0, `leave out the "data/"`)
+}

@@ -1,0 +1,127 @@
+package sources
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Auth says how to log in.
+type Auth struct {
+	Method       string // approle (also when empty) or token_file
+	Mount        string // empty: the method's name
+	Namespace    string // where the login happens; empty: VaultConfig.Namespace
+	RoleID       string // approle: this or RoleIDFile
+	RoleIDFile   string
+	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped
+	TokenFile    string // token_file: read anew at each poll; one newline at its end is dropped
+}
+
+const (
+	methodAppRole   = "approle"
+	methodTokenFile = "token_file"
+)
+
+// loginMethod is a way to a token that costs a login. A token file is none: see session.fromFile.
+type loginMethod interface {
+	// prepare reads what the login needs from its files, anew each time. It asks nobody on the network, and is not
+	// called concurrently.
+	prepare() (*attempt, error)
+}
+
+// attempt is one login about to be made.
+type attempt struct {
+	step     string // for errors: "login at auth/approle"
+	path     string
+	body     map[string]any
+	identity []string          // what makes two attempts the same; for a digest only
+	secret   credential.Secret // what no error may show
+	// refusal says that Vault refused this very attempt (it answered 400), and what to do; empty where the same
+	// attempt may succeed later.
+	refusal string
+}
+
+type appRole struct {
+	address string
+	auth    Auth
+}
+
+func newAppRole(address string, auth Auth) (*appRole, error) {
+	auth.Mount = strings.Trim(auth.Mount, "/")
+	switch {
+	case (auth.RoleID == "") == (auth.RoleIDFile == ""):
+		return nil, errors.New("vault.auth.role_id, vault.auth.role_id_file: set exactly one of them")
+	case auth.SecretIDFile == "":
+		return nil, errors.New("vault.auth.secret_id_file: required for method approle")
+	}
+	if err := checkPath(auth.Mount); err != nil {
+		return nil, fmt.Errorf("vault.auth.mount: %w", err)
+	}
+	return &appRole{address: address, auth: auth}, nil
+}
+
+func (a *appRole) prepare() (*attempt, error) {
+	roleID := a.auth.RoleID
+	if a.auth.RoleIDFile != "" {
+		var err error
+		if roleID, err = readLine(a.auth.RoleIDFile, "vault.auth.role_id_file"); err != nil {
+			return nil, err
+		}
+	}
+	secretID, err := readLine(a.auth.SecretIDFile, "vault.auth.secret_id_file")
+	if err != nil {
+		return nil, err
+	}
+	return &attempt{
+		step:     "login at auth/" + a.auth.Mount,
+		path:     "auth/" + a.auth.Mount + "/login",
+		body:     map[string]any{"role_id": roleID, "secret_id": secretID},
+		identity: []string{a.address, a.auth.Namespace, a.auth.Mount, roleID, secretID},
+		secret:   credential.NewSecret(secretID),
+		refusal: fmt.Sprintf("vault at %s: the secret-id in %s was refused at auth/%s and is not tried again, as five refused logins "+
+			"lock the role for every host: put a new secret-id there, or correct the role id and send SIGHUP",
+			a.address, a.auth.SecretIDFile, a.auth.Mount),
+	}, nil
+}
+
+// maxLine is far above any token or secret-id; Vault's longest tokens have some hundreds of bytes. In bytes.
+const maxLine = 64 << 10
+
+// readLine reads a file of one line, whose line end is dropped: editors and echo put one there. key names the file's
+// place in the configuration.
+func readLine(file, key string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w; put the file there, readable for this user", key, err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxLine+1))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", key, err)
+	}
+	line := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+	switch {
+	case line == "":
+		return "", fmt.Errorf("%s: %s is empty; write it again", key, file)
+	case len(content) > maxLine:
+		return "", fmt.Errorf("%s: %s is larger than %d KiB; is it the right file?", key, file, maxLine>>10)
+	case strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", fmt.Errorf("%s: %s holds a space, a second line or another character that does not belong there; "+
+			"it must hold the bare value", key, file)
+	}
+	return line, nil
+}
+
+// checkPath refuses what would name another place in Vault once the path is joined.
+func checkPath(path string) error {
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" || part == "." || part == ".." {
+			return fmt.Errorf("%q must be names separated by single slashes", credential.Escape(path))
+		}
+	}
+	return nil
+}

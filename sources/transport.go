@@ -1,0 +1,154 @@
+package sources
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// maxAnswer bounds an answer's body in bytes. The metadata of a secret takes about 250 bytes for each version kept.
+const maxAnswer = 1 << 20
+
+var errTooLarge = fmt.Errorf("the answer is larger than %d KiB", maxAnswer>>10)
+
+// checkAddress returns the address without a slash at its end.
+func checkAddress(address string) (string, error) {
+	if address == "" {
+		return "", errors.New("vault.address: required, e.g. https://vault.example.com:8200")
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		// The parser's error quotes the address, which may hold a password.
+		return "", errors.New("vault.address: is not a URL, e.g. https://vault.example.com:8200")
+	case u.User != nil:
+		return "", errors.New("vault.address: must not hold a user name or password")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return "", errors.New("vault.address: must begin with https:// or http://")
+	case u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+		return "", errors.New("vault.address: must be scheme, host and port, e.g. https://vault.example.com:8200")
+	}
+	return strings.TrimRight(address, "/"), nil
+}
+
+// newTransport speaks HTTP/1.1 only: a connection that died silently is then given up with the request that found it
+// dead, where HTTP/2 would put the next request on it too.
+func newTransport(config VaultConfig) (*http.Transport, error) {
+	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
+	if config.CACert != "" {
+		pem, err := os.ReadFile(config.CACert)
+		if err != nil {
+			return nil, fmt.Errorf("vault.ca_cert: %w", err)
+		}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("vault.ca_cert: %s holds no certificate in PEM form", config.CACert)
+		}
+	}
+	switch {
+	case config.ClientCert != "" && config.ClientKey != "":
+		pair, err := tls.LoadX509KeyPair(config.ClientCert, config.ClientKey)
+		if err != nil {
+			return nil, fmt.Errorf("vault.client_cert, vault.client_key: %w", err)
+		}
+		// Offered whatever authorities the server names: those of Vault's cert login are not the listener's.
+		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	case config.ClientCert != "" || config.ClientKey != "":
+		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
+	}
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:       settings,
+		TLSHandshakeTimeout:   10 * time.Second,
+		MaxIdleConns:          1,
+		MaxIdleConnsPerHost:   1,
+		IdleConnTimeout:       5 * time.Minute,
+		ResponseHeaderTimeout: requestTimeout,
+		Protocols:             new(http.Protocols),
+	}
+	transport.Protocols.SetHTTP1(true)
+	return transport, nil
+}
+
+// careful bounds every answer and follows one redirect, of the kind that a standby answers with: 307 to the same path
+// on the active node. Any other goes to somebody who is not Vault, and our token with it.
+type careful struct{ next http.RoundTripper }
+
+// RoundTrip serves http.Client.
+func (c *careful) RoundTrip(request *http.Request) (*http.Response, error) {
+	var body []byte
+	if request.Body != nil {
+		read, err := io.ReadAll(request.Body)
+		request.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		body = read
+	}
+	response, err := c.send(request, request.URL, body)
+	if err != nil || response.StatusCode < 300 || response.StatusCode > 399 {
+		return response, err
+	}
+	response.Body.Close()
+	target, err := response.Location()
+	if err != nil {
+		return nil, &redirectError{}
+	}
+	asked := request.URL
+	same := target.EscapedPath() == asked.EscapedPath() && target.RawQuery == asked.RawQuery && target.User == nil &&
+		(target.Scheme == "https" || target.Scheme == "http" && asked.Scheme == "http")
+	if response.StatusCode != http.StatusTemporaryRedirect || !same {
+		return nil, &redirectError{to: target.Scheme + "://" + target.Host}
+	}
+	response, err = c.send(request, target, body)
+	if err == nil && response.StatusCode >= 300 && response.StatusCode <= 399 {
+		response.Body.Close()
+		return nil, &redirectError{to: target.Scheme + "://" + target.Host}
+	}
+	return response, err
+}
+
+func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*http.Response, error) {
+	copied := request.Clone(request.Context())
+	copied.URL, copied.Host = target, target.Host
+	copied.GetBody = nil
+	if body != nil {
+		copied.Body = io.NopCloser(bytes.NewReader(body))
+		copied.ContentLength = int64(len(body))
+	}
+	response, err := c.next.RoundTrip(copied)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = &bounded{ReadCloser: response.Body, left: maxAnswer}
+	return response, nil
+}
+
+// redirectError is an answer that sends us to where we do not go.
+type redirectError struct{ to string }
+
+func (e *redirectError) Error() string { return "redirects to " + e.to }
+
+// bounded fails, rather than ending early, when a body is larger than allowed.
+type bounded struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= n; b.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
+}

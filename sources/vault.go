@@ -1,0 +1,187 @@
+// Package sources reads the credential from where it is kept: one secret of a KV version 2 mount of HashiCorp Vault (or
+// OpenBao), found by a light look at the secret's metadata and read only when its asker needs that version.
+//
+// A source never sleeps and never retries by itself: it tells at once what it found or why it found nothing, and
+// remembers how long Vault must be left alone. When to ask again is its caller's business. It decides nothing about
+// what is applied, and knows nothing about Campaign.
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"campaign-credsync/internal/credential"
+)
+
+// VaultConfig says where Vault is and how to log in to it. The environment is not consulted: whoever wants VAULT_ADDR
+// and its like merges them in before.
+type VaultConfig struct {
+	Address       string // required: http:// or https://, with a path prefix if need be
+	Namespace     string // empty: none (Vault Community and OpenBao's root)
+	CACert        string // PEM file of the authorities to trust; empty: the system's
+	ClientCert    string // PEM file, together with ClientKey; empty: none
+	ClientKey     string
+	TLSServerName string // name to verify; empty: the host of Address
+	Auth          Auth
+	StateDir      string       // where a refused secret-id is remembered, by digest; empty: in memory only
+	DigestKey     []byte       // key of that digest; required with StateDir
+	Logger        *slog.Logger // nil discards
+}
+
+// Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
+// concurrently.
+type Vault struct {
+	address   string
+	logger    *slog.Logger
+	transport *http.Transport
+	reads     *api.Client // without a token; its copies carry one
+	session   *session
+	method    loginMethod // nil for token_file
+	watched   *fileWatch
+
+	retries atomic.Int64 // counts Retry, so that each KV sees it
+}
+
+// requestTimeout bounds one request, its answer's body included.
+const requestTimeout = 35 * time.Second
+
+// NewVault checks the configuration and reads the certificates. It talks to nobody: a Vault that is down is found by
+// the first Poll.
+func NewVault(config VaultConfig) (*Vault, error) {
+	address, err := checkAddress(config.Address)
+	if err != nil {
+		return nil, err
+	}
+	if config.StateDir != "" && len(config.DigestKey) == 0 {
+		return nil, errors.New("vault: a state directory needs a digest key")
+	}
+	logger := config.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	transport, err := newTransport(config)
+	if err != nil {
+		return nil, err
+	}
+	client, err := newClient(address, transport)
+	if err != nil {
+		return nil, err
+	}
+	auth := config.Auth
+	if auth.Method == "" {
+		auth.Method = methodAppRole
+	}
+	if auth.Mount == "" {
+		auth.Mount = auth.Method
+	}
+	if auth.Namespace == "" {
+		auth.Namespace = config.Namespace
+	}
+	v := &Vault{
+		address:   address,
+		logger:    logger,
+		transport: transport,
+		reads:     withNamespace(client, config.Namespace),
+	}
+	v.session = &session{
+		vault:  v,
+		logins: withNamespace(client, auth.Namespace),
+		turn:   make(chan struct{}, 1),
+		refused: &refusals{
+			dir: config.StateDir,
+			key: config.DigestKey,
+		},
+	}
+	switch auth.Method {
+	case methodAppRole:
+		role, err := newAppRole(address, auth)
+		if err != nil {
+			return nil, err
+		}
+		v.method, v.watched = role, newFileWatch(auth.SecretIDFile)
+	case methodTokenFile:
+		if auth.TokenFile == "" {
+			return nil, errors.New("vault.auth.token_file: required for method token_file")
+		}
+		v.session.tokenFile, v.watched = auth.TokenFile, newFileWatch(auth.TokenFile)
+	default:
+		return nil, fmt.Errorf("vault.auth.method: %q is not known (approle, token_file)", auth.Method)
+	}
+	return v, nil
+}
+
+// Retry is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more.
+func (v *Vault) Retry() {
+	v.retries.Add(1)
+	v.session.retry()
+}
+
+// TokenExpires tells when the token in use ends; zero when there is none, it never ends or its end is not known.
+func (v *Vault) TokenExpires() time.Time {
+	t := v.session.get()
+	if t == nil {
+		return time.Time{}
+	}
+	return t.expires
+}
+
+// Close revokes the token that this process logged in for, never one from a token file, and closes the connections.
+// After it Poll answers with an error. Run and the polls under way should have ended before.
+func (v *Vault) Close(ctx context.Context) error {
+	defer v.transport.CloseIdleConnections()
+	return v.session.close(ctx)
+}
+
+// environment guards the moment in which newClient hides variables.
+var environment sync.Mutex
+
+// newClient makes a client of vault/api that no variable of the environment has a say in. api.NewClient reads all of
+// VAULT_* whatever configuration it is given, and fails on a malformed one, so they are hidden while it runs.
+func newClient(address string, transport *http.Transport) (*api.Client, error) {
+	environment.Lock()
+	defer environment.Unlock()
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "VAULT_") {
+			os.Unsetenv(name)
+			defer os.Setenv(name, value)
+		}
+	}
+	client, err := api.NewClient(&api.Config{
+		Address:          address,
+		HttpClient:       &http.Client{Transport: &careful{next: transport}, CheckRedirect: lastResponse},
+		MaxRetries:       0,
+		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+		DisableRedirects: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("vault client: %w", err)
+	}
+	// The default consults VAULT_WRAP_TTL at every request.
+	client.SetWrappingLookupFunc(func(string, string) string { return "" })
+	return client, nil
+}
+
+func lastResponse(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// withNamespace returns a client of its own for namespace, and, through withToken, for a token: vault/api keeps both in
+// the client, not in the request.
+func withNamespace(client *api.Client, namespace string) *api.Client {
+	return client.WithNamespace(namespace)
+}
+
+func withToken(client *api.Client, token credential.Secret) *api.Client {
+	own := client.WithNamespace(client.Namespace())
+	own.SetToken(token.Reveal())
+	return own
+}

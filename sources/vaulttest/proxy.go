@@ -1,0 +1,256 @@
+package vaulttest
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Request is one request that reached a Proxy.
+type Request struct {
+	Method    string
+	Path      string // with /v1/
+	Namespace string // header X-Vault-Namespace
+	Time      time.Time
+}
+
+// Login reports whether it is a login, whatever the method.
+func (r Request) Login() bool {
+	return strings.HasPrefix(r.Path, "/v1/auth/") && strings.HasSuffix(r.Path, "/login")
+}
+
+// DataRead reports whether it reads a secret itself.
+func (r Request) DataRead() bool {
+	return r.Method == http.MethodGet && strings.Contains(r.Path, "/data/") && !strings.Contains(r.Path, "/metadata/")
+}
+
+// Proxy stands before a Vault at an address of its own: it records requests, and can be cut off, hang, or answer by
+// itself. Its methods may be called concurrently.
+type Proxy struct {
+	Address string // of the proxy: http://127.0.0.1:port, or https://
+
+	host    string // to listen on again
+	tls     *tls.Config
+	forward *httputil.ReverseProxy
+	pool    *http.Transport
+
+	serving sync.WaitGroup
+
+	mu       sync.Mutex
+	server   *http.Server // nil while down
+	requests []Request
+	hang     chan struct{} // closed to let go; nil: not hanging
+	answers  []answer
+}
+
+type answer struct {
+	part   string
+	status int
+	body   string
+}
+
+// Proxy starts a proxy that ends with the test.
+func (s *Server) Proxy(t testing.TB) *Proxy {
+	t.Helper()
+	return s.ProxyTLS(t, nil)
+}
+
+// ProxyTLS is Proxy that speaks TLS with its clients.
+func (s *Server) ProxyTLS(t testing.TB, settings *tls.Config) *Proxy {
+	t.Helper()
+	p, err := NewProxy(s.Address, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// NewProxy starts a proxy before the Vault at target. It speaks TLS when settings are given. The caller must Close it.
+func NewProxy(target string, settings *tls.Config) (*Proxy, error) {
+	to, err := url.Parse(target)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{host: "127.0.0.1:0", tls: settings, pool: &http.Transport{}}
+	p.forward = &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		Transport: p.pool,
+		ErrorLog:  log.New(io.Discard, "", 0),
+	}
+	if err := p.Up(); err != nil {
+		return nil, err
+	}
+	scheme := "http://"
+	if settings != nil {
+		scheme = "https://"
+	}
+	p.Address = scheme + p.host
+	return p, nil
+}
+
+// ServeHTTP serves the proxy's clients.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	p.requests = append(p.requests, Request{
+		Method: r.Method, Path: r.URL.Path, Namespace: r.Header.Get("X-Vault-Namespace"), Time: time.Now(),
+	})
+	hang := p.hang
+	var own *answer
+	for i := range p.answers {
+		if strings.Contains(r.URL.Path, p.answers[i].part) {
+			own = &p.answers[i]
+		}
+	}
+	p.mu.Unlock()
+	if hang != nil {
+		// A client that goes away is noticed only once its request was read to the end.
+		io.Copy(io.Discard, r.Body)
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if own != nil {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(own.status)
+		io.WriteString(w, own.body)
+		return
+	}
+	p.forward.ServeHTTP(w, r)
+}
+
+// Down closes the listener and every connection: clients are refused, as when Vault is not running.
+func (p *Proxy) Down() {
+	p.mu.Lock()
+	server := p.server
+	p.server = nil
+	p.mu.Unlock()
+	if server != nil {
+		server.Close()
+	}
+	p.serving.Wait()
+}
+
+// Up listens again, at the same address.
+func (p *Proxy) Up() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.server != nil {
+		return nil
+	}
+	listener, err := net.Listen("tcp", p.host)
+	if err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	p.host = listener.Addr().String()
+	if p.tls != nil {
+		listener = tls.NewListener(listener, p.tls)
+	}
+	server := &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0)}
+	p.server = server
+	p.serving.Go(func() {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			panic(err) // a closed listener is the only way out
+		}
+	})
+	return nil
+}
+
+// Hang accepts requests and answers none, as a Vault that is stopped or out of memory. The function returned, or
+// Close, lets those that wait and all later ones through.
+func (p *Proxy) Hang() (letGo func()) {
+	hang := make(chan struct{})
+	p.mu.Lock()
+	p.hang = hang
+	p.mu.Unlock()
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.hang == hang {
+			p.hang = nil
+			close(hang)
+		}
+	}
+}
+
+// Answer answers requests whose path contains part with status and Vault's errors, in place of Vault; of several that
+// fit, the last counts.
+func (p *Proxy) Answer(part string, status int, vaultErrors ...string) {
+	body, err := json.Marshal(map[string][]string{"errors": vaultErrors})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	p.AnswerBody(part, status, string(body))
+}
+
+// AnswerBody is Answer with a body of the caller's.
+func (p *Proxy) AnswerBody(part string, status int, body string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers = append(p.answers, answer{part, status, body})
+}
+
+// Forward ends every Answer.
+func (p *Proxy) Forward() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers = nil
+}
+
+// Requests returns what came since the last call.
+func (p *Proxy) Requests() []Request {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	requests := p.requests
+	p.requests = nil
+	return requests
+}
+
+// Await waits until at least n requests that fit have come since the last call of Requests.
+func (p *Proxy) Await(ctx context.Context, n int, fits func(Request) bool) error {
+	for {
+		came := 0
+		p.mu.Lock()
+		for _, r := range p.requests {
+			if fits(r) {
+				came++
+			}
+		}
+		p.mu.Unlock()
+		if came >= n {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Close ends the proxy.
+func (p *Proxy) Close() {
+	p.mu.Lock()
+	hang := p.hang
+	p.hang = nil
+	p.mu.Unlock()
+	if hang != nil {
+		close(hang)
+	}
+	p.Down()
+	p.pool.CloseIdleConnections()
+}

@@ -1,0 +1,249 @@
+// Package vaulttest starts a real Vault for tests, the demo and benchmarks: the server's own code from test/vault, with
+// its storage in memory. It is built on first use, which takes about five minutes; nothing of it is linked in here.
+//
+// Where VAULT_ADDR and VAULT_TOKEN are set, that Vault or OpenBao is used instead. Everything is then made under names
+// of its own and removed at the end; the token needs to be allowed that.
+package vaulttest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Server is a Vault with a KV version 2 mount and an AppRole mount of its own. Its methods may be called concurrently;
+// the Must methods end the test, and so belong to the test's goroutine.
+type Server struct {
+	Address   string
+	Token     string // may do everything that is needed here; of an own Vault, the root token
+	UnsealKey string // hexadecimal; empty for an external Vault
+	External  bool   // given by VAULT_ADDR: it cannot be sealed
+	Mount     string // KV version 2
+	AuthMount string // AppRole, below auth/
+
+	t       testing.TB // nil after Launch
+	client  *http.Client
+	process *process // nil for an external Vault
+
+	mu       sync.Mutex
+	policies []string          // made, to remove from an external Vault
+	roles    map[string]string // role id → name of the role and of its policy
+}
+
+// Start starts a Vault that ends with the test.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	s, err := Launch(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.t = t
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Launch starts a Vault for a program, which must call Close. ctx bounds building and starting only. progress hears of
+// a build, nothing else. A program that is killed leaves no Vault behind.
+func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
+	unique := strings.ToLower(rand.Text()[:10])
+	s := &Server{
+		Mount:     "kv-" + unique,
+		AuthMount: "approle-" + unique,
+		roles:     map[string]string{},
+		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
+	}
+	if address, token := os.Getenv("VAULT_ADDR"), os.Getenv("VAULT_TOKEN"); address != "" && token != "" {
+		s.Address, s.Token, s.External = strings.TrimRight(address, "/"), token, true
+	} else {
+		binary, err := build(ctx, progress)
+		if err != nil {
+			return nil, fmt.Errorf("build test/vault: %w", err)
+		}
+		if s.process, err = start(ctx, binary, s); err != nil {
+			return nil, fmt.Errorf("start %s: %w", binary, err)
+		}
+	}
+	if err := s.mount(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close ends the Vault, or removes from an external one what was made there. A second call does nothing.
+func (s *Server) Close() error {
+	defer s.client.CloseIdleConnections()
+	if s.process != nil {
+		return s.process.stop()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var failed []error
+	remove := func(path string) { failed = append(failed, s.Call(ctx, http.MethodDelete, path, nil, nil)) }
+	remove("sys/mounts/" + s.Mount)
+	remove("sys/auth/" + s.AuthMount)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, policy := range s.policies {
+		remove("sys/policies/acl/" + policy)
+	}
+	s.policies = nil
+	return errors.Join(failed...)
+}
+
+func (s *Server) mount(ctx context.Context) error {
+	kv := map[string]any{"type": "kv", "options": map[string]string{"version": "2"}}
+	if err := s.Call(ctx, http.MethodPost, "sys/mounts/"+s.Mount, kv, nil); err != nil {
+		return err
+	}
+	if err := s.Call(ctx, http.MethodPost, "sys/auth/"+s.AuthMount, map[string]any{"type": "approle"}, nil); err != nil {
+		return err
+	}
+	// A KV version 2 mount answers 400 until its upgrade, made in the background, is through.
+	for {
+		err := s.Call(ctx, http.MethodPost, s.Mount+"/config", map[string]any{}, nil)
+		if status, ok := errors.AsType[*StatusError](err); !ok || status.Status != http.StatusBadRequest {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// StatusError is an answer of Vault other than success.
+type StatusError struct {
+	Method, Path string
+	Status       int
+	Body         string
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("vault: %s %s: %d %s", e.Method, e.Path, e.Status, strings.TrimSpace(e.Body))
+}
+
+// Call makes one request with the server's own token: path is without /v1/, body and into are JSON and may be nil.
+func (s *Server) Call(ctx context.Context, method, path string, body, into any) error {
+	return s.call(ctx, s.Token, method, path, body, into)
+}
+
+func (s *Server) call(ctx context.Context, token, method, path string, body, into any) error {
+	var content bytes.Buffer
+	if body != nil {
+		if err := json.NewEncoder(&content).Encode(body); err != nil {
+			return err
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, method, s.Address+"/v1/"+path, &content)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("X-Vault-Token", token)
+	request.Header.Set("X-Vault-Request", "true")
+	if namespace := os.Getenv("VAULT_NAMESPACE"); s.External && namespace != "" {
+		request.Header.Set("X-Vault-Namespace", namespace)
+	}
+	response, err := s.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode >= 300 {
+		return &StatusError{Method: method, Path: path, Status: response.StatusCode, Body: string(answer)}
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, into)
+}
+
+// process is a running test/vault.
+type process struct {
+	command *exec.Cmd
+	stdin   io.Closer
+	stderr  *bytes.Buffer // to be read after done only
+	done    chan struct{}
+	err     error // of Wait; to be read after done only
+	once    sync.Once
+	stopped error
+}
+
+// start runs binary and fills in where it listens. The pipe to its standard input closes with this process, however
+// that ends, and ends the server.
+func start(ctx context.Context, binary string, s *Server) (*process, error) {
+	p := &process{command: exec.Command(binary, "-until-eof"), stderr: &bytes.Buffer{}, done: make(chan struct{})}
+	p.command.Stderr = p.stderr
+	var err error
+	if p.stdin, err = p.command.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := p.command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.command.Start(); err != nil {
+		return nil, err
+	}
+	first := make(chan []byte, 1)
+	go func() {
+		defer close(p.done)
+		reader := bufio.NewReader(stdout)
+		line, _ := reader.ReadBytes('\n') // an early end shows as a line that is not JSON
+		first <- line
+		io.Copy(io.Discard, reader)
+		p.err = p.command.Wait()
+	}()
+	var line []byte
+	select {
+	case line = <-first:
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), p.stop())
+	}
+	var ready struct {
+		Address   string `json:"address"`
+		RootToken string `json:"root_token"`
+		UnsealKey string `json:"unseal_key"`
+	}
+	if err := json.Unmarshal(line, &ready); err != nil {
+		return nil, errors.Join(fmt.Errorf("it does not say where it listens"), p.stop(), errors.New(p.stderr.String()))
+	}
+	s.Address, s.Token, s.UnsealKey = ready.Address, ready.RootToken, ready.UnsealKey
+	return p, nil
+}
+
+func (p *process) stop() error {
+	p.once.Do(func() {
+		p.stdin.Close()
+		select {
+		case <-p.done:
+		case <-time.After(10 * time.Second):
+			p.command.Process.Kill()
+			<-p.done
+		}
+		if p.err != nil {
+			p.stopped = fmt.Errorf("test vault: %w: %s", p.err, p.stderr)
+		}
+	})
+	return p.stopped
+}

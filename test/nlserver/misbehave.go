@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// forever is long enough for every test, and lets a run that a broken test
+// forgot end by itself.
+const forever = time.Hour
+
+// misbehaveEarly is what goes wrong before any work is done.
+func (s *session) misbehaveEarly() error {
+	f := &s.faults
+	if f.PrintSecret {
+		s.printSecret()
+	}
+	if f.PrintBytes > 0 {
+		printBytes(s.stdout, f.PrintBytes)
+	}
+	if f.ForkChild > 0 {
+		if err := s.forkChild(time.Duration(f.ForkChild)); err != nil {
+			return err
+		}
+	}
+	if f.Hang {
+		s.wait("hang", forever)
+		return injected
+	}
+	if f.Fail == failBefore {
+		return injected
+	}
+	return nil
+}
+
+// wait pauses, after telling so in the run log and on standard output, so that
+// a test can await the moment instead of guessing it.
+func (s *session) wait(at string, d time.Duration) {
+	s.logWaiting(at)
+	s.say("stand-in waits: %s", at)
+	time.Sleep(d)
+}
+
+func (s *session) logWaiting(at string) {
+	if err := s.log.waiting(at); err != nil {
+		fmt.Fprintln(s.stderr, "nlserver stand-in: run log:", err)
+	}
+}
+
+// printSecret puts the command line where a careless program would: as it is,
+// quoted in an error, and across the 64 KiB boundary of one long line, where
+// readers that work in pieces cut.
+func (s *session) printSecret() {
+	line := strings.Join(os.Args, " ")
+	secret := s.call.field(fieldSecret)
+	half := (1 << 16) - len(secret)/2
+	for _, w := range []io.Writer{s.stdout, s.stderr} {
+		logLine(w, line)
+		logLine(w, fmt.Sprintf("Invalid value '%s' in %q (iRc=%d)", secret, line, iRcInjected))
+		fmt.Fprintln(w, strings.Repeat("x", half)+secret+strings.Repeat("x", 1<<16))
+	}
+}
+
+func printBytes(w io.Writer, n int) {
+	line := strings.Repeat("0123456789", 10)[:99] + "\n"
+	for n > 0 {
+		piece := line[max(0, len(line)-n):]
+		io.WriteString(w, piece)
+		n -= len(piece)
+	}
+}
+
+// forkChild leaves a child behind that keeps every descriptor open that this
+// run inherited, in the same process group.
+func (s *session) forkChild(d time.Duration) error {
+	own, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	child := exec.Command(own, "--standin-hold", d.String())
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
+	if err := child.Start(); err != nil {
+		return err
+	}
+	return s.log.child(child.Process.Pid)
+}
+
+func ignoreTermination() {
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+}
+
+// dieNow ends this process as kill -9 would: nothing more is written or logged.
+func dieNow() {
+	syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {} // the signal may take a moment
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// session is one run that got past the environment check. One goroutine, used
+// once.
+type session struct {
+	home           string
+	call           invocation
+	faults         faults // after run: only those that this run suffers from
+	log            *runLog
+	stdout, stderr io.Writer
+}
+
+// run answers one command line and returns the exit code.
+func (s *session) run() int {
+	switches, err := loadFaults(s.home)
+	if err == nil {
+		s.faults, err = switches.forRun(s.home, s.call)
+	}
+	if err != nil {
+		// Loud: a switch mistyped in a test must not pass for good behaviour.
+		fmt.Fprintln(s.stderr, "nlserver stand-in:", err)
+		s.log.misuse = err.Error()
+		return exitMisused
+	}
+	s.log.faults = s.faults.names()
+	if s.faults.IgnoreSigterm {
+		ignoreTermination()
+	}
+	if s.faults.StartDelay > 0 {
+		// Silent: the first thing nlserver prints is its banner.
+		s.logWaiting("start_delay")
+		time.Sleep(time.Duration(s.faults.StartDelay))
+	}
+	s.say("Application server for Adobe Campaign Classic (%s) of 12/03/2025", s.faults.version())
+	if err := s.misbehaveEarly(); err != nil {
+		return s.fail(err)
+	}
+	if err := s.obey(); err != nil {
+		return s.fail(err)
+	}
+	if s.faults.Fail == failAfter {
+		return s.fail(injected)
+	}
+	return s.faults.exitCode(exitOK)
+}
+
+func (s *session) obey() error {
+	c := &s.call
+	// What this build does not know, it does not look into further.
+	if c.kind == kindSet && !slices.Contains(s.faults.Options, c.option) {
+		return &failure{iRcUnknownOption, fmt.Sprintf("Unknown option '-%s'.", c.option)}
+	}
+	if c.wrong != nil {
+		return c.wrong
+	}
+	switch c.kind {
+	case kindHelp:
+		s.help()
+	case kindReload:
+		if s.faults.ReloadFail {
+			return injected
+		}
+		s.say("Configuration of the web module reloaded.")
+	case kindRestart:
+		if c.instance != "" {
+			if _, err := os.Stat(s.instanceFile()); err != nil {
+				return &failure{iRcInstance, fmt.Sprintf("Instance '%s' does not exist.", c.instance)}
+			}
+		}
+		if len(s.faults.RestartFail) > 0 {
+			return injected
+		}
+		s.say("Stop of module '%s' requested.", c.modules[0])
+		s.say("Module '%s' started.", c.modules[0])
+	case kindSet:
+		if err := s.setCredential(); err != nil {
+			return err
+		}
+		s.say("Technical account of instance '%s' updated.", c.instance)
+	}
+	return nil
+}
+
+// help names the documented options of "nlserver config". The listing itself
+// is a guess; that it exists, and that an option is in it, is not.
+func (s *session) help() {
+	lines := []string{
+		"-?                                        this list",
+		"-instance:<instance>                      instance that the other options are about",
+		"-addinstance:<instance>/<DNS masks>[/<lang>]",
+		"-setdblogin:[<rdbms>:]<account>[:<base>][/<password>]@<server>",
+		"-internalpassword[:<old>/<new>]",
+		"-timezone:<zone>",
+		"-postupgrade",
+		"-reload                                   reload the configuration of the web module",
+	}
+	usage := map[string]string{
+		"setimsoauth":   "-setimsoauth:<org>/<client>/<technical account>/<secret>",
+		"setimsauth":    "-setimsauth:<org>/<client>/<technical account>/<secret>",
+		"setimsjwtauth": "-setimsjwtauth:<org>/<client>/<technical account>[/<secret>[/<private key, base64>]]",
+	}
+	for _, option := range s.faults.Options {
+		lines = append(lines, usage[option])
+	}
+	fmt.Fprintf(s.stdout, "Usage: nlserver config [options]\n  %s\n", strings.Join(lines, "\n  "))
+}
+
+func (s *session) instanceFile() string {
+	return filepath.Join(s.home, "conf", "config-"+s.call.instance+".xml")
+}
+
+// say prints a line as nlserver logs to a console. That errors go to standard
+// error and the rest to standard output is a guess.
+func (s *session) say(format string, args ...any) {
+	logLine(s.stdout, fmt.Sprintf(format, args...))
+}
+
+func (s *session) fail(err error) int {
+	logLine(s.stderr, err.Error())
+	return s.faults.exitCode(exitFailed)
+}
+
+func logLine(w io.Writer, text string) {
+	fmt.Fprintf(w, "%s >   %s\n", time.Now().Format("15:04:05"), text)
+}
