@@ -23,6 +23,7 @@ type configFile struct {
 	log  *slog.Logger
 	// unsupported tells once that leases or the exchange are not to be had on this file system.
 	unsupported sync.Once
+	reported    string // what was said of rights
 }
 
 // place is the file's directory, held open, and its name there.
@@ -99,8 +100,7 @@ func (c *configFile) open(p place) (*openFile, error) {
 // openQuiet opens the file at a moment when nobody is writing to it, and holds it so where leases are supported. It
 // waits up to heldFor for a writer to come to an end, then returns credential.ErrHeld.
 func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) {
-	deadline := time.Now().Add(heldFor)
-	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 2*time.Millisecond) {
+	for began := time.Now(); ; {
 		f, err := c.open(p)
 		if err != nil {
 			return nil, err
@@ -108,26 +108,23 @@ func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) 
 		err = f.leaseRead()
 		if err == nil {
 			// The size and times of before the lease may be those of a write that has ended since.
-			err = unix.Fstat(f.fd, &f.stat)
-			if err == nil {
+			if err = unix.Fstat(f.fd, &f.stat); err == nil {
+				c.reportRights(p, f)
 				return f, nil
 			}
 			f.close()
 			return nil, c.wrap("stat", err)
 		}
+		elapsed := time.Since(began)
+		wait := writerPause(elapsed)
 		if !errors.Is(err, unix.EAGAIN) {
-			c.unsupported.Do(func() {
-				c.log.Warn("leases are not supported here (file system, or another owner): waiting for quiet moments instead",
-					"path", c.path, "reason", err)
-			})
-			quiet := time.Since(time.Unix(f.stat.Ctim.Unix())).Abs()
-			if quiet >= quietFor {
+			if wait = c.withoutLease(f, err); wait == 0 {
+				c.reportRights(p, f)
 				return f, nil
 			}
-			wait = quietFor - quiet
 		}
 		f.close()
-		if !time.Now().Before(deadline) {
+		if elapsed > heldFor {
 			return nil, fmt.Errorf("%w: %s", credential.ErrHeld, c.path)
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -136,8 +133,29 @@ func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) 
 	}
 }
 
-// sleep waits for d or the end of ctx.
+// writerPause is how long to wait until looking again whether a writer has come to its end, after having waited so long.
+// inotify could tell, but closing an inotify descriptor takes the kernel 16 ms (measured); a look takes 10 µs.
+func writerPause(waited time.Duration) time.Duration {
+	return min(max(waited/32, 50*time.Microsecond), 5*time.Millisecond)
+}
+
+// withoutLease tells how long a file that cannot be leased, because of reason, has yet to be left alone.
+func (c *configFile) withoutLease(f *openFile, reason error) time.Duration {
+	c.unsupported.Do(func() {
+		c.log.Warn("leases are not supported here (file system, or another owner): waiting for quiet moments instead",
+			"path", c.path, "reason", reason)
+	})
+	return max(0, quietFor-time.Since(time.Unix(f.stat.Ctim.Unix())).Abs())
+}
+
+// sleep waits for d or the end of ctx. The runtime's timers are only as fine as a millisecond when nothing else is to
+// be done, so shorter waits are left to the kernel.
 func sleep(ctx context.Context, d time.Duration) error {
+	if d < time.Millisecond {
+		short := unix.NsecToTimespec(d.Nanoseconds())
+		unix.Nanosleep(&short, nil)
+		return ctx.Err()
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -203,4 +221,19 @@ func (c *configFile) overwrite(ctx context.Context, m merge) error {
 		return c.wrap("sync", err)
 	}
 	return nil
+}
+
+// reportRights tells, once, of a file or directory that everybody may write.
+func (c *configFile) reportRights(p place, f *openFile) {
+	var dir unix.Stat_t
+	open := ""
+	if f.stat.Mode&unix.S_IWOTH != 0 {
+		open = c.path
+	} else if unix.Fstat(p.dir, &dir) == nil && dir.Mode&unix.S_IWOTH != 0 && dir.Mode&unix.S_ISVTX == 0 {
+		open = filepath.Dir(c.path)
+	}
+	if open != c.reported && open != "" {
+		c.log.Warn("everybody may write this, and so replace the credential: chmod o-w it", "path", open)
+	}
+	c.reported = open
 }

@@ -287,8 +287,7 @@ func (r *replacement) letGo() {
 // instant goes on there. had is what is in it, shown what the path shows instead. When the writer is done, its update is
 // put through.
 func (c *configFile) rescue(ctx context.Context, gone *openFile, had, shown []byte, m merge) error {
-	deadline := time.Now().Add(heldFor)
-	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 2*time.Millisecond) {
+	for began := time.Now(); ; {
 		err := gone.leaseRead()
 		if err == nil {
 			break
@@ -296,10 +295,11 @@ func (c *configFile) rescue(ctx context.Context, gone *openFile, had, shown []by
 		if !errors.Is(err, unix.EAGAIN) {
 			return nil // no leases here, so nothing was held up either
 		}
-		if time.Now().After(deadline) {
+		elapsed := time.Since(began)
+		if elapsed > heldFor {
 			return fmt.Errorf("%w: %s (a writer keeps an earlier copy open)", credential.ErrHeld, c.path)
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := sleep(ctx, writerPause(elapsed)); err != nil {
 			return err
 		}
 	}

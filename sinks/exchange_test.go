@@ -84,7 +84,7 @@ func TestRestorePutsBackAndKeepsTheRest(t *testing.T) {
 		}
 	}
 	before := stat(t, file)
-	if err := in.Restore(t.Context(), right); err != nil {
+	if _, err := in.Restore(t.Context(), right); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, file); got != document {
@@ -108,7 +108,7 @@ func TestRestorePutsBackAndKeepsTheRest(t *testing.T) {
 func TestRestoreOfNothingWritesNothing(t *testing.T) {
 	in, file := newInstance(t, document)
 	before := stat(t, file)
-	if err := in.Restore(t.Context(), right); err != nil {
+	if _, err := in.Restore(t.Context(), right); err != nil {
 		t.Fatal(err)
 	}
 	if after := stat(t, file); after != before {
@@ -129,7 +129,7 @@ func TestRestoreRefusesWhatItMustNotTouch(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in, file := newInstance(t, c.content)
-			if err := in.Restore(t.Context(), right); !errors.Is(err, c.want) {
+			if _, err := in.Restore(t.Context(), right); !errors.Is(err, c.want) {
 				t.Errorf("error is %v, want %v", err, c.want)
 			}
 			if got := read(t, file); got != c.content {
@@ -141,7 +141,7 @@ func TestRestoreRefusesWhatItMustNotTouch(t *testing.T) {
 	t.Run("missing", func(t *testing.T) {
 		in, file := newInstance(t, document)
 		os.Remove(file)
-		if err := in.Restore(t.Context(), right); !errors.Is(err, credential.ErrMissing) {
+		if _, err := in.Restore(t.Context(), right); !errors.Is(err, credential.ErrMissing) {
 			t.Errorf("error is %v", err)
 		}
 		if _, err := os.Stat(file); err == nil {
@@ -157,7 +157,7 @@ func TestSymbolicLinks(t *testing.T) {
 		if err := errors.Join(os.Rename(file, target), os.Symlink("real.xml", file)); err != nil {
 			t.Fatal(err)
 		}
-		if err := in.Restore(t.Context(), right); err != nil {
+		if _, err := in.Restore(t.Context(), right); err != nil {
 			t.Fatal(err)
 		}
 		if link, err := os.Readlink(file); err != nil || link != "real.xml" {
@@ -173,7 +173,7 @@ func TestSymbolicLinks(t *testing.T) {
 		if err := errors.Join(os.Rename(file, target), os.Symlink(target, file)); err != nil {
 			t.Fatal(err)
 		}
-		if err := in.Restore(t.Context(), right); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		if _, err := in.Restore(t.Context(), right); err == nil || !strings.Contains(err.Error(), "symbolic link") {
 			t.Errorf("error is %v", err)
 		}
 		if got := read(t, target); got != drifted {
@@ -190,7 +190,10 @@ func TestRestoreWaitsForAWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	restored := make(chan error, 1)
-	go func() { restored <- in.Restore(t.Context(), right) }()
+	go func() {
+		_, err := in.Restore(t.Context(), right)
+		restored <- err
+	}()
 	edited := strings.Replace(drifted, "neolane", "NEOLANE", 1)
 	if _, err := writer.WriteAt([]byte(edited), 0); err != nil {
 		t.Fatal(err)
@@ -216,12 +219,12 @@ func TestRestoreGivesUpOnAWriterThatStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer writer.Close()
-	if err := in.Restore(t.Context(), right); !errors.Is(err, credential.ErrHeld) {
+	if _, err := in.Restore(t.Context(), right); !errors.Is(err, credential.ErrHeld) {
 		t.Errorf("error is %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := in.Restore(ctx, right); !errors.Is(err, context.Canceled) {
+	if _, err := in.Restore(ctx, right); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
 	wantAlone(t, file)
@@ -243,7 +246,7 @@ func TestNoUpdateOfOthersIsLost(t *testing.T) {
 	var restores sync.WaitGroup
 	restores.Go(func() {
 		for ctx.Err() == nil {
-			err := in.Restore(ctx, right)
+			_, err := in.Restore(ctx, right)
 			if err != nil && ctx.Err() == nil && !errors.Is(err, credential.ErrMissing) && !errors.Is(err, credential.ErrDamaged) && !errors.Is(err, credential.ErrHeld) {
 				t.Error(err)
 			}
@@ -260,7 +263,7 @@ func TestNoUpdateOfOthersIsLost(t *testing.T) {
 	if result.Edits < 200 {
 		t.Errorf("only %d edits: the test shows nothing", result.Edits)
 	}
-	if err := in.Restore(t.Context(), right); err != nil {
+	if _, err := in.Restore(t.Context(), right); err != nil {
 		t.Fatal(err)
 	}
 	want := bytes.Replace(result.Last, []byte(`"mallory"`), []byte(`"right"`), 1)

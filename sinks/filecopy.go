@@ -19,6 +19,7 @@ type fileCopy struct {
 	name   string
 	fd     int         // for writing; carries the write lease
 	stat   unix.Stat_t // which inode it is
+	size   int64       // at most
 	leased bool
 }
 
@@ -40,19 +41,11 @@ func contentSum(content []byte) string {
 // newCopy writes next to a file of its own with the owner, group, mode and extended attributes of old, and takes a write
 // lease on it.
 func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fileCopy, error) {
-	draft := copyPrefix(p.name) + unfinished
-	fd, err := createExclusive(p.dir, draft)
+	k, err := c.createCopy(p)
 	if err != nil {
-		return nil, c.wrap("create a copy of", err)
+		return nil, err
 	}
-	k := &fileCopy{name: draft, fd: fd}
-	err = unix.Fstat(fd, &k.stat)
-	if err != nil {
-		err = c.wrap("stat a copy of", err)
-	} else {
-		err = c.fillCopy(p, k, old, content, next)
-	}
-	if err != nil {
+	if err := c.fillCopy(p, k, old, content, next); err != nil {
 		k.remove(p)
 		k.close()
 		return nil, err
@@ -61,13 +54,32 @@ func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fil
 	return k, nil
 }
 
+// createCopy makes an empty copy: without a name where the file system can do that, so that nobody who watches the
+// directory is woken by what happens to it (we do watch it), else as a draft.
+func (c *configFile) createCopy(p place) (*fileCopy, error) {
+	k := &fileCopy{}
+	err := retryEINTR(func() (err error) {
+		k.fd, err = unix.Openat(p.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		k.name = copyPrefix(p.name) + unfinished
+		k.fd, err = createExclusive(p.dir, k.name)
+	}
+	if err == nil {
+		err = unix.Fstat(k.fd, &k.stat)
+	}
+	if err != nil {
+		return nil, c.wrap("create a copy of", err)
+	}
+	return k, nil
+}
+
 // rewriteCopy makes a copy that is beside the file hold next. Its lease stays.
 func (c *configFile) rewriteCopy(p place, k *fileCopy, old *openFile, content, next []byte) error {
-	draft := copyPrefix(p.name) + unfinished
-	if err := unix.Renameat(p.dir, k.name, p.dir, draft); err != nil {
+	if err := k.rename(p, copyPrefix(p.name)+unfinished); err != nil {
 		return c.wrap("name a copy of", err)
 	}
-	k.name = draft
 	return c.fillCopy(p, k, old, content, next)
 }
 
@@ -83,20 +95,34 @@ func (c *configFile) fillCopy(p place, k *fileCopy, old *openFile, content, next
 	if err := retryEINTR(func() error { return unix.Fsync(k.fd) }); err != nil {
 		return c.wrap("sync a copy of", err)
 	}
-	name := copyName(p.name, content, next)
-	if err := unix.Renameat(p.dir, k.name, p.dir, name); err != nil {
+	if err := k.rename(p, copyName(p.name, content, next)); err != nil {
 		return c.wrap("name a copy of", err)
 	}
-	k.name = name
 	return nil
+}
+
+// rename gives the copy another name, or its first.
+func (k *fileCopy) rename(p place, name string) error {
+	var err error
+	if k.name == "" {
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", k.fd), p.dir, name, unix.AT_SYMLINK_FOLLOW)
+	} else {
+		err = unix.Renameat2(p.dir, k.name, p.dir, name, unix.RENAME_NOREPLACE)
+	}
+	if err == nil {
+		k.name = name
+	}
+	return err
 }
 
 // rewrite makes content what the copy holds.
 func (k *fileCopy) rewrite(content []byte) error {
-	if err := writeAll(k.fd, content); err != nil {
+	if err := writeAll(k.fd, content); err != nil || int64(len(content)) >= k.size {
+		k.size = max(k.size, int64(len(content)))
 		return err
 	}
-	return unix.Ftruncate(k.fd, int64(len(content)))
+	k.size = int64(len(content))
+	return unix.Ftruncate(k.fd, k.size)
 }
 
 // lease takes a write lease, so that whoever opens the file waits. Where leases are not supported there is none;
@@ -129,7 +155,9 @@ func (k *fileCopy) unlease() {
 
 // remove takes the name away. The error is of no use: a stray is dealt with by the next start.
 func (k *fileCopy) remove(p place) {
-	unix.Unlinkat(p.dir, k.name, 0)
+	if k.name != "" {
+		unix.Unlinkat(p.dir, k.name, 0)
+	}
 }
 
 // keepRights carries over a chmod or chown that came between the copy and the exchange.

@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +43,6 @@ type Instance struct {
 	log    *slog.Logger
 	file   *configFile
 	before preimage
-	rights string // what was said of the file's rights
 }
 
 // NewInstance prepares an Instance. It touches nothing.
@@ -60,14 +58,12 @@ func NewInstance(cfg InstanceConfig) *Instance {
 	}
 }
 
-// Look returns the attributes of <ims> at a moment when nobody is writing the file. It reports, once, a file or
-// directory that others may write.
+// Look returns the attributes of <ims> at a moment when nobody is writing the file.
 func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
-	data, stat, err := i.file.read(ctx)
+	data, _, err := i.file.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i.reportRights(stat)
 	document, err := i.scan(data)
 	if err != nil {
 		return nil, err
@@ -83,33 +79,21 @@ func (i *Instance) scan(data []byte) (*document, error) {
 	return document, nil
 }
 
-func (i *Instance) reportRights(file unix.Stat_t) {
-	var dir unix.Stat_t
-	rights := ""
-	if file.Mode&unix.S_IWOTH != 0 {
-		rights = i.cfg.File
-	} else if unix.Stat(filepath.Dir(i.cfg.File), &dir) == nil && dir.Mode&unix.S_IWOTH != 0 && dir.Mode&unix.S_ISVTX == 0 {
-		rights = filepath.Dir(i.cfg.File)
-	}
-	if rights != i.rights && rights != "" {
-		i.log.Warn("everybody may write this, and so replace the credential: chmod o-w it", "path", rights)
-	}
-	i.rights = rights
-}
-
-// Restore puts the wanted attributes back into the file as it is now, and leaves every other byte.
-func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) error {
-	_, err := i.file.replace(ctx, func(current []byte) ([]byte, error) {
+// Restore puts the wanted attributes back into the file as it is now, leaves every other byte, and returns the attributes
+// that it found before. It takes one look, so it costs hardly more than Look where nothing differs.
+func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (found credential.Attributes, err error) {
+	_, err = i.file.replace(ctx, func(current []byte) ([]byte, error) {
 		document, err := i.scan(current)
 		if err != nil {
 			return nil, err
 		}
+		found = document.attributes()
+		if len(credential.Drift(wanted, found)) == 0 {
+			return current, nil
+		}
 		next, err := document.splice(wanted)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
-		}
-		if bytes.Equal(next, current) {
-			return current, nil
 		}
 		// The last line of defence: what does not parse, or reads differently, never reaches the path.
 		check, err := scanDocument(next)
@@ -118,7 +102,7 @@ func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) er
 		}
 		return next, nil
 	})
-	return err
+	return found, err
 }
 
 // Apply has nlserver write c, and proves it by reading the file again: client id and technical account id are those of

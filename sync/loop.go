@@ -265,7 +265,7 @@ func (d *Daemon) advanceInstance(in *instance, now time.Time) (again time.Time) 
 	case doApply:
 		d.startApply(in)
 	case doRestore:
-		d.startRestore(in, decision.drift)
+		d.startRestore(in)
 	case doRecord:
 		d.recordSame(in, now)
 		return d.advanceInstance(in, now)

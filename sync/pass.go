@@ -76,7 +76,7 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 		}
 		t := target{in: in, looks: in.looks + 1, polls: in.source.polls + 1}
 		in.disk.stale = true
-		if in.busy == doLook {
+		if in.busy == doLook || in.busy == doRestore {
 			t.looks++ // the one under way began before it was asked for
 		}
 		if in.source.polling {

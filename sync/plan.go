@@ -75,6 +75,9 @@ func plan(v view) decision {
 		return when(v.now, v.recoverRetry, decision{deed: doRecover})
 	}
 	if !v.disk.looked || v.disk.stale || !v.disk.lookAt.IsZero() && !v.now.Before(v.disk.lookAt) {
+		if v.mayRestore() {
+			return decision{deed: doRestore} // which looks, too
+		}
 		return decision{deed: doLook}
 	}
 	if v.disk.err != nil {
@@ -101,6 +104,13 @@ func plan(v view) decision {
 	return d
 }
 
+// mayRestore reports whether drift, should a look find any, is to be put back by a splice.
+func (v view) mayRestore() bool {
+	_, braked := brake(v.record, v.maxReverts, v.now)
+	return v.mode == RevertSplice && !braked && !v.cannotPut && v.record.Applying == nil && len(v.record.Attributes) > 0 &&
+		!v.now.Before(v.restoreRetry)
+}
+
 func planRevert(v view, drift []string) decision {
 	if len(drift) == 0 || v.mode == RevertAlert {
 		return decision{drift: drift}
@@ -109,7 +119,7 @@ func planRevert(v view, drift []string) decision {
 		return decision{drift: drift, again: end}
 	}
 	if v.mode == RevertSplice && !v.cannotPut {
-		return when(v.now, v.restoreRetry, decision{deed: doRestore, drift: drift})
+		return when(v.now, v.restoreRetry, decision{deed: doRestore})
 	}
 	if v.pending != nil {
 		return decision{drift: drift} // its apply is what puts the drift back

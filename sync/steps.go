@@ -168,38 +168,54 @@ func (d *Daemon) applyFailed(in *instance, p pending, err error, now time.Time) 
 		keyAttempt, in.applyTry.attempt, keyReason, err)
 }
 
-func (d *Daemon) startRestore(in *instance, drift []string) {
+// startRestore looks and puts back what differs, in one go.
+func (d *Daemon) startRestore(in *instance) {
 	in.busy = doRestore
 	in.disk.stale = false
 	sink, ctx, wanted := in.Sink, d.finish, in.record.Attributes
 	began := time.Now()
 	d.start(func() func(time.Time) {
-		err := sink.Restore(ctx, wanted)
+		found, err := sink.Restore(ctx, wanted)
 		return func(now time.Time) {
 			in.busy = doNothing
-			if err != nil {
-				d.restoreFailed(in, err, now)
-				return
+			drift := credential.Drift(wanted, found)
+			switch {
+			case err == nil && len(drift) == 0:
+				d.looked(in, found, nil, now)
+			case err == nil:
+				d.restored(in, drift, began, now)
+			case isTrouble(err):
+				d.looked(in, nil, err, now)
+			default:
+				d.restoreFailed(in, found, err, now)
 			}
-			r, saveAt := in.record.reverted(now), now.Add(countDelay)
-			if mayHaveLoaded(in.disk.rightAt, began) {
-				r, saveAt = r.activationDue(in.steps, now), now
-			}
-			in.changed(r, saveAt)
-			in.disk.seen, in.disk.rightAt, in.disk.checkedAt = wanted, now, now
-			in.restoreTry = retry{}
-			d.log.Info("drift put back", keyInstance, in.Name, keyAttribute, drift, keyDuration, now.Sub(began))
 		}
 	})
 }
 
-func (d *Daemon) restoreFailed(in *instance, err error, now time.Time) {
-	in.disk.stale = true
+// isTrouble reports an error of looking: the file itself is out of order.
+func isTrouble(err error) bool {
+	return errors.Is(err, credential.ErrMissing) || errors.Is(err, credential.ErrDamaged) || errors.Is(err, credential.ErrHeld)
+}
+
+func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
+	r, saveAt := in.record.reverted(now), now.Add(countDelay)
+	if mayHaveLoaded(in.disk.rightAt, began) {
+		r, saveAt = r.activationDue(in.steps, now), now
+	}
+	in.changed(r, saveAt)
+	d.looked(in, in.record.Attributes, nil, now)
+	d.log.Info("drift put back", keyInstance, in.Name, keyAttribute, drift, keyDuration, now.Sub(began))
+}
+
+func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err error, now time.Time) {
 	if errors.Is(err, credential.ErrCannotSplice) {
+		d.looked(in, found, nil, now)
 		in.cannotPut = true
 		d.log.Warn("drift cannot be put back into the file, applying again instead", keyInstance, in.Name, keyReason, err)
 		return
 	}
+	in.disk.stale = true
 	news := in.restoreTry.fail(now, err.Error())
 	d.warn(news, "drift not put back", keyInstance, in.Name, keyAttempt, in.restoreTry.attempt, keyReason, err)
 }

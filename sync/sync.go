@@ -42,9 +42,9 @@ type Sink interface {
 	// Apply writes c and proves it by looking. It returns the attributes to be kept from now on, with those that must
 	// stay absent, and the time that the command took. A second Apply of the same credential is allowed.
 	Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error)
-	// Restore puts wanted back into the file as it is now, and is a no-op when nothing differs.
-	// Errors as of Look, and credential.ErrCannotSplice.
-	Restore(ctx context.Context, wanted credential.Attributes) error
+	// Restore looks, and puts wanted back into the file as it is then if anything differs. It returns the attributes that
+	// it found before. Errors as of Look, and credential.ErrCannotSplice, beside which the attributes are returned, too.
+	Restore(ctx context.Context, wanted credential.Attributes) (credential.Attributes, error)
 }
 
 // Activator tells the running processes of a new credential.

@@ -255,17 +255,24 @@ func (s *sink) Apply(_ context.Context, c credential.Credential) (credential.Att
 	return append(slices.Clone(s.attributes), credential.Attribute{Name: "authIMSTAPrivateKey", Absent: true}), 0, nil
 }
 
-func (s *sink) Restore(_ context.Context, wanted credential.Attributes) error {
+func (s *sink) Restore(_ context.Context, wanted credential.Attributes) (credential.Attributes, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lookErr != nil {
+		return nil, s.lookErr
+	}
+	found := slices.Clone(s.attributes)
+	if len(credential.Drift(wanted, found)) == 0 {
+		return found, nil
+	}
 	if s.restoreErr != nil {
-		return s.restoreErr
+		return found, s.restoreErr
 	}
 	s.attributes = slices.DeleteFunc(slices.Clone(wanted), func(a credential.Attribute) bool { return a.Absent })
 	if s.touch != nil {
 		s.touch()
 	}
-	return nil
+	return found, nil
 }
 
 // activator notes the steps that were run.

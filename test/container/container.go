@@ -14,8 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
+	"time"
 
 	"campaign-credsync/sources/vaulttest"
 )
@@ -28,103 +28,93 @@ type Container struct {
 	Instances []string
 	Vault     *vaulttest.Server
 	Proxy     *vaulttest.Proxy // the daemon's way to Vault
+	RoleID    string           // of the daemon's AppRole
+	SecretID  string           // file that holds the secret-id
 
-	daemon, nlserver string // executables
+	daemon, command, nlserver string // executables
+	options                   Options
+	prefix                    string // of secrets' paths, where Vault is shared
 }
 
 // Options say what is wanted.
 type Options struct {
 	Instances []string
-	Settings  string    // YAML that is added to the daemon's configuration
-	Progress  io.Writer // hears of a long build
+	Settings  string            // YAML that is added to the daemon's configuration
+	Campaign  string            // YAML that is added to its campaign section, in flow style: "timeout: 2s"
+	Extra     map[string]string // by instance: YAML that is added to its entry, in flow style: "allow_rollback: true"
+	Progress  io.Writer         // hears of a long build
+
+	Programs Programs          // those that are built already
+	Vault    *vaulttest.Server // shared with other containers; the container does not end it
+	TokenTTL time.Duration     // of the tokens that a login gives; 0: Vault's default
+	User     int               // the daemon's user and group id, and the owner of everything; 0: who runs this
 }
 
 // New sets up a container below dir. ctx bounds the setting up. The caller must Close it, and removes dir.
 func New(ctx context.Context, dir string, options Options) (c *Container, err error) {
-	c = &Container{Dir: dir, Home: filepath.Join(dir, "nl6"), Config: filepath.Join(dir, "config.yaml"), Instances: options.Instances}
-	if err := c.build(ctx); err != nil {
-		return nil, err
+	c = &Container{
+		Dir: dir, Home: filepath.Join(dir, "nl6"), Config: filepath.Join(dir, "config.yaml"),
+		SecretID: filepath.Join(dir, "secret_id"), Instances: options.Instances, options: options,
 	}
-	if c.Vault, err = vaulttest.Launch(ctx, options.Progress); err != nil {
+	programs := options.Programs
+	if programs == (Programs{}) {
+		if programs, err = Build(ctx, filepath.Join(dir, "bin"), false); err != nil {
+			return nil, err
+		}
+	}
+	c.daemon, c.command, c.nlserver = programs.Daemon, programs.Command, programs.NLServer
+	if c.Vault = options.Vault; c.Vault != nil {
+		c.prefix = strings.ToLower(rand.Text()[:10]) + "/"
+	} else if c.Vault, err = vaulttest.Launch(ctx, options.Progress); err != nil {
 		return nil, err
 	}
 	if c.Proxy, err = vaulttest.NewProxy(c.Vault.Address, nil); err != nil {
-		return nil, errors.Join(err, c.Vault.Close())
+		return nil, errors.Join(err, c.closeVault())
 	}
-	if err := c.layOut(ctx, options.Settings); err != nil {
+	if err := c.layOut(ctx); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// Close ends Vault. Daemons end with their Stop.
+// Close ends Vault, unless it is shared. Daemons end with their Stop.
 func (c *Container) Close() error {
 	c.Proxy.Close()
+	return c.closeVault()
+}
+
+func (c *Container) closeVault() error {
+	if c.options.Vault != nil {
+		return nil
+	}
 	return c.Vault.Close()
 }
 
-// build builds the daemon and the stand-in; the compiler's cache makes the second time quick.
-func (c *Container) build(ctx context.Context) error {
-	bin := filepath.Join(c.Dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		return err
-	}
-	c.daemon, c.nlserver = filepath.Join(bin, "campaign-credsync"), filepath.Join(bin, "nlserver-standin")
-	if built := os.Getenv("CREDSYNC_BINARY"); built != "" {
-		c.daemon = built
-	}
-	for binary, source := range map[string]string{c.daemon: "cmd/campaign-credsync", c.nlserver: "test/nlserver"} {
-		if binary == os.Getenv("CREDSYNC_BINARY") {
-			continue
-		}
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./"+source)
-		build.Dir = repository()
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w: %s", source, err, out)
-		}
-	}
-	return nil
-}
-
-func repository() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
-}
-
-// SecretPath is the path of an instance's secret below the mount.
+// SecretPath is the path of an instance's secret below the mount, where the container has a Vault of its own.
 func SecretPath(instance string) string { return "campaign/" + instance + "/oauth" }
 
-func (c *Container) layOut(ctx context.Context, settings string) error {
+// SecretPath is the path of an instance's secret below the mount.
+func (c *Container) SecretPath(instance string) string { return c.prefix + SecretPath(instance) }
+
+func (c *Container) layOut(ctx context.Context) error {
 	if err := c.standin(ctx, "--standin-layout", c.Home); err != nil {
 		return err
 	}
-	var policy, instances strings.Builder
-	for _, name := range c.Instances {
-		if err := c.standin(ctx, "--standin-instance", c.Home, name); err != nil {
-			return err
-		}
-		policy.WriteString(c.Vault.ReadPolicy(SecretPath(name)) + "\n")
-		fmt.Fprintf(&instances, "  - {name: %s, mount: %s, path: %s}\n", name, c.Vault.Mount, SecretPath(name))
-	}
-	roleID, secretID, err := c.Vault.Role(ctx, policy.String(), 0)
+	var err error
+	var secretID string
+	// One policy for every instance, also those that are added later.
+	c.RoleID, secretID, err = c.Vault.Role(ctx, c.Vault.ReadPolicy(c.SecretPath("+")), c.options.TokenTTL)
 	if err != nil {
 		return fmt.Errorf("make an AppRole: %w", err)
 	}
-	secretIDFile := filepath.Join(c.Dir, "secret_id")
-	if err := os.WriteFile(secretIDFile, []byte(secretID+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(c.SecretID, []byte(secretID+"\n"), 0o600); err != nil {
 		return err
 	}
-	text := fmt.Sprintf(`vault:
-  address: %s
-  auth: {method: approle, mount: %s, role_id: %s, secret_id_file: %s}
-campaign: {home: %s}
-instances:
-%sstate_dir: %s
-control_socket: %s
-%s`, c.Proxy.Address, c.Vault.AuthMount, roleID, secretIDFile, c.Home, instances.String(), c.StateDir(), c.socket(), settings)
-	return os.WriteFile(c.Config, []byte(text), 0o600)
+	if err := c.Reconfigure(ctx, func(*Options) {}); err != nil {
+		return err
+	}
+	return c.handOver()
 }
 
 // StateDir is the daemon's.
@@ -156,7 +146,7 @@ func (c *Container) SetFaults(ctx context.Context, faults string) error {
 // Rotate writes a new credential for an instance to Vault and returns its version and secret.
 func (c *Container) Rotate(ctx context.Context, instance string) (version int, secret string, err error) {
 	secret = "p8e-" + (rand.Text() + rand.Text())[:32]
-	version, err = c.Vault.Write(ctx, SecretPath(instance), Credential(secret))
+	version, err = c.Vault.Write(ctx, c.SecretPath(instance), Credential(secret))
 	return version, secret, err
 }
 
@@ -207,12 +197,17 @@ func (c *Container) SecretOnDisk(ctx context.Context, instance string) (string, 
 
 // Run is a line of the stand-in's log.
 type Run struct {
-	PID        int    `json:"pid"`
-	Event      string `json:"event"` // start, waiting, child, end
-	Kind       string `json:"kind"`  // set, reload, restart, help
-	Instance   string `json:"instance"`
-	EnvOK      bool   `json:"env_ok"`
-	DurationUS int64  `json:"duration_us"`
+	Time       time.Time `json:"time"`
+	PID        int       `json:"pid"`
+	Event      string    `json:"event"` // start, waiting, child, end
+	Kind       string    `json:"kind"`  // set, reload, restart, help
+	Instance   string    `json:"instance"`
+	Option     string    `json:"option"`
+	Modules    []string  `json:"modules"`
+	EnvOK      bool      `json:"env_ok"`
+	At         string    `json:"at"`        // waiting: the fault that made it wait
+	ChildPID   int       `json:"child_pid"` // child
+	DurationUS int64     `json:"duration_us"`
 }
 
 // Runs returns the stand-in's log.

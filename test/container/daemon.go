@@ -45,6 +45,9 @@ func (c *Container) Start(also io.Writer) (*Daemon, error) {
 	d.command.Stdout, d.command.Stderr = d.output, d.output
 	// What is started here must not outlive a starter that is killed.
 	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if id := uint32(c.options.User); id != 0 {
+		d.command.SysProcAttr.Credential = &syscall.Credential{Uid: id, Gid: id}
+	}
 	if err := d.command.Start(); err != nil {
 		return nil, fmt.Errorf("start the daemon: %w", err)
 	}
@@ -60,6 +63,12 @@ func (d *Daemon) PID() int { return d.command.Process.Pid }
 
 // Signal sends a signal.
 func (d *Daemon) Signal(s os.Signal) error { return d.command.Process.Signal(s) }
+
+// Ended is closed when the daemon has ended, by itself or not.
+func (d *Daemon) Ended() <-chan struct{} { return d.ended }
+
+// ExitStatus is what the daemon ended with, -1 when it was a signal. To be called when it has ended.
+func (d *Daemon) ExitStatus() int { return d.command.ProcessState.ExitCode() }
 
 // Stop ends the daemon with SIGTERM and returns what it ended with.
 func (d *Daemon) Stop() error {
@@ -120,7 +129,7 @@ func (s Status) Applied(version int) bool {
 
 // Command runs another command of the daemon's executable and returns what it prints, and its exit status.
 func (c *Container) Command(ctx context.Context, args ...string) (stdout, stderr string, status int) {
-	command := exec.CommandContext(ctx, c.daemon, append([]string{"--config", c.Config}, args...)...)
+	command := exec.CommandContext(ctx, c.command, append([]string{"--config", c.Config}, args...)...)
 	var out, errs bytes.Buffer
 	command.Stdout, command.Stderr = &out, &errs
 	command.Run()

@@ -1,0 +1,56 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Reconfigure changes Instances, Settings, Campaign or Extra and writes the daemon's configuration anew; SIGHUP makes a
+// running daemon read it. Instances that have no file get one. Not to be called concurrently.
+func (c *Container) Reconfigure(ctx context.Context, change func(*Options)) error {
+	change(&c.options)
+	c.Instances = c.options.Instances
+	var instances strings.Builder
+	for _, name := range c.Instances {
+		if _, err := os.Lstat(c.File(name)); errors.Is(err, os.ErrNotExist) {
+			if err := c.standin(ctx, "--standin-instance", c.Home, name); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(&instances, "  - {name: %s, mount: %s, path: %s%s}\n", name, c.Vault.Mount, c.SecretPath(name), also(c.options.Extra[name]))
+	}
+	text := fmt.Sprintf(`vault:
+  address: %s
+  auth: {method: approle, mount: %s, role_id: %s, secret_id_file: %s}
+campaign: {home: %s%s}
+instances:
+%sstate_dir: %s
+control_socket: %s
+%s`, c.Proxy.Address, c.Vault.AuthMount, c.RoleID, c.SecretID, c.Home, also(c.options.Campaign), instances.String(), c.StateDir(),
+		c.socket(), c.options.Settings)
+	return os.WriteFile(c.Config, []byte(text), 0o600)
+}
+
+func also(flow string) string {
+	if flow == "" {
+		return ""
+	}
+	return ", " + flow
+}
+
+// handOver makes the daemon's user the owner of everything.
+func (c *Container) handOver() error {
+	if c.options.User == 0 {
+		return nil
+	}
+	return filepath.WalkDir(c.Dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, c.options.User, c.options.User)
+	})
+}
