@@ -14,13 +14,9 @@ build: ## bin/campaign-credsync, static and stripped
 demo: build ## the story, in the terminal; builds a real Vault at its first run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/demo
 
-test: bin/test-vault ## every test, with the race detector
-	go vet ./...
+test: ## every test, with the race detector; builds a real Vault at its first run
+	go run ./test/vaultbuild
 	go test -race -timeout 20m ./...
-	cd test/vault && go vet ./...
-
-bin/test-vault: test/vault/main.go test/vault/go.mod test/vault/go.sum
-	go run ./sources/vaulttest/build
 
 test-systemd: ## the unit, in a container with systemd as PID 1; needs root
 	go test -count=1 -timeout 20m -tags systemd ./test/systemd
@@ -33,8 +29,8 @@ soak: build ## rotations, hand edits, renames and deletes for MINUTES
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
-	go vet ./...
-	go tool staticcheck ./...
+	go vet ./... && go vet -tags systemd ./test/systemd
+	go tool staticcheck ./... && go tool staticcheck -tags systemd ./test/systemd
 
 vuln: ## needs the vulnerability database
 	go tool govulncheck ./...

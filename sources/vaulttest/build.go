@@ -17,6 +17,16 @@ import (
 	"time"
 )
 
+// Build makes sure that Launch finds the server's program built, so that a long build can be shown where its progress is
+// seen: go test keeps the output of a test to itself until it ends. With an external Vault there is nothing to build.
+func Build(ctx context.Context, progress io.Writer) error {
+	if external() {
+		return nil
+	}
+	_, err := build(ctx, progress)
+	return err
+}
+
 // build returns the server's program, bin/test-vault, built anew when it is older than its sources. Test processes run
 // in parallel: one builds, the others wait for it.
 func build(ctx context.Context, progress io.Writer) (string, error) {

@@ -68,8 +68,8 @@ func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
 		roles:     map[string]string{},
 		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
 	}
-	if address, token := os.Getenv("VAULT_ADDR"), os.Getenv("VAULT_TOKEN"); address != "" && token != "" {
-		s.Address, s.Token, s.External = strings.TrimRight(address, "/"), token, true
+	if external() {
+		s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
 	} else {
 		binary, err := build(ctx, progress)
 		if err != nil {
@@ -84,6 +84,9 @@ func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
 	}
 	return s, nil
 }
+
+// external reports whether a Vault was named to be used instead of an own one.
+func external() bool { return os.Getenv("VAULT_ADDR") != "" && os.Getenv("VAULT_TOKEN") != "" }
 
 // Close ends the Vault, or removes from an external one what was made there. A second call does nothing.
 func (s *Server) Close() error {

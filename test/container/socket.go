@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"time"
 )
 
 // Asker speaks to the control socket directly, without a process for each question, for measurements.
@@ -46,24 +45,6 @@ func (a Asker) ask(ctx context.Context, method, path string) (s Status, err erro
 		return s, fmt.Errorf("the daemon answers %s", response.Status)
 	}
 	return s, json.NewDecoder(response.Body).Decode(&s)
-}
-
-// Window is a time in which the stand-in was at work on a configuration file.
-type Window struct{ Start, End time.Time }
-
-// Windows returns the times of all runs that set a credential and came to their end.
-func (c *Container) Windows() ([]Window, error) {
-	runs, err := c.Runs()
-	if err != nil {
-		return nil, err
-	}
-	var windows []Window
-	for _, r := range runs {
-		if r.Event == "end" && r.Kind == "set" {
-			windows = append(windows, Window{r.Time.Add(-time.Duration(r.DurationUS)*time.Microsecond - time.Millisecond), r.Time})
-		}
-	}
-	return windows, nil
 }
 
 // Daemon is the path of the daemon's executable.
