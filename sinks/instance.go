@@ -39,10 +39,11 @@ type InstanceConfig struct {
 
 // Instance is one instance of Campaign. Its methods are called one at a time.
 type Instance struct {
-	cfg    InstanceConfig
-	log    *slog.Logger
-	file   *configFile
-	before preimage
+	cfg     InstanceConfig
+	log     *slog.Logger
+	file    *configFile
+	before  preimage
+	several bool // more than one <ims> was told of
 }
 
 // NewInstance prepares an Instance. It touches nothing.
@@ -75,6 +76,12 @@ func (i *Instance) scan(data []byte) (*document, error) {
 	document, err := scanDocument(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
+	}
+	if several := document.hasSeveralIMS(); several != i.several {
+		i.several = several
+		if several {
+			i.log.Warn("there is more than one <ims> in <shared>; the first is kept right, which one counts is not known", "path", i.cfg.File)
+		}
 	}
 	return document, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -79,7 +80,10 @@ func (c *configFile) settleStray(p place, name string) (putBack bool, err error)
 		return false, c.removeStray(p, name)
 	}
 	if _, err := scanDocument(content); err != nil {
-		return false, fmt.Errorf("stray copy %s holds somebody's update and is not well-formed; look at it and remove it: %w", name, err)
+		// Neither to be put in place nor ours to be thrown away; and no reason to leave the instance alone.
+		c.log.Error("a stray copy holds somebody's update and is not well-formed: look at it and remove it",
+			"path", filepath.Join(filepath.Dir(c.path), name), "reason", err)
+		return false, nil
 	}
 	current, err := c.open(p)
 	if err != nil {

@@ -40,8 +40,10 @@ func hasStatus(err error, status int) bool {
 // maxSaid bounds what an error quotes of Vault's own words, in bytes.
 const maxSaid = 300
 
-// knownShapes are secrets by their look: Vault's tokens and Adobe's client secrets, whosever they are.
-var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|p8e-[A-Za-z0-9_-]{8,})`)
+// knownShapes are secrets by their look, whosever they are: Vault's tokens, Adobe's client secrets, and UUIDs, which old
+// client secrets, role-ids and secret-ids are. So no secret that was read has to be kept only to be recognised.
+var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|p8e-[A-Za-z0-9_-]{8,}|` +
+	`[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12})`)
 
 // clean makes text from outside fit for an error or a log line.
 func clean(text string, hide ...credential.Secret) string {

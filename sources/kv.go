@@ -30,7 +30,6 @@ type KV struct {
 	retries     int64     // Vault's count when hiddenUntil was set
 	gone        credential.Version
 	warned      credential.Version // whose unusual shape was logged
-	last        credential.Credential
 }
 
 // KV names the secret at path (without "data/") of a KV version 2 mount. Nothing is asked yet.
@@ -213,7 +212,7 @@ func (k *KV) readData(ctx context.Context, t *token, asked credential.Version, n
 	if reason != "" {
 		return credential.Reading{}, k.refuse(version, "%s: %s", k.name(""), reason)
 	}
-	k.gone, k.last = credential.Version{}, c
+	k.gone = credential.Version{}
 	if odd := c.Oddities(); len(odd) > 0 && !version.Equal(k.warned) {
 		k.warned = version
 		k.vault.logger.Warn("the shape of the credential is unusual", "path", k.name(""), "version", version.Number,
@@ -231,7 +230,7 @@ func (k *KV) get(ctx context.Context, t *token, kind string, version int, into a
 	if version > 0 {
 		query = map[string][]string{"version": {strconv.Itoa(version)}}
 	}
-	hide := append(k.vault.session.hide(t.text), k.last.ClientSecret, k.last.PrivateKey)
+	hide := k.vault.session.hide(t.text)
 	step := "read " + k.name(kind)
 	response, err := t.client.Logical().ReadRawWithDataWithContext(bounded, k.mount+"/"+kind+"/"+k.path, query)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"campaign-credsync/internal/durable"
 )
 
 // refusedFor is how long a refused secret-id is left alone, jittered.
@@ -84,7 +86,7 @@ func (r *refusals) add(digest string, now time.Time) (time.Time, error) {
 	if err != nil {
 		return r.memory.Until, err
 	}
-	return r.memory.Until, writeDurably(filepath.Join(r.dir, refusedFile), append(content, '\n'))
+	return r.memory.Until, durable.WriteFile(filepath.Join(r.dir, refusedFile), append(content, '\n'))
 }
 
 // forget is called after a login: nothing is refused any more.
@@ -97,31 +99,4 @@ func (r *refusals) forget() error {
 		return fmt.Errorf("forget the refused secret-id: %w", err)
 	}
 	return nil
-}
-
-// writeDurably replaces file so that a crash leaves the old or the new content, readable for this user only. The
-// temporary file has a constant name, so that a crash leaves at most one, which the next write takes over.
-func writeDurably(file string, content []byte) (err error) {
-	temporary := file + ".new"
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(temporary)
-		return err
-	}
-	if err = os.Rename(temporary, file); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

@@ -1,0 +1,286 @@
+package sinks
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+)
+
+// campaign is an instance with the stand-in of nlserver behind it.
+type campaign struct {
+	*standinHome
+	*Instance
+	file, state string
+}
+
+func newCampaign(t *testing.T) *campaign {
+	t.Helper()
+	home := newStandinHome(t)
+	c := &campaign{standinHome: home, file: filepath.Join(home.path, "conf", "config-prod.xml"), state: t.TempDir()}
+	c.Instance = NewInstance(InstanceConfig{Name: "prod", File: c.file, StateDir: c.state, NLServer: home.server()})
+	return c
+}
+
+func (c *campaign) content() string { return c.read("conf/config-prod.xml") }
+
+// wantClean checks that nothing of a run is left behind.
+func (c *campaign) wantClean() {
+	c.t.Helper()
+	for _, dir := range []string{filepath.Dir(c.file), c.state} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if name := e.Name(); strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".before") || strings.HasSuffix(name, ".partial") {
+				c.t.Errorf("left behind: %s", filepath.Join(dir, name))
+			}
+		}
+	}
+}
+
+func newTestCredential(secret string) credential.Credential {
+	return credential.Credential{
+		OrgID: "0123456789ABCDEF01234567@AdobeOrg", ClientID: "0123456789abcdef0123456789abcdef",
+		TechnicalAccountID: "acct@techacct.adobe.com", ClientSecret: credential.NewSecret(secret),
+	}
+}
+
+const firstSecret, secondSecret = "p8e-firstCANARYfirstCANARYfirst0001", "p8e-secondCANARYsecondCANARYsec002"
+
+func TestApplyIsProved(t *testing.T) {
+	c := newCampaign(t)
+	written, took, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took <= 0 {
+		t.Error("no time was taken")
+	}
+	for name, absent := range map[string]bool{attrClientID: false, attrClientSecret: false, attrAccountID: false, attrPrivateKey: true} {
+		if got := written.Get(name); got.Absent != absent {
+			t.Errorf("%s: absent is %v, want %v", name, got.Absent, absent)
+		}
+	}
+	seen, err := c.Look(t.Context())
+	if err != nil || len(credential.Drift(written, seen)) != 0 {
+		t.Errorf("looks like %v, %v", seen, err)
+	}
+	c.wantClean()
+}
+
+// Where the org id is written is not public: it is learned from what a run wrote. What belongs to the login of people is
+// not, even where it holds the same value.
+func TestApplyLearnsWhereTheOrgIDIs(t *testing.T) {
+	c := newCampaign(t)
+	c.faults(`{"org_attribute": "authIMSOrgId"}`)
+	content := strings.Replace(c.content(), "<ims", `<ims authIMSClientId="0123456789abcdef0123456789abcdef"`, 1)
+	if strings.Count(content, "authIMSClientId=") > 1 { // the layout has one already
+		content = c.content()
+	}
+	if err := os.WriteFile(c.file, []byte(content), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	written, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := written.Get("authIMSOrgId"); got.Absent || got.Value != "0123456789ABCDEF01234567@AdobeOrg" {
+		t.Errorf("org id is not managed: %+v", written)
+	}
+	if got := written.Get("authIMSClientId"); !got.Absent {
+		t.Errorf("the login of people is managed: %+v", got)
+	}
+}
+
+// Whatever nlserver does, a file that was whole before is whole afterwards, with the credential that worked or the new
+// one, and nothing claims that the new one is there when it is not.
+func TestApplyNeverLeavesItWorse(t *testing.T) {
+	for _, x := range []struct {
+		name, faults string
+		applied      bool
+		wants        string // in the error
+	}{
+		{"fails before it writes", `{"fail": "before"}`, false, "status 1"},
+		{"fails after it wrote", `{"fail": "after"}`, true, ""},
+		{"writes nothing and is content", `{"no_write": true}`, false, "nothing was written"},
+		{"writes half", `{"write_half": true}`, false, "put back"},
+		{"dies in the middle", `{"write_half": true, "die": true}`, false, "put back"},
+		{"leaves it empty", `{"write_empty": true}`, false, "put back"},
+		{"writes rubbish", `{"garbage": true}`, false, "put back"},
+		{"prints the secret and fails", `{"print_secret": true, "fail": "before"}`, false, "status 1"},
+		{"knows no option", `{"options": []}`, false, "setimsoauth"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := newCampaign(t)
+			first, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := c.content()
+			c.faults(x.faults)
+			written, _, err := c.Apply(t.Context(), newTestCredential(secondSecret))
+			if x.applied {
+				if err != nil || written.Get(attrClientSecret) == first.Get(attrClientSecret) {
+					t.Fatalf("not applied: %v, %v", written, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), x.wants) {
+				t.Fatalf("error is %v, want one with %q", err, x.wants)
+			}
+			if strings.Contains(err.Error(), "CANARY") {
+				t.Errorf("the error shows the secret: %v", err)
+			}
+			if got := c.content(); got != before {
+				t.Errorf("the file is not as it was; it has %d bytes, had %d", len(got), len(before))
+			}
+			c.wantClean()
+		})
+	}
+}
+
+func TestApplyTouchesNoFileThatIsOutOfOrder(t *testing.T) {
+	c := newCampaign(t)
+	if err := os.WriteFile(c.file, []byte("<serverconf><shared>"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); !errors.Is(err, credential.ErrDamaged) {
+		t.Errorf("error is %v", err)
+	}
+	os.Remove(c.file)
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); !errors.Is(err, credential.ErrMissing) {
+		t.Errorf("error is %v", err)
+	}
+	if log := c.read("var/standin/runs.jsonl"); strings.Contains(log, `"set"`) {
+		t.Error("nlserver was run")
+	}
+}
+
+// The daemon was killed, its nlserver lives on: it holds the lock that came with it, and nobody joins it.
+func TestRecoverWaitsForAnEarlierRun(t *testing.T) {
+	c := newCampaign(t)
+	lock, err := c.lockRun()
+	if err != nil {
+		t.Fatal(err)
+	}
+	survivor := exec.Command("cat")
+	in, err := survivor.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	survivor.ExtraFiles = []*os.File{lock}
+	if err := survivor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lock.Close()
+	if err := c.Recover(t.Context()); !errors.Is(err, credential.ErrStillRunning) {
+		t.Errorf("recovery: %v", err)
+	}
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); !errors.Is(err, credential.ErrStillRunning) {
+		t.Errorf("apply: %v", err)
+	}
+	in.Close()
+	survivor.Wait()
+	if err := c.Recover(t.Context()); err != nil {
+		t.Errorf("recovery afterwards: %v", err)
+	}
+}
+
+// The daemon and its nlserver were killed in the middle of a write: the next start puts back what was there.
+func TestRecoverPutsBackWhatARunDamaged(t *testing.T) {
+	c := newCampaign(t)
+	whole := c.content()
+	if err := c.before.save([]byte(whole)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.file, []byte(whole[:len(whole)/2]), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.content(); got != whole {
+		t.Errorf("%d bytes, want %d", len(got), len(whole))
+	}
+	c.wantClean()
+}
+
+// A file that is damaged and was not touched by a run of ours is somebody else's business.
+func TestRecoverLeavesDamageOfOthers(t *testing.T) {
+	c := newCampaign(t)
+	if err := os.WriteFile(c.file, nil, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.content(); got != "" {
+		t.Errorf("written: %q", got)
+	}
+}
+
+// What a kill leaves beside the file tells by its name what it is.
+func TestRecoverSettlesStrayCopies(t *testing.T) {
+	const from, next = `<serverconf><shared><ims a="1"/></shared></serverconf>`, `<serverconf><shared><ims a="2"/></shared></serverconf>`
+	const update = `<serverconf><shared><ims a="1" others="update"/></shared></serverconf>`
+	older, newer := unix.NsecToTimeval(1e18), unix.NsecToTimeval(2e18)
+	for _, x := range []struct {
+		name          string
+		path, stray   string
+		strayIsNewer  bool
+		unfinished    bool
+		want          string
+		keepsTheStray bool
+	}{
+		{name: "killed before the exchange", path: from, stray: next, want: from},
+		{name: "killed after the exchange", path: next, stray: from, want: next},
+		{name: "killed while it was written", path: from, stray: next[:10], unfinished: true, want: from},
+		{name: "an update was displaced by our copy", path: next, stray: update, want: update},
+		{name: "an update was displaced, and is the newer one", path: from, stray: update, strayIsNewer: true, want: update},
+		{name: "an update was displaced, and the path was written since", path: update + " ", stray: update, want: update + " "},
+		{name: "what was displaced does not parse", path: next, stray: update[:20], want: next, keepsTheStray: true},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := newCampaign(t)
+			name := copyName("config-prod.xml", []byte(from), []byte(next))
+			if x.unfinished {
+				name = copyPrefix("config-prod.xml") + unfinished
+			}
+			stray := filepath.Join(filepath.Dir(c.file), name)
+			for file, content := range map[string]string{c.file: x.path, stray: x.stray} {
+				if err := os.WriteFile(file, []byte(content), 0o640); err != nil {
+					t.Fatal(err)
+				}
+				at := older
+				if (file == stray) == x.strayIsNewer {
+					at = newer
+				}
+				if err := unix.Utimes(file, []unix.Timeval{at, at}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := c.Recover(t.Context())
+			if got := c.content(); got != x.want {
+				t.Errorf("the path shows %s", got)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			if x.keepsTheStray {
+				if _, err := os.Stat(stray); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			c.wantClean()
+		})
+	}
+}
