@@ -53,6 +53,7 @@ const (
 	lookFirst   = 20 * time.Millisecond
 	lookGrace   = 300 * time.Millisecond // trouble that lasts longer is told
 	lookTrouble = 10 * time.Second       // and looked at this often, should no event come
+	lookHeld    = time.Second            // or this often when somebody has it open: no event tells of a close
 )
 
 func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now time.Time) {
@@ -84,14 +85,21 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now
 
 func (d *Daemon) lookFailed(in *instance, before disk, err error, now time.Time) {
 	in.disk.troubleAt = now
+	held := errors.Is(err, credential.ErrHeld)
 	if before.err != nil {
 		in.disk.troubleAt = before.troubleAt
+	} else if held {
+		in.disk.troubleAt = now.Add(-lookGrace) // the look itself has waited long enough
 	}
-	if !in.disk.outOfOrder() {
+	switch {
+	case !in.disk.outOfOrder():
 		in.disk.lookAt = now.Add(max(lookFirst, now.Sub(in.disk.troubleAt)))
 		return
+	case held:
+		in.disk.lookAt = now.Add(lookHeld)
+	default:
+		in.disk.lookAt = now.Add(lookTrouble)
 	}
-	in.disk.lookAt = now.Add(lookTrouble)
 	if !before.outOfOrder() || before.err.Error() != err.Error() {
 		d.log.Error("configuration file is out of order, nothing is written", keyInstance, in.Name, keyReason, err)
 	}
