@@ -202,6 +202,21 @@ func managed(c credential.Credential, after credential.Attributes) credential.At
 	return keep
 }
 
+// Changes names the attributes that an apply of c would change in a file that holds seen. What is encrypted cannot be
+// compared, so it counts as changed.
+func Changes(c credential.Credential, seen credential.Attributes) []string {
+	var names []string
+	for _, field := range []struct{ name, value string }{
+		{attrClientID, c.ClientID},
+		{attrAccountID, c.TechnicalAccountID},
+	} {
+		if got := seen.Get(field.name); got.Absent || got.Value != field.value {
+			names = append(names, field.name)
+		}
+	}
+	return append(names, attrClientSecret)
+}
+
 // lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
 func (i *Instance) lockRun() (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(i.cfg.StateDir, i.cfg.Name+".nlserver.lock"), os.O_RDWR|os.O_CREATE, 0o600)

@@ -11,11 +11,13 @@ import (
 // Outlook is what a pass over an instance would find.
 type Outlook struct {
 	Applied    credential.Version
-	Version    credential.Version  // the source's newest
-	Apply      bool                // Version would be applied
-	Refusal    *credential.Refusal // why it would not
-	Drift      []string            // attributes that differ from what was applied
-	Activation []string            // steps still to be done
+	Version    credential.Version     // the source's newest
+	Apply      bool                   // Version would be applied
+	Credential *credential.Credential // that would be, nil without Apply
+	Seen       credential.Attributes  // on disk
+	Refusal    *credential.Refusal    // why it would not
+	Drift      []string               // attributes that differ from what was applied
+	Activation []string               // steps still to be done
 }
 
 // Look compares what is wanted, applied and on disk. It reads and changes nothing.
@@ -29,7 +31,7 @@ func Look(ctx context.Context, in Instance, store *Store) (Outlook, error) {
 	if err != nil {
 		return o, err
 	}
-	o.Drift = driftOf(record, seen)
+	o.Seen, o.Drift = seen, driftOf(record, seen)
 	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool {
 		return wantsSecret(v, record, nil, nil, "", in.AllowRollback)
 	})
@@ -44,8 +46,8 @@ func Look(ctx context.Context, in Instance, store *Store) (Outlook, error) {
 		o.Refusal = rollback(o.Version, record.Version)
 		return o, nil
 	}
-	if reading.Credential != nil {
-		o.Apply = record.Applying != nil || reading.Credential.Digest(store.Key()) != record.Digest
+	if c := reading.Credential; c != nil && (record.Applying != nil || c.Digest(store.Key()) != record.Digest) {
+		o.Apply, o.Credential = true, c
 	}
 	return o, nil
 }

@@ -22,6 +22,9 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	for _, warning := range c.warnings {
 		log.Warn("configuration", "reason", warning)
 	}
+	if err := checkUser(c); err != nil {
+		return err
+	}
 	store, err := sync.OpenStore(c.StateDir)
 	if err != nil {
 		return err

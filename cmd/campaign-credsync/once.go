@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 
+	"campaign-credsync/sinks"
 	"campaign-credsync/sync"
 )
 
@@ -18,6 +19,13 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 	log := newLogger(c.Log, in.stderr, in.env, new(slog.LevelVar))
 	if options.dryRun {
 		return runDry(ctx, in, c, log, options.instance)
+	}
+	if err := checkUser(c); err != nil {
+		// A daemon that runs does it as the right user.
+		if byDaemon := runSyncByDaemon(ctx, in, c, options.instance); !errors.Is(byDaemon, errNoDaemon) {
+			return byDaemon
+		}
+		return err
 	}
 	store, err := sync.OpenStore(c.StateDir)
 	if errors.Is(err, sync.ErrLocked) {
@@ -148,7 +156,10 @@ func runDiff(ctx context.Context, in *invocation, c *config, instance string) er
 		}
 		if o.Apply {
 			differs = true
-			fmt.Fprintf(in.stdout, "%s: version %d waits to be applied (applied: %s)\n", o.name, o.Version.Number, number(o.Applied.Number))
+			for _, name := range sinks.Changes(*o.Credential, o.Seen) {
+				fmt.Fprintf(in.stdout, "%s: %s changes with version %d, which waits to be applied (applied: %s)\n",
+					o.name, name, o.Version.Number, number(o.Applied.Number))
+			}
 		}
 		if o.Refusal != nil {
 			differs = true
@@ -177,6 +188,11 @@ type instanceOutlook struct {
 // look compares what is wanted, applied and on disk, without a lock and without a write.
 func look(ctx context.Context, c *config, log *slog.Logger, instance string) ([]instanceOutlook, error) {
 	store := sync.ReadStore(c.StateDir)
+	if checkUser(c) != nil { // so that not even a refused login leaves a file of the wrong user
+		readOnly := *c
+		readOnly.StateDir = ""
+		c = &readOnly
+	}
 	a, err := assemble(c, store, log, instance)
 	if err != nil {
 		return nil, err

@@ -22,11 +22,8 @@ import (
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "floor" {
-		if err := floor(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "floor:", err)
-			os.Exit(1)
-		}
-		return
+		fmt.Fprintln(os.Stderr, "floor:", floor(os.Args[2]))
+		os.Exit(1)
 	}
 	reverts := flag.Int("reverts", 1000, "reverts of each kind")
 	applies := flag.Int("applies", 200, "rotations for the overhead of an apply")

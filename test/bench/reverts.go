@@ -19,7 +19,7 @@ import (
 )
 
 // floor is the least that could put a file back: it waits for a writer to close or to rename, reads, writes the right
-// bytes beside, syncs, renames over, and syncs the directory. It cares for nothing else.
+// bytes beside, syncs, renames over, and syncs the directory. It cares for nothing else, and returns only with an error.
 func floor(path string) error {
 	right, err := os.ReadFile(path)
 	if err != nil {
