@@ -19,7 +19,7 @@ test: ## every test, with the race detector; builds a real Vault at its first ru
 	go test -race -timeout 20m ./...
 
 test-systemd: ## the unit, in a container with systemd as PID 1; needs root
-	go test -count=1 -timeout 20m -tags systemd ./test/systemd
+	go test -v -count=1 -timeout 20m -tags systemd ./test/systemd
 
 bench: build ## the figures, as ratios in one run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench

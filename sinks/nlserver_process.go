@@ -60,7 +60,7 @@ func (c *child) run(ctx context.Context, timeout time.Duration) (ending, error) 
 	cmd.Stdout, cmd.Stderr = output.stdout, output.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.inherit != nil {
-		cmd.ExtraFiles = []*os.File{c.inherit}
+		cmd.ExtraFiles = append([]*os.File{c.inherit}, output.kept...)
 	}
 	began := time.Now()
 	err = cmd.Start()
@@ -142,6 +142,7 @@ func waitAll(limit time.Duration, channels ...<-chan struct{}) {
 type output struct {
 	stdout, stderr *os.File // the child's ends
 	readers        []*os.File
+	kept           []*os.File    // more ends to read from, for the child itself
 	drained        chan struct{} // closed when every pipe was read to its end, or given up
 	mu             sync.Mutex
 	cutOff         bool // a pipe was given up
@@ -156,6 +157,12 @@ func (c *child) openOutput() (*output, error) {
 			return nil, fmt.Errorf("open a pipe for the output: %w", err)
 		}
 		o.readers = append(o.readers, r)
+		if c.inherit != nil {
+			if err := o.keepReadable(r); err != nil {
+				w.Close()
+				return nil, err
+			}
+		}
 		reading.Go(func() {
 			if _, err := io.Copy(into, r); err != nil {
 				o.mu.Lock()
@@ -181,11 +188,32 @@ func (c *child) openOutput() (*output, error) {
 	return o, nil
 }
 
+// keepReadable makes an end of the pipe for the child to inherit: a pipe that nobody can read from any more, because the
+// daemon was killed, would kill an nlserver in the middle of its file when it prints. What it prints then fits into the
+// pipe, which is made large where that is allowed. The end is opened anew, as a shared one would share its mode, too.
+func (o *output) keepReadable(r *os.File) error {
+	raw, err := r.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("keep a pipe readable: %w", err)
+	}
+	var again *os.File
+	var openErr error
+	err = raw.Control(func(fd uintptr) {
+		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 1<<20) // the limit for everybody, by default
+		again, openErr = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	})
+	if err = errors.Join(err, openErr); err != nil {
+		return fmt.Errorf("keep a pipe readable: %w", err)
+	}
+	o.kept = append(o.kept, again)
+	return nil
+}
+
 // closeWriters closes our copies of the child's ends, without which the pipes would never end.
 func (o *output) closeWriters() {
-	for _, w := range []*os.File{o.stdout, o.stderr} {
-		if w != nil {
-			w.Close() // the second time for a shared one, which does no harm
+	for _, f := range append([]*os.File{o.stdout, o.stderr}, o.kept...) {
+		if f != nil {
+			f.Close() // the second time for a shared one, which does no harm
 		}
 	}
 }

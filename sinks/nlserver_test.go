@@ -401,7 +401,7 @@ readlink /proc/$$/fd/0 >>$H/open`)
 	for _, test := range []struct {
 		inherit *os.File
 		want    string
-	}{{nil, "/dev/null\n"}, {inherited, "3\n/dev/null\n"}} {
+	}{{nil, "/dev/null\n"}, {inherited, "3\n4\n/dev/null\n"}} { // 4 keeps its own output readable
 		if _, err := n.set(t.Context(), "prod", nlTestCredential, test.inherit); err != nil {
 			t.Fatal(err)
 		}

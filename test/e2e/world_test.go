@@ -1,0 +1,480 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/container"
+)
+
+// What the tests share: a Vault, in which each has a role and paths of its own, and executables. The daemon is built with
+// the race detector.
+var (
+	vault    *vaulttest.Server
+	programs container.Programs
+)
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	flag.Parse()
+	// They wait much more than they compute.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		flag.Set("test.parallel", "8")
+	}
+	dir, err := os.MkdirTemp("", "credsync-e2e-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	os.Chmod(dir, 0o755) // for a daemon that is not root
+	programs, err = container.Build(context.Background(), dir, true)
+	if err == nil {
+		vault, err = vaulttest.Launch(context.Background(), os.Stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer vault.Close()
+	return m.Run()
+}
+
+// world is one Campaign container with its daemon, seen from outside. At its end it checks what must hold whatever a
+// test did; see finish.
+type world struct {
+	*container.Container
+	t       *testing.T
+	ctx     context.Context
+	daemon  *container.Daemon   // the one that runs; nil when none does
+	daemons []*container.Daemon // all that were started
+
+	printed bytes.Buffer      // by commands
+	secrets []string          // that must show nowhere
+	foreign map[string][]byte // by instance: the file's bytes that are not ours
+	conf    []string          // names in conf/ at the end, besides those of whole instances
+	last    []func()          // called at the very end
+
+	loggedIn int // logins that were counted
+}
+
+// in makes a subtest of its own test the one that fails, until it is called with the outer one.
+func (w *world) in(t *testing.T) { w.t = t }
+
+// patience bounds every wait: long, as a machine may be busy. It is what a failing test costs.
+const patience = 40 * time.Second
+
+// newWorld sets up a container with the instance "prod", unless told otherwise, that polls every second and logs
+// everything. Nothing runs yet.
+func newWorld(t *testing.T, options container.Options) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "credsync-e2e-") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if options.Instances == nil {
+		options.Instances = []string{"prod"}
+	}
+	if options.Vault == nil {
+		options.Vault = vault
+	}
+	if !strings.Contains(options.Settings, "watch:") {
+		options.Settings += "\nwatch: {poll: 1s}"
+	}
+	if !strings.Contains(options.Settings, "log:") {
+		options.Settings += "\nlog: {level: debug, format: text}"
+	}
+	options.Programs = programs
+	c, err := container.New(t.Context(), dir, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{Container: c, t: t, ctx: t.Context(), foreign: map[string][]byte{}}
+	secretID, err := os.ReadFile(c.SecretID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.secrets = append(w.secrets, strings.TrimSpace(string(secretID)))
+	for _, name := range c.Instances {
+		w.foreign[name] = foreign(w.read(name))
+	}
+	t.Cleanup(w.finish)
+	return w
+}
+
+// start starts a daemon and returns when it answers.
+func (w *world) start() {
+	w.t.Helper()
+	d, err := w.Start(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.daemon, w.daemons = d, append(w.daemons, d)
+	w.eventually("the daemon answers", func() bool {
+		_, err := w.Asker().Status(w.ctx)
+		select {
+		case <-d.Ended():
+			w.t.Fatalf("the daemon ended with %d:\n%s", d.ExitStatus(), d.Log())
+		default:
+		}
+		return err == nil
+	})
+}
+
+// startWriting starts a daemon that logs to a file of the test's; it is the test that ends it.
+func (w *world) startWriting(log *os.File) *os.Process {
+	w.t.Helper()
+	c := exec.Command(programs.Daemon, "--config", w.Config, "run")
+	c.Stdout, c.Stderr = log, log
+	w.must(c.Start())
+	w.t.Cleanup(func() { c.Process.Kill() })
+	return c.Process
+}
+
+// started sets up a world whose instances are in sync with version 1, and returns the secrets.
+func started(t *testing.T, options container.Options) (*world, map[string]string) {
+	t.Helper()
+	w := newWorld(t, options)
+	secrets := map[string]string{}
+	for _, name := range w.Instances {
+		_, secrets[name] = w.rotate(name)
+	}
+	w.start()
+	w.inSync(1)
+	return w, secrets
+}
+
+// stop ends the daemon as systemd does.
+func (w *world) stop() {
+	w.t.Helper()
+	w.signal(syscall.SIGTERM)
+	w.ended(0)
+}
+
+// ended waits for the daemon's end and its exit status.
+func (w *world) ended(want int) {
+	w.t.Helper()
+	select {
+	case <-w.daemon.Ended():
+	case <-time.After(patience):
+		w.t.Fatalf("the daemon does not end\n%s", w.log())
+	}
+	if got := w.daemon.ExitStatus(); got != want {
+		w.t.Errorf("the daemon ended with status %d, want %d\n%s", got, want, w.log())
+	}
+	w.daemon = nil
+}
+
+// kill ends the daemon without any warning.
+func (w *world) kill() {
+	w.daemon.Kill()
+	w.daemon = nil
+}
+
+func (w *world) signal(s os.Signal) {
+	w.t.Helper()
+	if err := w.daemon.Signal(s); err != nil {
+		w.t.Fatal("the daemon is gone: ", err)
+	}
+}
+
+// log is what all daemons printed, the last one at the end.
+func (w *world) log() string {
+	var all strings.Builder
+	for _, d := range w.daemons {
+		all.WriteString(d.Log())
+	}
+	return all.String()
+}
+
+// command runs a command and notes what it prints.
+func (w *world) command(args ...string) (stdout, stderr string, status int) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
+	defer cancel()
+	stdout, stderr, status = w.Command(ctx, args...)
+	fmt.Fprintf(&w.printed, "%s%s", stdout, stderr)
+	if strings.Contains(stderr, "panic:") {
+		w.t.Errorf("%v panics: %s", args, stderr)
+	}
+	return stdout, stderr, status
+}
+
+// pass has the daemon do a full check and returns the status after it.
+func (w *world) pass() container.Status {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
+	defer cancel()
+	s, err := w.Asker().Sync(ctx)
+	if err != nil {
+		w.t.Fatalf("ask for a pass: %v\n%s", err, w.log())
+	}
+	return s
+}
+
+// eventually waits for something that nothing announces.
+func (w *world) eventually(what string, holds func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if w.ctx.Err() != nil || time.Now().After(deadline) {
+			s, err := w.Asker().Status(context.Background())
+			w.t.Fatalf("in vain: %s\nstatus %+v, %v\n%s", what, s, err, w.log())
+		}
+	}
+}
+
+// await waits for a status.
+func (w *world) await(what string, fits func(container.Status) bool) container.Status {
+	w.t.Helper()
+	var s container.Status
+	w.eventually(what, func() bool {
+		var err error
+		s, err = w.Asker().Status(w.ctx)
+		return err == nil && fits(s)
+	})
+	return s
+}
+
+// is waits until an instance has a state, with a last error that says everything that its reader needs, and returns it.
+func (w *world) is(instance, state string, says ...string) string {
+	w.t.Helper()
+	s := w.await(fmt.Sprintf("%s is %s and says %q", instance, state, says), func(s container.Status) bool {
+		in := one(s, instance)
+		return in.State == state && !slices.ContainsFunc(says, func(text string) bool { return !strings.Contains(in.LastError, text) })
+	})
+	return one(s, instance).LastError
+}
+
+// inSync waits until every instance is in sync with a version.
+func (w *world) inSync(version int) {
+	w.t.Helper()
+	w.await(fmt.Sprintf("all in sync with version %d", version), func(s container.Status) bool {
+		for _, in := range s.Instances {
+			if in.AppliedVersion != version {
+				return false
+			}
+		}
+		return s.Is("in_sync")
+	})
+}
+
+type instanceStatus = struct {
+	Name           string    `json:"name"`
+	State          string    `json:"state"`
+	WantedVersion  int       `json:"wanted_version"`
+	AppliedVersion int       `json:"applied_version"`
+	AppliedAt      time.Time `json:"applied_at"`
+	ActivatedAt    time.Time `json:"activated_at"`
+	RevertedTotal  int       `json:"drift_reverted_total"`
+	LastError      string    `json:"last_error"`
+}
+
+// one picks an instance; one that is not there has no state.
+func one(s container.Status, instance string) instanceStatus {
+	for _, in := range s.Instances {
+		if in.Name == instance {
+			return in
+		}
+	}
+	return instanceStatus{}
+}
+
+// write puts data into an instance's secret.
+func (w *world) write(instance string, data map[string]any) (version int) {
+	w.t.Helper()
+	if secret, ok := data["client_secret"].(string); ok && len(secret) > 8 && !slices.Contains(w.secrets, secret) {
+		w.secrets = append(w.secrets, secret)
+	}
+	version, err := w.Vault.Write(w.ctx, w.SecretPath(instance), data)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return version
+}
+
+// rotate puts a new credential into an instance's secret.
+func (w *world) rotate(instance string) (version int, secret string) {
+	w.t.Helper()
+	version, secret, err := w.Rotate(w.ctx, instance)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.secrets = append(w.secrets, secret)
+	return version, secret
+}
+
+// onDisk waits until the instance's file holds a secret.
+func (w *world) onDisk(instance, secret string) {
+	w.t.Helper()
+	w.eventually("the secret is in the file of "+instance, func() bool {
+		got, err := w.SecretOnDisk(w.ctx, instance)
+		return err == nil && got == secret
+	})
+}
+
+// holds demands that the instance's file holds a secret now.
+func (w *world) holds(instance, secret string) {
+	w.t.Helper()
+	got, err := w.SecretOnDisk(w.ctx, instance)
+	if err != nil || got != secret {
+		w.t.Errorf("instance %s: not the expected secret on disk (%d bytes, %v)\n%s", instance, len(got), err, w.log())
+	}
+}
+
+func (w *world) read(instance string) []byte {
+	w.t.Helper()
+	data, err := os.ReadFile(w.File(instance))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return data
+}
+
+func (w *world) attribute(instance, name string) string {
+	w.t.Helper()
+	value, err := container.Attribute(w.read(instance), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return value
+}
+
+// edits writes an instance's file as an editor does, and expects the bytes that are not ours to stay from then on.
+func (w *world) edits(instance string, edit func([]byte) []byte) {
+	w.t.Helper()
+	document := edit(w.read(instance))
+	w.foreign[instance] = foreign(document)
+	if err := os.WriteFile(w.File(instance), document, 0o640); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// blank empties the client secret, as a careless hand does.
+func (w *world) blank(instance string) {
+	w.t.Helper()
+	secret := w.attribute(instance, "authIMSTAClientSecret")
+	w.edits(instance, func(d []byte) []byte { return replaced(w.t, d, secret, "") })
+}
+
+// faults sets the fault switches of the stand-in; empty for none.
+func (w *world) faults(switches string) {
+	w.t.Helper()
+	if err := w.SetFaults(w.ctx, switches); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// runs counts events in the stand-in's log.
+func (w *world) runs(event, kind string, modules ...string) int {
+	w.t.Helper()
+	runs, err := w.Runs()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	n := 0
+	for _, r := range runs {
+		if r.Event == event && r.Kind == kind && (modules == nil || slices.Equal(r.Modules, modules)) {
+			n++
+		}
+	}
+	return n
+}
+
+// ran demands a number of runs.
+func (w *world) ran(want int, event, kind string, modules ...string) {
+	w.t.Helper()
+	if got := w.runs(event, kind, modules...); got != want {
+		w.t.Errorf("%d runs of %s %v have an event %q, want %d\n%s", got, kind, modules, event, want, w.log())
+	}
+}
+
+func (w *world) reconfigure(change func(*container.Options)) {
+	w.t.Helper()
+	if err := w.Reconfigure(w.ctx, change); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, name := range w.Instances {
+		if w.foreign[name] == nil {
+			w.foreign[name] = foreign(w.read(name))
+		}
+	}
+}
+
+func replaced(t *testing.T, document []byte, old, new string) []byte {
+	t.Helper()
+	if old == "" || !bytes.Contains(document, []byte(old)) {
+		t.Fatalf("there is no %q to replace", old)
+	}
+	return bytes.Replace(document, []byte(old), []byte(new), 1)
+}
+
+// says demands that a text names everything that its reader needs.
+func says(t *testing.T, text string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q does not say %q", text, want)
+		}
+	}
+}
+
+// snapshot tells of every file that the daemon may write: name, inode, size, times.
+func (w *world) snapshot() string {
+	w.t.Helper()
+	var b strings.Builder
+	for _, root := range []string{w.StateDir(), w.Home} {
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			stat := info.Sys().(*syscall.Stat_t)
+			fmt.Fprintf(&b, "%s %d %d %d.%d %d.%d\n", path, stat.Ino, stat.Size, stat.Mtim.Sec, stat.Mtim.Nsec, stat.Ctim.Sec, stat.Ctim.Nsec)
+			return nil
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.t.Fatal(err)
+		}
+	}
+	return b.String()
+}
+
+// isRoot tells whether mounts and other owners are to be had.
+func isRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+func (w *world) run(name string, args ...string) {
+	w.t.Helper()
+	if out, err := exec.CommandContext(w.ctx, name, args...).CombinedOutput(); err != nil {
+		w.t.Fatal(errors.Join(err, errors.New(string(out))))
+	}
+}
+
+func (w *world) path(elem ...string) string {
+	return filepath.Join(append([]string{w.Dir}, elem...)...)
+}

@@ -1,0 +1,370 @@
+//go:build systemd
+
+package systemd
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/container"
+)
+
+const (
+	instance     = "prod"
+	campaignHome = "/usr/local/neolane/nl6"
+	configFile   = "/etc/campaign-credsync/config.yaml"
+	secretIDFile = "/etc/campaign-credsync/secret_id"
+	stateDir     = "/var/lib/campaign-credsync"
+)
+
+// patience is how long anything may take that happens in well under a second on a quiet machine.
+const patience = 30 * time.Second
+
+// host is a Campaign host in a container: user neolane, Campaign's home with the stand-in of nlserver, and a Vault.
+type host struct {
+	*machine
+	neolane string // /usr/local/neolane as seen from outside: a file system on disk, as hosts have it, and not in memory
+	standin string // executable, outside
+	vault   *vaulttest.Server
+	roleID  string
+	secrets []string // all that must show nowhere
+	config  string   // what is in configFile when nothing is being broken
+}
+
+func newHost(t *testing.T) *host {
+	h := &host{neolane: t.TempDir(), standin: filepath.Join(t.TempDir(), "nlserver-standin")}
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", h.standin, "./test/nlserver")
+	build.Dir, build.Env = repository(t), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the stand-in: %v\n%s", err, out)
+	}
+	vault, rootfs := testVault(t), rootFileSystem(t)
+
+	began := time.Now()
+	h.machine = boot(t, rootfs, "--bind="+h.neolane+":/usr/local/neolane", "--bind-ro="+vault+":/usr/local/bin/test-vault")
+	version, _, _ := strings.Cut(h.run(t, "systemctl", "--version"), "\n")
+	t.Logf("%s as process 1, booted in %s", version, time.Since(began).Round(time.Millisecond))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("journal of the unit:\n%s", tail(h.try(t, "journalctl", "--no-pager", "-u", unit).stdout, 80))
+		}
+	})
+
+	h.run(t, "useradd", "--system", "--user-group", "--home-dir", "/usr/local/neolane", "--shell", "/bin/bash", "neolane")
+	copyFile(t, h.standin, h.path("/usr/local/sbin/nlserver-standin"))
+	h.run(t, "nlserver-standin", "--standin-layout", campaignHome)
+	h.run(t, "nlserver-standin", "--standin-instance", campaignHome, instance)
+	h.run(t, "chmod", "0755", "/usr/local/neolane")
+	h.run(t, "chown", "-R", "neolane:neolane", "/usr/local/neolane")
+	h.startVault(t)
+	return h
+}
+
+func repository(t *testing.T) string {
+	_, file, _, _ := runtime.Caller(0)
+	if !filepath.IsAbs(file) { // built with -trimpath
+		dir, err := os.Getwd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = filepath.Join(dir, "host_test.go")
+	}
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// testVault returns the program of a Vault, built by vaulttest on the way to starting it.
+func testVault(t *testing.T) string {
+	server, err := vaulttest.Launch(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(repository(t), "bin", "test-vault")
+}
+
+func copyFile(t *testing.T, from, to string) {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startVault starts a Vault in the container. vaulttest then takes it as one that was there before.
+func (h *host) startVault(t *testing.T) {
+	const ready = "/run/test-vault.json"
+	h.write(t, "/etc/systemd/system/test-vault.service", "[Service]\nType=exec\nExecStart=/usr/local/bin/test-vault -ready "+ready+"\n", 0o644)
+	h.run(t, "systemctl", "start", "test-vault")
+	await(t, "Vault in the container", patience, func() bool {
+		_, err := os.Stat(h.path(ready))
+		return err == nil
+	})
+	var access struct {
+		Address   string `json:"address"`
+		RootToken string `json:"root_token"`
+	}
+	if err := json.Unmarshal([]byte(h.read(t, ready)), &access); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("VAULT_ADDR", access.Address)
+	t.Setenv("VAULT_TOKEN", access.RootToken)
+	h.vault = vaulttest.Start(t)
+}
+
+// rotate writes a new credential to Vault and returns its version and secret.
+func (h *host) rotate(t *testing.T) (version int, secret string) {
+	t.Helper()
+	secret = "p8e-" + (rand.Text() + rand.Text())[:32]
+	h.secrets = append(h.secrets, secret)
+	return h.vault.MustWrite(container.SecretPath(instance), container.Credential(secret)), secret
+}
+
+// edited returns text with each old replaced by its new, and ends the test unless each is there exactly once.
+func edited(t *testing.T, text string, oldNew ...string) string {
+	t.Helper()
+	for i := 0; i < len(oldNew); i += 2 {
+		if n := strings.Count(text, oldNew[i]); n != 1 {
+			t.Fatalf("%q is there %d times in\n%s", oldNew[i], n, text)
+		}
+		text = strings.Replace(text, oldNew[i], oldNew[i+1], 1)
+	}
+	return text
+}
+
+// configure puts a configuration in place, as an operator's editor does.
+func (h *host) configure(t *testing.T, text string) {
+	t.Helper()
+	h.write(t, configFile+".new", text, 0o640)
+	h.run(t, "chgrp", "neolane", configFile+".new")
+	h.run(t, "mv", configFile+".new", configFile)
+}
+
+// reconfigure changes h.config for good and has it taken over.
+func (h *host) reconfigure(t *testing.T, oldNew ...string) {
+	t.Helper()
+	h.config = edited(t, h.config, oldNew...)
+	h.configure(t, h.config)
+	mark := h.journalEnd(t)
+	h.run(t, "systemctl", "reload", unit)
+	h.awaitJournal(t, mark, `msg="configuration reloaded"`)
+}
+
+// show returns properties of the unit.
+func (h *host) show(t *testing.T) map[string]string {
+	t.Helper()
+	properties := map[string]string{}
+	for line := range strings.Lines(h.run(t, "systemctl", "show", unit)) {
+		if key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "="); ok {
+			properties[key] = value
+		}
+	}
+	return properties
+}
+
+// awaitUnit waits until the unit's properties fit, and returns them.
+func (h *host) awaitUnit(t *testing.T, what string, fits func(map[string]string) bool) map[string]string {
+	t.Helper()
+	var properties map[string]string
+	await(t, what, patience, func() bool {
+		properties = h.show(t)
+		return fits(properties)
+	})
+	return properties
+}
+
+func (h *host) active(properties map[string]string) bool {
+	return properties["ActiveState"] == "active" && properties["SubState"] == "running"
+}
+
+// awaitApplied waits until the daemon says that it is in sync with at least this version, and returns its process id.
+func (h *host) awaitApplied(t *testing.T, version int) (pid string) {
+	t.Helper()
+	var last outcome
+	applied := false
+	defer func() {
+		if !applied {
+			t.Logf("last status: %v", last)
+		}
+	}()
+	await(t, "the daemon to be in sync", patience, func() bool {
+		last = h.try(t, "campaign-credsync", "status", "--json")
+		var status container.Status
+		applied = json.Unmarshal([]byte(last.stdout), &status) == nil && status.Applied(version)
+		return applied
+	})
+	return h.awaitUnit(t, "an active unit", h.active)["MainPID"]
+}
+
+// settle undoes what a part that failed may have left, so that the next one is not blamed for it.
+func (h *host) settle(t *testing.T) {
+	h.faults(t, "")
+	h.configure(t, h.config)
+	h.run(t, "systemctl", "start", unit)
+	h.awaitApplied(t, 1)
+}
+
+// outsidePath turns a path below /usr/local/neolane into the one that it has outside.
+func (h *host) outsidePath(inside string) string {
+	return filepath.Join(h.neolane, strings.TrimPrefix(inside, "/usr/local/neolane"))
+}
+
+const instanceFile = campaignHome + "/conf/config-" + instance + ".xml"
+
+func (h *host) document(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile(h.outsidePath(instanceFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// ciphertext is the secret as it stands in the instance's file.
+func (h *host) ciphertext(t *testing.T) string {
+	t.Helper()
+	value, err := container.Attribute(h.document(t), "authIMSTAClientSecret")
+	if err != nil {
+		return "" // somebody is writing
+	}
+	return value
+}
+
+// holds tells whether the instance's file has the secret.
+func (h *host) holds(t *testing.T, secret string) bool {
+	t.Helper()
+	value := h.ciphertext(t)
+	if value == "" {
+		return false
+	}
+	out, err := exec.CommandContext(t.Context(), h.standin, "--standin-decrypt", value).Output()
+	return err == nil && strings.TrimSuffix(string(out), "\n") == secret
+}
+
+// rights are the owner, group and mode of a file.
+func (h *host) rights(t *testing.T, inside string) string {
+	t.Helper()
+	return strings.TrimSpace(h.run(t, "stat", "--format=%U:%G %a", inside))
+}
+
+// nlserverRun is a line of the stand-in's log. Process ids are those inside.
+type nlserverRun struct {
+	PID      int       `json:"pid"`
+	Event    string    `json:"event"` // start, waiting, child, end
+	Kind     string    `json:"kind"`
+	EnvOK    bool      `json:"env_ok"`
+	At       string    `json:"at"`
+	ChildPID int       `json:"child_pid"`
+	ExitCode *int      `json:"exit_code"`
+	Time     time.Time `json:"time"`
+}
+
+const runLog = campaignHome + "/var/standin/runs.jsonl"
+
+func (h *host) runs(t *testing.T) []nlserverRun {
+	t.Helper()
+	text, err := os.ReadFile(h.outsidePath(runLog))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	var runs []nlserverRun
+	for line := range strings.Lines(string(text)) {
+		var r nlserverRun
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("log of the stand-in: %v", err)
+		}
+		runs = append(runs, r)
+	}
+	return runs
+}
+
+// awaitRun waits for a line of the stand-in's log behind the first seen ones.
+func (h *host) awaitRun(t *testing.T, what string, seen int, fits func(nlserverRun) bool) (found nlserverRun) {
+	t.Helper()
+	await(t, what, patience, func() bool {
+		for _, r := range h.runs(t)[seen:] {
+			if fits(r) {
+				found = r
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// faults sets the stand-in's fault switches, as JSON; empty for none.
+func (h *host) faults(t *testing.T, switches string) {
+	t.Helper()
+	command := []string{"nlserver-standin", "--standin-faults", campaignHome}
+	if switches != "" {
+		command = append(command, switches)
+	}
+	h.run(t, command...)
+}
+
+// alive tells whether a process is there, a zombie excepted.
+func (h *host) alive(pid string) bool {
+	status, err := os.ReadFile(h.path("/proc/" + pid + "/status"))
+	return err == nil && !strings.HasPrefix(field(string(status), "State:"), "Z")
+}
+
+// journalEnd is a mark for journal.
+func (h *host) journalEnd(t *testing.T) (mark string) {
+	t.Helper()
+	h.run(t, "journalctl", "--sync")
+	for line := range strings.Lines(h.run(t, "journalctl", "-n", "1", "-o", "cat", "--show-cursor")) {
+		if cursor, ok := strings.CutPrefix(line, "-- cursor: "); ok {
+			mark = strings.TrimSpace(cursor)
+		}
+	}
+	if mark == "" {
+		t.Fatal("the journal has no cursor")
+	}
+	return mark
+}
+
+// journal is what the daemon and systemd said about the unit, since a mark or, with an empty one, from the start.
+func (h *host) journal(t *testing.T, mark string) string {
+	t.Helper()
+	command := []string{"journalctl", "--no-pager", "-o", "cat", "-u", unit}
+	if mark != "" {
+		command = append(command, "--after-cursor="+mark)
+	}
+	return h.run(t, command...)
+}
+
+// awaitJournal waits for a line with text and returns it.
+func (h *host) awaitJournal(t *testing.T, mark, text string) (line string) {
+	t.Helper()
+	await(t, "a line with "+text+" in the journal", patience, func() bool {
+		for line = range strings.Lines(h.journal(t, mark)) {
+			if strings.Contains(line, text) {
+				return true
+			}
+		}
+		return false
+	})
+	return strings.TrimSpace(line)
+}
+
+// noWarnings fails the test for each warning and error that the daemon wrote since the mark.
+func (h *host) noWarnings(t *testing.T, mark string) {
+	t.Helper()
+	for line := range strings.Lines(h.journal(t, mark)) {
+		if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
+			t.Errorf("said by the daemon: %s", line)
+		}
+	}
+}
