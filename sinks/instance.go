@@ -87,14 +87,14 @@ func (i *Instance) scan(data []byte) (*document, error) {
 }
 
 // Restore puts the wanted attributes back into the file as it is now, leaves every other byte, and returns the attributes
-// that it found before. It takes one look, so it costs hardly more than Look where nothing differs.
+// that it found before, nil when it could not look. It takes one look, so it costs hardly more than Look where nothing differs.
 func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (found credential.Attributes, err error) {
 	_, err = i.file.replace(ctx, func(current []byte) ([]byte, error) {
 		document, err := i.scan(current)
 		if err != nil {
 			return nil, err
 		}
-		found = document.attributes()
+		found = append(credential.Attributes{}, document.attributes()...) // not nil, which says that it could not look
 		if len(credential.Drift(wanted, found)) == 0 {
 			return current, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"campaign-credsync/internal/credential"
 )
@@ -17,11 +18,12 @@ type Outlook struct {
 	Seen       credential.Attributes  // on disk
 	Refusal    *credential.Refusal    // why it would not
 	Drift      []string               // attributes that differ from what was applied
+	Braked     bool                   // and is not put back for now
 	Activation []string               // steps still to be done
 }
 
-// Look compares what is wanted, applied and on disk. It reads and changes nothing.
-func Look(ctx context.Context, in Instance, store *Store) (Outlook, error) {
+// Look compares what is wanted, applied and on disk. It reads and changes nothing. maxReverts is as in Config.
+func Look(ctx context.Context, in Instance, store *Store, maxReverts int) (Outlook, error) {
 	record, err := store.Load(in.Name)
 	if err != nil {
 		return Outlook{}, err
@@ -32,6 +34,9 @@ func Look(ctx context.Context, in Instance, store *Store) (Outlook, error) {
 		return o, err
 	}
 	o.Seen, o.Drift = seen, driftOf(record, seen)
+	if _, braked := brake(record, maxReverts, time.Now()); braked {
+		o.Braked = len(o.Drift) > 0
+	}
 	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool {
 		return wantsSecret(v, record, nil, nil, "", in.AllowRollback)
 	})

@@ -115,7 +115,10 @@ func (d *Daemon) told(in *instance, reading credential.Reading, now time.Time) {
 		return // still the refused one, whose secret was not read again
 	}
 	in.wanted = v
-	in.refusal = nil
+	if in.refusal != nil {
+		in.refusal = nil
+		d.log.Info("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
+	}
 	if v.Equal(in.record.Version) && in.record.Applying == nil && in.force == "" {
 		in.pending = nil
 		return

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"math/rand/v2"
+	"regexp"
 	"time"
 )
 
@@ -27,10 +28,13 @@ func (r *retry) fail(now time.Time, reason string) (news bool) {
 	}
 	r.attempt++
 	r.at = now.Add(rand.N(limit) + time.Millisecond)
-	news = reason != r.reason
+	news = timeOfDay.ReplaceAllString(reason, "") != timeOfDay.ReplaceAllString(r.reason, "")
 	r.reason = reason
 	return news
 }
+
+// timeOfDay is what makes the same reason look new: nlserver's output and retry times carry it.
+var timeOfDay = regexp.MustCompile(`(\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(\.\d+)?Z?`)
 
 // due reports whether the next attempt may start.
 func (r *retry) due(now time.Time) bool { return !now.Before(r.at) }

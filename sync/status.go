@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"strings"
 	"time"
 )
 
@@ -34,7 +35,7 @@ type InstanceStatus struct {
 	ActivatedAt    time.Time
 	LastCheck      time.Time
 	RevertedTotal  int
-	LastError      string // of what keeps it from being in sync
+	LastError      string // of what keeps it from being in sync; one line
 }
 
 // InSync reports whether every instance is.
@@ -76,6 +77,7 @@ func (d *Daemon) statusOf(in *instance, now time.Time) InstanceStatus {
 		RevertedTotal:  in.record.RevertedTotal,
 	}
 	s.State, s.LastError = d.stateOf(in, now)
+	s.LastError = strings.ReplaceAll(s.LastError, "\n", "; ") // joined errors
 	return s
 }
 

@@ -192,18 +192,13 @@ func (d *Daemon) startRestore(in *instance) {
 				d.looked(in, found, nil, now)
 			case err == nil:
 				d.restored(in, drift, began, now)
-			case isTrouble(err):
+			case found == nil:
 				d.looked(in, nil, err, now)
 			default:
 				d.restoreFailed(in, found, err, now)
 			}
 		}
 	})
-}
-
-// isTrouble reports an error of looking: the file itself is out of order.
-func isTrouble(err error) bool {
-	return errors.Is(err, credential.ErrMissing) || errors.Is(err, credential.ErrDamaged) || errors.Is(err, credential.ErrHeld)
 }
 
 func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {

@@ -43,7 +43,8 @@ type Sink interface {
 	// stay absent, and the time that the command took. A second Apply of the same credential is allowed.
 	Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error)
 	// Restore looks, and puts wanted back into the file as it is then if anything differs. It returns the attributes that
-	// it found before. Errors as of Look, and credential.ErrCannotSplice, beside which the attributes are returned, too.
+	// it found before, nil only when it could not look: errors are then as of Look, else what kept it from putting back,
+	// such as credential.ErrCannotSplice.
 	Restore(ctx context.Context, wanted credential.Attributes) (credential.Attributes, error)
 }
 

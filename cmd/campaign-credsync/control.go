@@ -39,6 +39,9 @@ func listenControl(path string) (*control, error) {
 		conn.Close()
 		return nil, fmt.Errorf("control_socket %s is in use by another process", path)
 	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("control_socket %s is there and no socket: remove it, or set control_socket to another path", path)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove old control socket: %w", err)
 	}
@@ -84,7 +87,6 @@ func (c *control) sync(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
-	asked.vault.Retry()
 	status, err := asked.daemon.Check(r.Context(), r.URL.Query()["instance"]...)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)

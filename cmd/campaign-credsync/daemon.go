@@ -40,6 +40,8 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	}
 	defer control.close()
 
+	// Whoever reads the log may go away. Notify, and not Ignore, which nlserver would inherit: the write fails, that is all.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

@@ -40,7 +40,6 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 		return err
 	}
 	defer a.close()
-	a.vault.Retry() // somebody asks for it now
 	daemon, err := sync.New(a.settings)
 	if err != nil {
 		return err
@@ -122,6 +121,9 @@ func runDry(ctx context.Context, in *invocation, c *config, log *slog.Logger, in
 		case len(o.Drift) > 0 && c.Drift.Revert == string(sync.RevertAlert):
 			failed = true
 			fmt.Fprintf(in.stdout, "%s: would leave drift of %s (drift.revert: alert)\n", o.name, strings.Join(o.Drift, ", "))
+		case o.Braked:
+			failed = true
+			fmt.Fprintf(in.stdout, "%s: would leave drift of %s for now: more than drift.max_reverts reverts in an hour\n", o.name, strings.Join(o.Drift, ", "))
 		case len(o.Drift) > 0:
 			fmt.Fprintf(in.stdout, "%s: would put back %s\n", o.name, strings.Join(o.Drift, ", "))
 		case len(o.Activation) > 0:
@@ -188,11 +190,6 @@ type instanceOutlook struct {
 // look compares what is wanted, applied and on disk, without a lock and without a write.
 func look(ctx context.Context, c *config, log *slog.Logger, instance string) ([]instanceOutlook, error) {
 	store := sync.ReadStore(c.StateDir)
-	if checkUser(c) != nil { // so that not even a refused login leaves a file of the wrong user
-		readOnly := *c
-		readOnly.StateDir = ""
-		c = &readOnly
-	}
 	a, err := assemble(c, store, log, instance)
 	if err != nil {
 		return nil, err
@@ -200,7 +197,7 @@ func look(ctx context.Context, c *config, log *slog.Logger, instance string) ([]
 	defer a.close()
 	var outlooks []instanceOutlook
 	for _, one := range a.instances {
-		outlook, err := sync.Look(ctx, one, store)
+		outlook, err := sync.Look(ctx, one, store, c.Drift.MaxReverts)
 		outlooks = append(outlooks, instanceOutlook{one.Name, outlook, err})
 	}
 	return outlooks, nil

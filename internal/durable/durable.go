@@ -6,12 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 const partialSuffix = ".partial"
 
-// WriteFile replaces the file at path by data, readable for its owner only. When it returns nil, data is on disk. Not
-// for concurrent use on the same path.
+// WriteFile replaces the file at path by data, readable for its owner only. When it returns nil, data is on disk. Written
+// by root, the file belongs to the directory's owner, so that a command that root types leaves nothing behind that the
+// daemon cannot read. Not for concurrent use on the same path.
 func WriteFile(path string, data []byte) (err error) {
 	partial := path + partialSuffix
 	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -23,7 +25,10 @@ func WriteFile(path string, data []byte) (err error) {
 			os.Remove(partial)
 		}
 	}()
-	if _, err = f.Write(data); err == nil {
+	if err = giveToOwner(f, filepath.Dir(path)); err == nil {
+		_, err = f.Write(data)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if closeErr := f.Close(); err == nil {
@@ -36,6 +41,18 @@ func WriteFile(path string, data []byte) (err error) {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+func giveToOwner(f *os.File, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t) // always that on Linux
+	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // SyncDir makes changes of the directory's entries durable.

@@ -79,7 +79,7 @@ func (s *Server) Role(ctx context.Context, policyHCL string, ttl time.Duration) 
 
 // policy makes a policy with a name of its own.
 func (s *Server) policy(ctx context.Context, policyHCL string) (name string, err error) {
-	name = "credsync-" + strings.ToLower(rand.Text()[:10])
+	name = "credsync-" + strings.TrimPrefix(s.Mount, "kv-") + "-" + strings.ToLower(rand.Text()[:10])
 	if err := s.Call(ctx, http.MethodPost, "sys/policies/acl/"+name, map[string]any{"policy": policyHCL}, nil); err != nil {
 		return "", err
 	}

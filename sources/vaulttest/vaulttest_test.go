@@ -149,7 +149,7 @@ func TestExternalVaultIsLeftClean(t *testing.T) {
 	if err := guest.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for path, trace := range map[string]string{"sys/mounts": guest.Mount, "sys/auth": guest.AuthMount, "sys/policies/acl?list=true": "credsync-"} {
+	for path, trace := range map[string]string{"sys/mounts": guest.Mount, "sys/auth": guest.AuthMount, "sys/policies/acl?list=true": strings.TrimPrefix(guest.Mount, "kv-")} {
 		var answer struct{ Data map[string]any }
 		if err := own.Call(t.Context(), http.MethodGet, path, nil, &answer); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,173 @@
+package credential_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+const canary = "p8e-CANARY_canary-CANARY_canary-CANA"
+
+func good() credential.Credential {
+	return credential.Credential{
+		OrgID: "0123456789ABCDEF01234567@AdobeOrg", ClientID: "0123456789abcdef0123456789abcdef",
+		TechnicalAccountID: "0123456789ABCDEF@techacct.adobe.com", ClientSecret: credential.NewSecret(canary),
+	}
+}
+
+// Every way of printing that the daemon, its libraries or a debugging person may try.
+func TestSecretCannotPrint(t *testing.T) {
+	c := good()
+	type holder struct {
+		hidden credential.Secret
+		Open   credential.Secret
+		Inner  *credential.Credential
+	}
+	h := holder{c.ClientSecret, c.ClientSecret, &c}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%p", "%T", "%o", "%c", "%U"} {
+		for _, value := range []any{c.ClientSecret, &c.ClientSecret, c, &c, h, &h, []credential.Secret{c.ClientSecret}, map[string]any{"a": c}} {
+			fmt.Fprintf(&out, verb+"\n", value)
+		}
+	}
+	for _, value := range []any{c.ClientSecret, c, &c, h} {
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(text)
+		for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+			slog.New(handler).Info("m", "value", value)
+		}
+	}
+	fmt.Fprint(&out, fmt.Errorf("wrapped: %v, %s", c.ClientSecret, c))
+	hex := fmt.Sprintf("%x", canary)
+	for _, form := range []string{canary, hex, strings.ToUpper(hex), base64.StdEncoding.EncodeToString([]byte(canary))} {
+		if strings.Contains(out.String(), form) {
+			t.Errorf("printed as %q", form)
+		}
+	}
+	if c.ClientSecret.Reveal() != canary || (credential.Secret{}).Reveal() != "" {
+		t.Error("not revealed")
+	}
+}
+
+func TestCheckRefusesAndNeverTrims(t *testing.T) {
+	if err := good().Check(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		change func(c *credential.Credential)
+		wants  string
+	}{
+		{"the commonest mistake", func(c *credential.Credential) { c.ClientSecret = credential.NewSecret(canary + "\n") }, "client_secret ends in a newline"},
+		{"a newline inside", func(c *credential.Credential) { c.ClientSecret = credential.NewSecret("a\nb") }, "client_secret holds a control character"},
+		{"the end of a field for nlserver", func(c *credential.Credential) { c.ClientID = "a/b" }, `client_id holds a "/"`},
+		{"a space in front", func(c *credential.Credential) { c.OrgID = " " + c.OrgID }, "ims_org_id holds a space"},
+		{"empty", func(c *credential.Credential) { c.TechnicalAccountID = "" }, "technical_account_id is empty"},
+		{"NUL", func(c *credential.Credential) { c.ClientID = "a\x00b" }, "client_id holds a control character"},
+		{"not ASCII", func(c *credential.Credential) { c.ClientID = "a💥" }, "client_id holds a character outside ASCII"},
+		{"not UTF-8", func(c *credential.Credential) { c.ClientID = "a\xff" }, "client_id holds a character outside ASCII"},
+		{"too long", func(c *credential.Credential) { c.ClientID = strings.Repeat("a", 257) }, "client_id is longer than 256"},
+		{"a key that is none", func(c *credential.Credential) { c.PrivateKey = credential.NewSecret("\x00") }, "private_key holds"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bad := good()
+			c.change(&bad)
+			err := bad.Check()
+			if err == nil || !strings.Contains(err.Error(), c.wants) {
+				t.Fatalf("error is %v, want one with %q", err, c.wants)
+			}
+			if strings.Contains(err.Error(), "CANARY") {
+				t.Errorf("the error shows the value: %v", err)
+			}
+		})
+	}
+	long := good()
+	long.ClientID = strings.Repeat("a", 256)
+	if err := long.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOdditiesAreOnlyNamed(t *testing.T) {
+	if odd := good().Oddities(); len(odd) != 0 {
+		t.Errorf("the usual shapes are odd: %v", odd)
+	}
+	strange := credential.Credential{OrgID: "org", ClientID: "client", TechnicalAccountID: "account", ClientSecret: credential.NewSecret("s")}
+	if odd := strange.Oddities(); len(odd) != 4 || strange.Check() != nil {
+		t.Errorf("odd are %v, refused: %v", odd, strange.Check())
+	}
+}
+
+func TestDigestTellsCredentialsApart(t *testing.T) {
+	key, other := []byte("key"), []byte("other key")
+	a, b := good(), good()
+	if a.Digest(key) != b.Digest(key) {
+		t.Error("the same credential has two digests")
+	}
+	if a.Digest(key) == a.Digest(other) {
+		t.Error("the key does not count")
+	}
+	// "ab"+"c" is not "a"+"bc".
+	a.OrgID, a.ClientID = "ab", "c"
+	b.OrgID, b.ClientID = "a", "bc"
+	if a.Digest(key) == b.Digest(key) {
+		t.Error("fields run into each other")
+	}
+}
+
+func TestRedactFindsEveryForm(t *testing.T) {
+	secret := `se"cr<et&+/x`
+	for _, form := range []string{
+		secret, url.QueryEscape(secret), "se&#34;cr&lt;et&amp;+/x", `se\"cr\u003cet\u0026+/x`,
+		base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)), fmt.Sprintf("%x", secret),
+	} {
+		got := credential.Redact("before "+form+" after", credential.NewSecret(secret), credential.Secret{})
+		if got != "before [redacted] after" {
+			t.Errorf("%q is left as %q", form, got)
+		}
+	}
+}
+
+func TestEscapeLeavesNoControlCharacter(t *testing.T) {
+	got := credential.Escape("a\x1b[31mred\r\nforged line\x00\x9b \u202e \"quoted\" \\")
+	if strings.ContainsAny(got, "\x1b\r\n\x00\u202e") || strings.Contains(got, "\x9b") {
+		t.Errorf("%q", got)
+	}
+	if !strings.Contains(got, `"quoted" \`) || !strings.Contains(got, " | forged line") {
+		t.Errorf("harmless text is spoiled: %q", got)
+	}
+}
+
+func TestGoingBack(t *testing.T) {
+	day := func(n int) time.Time { return time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC) }
+	v := func(number, created int) credential.Version {
+		return credential.Version{Number: number, Created: day(created)}
+	}
+	for _, c := range []struct {
+		name     string
+		to, from credential.Version
+		want     bool
+	}{
+		{"newer", v(3, 3), v(2, 2), false},
+		{"the same", v(2, 2), v(2, 2), false},
+		{"a stale standby", v(1, 1), v(2, 2), true},
+		{"deleted and written anew", v(1, 3), v(2, 2), false},
+		{"a lower number of the same instant", v(1, 2), v(2, 2), true},
+		{"nothing was applied yet", v(1, 1), credential.Version{}, false},
+	} {
+		if got := c.to.GoesBackFrom(c.from); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package sinks
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// interrupted is a replacement stopped right after its exchange: the copy is at the path, what it displaced under the
+// copy's name. The races that lead here last microseconds; here each of them is laid out by hand.
+type interrupted struct {
+	*replacement
+	t      *testing.T
+	old    *openFile
+	copied *fileCopy
+}
+
+const beforeIt, ours = "<old/>", "<ours/>"
+
+func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
+	t.Helper()
+	c := &configFile{path: filepath.Join(t.TempDir(), "config-prod.xml"), log: slog.New(slog.DiscardHandler)}
+	if err := os.WriteFile(c.path, []byte(beforeIt), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.locate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	i := &interrupted{t: t, replacement: &replacement{configFile: c, place: p, merge: func(current []byte) ([]byte, error) {
+		return []byte(strings.Replace(string(current), "old", "ours", 1)), nil
+	}}}
+	if i.old, err = c.openQuiet(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.old.close)
+	if i.copied, err = c.newCopy(p, i.old, []byte(beforeIt), []byte(ours)); err != nil {
+		t.Fatal(err)
+	}
+	if thirdParty != nil {
+		thirdParty(c.path)
+	}
+	if err := swap(p, i.copied.name); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func (i *interrupted) wantAtPath(want string) {
+	i.t.Helper()
+	got, err := os.ReadFile(i.path)
+	if err != nil || string(got) != want {
+		i.t.Errorf("the path shows %q, %v, want %q", got, err, want)
+	}
+	if left, err := i.strays(); err != nil || len(left) != 0 {
+		i.t.Errorf("left beside it: %q, %v", left, err)
+	}
+}
+
+func renameOver(t *testing.T, content string) func(path string) {
+	return func(path string) {
+		other := path + ".other"
+		if err := os.WriteFile(other, []byte(content), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(other, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Somebody renamed an update over the file just before the exchange: it is put back.
+func TestTakeBackOfADisplacedUpdate(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	if i.shows(i.copied.name, i.old.stat) {
+		t.Fatal("what was displaced passes for what was read")
+	}
+	if err := i.takeBack(i.old, i.copied); err != nil {
+		t.Fatal(err)
+	}
+	i.wantAtPath("<theirs/>")
+}
+
+// The same, and a third party has replaced our copy since: theirs is newer than both.
+func TestTakeBackComesTooLate(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	renameOver(t, "<newest/>")(i.path)
+	if err := i.takeBack(i.old, i.copied); err != nil {
+		t.Fatal(err)
+	}
+	i.wantAtPath("<newest/>")
+}
+
+// The same, and our copy was removed since.
+func TestTakeBackOfAFileThatWasRemoved(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	if err := os.Remove(i.path); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.takeBack(i.old, i.copied); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(i.path); !os.IsNotExist(err) {
+		t.Errorf("the file was created: %v", err)
+	}
+}
+
+// A writer who opened our copy in that instant waits for its lease. The copy is exchanged again, with the update in it,
+// and so the writer ends up at the path.
+func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
+	wrote := make(chan error, 1)
+	go func() {
+		f, err := os.OpenFile(i.path, os.O_RDWR, 0)
+		if err == nil {
+			_, err = f.WriteString("<written/>          ")
+			f.Close()
+		}
+		wrote <- err
+	}()
+	for began := time.Now(); !i.copied.awaited(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("nobody waits")
+		}
+	}
+	if err := i.takeBack(i.old, i.copied); err != nil {
+		t.Fatal(err)
+	}
+	if i.waited == nil {
+		t.Fatal("the copy that somebody waits for was thrown away")
+	}
+	if got, _ := os.ReadFile(i.path); string(got) != "<old theirs='1'/>" {
+		t.Errorf("meanwhile the path shows %q", got)
+	}
+	i.old.unlease()
+	if state, err := i.try(t.Context()); err != nil || state != replaced {
+		t.Fatal(state, err)
+	}
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	i.wantAtPath("<written/>          ")
+}
+
+// A writer who opens the file for writing before the exchange breaks our read lease: the judgement must see it.
+func TestAWriterInWaitingIsSeen(t *testing.T) {
+	i := newInterrupted(t, nil)
+	wrote := make(chan error, 1)
+	go func() { // by its other name: in the race, the path was looked up before the exchange
+		f, err := os.OpenFile(filepath.Join(filepath.Dir(i.path), i.copied.name), os.O_RDWR, 0)
+		if err == nil {
+			_, err = f.WriteString("<mine/>")
+			f.Close()
+		}
+		wrote <- err
+	}()
+	for began := time.Now(); !i.old.leaseBroken(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("the writer is not seen")
+		}
+	}
+	if err := i.takeBack(i.old, i.copied); err != nil {
+		t.Fatal(err)
+	}
+	i.old.unlease()
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	i.wantAtPath("<mine/>")
+}
+
+// A writer who got hold of the displaced file in spite of all goes on in a file that is gone: what it writes is put
+// through when it is done.
+func TestRescueOfAWriterInAFileThatIsGone(t *testing.T) {
+	i := newInterrupted(t, nil)
+	i.old.unlease()
+	writer, err := os.OpenFile(filepath.Join(filepath.Dir(i.path), i.copied.name), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.copied.unlease()
+	i.copied.close()
+	if err := os.Remove(writer.Name()); err != nil {
+		t.Fatal(err)
+	}
+	rescued := make(chan error, 1)
+	go func() {
+		rescued <- i.rescue(t.Context(), i.old, []byte(beforeIt), []byte(ours), i.merge)
+	}()
+	if _, err := writer.WriteString("<old late='1'/>"); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	if err := <-rescued; err != nil {
+		t.Fatal(err)
+	}
+	i.wantAtPath("<ours late='1'/>")
+}
