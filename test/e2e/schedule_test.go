@@ -28,8 +28,9 @@ func TestActivationIsHeld(t *testing.T) {
 	w.onDisk("prod", second)
 	w.ran(0, "start", "reload")
 	// It is no longer held: done at once, and once for both versions.
-	w.reconfigure(func(o *container.Options) { o.Settings = strings.Replace(o.Settings, "schedule:", "ims: {probe: off}\nschedule:", 1) })
-	w.reconfigure(func(o *container.Options) { o.Settings = strings.Replace(o.Settings, `activate: "0 3 1 1 *"`, `activate: ""`, 1) })
+	w.reconfigure(func(o *container.Options) {
+		o.Settings = strings.Replace(o.Settings, `activate: "0 3 1 1 *"`, `activate: ""`, 1)
+	})
 	w.hangUp()
 	w.inSync(2)
 	w.ran(1, "end", "reload")

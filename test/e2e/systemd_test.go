@@ -88,7 +88,7 @@ func TestReloadThatWaitsHoldsUpNothing(t *testing.T) {
 		t.Error("drift of another instance had to wait for nlserver")
 	}
 	w.eventually("it is ready again", func() bool { return m.count("READY=1") == 2 })
-	w.inSync2("slow", 2)
+	w.oneInSync("slow", 2)
 	w.must(c.Process.Signal(syscall.SIGTERM))
 	w.must(c.Wait())
 	if m.count("STOPPING=1") != 1 {
@@ -113,8 +113,8 @@ func TestReloadThatWaitsHoldsUpNothing(t *testing.T) {
 	}
 }
 
-// inSync2 waits until one instance is in sync with a version.
-func (w *world) inSync2(instance string, version int) {
+// oneInSync waits until one instance is in sync with a version.
+func (w *world) oneInSync(instance string, version int) {
 	w.t.Helper()
 	w.await(instance+" in sync", func(s container.Status) bool {
 		return one(s, instance).State == "in_sync" && one(s, instance).AppliedVersion == version
