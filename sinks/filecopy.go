@@ -41,7 +41,7 @@ func contentSum(content []byte) string {
 // newCopy writes next to a file of its own with the owner, group, mode and extended attributes of old, and takes a write
 // lease on it.
 func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fileCopy, error) {
-	k, err := c.createCopy(p)
+	k, err := c.createCopy(p, old.stat.Mode&0o777)
 	if err != nil {
 		return nil, err
 	}
@@ -56,10 +56,10 @@ func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fil
 
 // createCopy makes an empty copy: without a name where the file system can do that, so that nobody who watches the
 // directory is woken by what happens to it (we do watch it), else as a draft.
-func (c *configFile) createCopy(p place) (*fileCopy, error) {
+func (c *configFile) createCopy(p place, mode uint32) (*fileCopy, error) {
 	k := &fileCopy{}
 	err := retryEINTR(func() (err error) {
-		k.fd, err = unix.Openat(p.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		k.fd, err = unix.Openat(p.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, mode)
 		return err
 	})
 	if err != nil {
@@ -186,8 +186,10 @@ func takeRights(fd int, old *openFile) error {
 			return fmt.Errorf("keep owner %d:%d: %w", old.stat.Uid, old.stat.Gid, err)
 		}
 	}
-	if err := unix.Fchmod(fd, old.stat.Mode&0o7777); err != nil {
-		return fmt.Errorf("keep mode %o: %w", old.stat.Mode&0o7777, err)
+	if own.Uid != old.stat.Uid || own.Gid != old.stat.Gid || own.Mode != old.stat.Mode {
+		if err := unix.Fchmod(fd, old.stat.Mode&0o7777); err != nil {
+			return fmt.Errorf("keep mode %o: %w", old.stat.Mode&0o7777, err)
+		}
 	}
 	return takeXattrs(fd, old.fd)
 }

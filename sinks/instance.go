@@ -147,6 +147,10 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	}
 	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
 	if err := prove(c, documentBefore.attributes(), document.attributes(), written); err != nil {
+		// What may have worked before must not stay half replaced.
+		if _, backErr := i.Restore(ctx, documentedOf(documentBefore.attributes())); backErr != nil {
+			err = errors.Join(err, backErr)
+		}
 		switch {
 		case runErr != nil && !written:
 			return nil, ran.Took, runErr
@@ -183,13 +187,29 @@ func prove(c credential.Credential, before, after credential.Attributes, written
 	return nil
 }
 
+// documentedOf is how the documented attributes were, with those that were absent.
+func documentedOf(seen credential.Attributes) credential.Attributes {
+	var was credential.Attributes
+	for _, name := range documented {
+		was = append(was, seen.Get(name))
+	}
+	return was
+}
+
+// complete reports whether seen could be a credential that works: each part of it is there.
+func complete(seen credential.Attributes) bool {
+	for _, name := range []string{attrClientID, attrClientSecret, attrAccountID} {
+		if seen.Get(name).Value == "" {
+			return false
+		}
+	}
+	return true
+}
+
 // managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
 // that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
 func managed(c credential.Credential, after credential.Attributes) credential.Attributes {
-	var keep credential.Attributes
-	for _, name := range documented {
-		keep = append(keep, after.Get(name))
-	}
+	keep := documentedOf(after)
 	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
 	for _, attribute := range after {
 		if slices.Contains(documented, attribute.Name) || slices.Contains(othersAttributes, attribute.Name) {
@@ -294,8 +314,6 @@ func (i *Instance) Recover(ctx context.Context) error {
 	defer lock.Close()
 	updates, err := i.file.settleStrays()
 	switch {
-	case errors.Is(err, credential.ErrMissing):
-		return nil // Look tells, and goes on telling until the file is there
 	case err != nil:
 		return err
 	case updates > 0:
@@ -305,8 +323,18 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if err != nil || before == nil {
 		return err
 	}
-	if _, _, _, err := i.putRight(ctx); err != nil {
+	document, _, _, err := i.putRight(ctx)
+	switch {
+	case errors.Is(err, credential.ErrMissing):
+		return i.before.drop() // it is never created, so there is nothing to put back into
+	case err != nil:
 		return err
+	}
+	if was, err := scanDocument(before); err == nil && document != nil && complete(was.attributes()) && !complete(document.attributes()) {
+		i.log.Error("nlserver left the credential incomplete; it was put back as it was before", "path", i.cfg.File)
+		if _, err := i.Restore(ctx, documentedOf(was.attributes())); err != nil {
+			return err
+		}
 	}
 	return i.before.drop()
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
 )
 
@@ -19,7 +20,7 @@ import (
 func (c *configFile) settleStrays() (putBack int, err error) {
 	p, err := c.locate()
 	if err != nil {
-		return 0, err
+		return 0, nil // Look tells, and goes on telling until the file is there
 	}
 	defer p.close()
 	names, err := p.strays()
@@ -86,6 +87,9 @@ func (c *configFile) settleStray(p place, name string) (putBack bool, err error)
 		return false, nil
 	}
 	current, err := c.open(p)
+	if errors.Is(err, credential.ErrMissing) {
+		return false, nil // the update stays what it is until there is a file again
+	}
 	if err != nil {
 		return false, err
 	}

@@ -204,6 +204,7 @@ func (w *fileWatch) look() {
 				file.call()
 			}
 		}
+		w.lookAtAll()
 	}
 }
 

@@ -52,6 +52,17 @@ func (w *fileWatch) poll() {
 	}
 }
 
+// lookAtAll is for what no event tells: a file that is mounted over its name, a change by way of another mount. Where
+// there are events, it is late and calls once more than needed after each.
+func (w *fileWatch) lookAtAll() {
+	for _, file := range w.files {
+		if now := signatureOf(file.path); now != file.seen {
+			file.seen = now
+			file.call()
+		}
+	}
+}
+
 // pollsNetwork reports whether a directory is on a network file system, where events tell at best what this machine
 // does. It is watched all the same, for these are the fastest.
 func (w *fileWatch) pollsNetwork(dir *watchedDir) bool {

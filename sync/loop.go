@@ -28,6 +28,7 @@ type Daemon struct {
 	sources             []*watched
 	steps               int // started and not over
 	activating          bool
+	draining            bool // no command is started any more
 	verifyAt, reapplyAt time.Time
 	waiting             []*pass
 	work                context.Context // of steps that may be cut short
@@ -111,7 +112,7 @@ func New(cfg Config) (*Daemon, error) {
 		in.source, w.members = w, append(w.members, in)
 		d.instances = append(d.instances, in)
 	}
-	d.publish(time.Now())
+	d.publish()
 	return d, nil
 }
 
@@ -140,10 +141,10 @@ func (d *Daemon) nudge() {
 func (d *Daemon) Ready() <-chan struct{} { return d.ready }
 
 // finishTime is how long steps other than an apply may go on after Run's context ended.
-const finishTime = 4 * time.Second
+const finishTime = 1500 * time.Millisecond
 
 // Run keeps the instances in step until ctx ends, then lets steps under way come to their end (an apply as long as it
-// takes, the others at most 4 s), saves what is unsaved and returns. It may be called once.
+// takes, the others a second and a half), saves what is unsaved and returns. It may be called once.
 func (d *Daemon) Run(ctx context.Context) {
 	var cancelFinish context.CancelFunc
 	d.work = ctx
@@ -162,7 +163,7 @@ func (d *Daemon) Run(ctx context.Context) {
 			d.beginPass(&pass{over: make(chan struct{})}, now)
 		}
 		again := d.advance(now)
-		d.publish(now)
+		d.publish()
 		d.endPasses(now)
 		if again.IsZero() {
 			timer.Stop()
@@ -188,7 +189,7 @@ func (d *Daemon) Run(ctx context.Context) {
 		outcome(time.Now())
 	}
 	d.saveAll()
-	d.publish(time.Now())
+	d.publish()
 }
 
 // start runs work in a goroutine and hands the outcome it returns to the loop.
@@ -285,7 +286,7 @@ func (d *Daemon) view(in *instance, now time.Time) view {
 		now: now, record: in.record,
 		recovered: in.recovered, disk: in.disk, pending: in.pending,
 		mode: d.cfg.Revert, maxReverts: d.cfg.MaxReverts, cannotPut: in.cannotPut,
-		activating: d.activating, saving: in.saving,
+		activating: d.activating || d.draining, saving: in.saving,
 		recoverRetry: in.recoverTry.at, applyRetry: in.applyTry.at, restoreRetry: in.restoreTry.at,
 	}
 }
@@ -319,14 +320,14 @@ func (d *Daemon) advanceSave(in *instance, now time.Time) (again time.Time) {
 }
 
 func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
-	if d.activating {
+	if d.activating || d.draining {
 		return time.Time{}
 	}
 	views := make([]activationView, len(d.instances))
 	for i, in := range d.instances {
 		views[i] = activationView{
 			steps: in.record.Activation, due: d.activationDue(in),
-			unsaved:  in.saved != in.seq && !in.saveRetry.failed(),
+			unsaved:  !in.onRecord(),
 			applying: in.busy == doApply,
 		}
 	}

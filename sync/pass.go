@@ -14,6 +14,7 @@ type pass struct {
 	names   []string // empty = all
 	over    chan struct{}
 	targets []target // set by the loop
+	drain   bool     // no check, but an end of all that runs a command
 }
 
 type target struct {
@@ -29,29 +30,27 @@ func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
 			return Status{}, fmt.Errorf("no instance is called %q", name)
 		}
 	}
-	p := &pass{names: names, over: make(chan struct{})}
-	select {
-	case d.passes <- p:
-	case <-d.ended:
-		return Status{}, errEnded
-	case <-ctx.Done():
-		return Status{}, ctx.Err()
+	if err := d.submit(ctx, &pass{names: names, over: make(chan struct{})}); err != nil {
+		return Status{}, err
 	}
-	select {
-	case <-p.over:
-		return d.Status(), nil
-	case <-d.ended:
-		return Status{}, errEnded
-	case <-ctx.Done():
-		return Status{}, ctx.Err()
-	}
+	return d.Status(), nil
 }
 
 var errEnded = errors.New("the daemon is stopping")
 
 // Ping returns when the loop has taken a turn: proof that it is alive.
 func (d *Daemon) Ping(ctx context.Context) error {
-	p := &pass{names: []string{""}, over: make(chan struct{})} // of no instance, so over at once
+	return d.submit(ctx, &pass{names: []string{""}, over: make(chan struct{})}) // of no instance, so over at once
+}
+
+// Drain has Run start no command any more, neither an apply nor an activation, and returns when none runs. Files are
+// guarded as before until Run's context ends. It is for a daemon that is to be replaced by another in this process.
+func (d *Daemon) Drain(ctx context.Context) error {
+	return d.submit(ctx, &pass{drain: true, over: make(chan struct{})})
+}
+
+// submit hands p to the loop and waits for its end.
+func (d *Daemon) submit(ctx context.Context, p *pass) error {
 	select {
 	case d.passes <- p:
 	case <-d.ended:
@@ -70,6 +69,11 @@ func (d *Daemon) Ping(ctx context.Context) error {
 }
 
 func (d *Daemon) beginPass(p *pass, now time.Time) {
+	if p.drain {
+		d.draining = true
+		d.waiting = append(d.waiting, p)
+		return
+	}
 	for _, in := range d.instances {
 		if len(p.names) > 0 && !slices.Contains(p.names, in.Name) {
 			continue
@@ -96,6 +100,9 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 // endPasses is called after advance, so what could be started has been.
 func (d *Daemon) endPasses(now time.Time) {
 	d.waiting = slices.DeleteFunc(d.waiting, func(p *pass) bool {
+		if p.drain && d.commandRuns() {
+			return false
+		}
 		for _, t := range p.targets {
 			if !d.settled(t, now) {
 				return false
@@ -104,6 +111,11 @@ func (d *Daemon) endPasses(now time.Time) {
 		close(p.over)
 		return true
 	})
+}
+
+// commandRuns reports whether an apply or an activation is under way.
+func (d *Daemon) commandRuns() bool {
+	return d.activating || slices.ContainsFunc(d.instances, func(in *instance) bool { return in.busy == doApply })
 }
 
 func (d *Daemon) settled(t target, now time.Time) bool {
@@ -116,7 +128,7 @@ func (d *Daemon) settled(t target, now time.Time) bool {
 		return false
 	case in.busy != doNothing, in.saving, in.source.polling:
 		return false
-	case in.saved != in.seq && !in.saveRetry.failed():
+	case !in.onRecord():
 		return false
 	case in.disk.err != nil && !in.disk.outOfOrder():
 		return false // an editor may be at work

@@ -58,8 +58,9 @@ type Store struct {
 }
 
 // OpenStore takes the state directory for this process alone: a second OpenStore answers ErrLocked until Close, also
-// from another process. It removes what a write that was cut off left behind.
-func OpenStore(dir string) (*Store, error) {
+// from another process, after having waited for patience: a child that a killed daemon was just about to start holds the
+// lock for some milliseconds more. It removes what a write that was cut off left behind.
+func OpenStore(dir string, patience time.Duration) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
@@ -67,7 +68,13 @@ func OpenStore(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock of state directory: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	began := time.Now()
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for errors.Is(err, unix.EWOULDBLOCK) && time.Since(began) < patience {
+		time.Sleep(5 * time.Millisecond)
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w (%s)", ErrLocked, dir)

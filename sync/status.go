@@ -51,10 +51,10 @@ func (s Status) InSync() bool {
 // Status returns the newest status. It may be called from any goroutine.
 func (d *Daemon) Status() Status { return *d.status.Load() }
 
-func (d *Daemon) publish(now time.Time) {
+func (d *Daemon) publish() {
 	status := Status{Instances: make([]InstanceStatus, len(d.instances)), Reachable: true}
 	for i, in := range d.instances {
-		status.Instances[i] = d.statusOf(in, now)
+		status.Instances[i] = d.statusOf(in)
 	}
 	for _, w := range d.sources {
 		status.Reachable = status.Reachable && w.polls > 0 && w.err == nil
@@ -66,7 +66,7 @@ func (d *Daemon) publish(now time.Time) {
 	d.cfg.OnStatus(status)
 }
 
-func (d *Daemon) statusOf(in *instance, now time.Time) InstanceStatus {
+func (d *Daemon) statusOf(in *instance) InstanceStatus {
 	s := InstanceStatus{
 		Name:           in.Name,
 		WantedVersion:  in.wanted.Number,
@@ -76,19 +76,19 @@ func (d *Daemon) statusOf(in *instance, now time.Time) InstanceStatus {
 		LastCheck:      in.disk.checkedAt,
 		RevertedTotal:  in.record.RevertedTotal,
 	}
-	s.State, s.LastError = d.stateOf(in, now)
+	s.State, s.LastError = d.stateOf(in)
 	s.LastError = strings.ReplaceAll(s.LastError, "\n", "; ") // joined errors
 	return s
 }
 
 // stateOf finds the first state that holds, and the error behind it.
-func (d *Daemon) stateOf(in *instance, now time.Time) (State, string) {
+func (d *Daemon) stateOf(in *instance) (State, string) {
 	switch {
 	case in.disk.outOfOrder():
 		return StateDegraded, in.disk.err.Error()
 	case in.recoverTry.failed():
 		return StateDegraded, in.recoverTry.reason
-	case d.driftStays(in, now):
+	case d.driftStays(in):
 		return StateDrift, d.whyDriftStays(in)
 	case in.refusal != nil:
 		return StateBlocked, in.refusal.Error()
@@ -105,12 +105,11 @@ func (d *Daemon) stateOf(in *instance, now time.Time) (State, string) {
 }
 
 // driftStays reports drift that is not being put back right now.
-func (d *Daemon) driftStays(in *instance, now time.Time) bool {
+func (d *Daemon) driftStays(in *instance) bool {
 	if !in.disk.looked || in.disk.err != nil || len(driftOf(in.record, in.disk.seen)) == 0 {
 		return false
 	}
-	_, braked := brake(in.record, d.cfg.MaxReverts, now)
-	return braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply
+	return in.braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply
 }
 
 func (d *Daemon) whyDriftStays(in *instance) string {

@@ -109,7 +109,7 @@ func (d *Daemon) startApply(in *instance) {
 	in.busy = doApply
 	p := *in.pending
 	sink, store, name := in.Sink, d.cfg.Store, in.Name
-	intent := in.record
+	previous, intent := in.record.Applying, in.record
 	intent.Applying = &p.version
 	// The intent is written here, ahead of the command, and the outcome by the loop: nobody else saves meanwhile.
 	in.saving = true
@@ -122,7 +122,7 @@ func (d *Daemon) startApply(in *instance) {
 		if err := store.Save(name, intent); err != nil {
 			return func(now time.Time) {
 				in.busy, in.saving = doNothing, false
-				in.record.Applying = nil
+				in.record.Applying = previous
 				d.applyFailed(in, p, err, now)
 			}
 		}
@@ -205,6 +205,9 @@ func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
 	r, saveAt := in.record.reverted(now), now.Add(countDelay)
 	if mayHaveLoaded(in.disk.rightAt, began) {
 		r, saveAt = r.activationDue(in.steps, now), now
+	}
+	if _, braked := brake(r, d.cfg.MaxReverts, now); braked {
+		saveAt = now // told only when it is on disk: the brake must hold after a crash
 	}
 	in.changed(r, saveAt)
 	d.looked(in, in.record.Attributes, nil, now)
@@ -293,13 +296,15 @@ func (d *Daemon) sayBrake(in *instance, drift []string, now time.Time) {
 	case !on && in.braked:
 		in.braked = false
 		d.log.Info("drift is put back again", keyInstance, in.Name)
-	case on && !in.braked && len(drift) > 0 && d.cfg.Revert != RevertAlert:
+	case on && !in.braked && len(drift) > 0 && d.cfg.Revert != RevertAlert && in.onRecord():
 		in.braked = true
-		in.changed(in.record, now) // the count must survive a crash from here on
 		d.log.Error("another program keeps changing the credential; drift is left as it is for now",
 			keyInstance, in.Name, keyAttribute, drift, keyReason, "drift.max_reverts", keyUntil, end.UTC())
 	}
 }
+
+// onRecord reports whether what is remembered is on disk, or cannot be brought there.
+func (in *instance) onRecord() bool { return in.saved == in.seq || in.saveRetry.failed() }
 
 // driftGone forgets what was tried against drift that is no more.
 func (in *instance) driftGone() {

@@ -292,7 +292,7 @@ func TestInterruptedApplyIsAppliedAgain(t *testing.T) {
 		w.source.rotate("one")
 		w.start()
 		w.stop()
-		store, err := credsync.OpenStore(w.dir)
+		store, err := credsync.OpenStore(w.dir, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -377,15 +377,15 @@ func TestAnEarlierCommandIsWaitedFor(t *testing.T) {
 
 func TestSecondDaemonIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	first, err := credsync.OpenStore(dir)
+	first, err := credsync.OpenStore(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := credsync.OpenStore(dir); !errors.Is(err, credsync.ErrLocked) {
+	if _, err := credsync.OpenStore(dir, 0); !errors.Is(err, credsync.ErrLocked) {
 		t.Fatalf("second daemon: %v", err)
 	}
 	first.Close()
-	second, err := credsync.OpenStore(dir)
+	second, err := credsync.OpenStore(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

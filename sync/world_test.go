@@ -56,7 +56,7 @@ func (w *world) start() {
 // launch is start without waiting.
 func (w *world) launch() {
 	w.t.Helper()
-	store, err := credsync.OpenStore(w.dir)
+	store, err := credsync.OpenStore(w.dir, 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,6 +18,9 @@ import (
 // runDaemon runs until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done is in the
 // state directory, which stays locked all the time.
 func runDaemon(ctx context.Context, in *invocation, c *config) error {
+	hangup := make(chan os.Signal, 1) // from the start, as without it the signal would end the process
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	level := new(slog.LevelVar)
 	log := newLogger(c.Log, in.stderr, in.env, level)
 	for _, warning := range c.warnings {
@@ -25,7 +29,7 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	if err := checkUser(c); err != nil {
 		return err
 	}
-	store, err := sync.OpenStore(c.StateDir)
+	store, err := sync.OpenStore(c.StateDir, time.Second)
 	if err != nil {
 		return err
 	}
@@ -42,9 +46,6 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 
 	// Whoever reads the log may go away. Notify, and not Ignore, which nlserver would inherit: the write fails, that is all.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	log.Info("started", "version", buildVersion(), "instances", len(a.instances))
 	service := newService(in.env)
 	for {
@@ -106,6 +107,9 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 			}
 		case <-running.Done():
 		}
+	}
+	if next != nil && daemon.Drain(running) != nil { // until no nlserver runs, files are guarded and the watchdog is fed
+		next = nil // it is to stop, not to change
 	}
 	if next == nil {
 		service.stopping()

@@ -27,7 +27,7 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 		}
 		return err
 	}
-	store, err := sync.OpenStore(c.StateDir)
+	store, err := sync.OpenStore(c.StateDir, 0)
 	if errors.Is(err, sync.ErrLocked) {
 		return runSyncByDaemon(ctx, in, c, options.instance)
 	}

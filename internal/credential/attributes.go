@@ -39,9 +39,9 @@ func Drift(wanted, seen Attributes) []string {
 // What a sink may find when it looks at an instance's configuration file or changes it. Each is wrapped with the path.
 var (
 	// ErrMissing: there is no file. It is never created, as it also holds the database login.
-	ErrMissing = errors.New("the instance's configuration file is missing")
+	ErrMissing = errors.New("the instance's configuration file is missing: make the instance, or correct config_file")
 	// ErrDamaged: the file is empty, cut off or not well-formed XML. It may last milliseconds, while an editor writes.
-	ErrDamaged = errors.New("the instance's configuration file is not well-formed")
+	ErrDamaged = errors.New("the instance's configuration file is not well-formed, and has to be repaired")
 	// ErrHeld: somebody kept the file open for writing for longer than is worth waiting.
 	ErrHeld = errors.New("the instance's configuration file is being written by somebody else")
 	// ErrCannotSplice: the attributes cannot be put back into this file in place of an apply (bind mount, no <shared>).

@@ -163,6 +163,7 @@ func TestGoingBack(t *testing.T) {
 		{"the same", v(2, 2), v(2, 2), false},
 		{"a stale standby", v(1, 1), v(2, 2), true},
 		{"deleted and written anew", v(1, 3), v(2, 2), false},
+		{"a stale standby after it was written anew", v(1, 1), v(1, 3), true},
 		{"a lower number of the same instant", v(1, 2), v(2, 2), true},
 		{"nothing was applied yet", v(1, 1), credential.Version{}, false},
 	} {

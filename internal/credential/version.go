@@ -20,10 +20,11 @@ func (v Version) Equal(w Version) bool {
 // IsZero reports whether v names no version.
 func (v Version) IsZero() bool { return v.Number == 0 && v.Created.IsZero() }
 
-// GoesBackFrom reports whether going from w to v is going back: a lower number that was not created later. That is what
-// a stale standby or a rollback shows. A lower number created later is a secret deleted and written anew.
+// GoesBackFrom reports whether going from w to v is going back: a lower number that was not created later, or the same
+// number created earlier. That is what a stale standby or a rollback shows. A lower number created later is a secret
+// deleted and written anew.
 func (v Version) GoesBackFrom(w Version) bool {
-	return v.Number < w.Number && !v.Created.After(w.Created)
+	return v.Number < w.Number && !v.Created.After(w.Created) || v.Number == w.Number && v.Created.Before(w.Created)
 }
 
 func (v Version) String() string { return fmt.Sprint(v.Number) }
