@@ -1,20 +1,19 @@
 package sources_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/logtest"
 	"campaign-credsync/sources"
 	"campaign-credsync/sources/vaulttest"
 )
@@ -43,24 +42,6 @@ func oauth(changes ...any) map[string]any {
 	return data
 }
 
-// syncBuffer is a log that may be written and read concurrently.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // lab is a real Vault, a role that may read the secret, a proxy before the Vault and the configuration for all that.
 type lab struct {
 	t      *testing.T
@@ -68,7 +49,7 @@ type lab struct {
 	proxy  *vaulttest.Proxy
 	roleID string
 	config sources.VaultConfig
-	log    *syncBuffer
+	log    *logtest.Buffer
 	hidden []string // what must show nowhere
 }
 
@@ -79,7 +60,7 @@ func newLab(t *testing.T) *lab {
 
 func newLabWith(t *testing.T, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
 	t.Helper()
-	l := &lab{t: t, server: vaulttest.Start(t), log: &syncBuffer{}}
+	l := &lab{t: t, server: vaulttest.Start(t), log: &logtest.Buffer{}}
 	l.proxy = l.server.Proxy(t)
 	roleID, secretID := l.server.MustRole(policy(l.server, path), ttl)
 	l.roleID = roleID

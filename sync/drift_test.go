@@ -62,7 +62,7 @@ func TestRevertModes(t *testing.T) {
 			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
 			w.wantState("prod", credsync.StateDrift)
 			w.wantOnDisk("prod", "mallory")
-			if w.log.count("level=ERROR") != 1 {
+			if w.told("level=ERROR") != 1 {
 				t.Errorf("want one alarm\n%s", w.log)
 			}
 		})

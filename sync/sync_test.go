@@ -113,7 +113,7 @@ func TestKeepsWhatWorks(t *testing.T) {
 				w.wantState("prod", c.want)
 				w.wantOnDisk("prod", "one")
 				w.wantActivated()
-				if n := w.log.count("level=ERROR") + w.log.count("level=WARN"); n != 1 {
+				if n := w.told("level=ERROR") + w.told("level=WARN"); n != 1 {
 					t.Errorf("told %d times, want once\n%s", n, w.log)
 				}
 				// And when it is over, the next version counts.
@@ -192,7 +192,7 @@ func TestFileOutOfOrderIsLeftAlone(t *testing.T) {
 				if s.applied() != 1 {
 					t.Error("applied to a file that is out of order")
 				}
-				if w.log.count("level=ERROR") != 1 {
+				if w.told("level=ERROR") != 1 {
 					t.Errorf("want one alarm\n%s", w.log)
 				}
 				s.change(func(s *sink) { s.lookErr = nil })
@@ -215,7 +215,7 @@ func TestFailingApplyIsRetried(t *testing.T) {
 		if n := s.applied() - 1; n < 10 || n > 60 {
 			t.Errorf("%d attempts in 10 minutes", n)
 		}
-		if n := w.log.count("level=ERROR"); n != 1 {
+		if n := w.told("level=ERROR"); n != 1 {
 			t.Errorf("told %d times, want once\n%s", n, w.log)
 		}
 		s.edit("authIMSTAClientId", "half-written")

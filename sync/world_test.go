@@ -1,7 +1,6 @@
 package sync_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 	stdsync "sync"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/logtest"
 	credsync "campaign-credsync/sync"
 )
 
@@ -22,7 +22,7 @@ import (
 type world struct {
 	t   *testing.T
 	dir string
-	log *lockedBuffer
+	log *logtest.Buffer
 
 	source  *source
 	sinks   map[string]*sink
@@ -35,7 +35,7 @@ type world struct {
 const canary = "p8e-CANARYcanaryCANARYcanaryCANARYca"
 
 func newWorld(t *testing.T, names ...string) *world {
-	w := &world{t: t, dir: t.TempDir(), log: &lockedBuffer{}, source: &source{}, sinks: map[string]*sink{}, active: &activator{}}
+	w := &world{t: t, dir: t.TempDir(), log: &logtest.Buffer{}, source: &source{}, sinks: map[string]*sink{}, active: &activator{}}
 	for _, name := range names {
 		s := &sink{attributes: credential.Attributes{}}
 		w.sinks[name] = s
@@ -94,6 +94,9 @@ func (w *world) wantState(name string, want credsync.State) {
 		}
 	}
 }
+
+// told counts the lines of the log that hold text.
+func (w *world) told(text string) int { return strings.Count(w.log.String(), text) }
 
 func (w *world) wantOnDisk(name, clientID string) {
 	w.t.Helper()
@@ -311,23 +314,3 @@ func (a *activator) fail(err error) {
 	defer a.mu.Unlock()
 	a.err = err
 }
-
-// lockedBuffer collects the log.
-type lockedBuffer struct {
-	mu stdsync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lockedBuffer) count(text string) int { return strings.Count(l.String(), text) }

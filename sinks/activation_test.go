@@ -1,0 +1,42 @@
+package sinks
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestActivate(t *testing.T) {
+	h := newFakeHome(t, `[ "$2" != bad ] || { echo 'no such module (iRc=9)'; exit 4; }`)
+	n := h.server()
+	for _, step := range ActivationSteps(true, []string{"web", "pipelined", "web", "wfserver@other"}, "prod") {
+		if err := n.Activate(t.Context(), step); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, want := h.read("runs"), "config -reload\nrestart web\nrestart pipelined@prod\nrestart wfserver@other\n"; got != want {
+		t.Errorf("ran %q, want %q", got, want)
+	}
+	mustSay(t, n.Activate(t.Context(), "restart bad"), "nlserver restart bad: exit status 4: no such module (iRc=9)")
+	// A secret that this run does not know, and that has the usual shape.
+	h.install(`echo 'loaded p8e-` + strings.Repeat("Ab1_", 8) + `'; exit 1`)
+	mustSay(t, n.Activate(t.Context(), "reload"), "loaded [redacted]")
+	for _, step := range []string{"", "restart", "restart a b", "restart -all", "stop web"} {
+		mustSay(t, n.Activate(t.Context(), step), "no step")
+	}
+}
+
+func TestActivationSteps(t *testing.T) {
+	modules := []string{"pipelined", "web", "mta", "syslogd", "trackinglogd", "watchdog"}
+	want := []string{"restart pipelined@prod", "restart web", "restart mta@prod", "restart syslogd",
+		"restart trackinglogd", "restart watchdog"}
+	if got := ActivationSteps(false, modules, "prod"); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := ActivationSteps(true, nil, "prod"); !slices.Equal(got, []string{"reload"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := ActivationSteps(false, nil, "prod"); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+}

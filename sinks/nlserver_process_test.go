@@ -1,0 +1,221 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A stopped run takes its children with it. The pipe that only they inherit ends when the last of them is gone.
+func TestStopKillsTheGroup(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		timeout time.Duration // 0: the context is cancelled
+		want    error
+	}{
+		{"timeout", 300 * time.Millisecond, context.DeadlineExceeded},
+		{"cancelled", 0, context.Canceled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newFakeHome(t, `printf '`+nlTestSecret[:20]+`'; sh -c 'trap "" TERM; sleep 600' & echo ready >$H/fifo; sleep 600`)
+			ready := h.fifo("fifo")
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var waiting sync.WaitGroup
+			waiting.Go(func() {
+				ready()
+				if test.timeout == 0 {
+					cancel()
+				}
+			})
+			n := h.server(func(c *NLServerConfig) {
+				if test.timeout != 0 {
+					c.Timeout = test.timeout
+				}
+			})
+			result, err := n.set(ctx, "prod", nlTestCredential, w)
+			waiting.Wait()
+			w.Close()
+			if !errors.Is(err, test.want) {
+				t.Errorf("error %v, want one that wraps %v", err, test.want)
+			}
+			mustSay(t, err, "stopped")
+			mustHide(t, result.Output)
+			if _, err := io.ReadAll(r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// An nlserver that is writing gets the time to finish, also behind a wrapper that dies at once.
+func TestStopLetsAWriterFinish(t *testing.T) {
+	h := newFakeHome(t, `
+cat >$H/writer <<'END'
+trap 'sleep 0.3; echo whole >$H/written; exit 0' TERM
+echo ready >$H/fifo
+while :; do sleep 0.01; done
+END
+export H
+sh $H/writer &
+wait`)
+	ready := h.fifo("fifo")
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	waiting.Go(func() { ready(); cancel() })
+	_, err := h.server().set(ctx, "prod", nlTestCredential, nil)
+	waiting.Wait()
+	mustSay(t, err, "stopped: context canceled")
+	if got := h.read("written"); got != "whole\n" {
+		t.Errorf("the writer left %q", got)
+	}
+}
+
+// A child of nlserver's that keeps the output open does not hold us up, lives on, and keeps what it inherited.
+func TestGrandchildMayOutliveTheRun(t *testing.T) {
+	h := newFakeHome(t, `sleep 600 & echo $! >$H/pid; echo done`)
+	lock, err := os.Create(h.file("lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	result, err := h.server().set(t.Context(), "prod", nlTestCredential, lock)
+	if err != nil || result.Output != "done" {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	lock.Close()
+
+	later, err := os.Open(h.file("lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer later.Close()
+	if err := syscall.Flock(int(later.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		t.Errorf("the lock is free while a child of nlserver lives: %v", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(h.read("pid")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal("the child of nlserver is gone: ", err)
+	}
+	if err := syscall.Flock(int(later.Fd()), syscall.LOCK_EX); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChildInheritsNothingElse(t *testing.T) {
+	h := newFakeHome(t, `for i in 3 4 5 6 7 8 9; do if [ -e /proc/$$/fd/$i ]; then echo $i; fi; done >$H/open
+readlink /proc/$$/fd/0 >>$H/open`)
+	n := h.server()
+	inherited, err := os.Create(h.file("inherited"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inherited.Close()
+	for _, test := range []struct {
+		inherit *os.File
+		want    string
+	}{{nil, "/dev/null\n"}, {inherited, "3\n4\n/dev/null\n"}} { // 4 keeps its own output readable
+		if _, err := n.set(t.Context(), "prod", nlTestCredential, test.inherit); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.read("open"); got != test.want {
+			t.Errorf("open descriptors: %q, want %q", got, test.want)
+		}
+	}
+}
+
+// A core file would hold the arguments.
+func TestChildLeavesNoCore(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	raised := limit
+	raised.Cur = raised.Max
+	if raised.Max == 0 {
+		t.Skip("core files are off for good")
+	}
+	if err := syscall.Setrlimit(unix.RLIMIT_CORE, &raised); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Setrlimit(unix.RLIMIT_CORE, &limit) })
+	h := newFakeHome(t, `until [ "$(ulimit -c)" = 0 ]; do :; done`)
+	n := h.server(func(c *NLServerConfig) { c.Timeout = 10 * time.Second })
+	if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMuchOutput(t *testing.T) {
+	h := newFakeHome(t, `echo first; head -c 100000000 /dev/zero | tr '\0' '\n'; echo 'last (iRc=5)'; exit 1`)
+	result, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
+	mustSay(t, err, "last (iRc=5)")
+	if !strings.HasPrefix(result.Output, "first | ") || !strings.HasSuffix(result.Output, "last (iRc=5)") ||
+		!strings.Contains(result.Output, "bytes left out]") {
+		t.Errorf("excerpt %q", result.Output)
+	}
+}
+
+func TestCaptureKeepsTheEndsWithinBounds(t *testing.T) {
+	c := newCapture(100)
+	piece := []byte("0123456789abcdef")
+	for range 10000 {
+		c.Write(piece[:1+c.total%16])
+	}
+	c.Write(bytes.Repeat([]byte("y\n"), 1000))
+	c.Write([]byte("end\n"))
+	if cap(c.head)+cap(c.tail) > 10*c.half {
+		t.Errorf("holds %d bytes", cap(c.head)+cap(c.tail))
+	}
+	text := c.text(true, func(s string) string { return s })
+	if !strings.HasSuffix(text, "y\ny\nend\n") {
+		t.Errorf("end is %q", text)
+	}
+}
+
+// Wherever the cuts fall, no piece of the secret is left.
+func TestCutNeverSplitsTheSecret(t *testing.T) {
+	redact := redactor(nlTestCredential, "")
+	const half = 512
+	for _, form := range []string{
+		"x " + nlTestSecret + " x\n", nlTestSecret, nlTestSecret + "\n", "\n" + nlTestSecret,
+		"ABCDEF@techacct.adobe.com/" + nlTestSecret + "\r\n",
+	} {
+		for _, filler := range []string{"x", "\n"} {
+			for position := half - 100; position < half+20; position++ {
+				c := newCapture(half)
+				fmt.Fprint(c, strings.Repeat(filler, position), form, strings.Repeat(filler, 5*half), form,
+					strings.Repeat(filler, position))
+				mustHide(t, c.text(true, redact))
+			}
+		}
+	}
+	for end := range nlTestSecret {
+		c := newCapture(half)
+		fmt.Fprint(c, "line\n", nlTestSecret[:end])
+		if got := c.text(false, redact); got != "line\n" {
+			t.Fatalf("of an output that broke off: %q", got)
+		}
+	}
+}
