@@ -131,10 +131,11 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := i.before.save(before); err != nil {
+	ready, err := i.prepare(ctx, c, before)
+	if err != nil {
 		return nil, 0, err
 	}
-	ran, runErr := i.cfg.NLServer.set(ctx, i.cfg.Name, c, lock)
+	ran, runErr := ready.run(ctx, lock)
 	document, statAfter, damage, err := i.putRight(ctx)
 	if err != nil {
 		return nil, ran.Took, errors.Join(runErr, err)
@@ -163,6 +164,17 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
 	}
 	return managed(c, document.attributes()), ran.Took, nil
+}
+
+// prepare saves the file as it is and, as both take their milliseconds, readies nlserver meanwhile.
+func (i *Instance) prepare(ctx context.Context, c credential.Credential, before []byte) (*readySet, error) {
+	saved := make(chan error, 1)
+	go func() { saved <- i.before.save(before) }()
+	ready, err := i.cfg.NLServer.prepareSet(ctx, i.cfg.Name, c)
+	if err = errors.Join(<-saved, err); err != nil {
+		return nil, errors.Join(err, i.before.drop())
+	}
+	return ready, nil
 }
 
 // prove tells what is missing from the proof that c was written.

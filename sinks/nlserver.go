@@ -102,39 +102,58 @@ type run struct {
 // inherit, which may be nil, is a descriptor that only this nlserver and its own children inherit. The error of a
 // run that ended because of ctx or the timeout wraps context.Canceled or context.DeadlineExceeded.
 func (n *NLServer) set(ctx context.Context, instance string, c credential.Credential, inherit *os.File) (run, error) {
-	none := run{ExitCode: -1}
+	ready, err := n.prepareSet(ctx, instance, c)
+	if err != nil {
+		return run{ExitCode: -1}, err
+	}
+	return ready.run(ctx, inherit)
+}
+
+// readySet is a set run of which only the run itself is left to be done.
+type readySet struct {
+	nlserver *NLServer
+	step     string
+	rest     nlserverRun
+}
+
+func (r *readySet) run(ctx context.Context, inherit *os.File) (run, error) {
+	r.rest.inherit = inherit
+	return r.nlserver.execute(ctx, r.step, r.rest)
+}
+
+// prepareSet does all of set that comes before nlserver is handed the credential: the checks, the environment script, and
+// the choice of the option.
+func (n *NLServer) prepareSet(ctx context.Context, instance string, c credential.Credential) (*readySet, error) {
 	if err := c.Check(); err != nil {
-		return none, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
+		return nil, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
 	}
 	key, err := keyArgument(c.PrivateKey)
 	if err != nil {
-		return none, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
+		return nil, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
 	}
 	redact := redactor(c, key)
 	executable, err := n.inspectExecutable()
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	env, err := n.environment(ctx, redact)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	option, err := n.chooseOption(ctx, env, executable, redact)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	if key != "" && option != commandJWT {
 		n.logger.Warn("the private key is not handed to nlserver, its option takes none",
 			"instance", instance, "option", "-"+option)
 	}
-	step := "nlserver config -" + option + " for instance " + instance
-	return n.execute(ctx, step, nlserverRun{
-		args:    []string{"config", "-instance:" + instance, setArgument(option, c, key)},
-		env:     env,
-		inherit: inherit,
-		secret:  true,
-		redact:  redact,
-	})
+	return &readySet{n, "nlserver config -" + option + " for instance " + instance, nlserverRun{
+		args:   []string{"config", "-instance:" + instance, setArgument(option, c, key)},
+		env:    env,
+		secret: true,
+		redact: redact,
+	}}, nil
 }
 
 // setArgument is the only place where the secrets become part of a command line.

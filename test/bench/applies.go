@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -19,6 +21,10 @@ func measureApplies(ctx context.Context, c *container.Container, n int) ([]figur
 		return nil, err
 	}
 	defer d.Stop()
+	own, err := nlserverTime(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	asker := c.Asker()
 	var overheads []time.Duration
 	for range n {
@@ -51,7 +57,7 @@ func measureApplies(ctx context.Context, c *container.Container, n int) ([]figur
 		}
 		for _, r := range runs[ran:] {
 			if r.Event == "end" && r.Kind == "set" {
-				overheads = append(overheads, status.Instances[0].AppliedAt.Sub(polled)-time.Duration(r.DurationUS)*time.Microsecond)
+				overheads = append(overheads, status.Instances[0].AppliedAt.Sub(polled)-own)
 			}
 		}
 	}
@@ -59,9 +65,24 @@ func measureApplies(ctx context.Context, c *container.Container, n int) ([]figur
 		return nil, errors.New("nothing was measured")
 	}
 	return []figure{{
-		fmt.Sprintf("apply overhead of %d, p99 (p50), less nlserver's own time", len(overheads)),
+		fmt.Sprintf("apply overhead of %d, p99 (p50), less nlserver's own time (%s, from its start to its end)", len(overheads), ms(own)),
 		fmt.Sprintf("%s (%s)", ms(quantile(overheads, 0.99)), ms(quantile(overheads, 0.5))), "<= 20 ms",
 	}}, nil
+}
+
+// nlserverTime is what the stand-in takes, started by hand in the same way: the median from its start to its end.
+func nlserverTime(ctx context.Context, c *container.Container) (time.Duration, error) {
+	var times []time.Duration
+	for range 50 {
+		command := exec.CommandContext(ctx, filepath.Join(c.Home, "bin", "nlserver"), "config", "-instance:"+instance, "-?")
+		command.Env = []string{"LD_LIBRARY_PATH=" + filepath.Join(c.Home, "lib")}
+		began := time.Now()
+		if out, err := command.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("run the stand-in by hand: %w: %s", err, out)
+		}
+		times = append(times, time.Since(began))
+	}
+	return quantile(times, 0.5), nil
 }
 
 func measureRestarts(ctx context.Context, c *container.Container) ([]figure, error) {
