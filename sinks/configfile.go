@@ -135,10 +135,11 @@ func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) 
 }
 
 // writerPause is how long to wait until looking again whether a writer has come to its end, after having waited so long:
-// not at all at first, as most writers take less time than it takes to fall asleep. inotify could tell, but closing an
-// inotify descriptor takes the kernel 16 ms (measured); a look takes 10 µs.
+// not at all at first, as most writers are done within a few milliseconds and falling asleep takes as long as what is
+// left of their work. inotify could tell, but closing an inotify descriptor takes the kernel 16 ms (measured); a look
+// takes 10 µs.
 func writerPause(waited time.Duration) time.Duration {
-	if waited < 300*time.Microsecond {
+	if waited < 4*time.Millisecond {
 		return 0
 	}
 	return min(max(waited/64, 20*time.Microsecond), 5*time.Millisecond)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -21,6 +22,11 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	hangup := make(chan os.Signal, 1) // from the start, as without it the signal would end the process
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	// The daemon waits much and computes little. On one processor an event goes from goroutine to goroutine without
+	// waking another thread each time: a revert after an edit in place takes 0.2 ms less (measured on two processors).
+	if _, chosen := in.env("GOMAXPROCS"); !chosen {
+		runtime.GOMAXPROCS(1)
+	}
 	level := new(slog.LevelVar)
 	log := newLogger(c.Log, in.stderr, in.env, level)
 	for _, warning := range c.warnings {
