@@ -20,11 +20,10 @@ import (
 
 // configFile is an instance's configuration file, which others write too. One caller at a time.
 type configFile struct {
-	path string
-	log  *slog.Logger
-	// unsupported tells once that leases or the exchange are not to be had on this file system.
-	unsupported sync.Once
-	reported    string // what was said of rights
+	path                string
+	log                 *slog.Logger
+	noLease, noExchange sync.Once // that this is not to be had on the file system was said
+	reported            string    // what was said of rights
 }
 
 // place is the file's directory, held open, and its name there.
@@ -147,7 +146,7 @@ func writerPause(waited time.Duration) time.Duration {
 
 // withoutLease tells how long a file that cannot be leased, because of reason, has yet to be left alone.
 func (c *configFile) withoutLease(f *openFile, reason error) time.Duration {
-	c.unsupported.Do(func() {
+	c.noLease.Do(func() {
 		c.log.Warn("leases are not supported here (file system, or another owner): waiting for quiet moments instead",
 			"path", c.path, "reason", reason)
 	})

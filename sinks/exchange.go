@@ -168,7 +168,7 @@ func unchanged(f *openFile, content []byte) bool {
 // renameOver replaces the file where the exchange is not supported. An update that comes in the last microseconds is
 // lost there; that is said once.
 func (r *replacement) renameOver(old *openFile, content []byte, copied *fileCopy) (attempt, error) {
-	r.unsupported.Do(func() {
+	r.noExchange.Do(func() {
 		r.log.Warn("exchanging files is not supported here: waiting for quiet moments instead", "path", r.path)
 	})
 	if !r.shows(r.name, old.stat) || old.leaseBroken() || !unchanged(old, content) {

@@ -135,6 +135,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if err != nil {
 		return nil, 0, err
 	}
+	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
 	ran, runErr := ready.run(ctx, lock)
 	document, statAfter, damage, err := i.putRight(ctx)
 	if err != nil {
@@ -149,7 +150,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
 	if err := prove(c, documentBefore.attributes(), document.attributes(), written); err != nil {
 		// What may have worked before must not stay half replaced.
-		if _, backErr := i.Restore(ctx, documentedOf(documentBefore.attributes())); backErr != nil {
+		if _, backErr := i.Restore(ctx, asBefore(documentBefore.attributes(), document.attributes())); backErr != nil {
 			err = errors.Join(err, backErr)
 		}
 		switch {
@@ -204,6 +205,19 @@ func documentedOf(seen credential.Attributes) credential.Attributes {
 	var was credential.Attributes
 	for _, name := range documented {
 		was = append(was, seen.Get(name))
+	}
+	return was
+}
+
+// asBefore is how all attributes were that a run may have changed: those that are there, those that were, and those that
+// were documented and absent. What belongs to the login of people is left out.
+func asBefore(before, after credential.Attributes) credential.Attributes {
+	was := documentedOf(before)
+	for _, attribute := range append(slices.Clone(before), after...) {
+		known := slices.ContainsFunc(was, func(a credential.Attribute) bool { return a.Name == attribute.Name })
+		if !known && !slices.Contains(othersAttributes, attribute.Name) {
+			was = append(was, before.Get(attribute.Name))
+		}
 	}
 	return was
 }

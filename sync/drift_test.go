@@ -134,6 +134,7 @@ func TestForgivenAtReload(t *testing.T) {
 	})
 }
 
+// Events may never come (a network file system, a full queue): the schedule alone heals.
 func TestVerifyFindsDriftWithoutEvents(t *testing.T) {
 	one(t, func(w *world) { w.config.Verify = cron.Every(10 * time.Minute) }, func(t *testing.T, w *world) {
 		s := w.sinks["prod"]

@@ -59,6 +59,8 @@ type instance struct {
 	restoreTry  retry
 	activateTry retry
 	cannotPut   bool
+	alerted     bool // drift was told of, in alert mode
+	activations int  // times that activation became due
 	braked      bool // said so
 	looks       int
 }

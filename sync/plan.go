@@ -40,7 +40,7 @@ type disk struct {
 type pending struct {
 	version    credential.Version
 	credential credential.Credential
-	same       bool   // as the one applied, under a new version
+	digest     string // keyed
 	force      string // reason to apply it all the same; empty = none
 }
 
@@ -48,6 +48,10 @@ type pending struct {
 func (d disk) outOfOrder() bool {
 	return d.err != nil && d.checkedAt.Sub(d.troubleAt) >= lookGrace
 }
+
+// same reports whether p is the credential that is applied already, under another version. It is asked anew each time:
+// an apply may have come in between.
+func (p *pending) same(r Record) bool { return !r.Version.IsZero() && p.digest == r.Digest }
 
 type deed int
 
@@ -86,7 +90,7 @@ func plan(v view) decision {
 	}
 	drift := driftOf(v.record, v.disk.seen)
 	if p := v.pending; p != nil {
-		if p.same && p.force == "" && v.record.Applying == nil {
+		if p.same(v.record) && p.force == "" && v.record.Applying == nil {
 			return decision{deed: doRecord, drift: drift}
 		}
 		if !v.now.Before(v.applyRetry) {

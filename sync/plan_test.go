@@ -28,8 +28,8 @@ func TestPlan(t *testing.T) {
 	fromTheFuture.Reverts = []time.Time{now.AddDate(1, 0, 0), now.AddDate(1, 0, 0)}
 	seen := func(a credential.Attributes) disk { return disk{looked: true, seen: a} }
 	waiting := &pending{version: two}
-	same := &pending{version: two, same: true}
-	forced := &pending{version: one, same: true, force: forceReapply}
+	same := &pending{version: two, digest: "digest"}
+	forced := &pending{version: one, digest: "digest", force: forceReapply}
 
 	for _, c := range []struct {
 		name string

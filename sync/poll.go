@@ -73,6 +73,7 @@ func (d *Daemon) polled(w *watched, reading credential.Reading, err error, now t
 	for _, in := range w.members {
 		switch {
 		case refusal != nil:
+			in.pending = nil // what waited to be applied is wanted no more
 			d.refused(in, refusal)
 		case goesBack(reading.Version, in.record, in.pending, in.AllowRollback):
 			d.refused(in, rollback(reading.Version, in.newest()))
@@ -135,7 +136,7 @@ func (d *Daemon) told(in *instance, reading credential.Reading, now time.Time) {
 	in.pending = &pending{
 		version:    v,
 		credential: *reading.Credential,
-		same:       !in.record.Version.IsZero() && reading.Credential.Digest(d.cfg.Store.Key()) == in.record.Digest,
+		digest:     reading.Credential.Digest(d.cfg.Store.Key()),
 		force:      in.force,
 	}
 }

@@ -93,16 +93,15 @@ func OpenStore(dir string, patience time.Duration) (*Store, error) {
 	return s, nil
 }
 
-// ReadStore opens the state directory for Load only; it takes no lock and writes nothing. Without a directory, or
-// without the right to read it, every record is empty and the digest key random.
+// ReadStore opens the state directory for Load only; it takes no lock and writes nothing but a missing digest key, without
+// which a refused secret-id could not be remembered. Without a directory, or without the right to use it, every record
+// is empty and the digest key random.
 func ReadStore(dir string) *Store {
 	s := &Store{dir: dir}
-	key, err := os.ReadFile(filepath.Join(dir, keyFile))
-	if err != nil || len(key) != keyLength {
-		key = make([]byte, keyLength)
-		rand.Read(key)
+	if _, err := os.Stat(dir); err != nil || s.loadKey() != nil {
+		s.key = make([]byte, keyLength)
+		rand.Read(s.key)
 	}
-	s.key = key
 	return s
 }
 
@@ -201,7 +200,10 @@ func (r Record) applied(v credential.Version, digest string, attributes credenti
 }
 
 func (r Record) activationDue(steps []string, now time.Time) Record {
-	r.Activation, r.ActivationSince = steps, now
+	if len(r.Activation) == 0 {
+		r.ActivationSince = now // else it goes on waiting for the time it has been waiting for
+	}
+	r.Activation = steps
 	if len(steps) == 0 {
 		r.ActivatedAt = now
 	}

@@ -92,7 +92,7 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 		return StateDrift, d.whyDriftStays(in)
 	case in.refusal != nil:
 		return StateBlocked, in.refusal.Error()
-	case !in.disk.looked || in.source.polls == 0 || in.record.Applying != nil || in.pending != nil && !in.pending.same || in.force != "":
+	case !in.disk.looked || in.source.polls == 0 || in.record.Applying != nil || in.pending != nil && !in.pending.same(in.record) || in.force != "":
 		return StatePending, firstOf(in.applyTry.reason, in.sourceTrouble())
 	case len(in.record.Activation) > 0:
 		return StateActivationPending, in.activateTry.reason

@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -78,7 +77,8 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now
 	case len(drift) == 0:
 		in.disk.rightAt = now
 		in.driftGone()
-	case d.cfg.Revert == RevertAlert && before.err == nil && len(driftOf(in.record, before.seen)) == 0:
+	case d.cfg.Revert == RevertAlert && !in.alerted:
+		in.alerted = true
 		d.log.Error("drift, left as it is by drift.revert: alert", keyInstance, in.Name, keyAttribute, drift)
 	}
 }
@@ -116,8 +116,7 @@ func (d *Daemon) startApply(in *instance) {
 	in.record = intent
 	in.seq++
 	seq := in.seq
-	digest := p.credential.Digest(store.Key())
-	ctx := context.WithoutCancel(d.work)
+	ctx := d.work
 	d.start(func() func(time.Time) {
 		if err := store.Save(name, intent); err != nil {
 			return func(now time.Time) {
@@ -133,19 +132,24 @@ func (d *Daemon) startApply(in *instance) {
 			// Events of our own command are behind us, but somebody else may have written meanwhile: look again.
 			in.disk.stale = true
 			if err != nil {
+				// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
 				r := in.record
-				r.Applying = nil
+				r.Applying = previous
 				in.changed(r, now)
-				d.applyFailed(in, p, err, now)
+				in.recovered = false
+				if ctx.Err() == nil { // else it was called off by the stop before it began
+					d.applyFailed(in, p, err, now)
+				}
 				return
 			}
-			d.applied(in, p, digest, attributes, took, now)
+			d.applied(in, p, attributes, took, now)
 		}
 	})
 }
 
-func (d *Daemon) applied(in *instance, p pending, digest string, attributes credential.Attributes, took time.Duration, now time.Time) {
-	r := in.record.applied(p.version, digest, attributes, in.steps, now)
+func (d *Daemon) applied(in *instance, p pending, attributes credential.Attributes, took time.Duration, now time.Time) {
+	r := in.record.applied(p.version, p.digest, attributes, in.steps, now)
+	in.activations++
 	if p.force == forceDrift {
 		r = r.reverted(now)
 	}
@@ -205,6 +209,7 @@ func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
 	r, saveAt := in.record.reverted(now), now.Add(countDelay)
 	if mayHaveLoaded(in.disk.rightAt, began) {
 		r, saveAt = r.activationDue(in.steps, now), now
+		in.activations++
 	}
 	if _, braked := brake(r, d.cfg.MaxReverts, now); braked {
 		saveAt = now // told only when it is on disk: the brake must hold after a crash
@@ -269,11 +274,15 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 	d.activating = true
 	ctx, activator := d.finish, d.cfg.Activator
 	began := time.Now()
+	asked := make([]int, len(members))
+	for i, in := range members {
+		asked[i] = in.activations
+	}
 	d.start(func() func(time.Time) {
 		err := activator.Activate(ctx, step)
 		return func(now time.Time) {
 			d.activating = false
-			for _, in := range members {
+			for i, in := range members {
 				if err != nil {
 					news := in.activateTry.fail(now, err.Error())
 					d.fail(news, "credential not activated", keyInstance, in.Name, keyStep, step,
@@ -281,6 +290,9 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 					continue
 				}
 				in.activateTry = retry{}
+				if in.activations != asked[i] {
+					continue // drift was put back meanwhile, which this step may have loaded: it is due again
+				}
 				in.changed(in.record.activated(step, now), now)
 				d.log.Info("activated", keyInstance, in.Name, keyStep, step, keyVersion, in.record.Version.Number,
 					keyDuration, now.Sub(began))
@@ -308,7 +320,7 @@ func (in *instance) onRecord() bool { return in.saved == in.seq || in.saveRetry.
 
 // driftGone forgets what was tried against drift that is no more.
 func (in *instance) driftGone() {
-	in.cannotPut = false
+	in.cannotPut, in.alerted = false, false
 	in.restoreTry = retry{}
 	if in.force == forceDrift {
 		in.force = ""

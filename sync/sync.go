@@ -32,7 +32,8 @@ type Source interface {
 }
 
 // Sink is the configuration file of one instance, and the command that writes it. Its methods are called one at a time,
-// Recover first, until it succeeds. They honour ctx, except that Apply never cuts off a command that writes.
+// Recover first, until it succeeds, and again after an Apply that failed. They honour ctx, except that Apply never cuts off
+// a command that writes.
 type Sink interface {
 	// Recover ends what a killed daemon left behind: waits for its command (credential.ErrStillRunning), puts a
 	// damaged file right, merges or removes stray files. With nothing left behind it does nothing.

@@ -283,7 +283,6 @@ func TestReapplyRunsOnItsScheduleThoughInSync(t *testing.T) {
 	})
 }
 
-// Events may never come (a network file system, a full queue): the schedule alone heals.
 // A daemon was killed while its command was writing: nobody knows what is on disk, so nothing is called drift, and the
 // version is applied (again) as soon as the source answers.
 func TestInterruptedApplyIsAppliedAgain(t *testing.T) {

@@ -63,23 +63,23 @@ func summary(status sync.Status) string {
 // watch tells that the daemon is ready once its first full check is over, and then that the loop is alive as long as it
 // takes its turns.
 func (s *service) watch(ctx context.Context, daemon *sync.Daemon) {
-	select {
-	case <-daemon.Ready():
-		notify(systemd.SdNotifyReady)
-	case <-ctx.Done():
-		return
+	ready := daemon.Ready()
+	var beats <-chan time.Time // never, without a watchdog
+	if s.beat > 0 {
+		ticker := time.NewTicker(s.beat)
+		defer ticker.Stop()
+		beats = ticker.C
 	}
-	if s.beat == 0 {
-		return
-	}
-	ticker := time.NewTicker(s.beat)
-	defer ticker.Stop()
 	for {
-		if daemon.Ping(ctx) == nil {
+		// The first check may take longer than the watchdog waits, so it is fed from the start.
+		if s.beat > 0 && daemon.Ping(ctx) == nil {
 			notify(systemd.SdNotifyWatchdog)
 		}
 		select {
-		case <-ticker.C:
+		case <-ready:
+			notify(systemd.SdNotifyReady)
+			ready = nil
+		case <-beats:
 		case <-ctx.Done():
 			return
 		}

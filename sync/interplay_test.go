@@ -1,0 +1,160 @@
+package sync_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"campaign-credsync/internal/credential"
+	credsync "campaign-credsync/sync"
+)
+
+// Things that happen while something else is under way. Each of these was a bug once.
+
+// Version 2 is being applied by a slow command when version 3 brings back the content of version 1. It is not "the same
+// as what is applied" any more when its turn comes.
+func TestVersionThatComesBackDuringAnApplyIsApplied(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.sinks["prod"].change(func(s *sink) { s.applyTime = 70 * time.Second })
+		w.source.rotate("two")
+		time.Sleep(35 * time.Second)
+		w.source.rotate("one")
+		time.Sleep(5 * time.Minute)
+		w.wantOnDisk("prod", "one")
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
+// A version that waits for its retry is destroyed: it must not be applied from memory afterwards.
+func TestVersionThatIsRefusedWhileItWaitsIsNotApplied(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.sinks["prod"].change(func(s *sink) { s.applyErr = errors.New("the database is down") })
+		w.source.rotate("two")
+		time.Sleep(3 * time.Minute)
+		w.source.change(func(s *source) { s.err = &credential.Refusal{Version: s.version, Reason: "is destroyed"} })
+		time.Sleep(2 * time.Minute)
+		w.sinks["prod"].change(func(s *sink) { s.applyErr = nil })
+		time.Sleep(5 * time.Minute)
+		w.wantOnDisk("prod", "one")
+		w.wantState("prod", credsync.StateBlocked)
+	})
+}
+
+// After a crash nobody knows what is on disk. An apply that fails before its command has begun does not change that: the
+// old credential must not be put over what may be the newer one.
+func TestFailedApplyAfterACrashRevertsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "prod")
+		w.source.rotate("one")
+		w.start()
+		w.stop()
+		store, err := credsync.OpenStore(w.dir, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := store.Load("prod")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.source.rotate("two")
+		record.Applying = &w.source.version
+		if err := store.Save("prod", record); err != nil {
+			t.Fatal(err)
+		}
+		store.Close()
+		w.sinks["prod"].edit("authIMSTAClientId", "two")
+		w.sinks["prod"].change(func(s *sink) { s.applyErr = errors.New("env.sh failed") })
+		w.start()
+		defer func() { w.stop() }()
+		w.wantOnDisk("prod", "two")
+		time.Sleep(10 * time.Minute)
+		w.wantOnDisk("prod", "two")
+	})
+}
+
+// slowActivator takes its time after it has loaded what is on disk.
+type slowActivator struct {
+	*activator
+	takes time.Duration
+}
+
+func (a slowActivator) Activate(ctx context.Context, step string) error {
+	err := a.activator.Activate(ctx, step)
+	time.Sleep(a.takes)
+	return err
+}
+
+// Drift is put back while a step is under way that may have loaded it: the step is due again.
+func TestActivationThatMayHaveLoadedDriftIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "prod")
+		w.source.rotate("one")
+		w.config.Activator = slowActivator{w.active, 20 * time.Second}
+		w.start()
+		defer func() { w.stop() }()
+		w.wantActivated("reload")
+		time.Sleep(time.Minute)
+		w.source.rotate("two")
+		for w.sinks["prod"].get("authIMSTAClientId") != "two" {
+			time.Sleep(time.Second)
+			w.settle()
+		}
+		time.Sleep(5 * time.Second)
+		w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+		w.wantOnDisk("prod", "two")
+		time.Sleep(5 * time.Minute)
+		w.wantActivated("reload", "reload")
+	})
+}
+
+// Drift that comes more often than the schedule of activation must not put it off for ever.
+func TestDriftDoesNotPutOffActivation(t *testing.T) {
+	one(t, func(w *world) {}, func(t *testing.T, w *world) {
+		w.stop()
+		w.config.ActivateAt = cron.Every(2 * time.Hour)
+		w.start()
+		w.source.rotate("two")
+		for range 6 {
+			time.Sleep(time.Hour)
+			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+			w.settle()
+		}
+		if n := len(w.active.take()); n < 2 {
+			t.Errorf("activated %d times in 6 hours at a schedule of 2\n%s", n, w.log)
+		}
+	})
+}
+
+// In alert mode drift is told once, also where there was no good look before it: at the start, or after trouble.
+func TestAlertIsToldWhateverCameBefore(t *testing.T) {
+	alert := func(w *world) { w.config.Revert = credsync.RevertAlert }
+	toldOnce := func(t *testing.T, w *world) {
+		t.Helper()
+		time.Sleep(time.Hour)
+		w.wantState("prod", credsync.StateDrift)
+		if n := w.told("level=ERROR"); n != 1 {
+			t.Errorf("told %d times, want once\n%s", n, w.log)
+		}
+	}
+	t.Run("at the start", func(t *testing.T) {
+		one(t, alert, func(t *testing.T, w *world) {
+			w.stop()
+			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+			w.start()
+			toldOnce(t, w)
+		})
+	})
+	t.Run("after trouble", func(t *testing.T) {
+		one(t, alert, func(t *testing.T, w *world) {
+			w.sinks["prod"].change(func(s *sink) { s.lookErr = credential.ErrDamaged })
+			w.settle()
+			w.sinks["prod"].change(func(s *sink) { s.lookErr = nil })
+			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+			toldOnce(t, w)
+		})
+	})
+}
