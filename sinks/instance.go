@@ -94,10 +94,14 @@ func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (f
 		if err != nil {
 			return nil, err
 		}
-		found = append(credential.Attributes{}, document.attributes()...) // not nil, which says that it could not look
-		if len(credential.Drift(wanted, found)) == 0 {
+		now := append(credential.Attributes{}, document.attributes()...) // not nil, which says that it could not look
+		if len(credential.Drift(wanted, now)) == 0 {
+			if found == nil { // else drift was found before somebody else came first
+				found = now
+			}
 			return current, nil
 		}
+		found = now
 		next, err := document.splice(wanted)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
