@@ -95,20 +95,6 @@ type run struct {
 	ExitCode int
 }
 
-// set hands c to nlserver, which writes it into the configuration of instance. A nil error says that nlserver was
-// content, which no contract of its exit status makes a proof: read the file again. An error says little about the
-// file either: nlserver may have written before it failed, or before it was stopped for its timeout.
-//
-// inherit, which may be nil, is a descriptor that only this nlserver and its own children inherit. The error of a
-// run that ended because of ctx or the timeout wraps context.Canceled or context.DeadlineExceeded.
-func (n *NLServer) set(ctx context.Context, instance string, c credential.Credential, inherit *os.File) (run, error) {
-	ready, err := n.prepareSet(ctx, instance, c)
-	if err != nil {
-		return run{ExitCode: -1}, err
-	}
-	return ready.run(ctx, inherit)
-}
-
 // readySet is a set run of which only the run itself is left to be done.
 type readySet struct {
 	nlserver *NLServer
@@ -116,12 +102,18 @@ type readySet struct {
 	rest     nlserverRun
 }
 
+// run hands the credential to nlserver, which writes it into the configuration of the instance. A nil error says that
+// nlserver was content, which no contract of its exit status makes a proof: read the file again. An error says little
+// about the file either: nlserver may have written before it failed, or before it was stopped for its timeout.
+//
+// inherit, which may be nil, is a descriptor that only this nlserver and its own children inherit. The error of a run
+// that ended because of ctx or the timeout wraps context.Canceled or context.DeadlineExceeded.
 func (r *readySet) run(ctx context.Context, inherit *os.File) (run, error) {
 	r.rest.inherit = inherit
 	return r.nlserver.execute(ctx, r.step, r.rest)
 }
 
-// prepareSet does all of set that comes before nlserver is handed the credential: the checks, the environment script, and
+// prepareSet does all that comes before nlserver is handed the credential: the checks, the environment script, and
 // the choice of the option.
 func (n *NLServer) prepareSet(ctx context.Context, instance string, c credential.Credential) (*readySet, error) {
 	if err := c.Check(); err != nil {

@@ -3,6 +3,7 @@ package sinks
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -98,6 +99,15 @@ func (h *fakeHome) server(change ...func(*NLServerConfig)) *NLServer {
 		c(&config)
 	}
 	return NewNLServer(config)
+}
+
+// set readies a run and does it.
+func (n *NLServer) set(ctx context.Context, instance string, c credential.Credential, inherit *os.File) (run, error) {
+	ready, err := n.prepareSet(ctx, instance, c)
+	if err != nil {
+		return run{ExitCode: -1}, err
+	}
+	return ready.run(ctx, inherit)
 }
 
 func auto(c *NLServerConfig)    { c.Command = "auto" }

@@ -48,25 +48,7 @@ func TestVersionThatIsRefusedWhileItWaitsIsNotApplied(t *testing.T) {
 // old credential must not be put over what may be the newer one.
 func TestFailedApplyAfterACrashRevertsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "prod")
-		w.source.rotate("one")
-		w.start()
-		w.stop()
-		store, err := credsync.OpenStore(w.dir, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		record, err := store.Load("prod")
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.source.rotate("two")
-		record.Applying = &w.source.version
-		if err := store.Save("prod", record); err != nil {
-			t.Fatal(err)
-		}
-		store.Close()
-		w.sinks["prod"].edit("authIMSTAClientId", "two")
+		w := newInterruptedWorld(t)
 		w.sinks["prod"].change(func(s *sink) { s.applyErr = errors.New("env.sh failed") })
 		w.start()
 		defer func() { w.stop() }()

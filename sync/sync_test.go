@@ -287,25 +287,7 @@ func TestReapplyRunsOnItsScheduleThoughInSync(t *testing.T) {
 // version is applied (again) as soon as the source answers.
 func TestInterruptedApplyIsAppliedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "prod")
-		w.source.rotate("one")
-		w.start()
-		w.stop()
-		store, err := credsync.OpenStore(w.dir, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		record, err := store.Load("prod")
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.source.rotate("two")
-		record.Applying = &w.source.version
-		if err := store.Save("prod", record); err != nil {
-			t.Fatal(err)
-		}
-		store.Close()
-		w.sinks["prod"].edit("authIMSTAClientId", "two") // the command was quick
+		w := newInterruptedWorld(t)
 		w.source.change(func(s *source) { s.err = errors.New("vault is down") })
 		w.start()
 		defer func() { w.stop() }()

@@ -46,6 +46,32 @@ func newWorld(t *testing.T, names ...string) *world {
 	return w
 }
 
+// newInterruptedWorld is as a daemon leaves it that was killed while its command wrote version 2 over version 1. The
+// command was quick.
+func newInterruptedWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t, "prod")
+	w.source.rotate("one")
+	w.start()
+	w.stop()
+	w.source.rotate("two")
+	store, err := credsync.OpenStore(w.dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	record, err := store.Load("prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record.Applying = &w.source.version
+	if err := store.Save("prod", record); err != nil {
+		t.Fatal(err)
+	}
+	w.sinks["prod"].edit("authIMSTAClientId", "two")
+	return w
+}
+
 // start runs a daemon and returns when its first full check is over.
 func (w *world) start() {
 	w.t.Helper()

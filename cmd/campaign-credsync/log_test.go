@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/skip"
 )
 
 func environment(pairs ...string) func(string) (string, bool) {
@@ -106,7 +107,7 @@ func pseudoTerminal(t *testing.T) (*os.File, func() string) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no pseudo-terminals here: %v", err)
+		skip.Unable(t, "no pseudo-terminals here: "+err.Error())
 	}
 	t.Cleanup(func() { master.Close() })
 	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {

@@ -3,13 +3,15 @@ package main
 import (
 	"os/exec"
 	"testing"
+
+	"campaign-credsync/internal/skip"
 )
 
 // TestUnitExposure: the sandbox of the unit does not erode. The threshold is ten times systemd's exposure level.
 func TestUnitExposure(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
-		t.Skip("systemd-analyze is not installed")
+		skip.Unable(t, "systemd-analyze is not installed")
 	}
 	out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--threshold=20", "--no-pager",
 		packaged+"campaign-credsync.service").CombinedOutput()

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/skip"
 	"campaign-credsync/test/container"
 )
 
@@ -205,7 +206,7 @@ func (w *world) snapshot() string {
 func isRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		skip.Unable(t, "needs root")
 	}
 }
 
