@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 PREFIX  ?= /usr
 MINUTES ?= 10
 
-.PHONY: build demo test test-systemd bench soak lint vuln install clean
+.PHONY: build demo test faults test-systemd bench soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/campaign-credsync ./cmd/campaign-credsync
@@ -17,6 +17,10 @@ demo: build ## the story, in the terminal; builds a real Vault at its first run
 test: ## every test, with the race detector; builds a real Vault at its first run
 	go run ./test/vaultbuild
 	go test -race -timeout 20m ./...
+
+faults: ## every fault in its long form, with the race detector; about an hour
+	go run ./test/vaultbuild
+	go test -race -v -count=1 -timeout 180m ./test/faults -full
 
 test-systemd: ## the unit, in a container with systemd as PID 1; needs root
 	go test -v -count=1 -timeout 20m -tags systemd ./test/systemd

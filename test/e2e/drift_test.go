@@ -6,7 +6,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -14,28 +13,19 @@ import (
 
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/editors"
+	"campaign-credsync/test/world"
 )
-
-// managed are the attributes that an apply of the stand-in leaves, as they are in a file.
-func (w *world) managed(instance string) map[string]string {
-	w.t.Helper()
-	values := map[string]string{}
-	for _, name := range []string{"authIMSTAClientId", "authIMSTAId", "authIMSTAClientSecret", "authIMSTAPrivateKey"} {
-		values[name] = w.attribute(instance, name)
-	}
-	return values
-}
 
 // Whatever changes the credential, and however it writes the file: the attributes are put back, and every other byte is
 // as the editor left it.
 func TestDriftIsPutBack(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{})
-	right := w.managed("prod")
+	w, _ := world.Started(t, container.Options{})
+	right := w.Managed("prod")
 	set := func(name, value string) func([]byte) []byte {
 		return func(d []byte) []byte {
 			comments, rest := d[:bytes.Index(d, []byte("<ims authIMSClientId"))], d[bytes.Index(d, []byte("<ims authIMSClientId")):]
-			rest = replaced(t, rest, fmt.Sprintf(` %s="%s"`, name, right[name]), value)
+			rest = world.Replaced(t, rest, fmt.Sprintf(` %s="%s"`, name, right[name]), value)
 			return append(bytes.Clone(comments), rest...)
 		}
 	}
@@ -66,46 +56,46 @@ func TestDriftIsPutBack(t *testing.T) {
 			return d
 		}},
 		{"a key that was not there", editors.InPlace, func(d []byte) []byte {
-			return replaced(t, d, ` authIMSTAId="`, ` authIMSTAPrivateKey="@a2V5" authIMSTAId="`)
+			return world.Replaced(t, d, ` authIMSTAId="`, ` authIMSTAPrivateKey="@a2V5" authIMSTAId="`)
 		}},
 		{"an empty key", editors.InPlace, func(d []byte) []byte {
-			return replaced(t, d, ` authIMSTAId="`, ` authIMSTAPrivateKey='' authIMSTAId="`)
+			return world.Replaced(t, d, ` authIMSTAId="`, ` authIMSTAPrivateKey='' authIMSTAId="`)
 		}},
 		{"ims removed", editors.Pieces, func(d []byte) []byte { return element.ReplaceAll(d, nil) }},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {
-			w.in(t)
-			document := replaced(t, c.edit(w.read("prod")), `maxMB="`, `maxMB="1`)
-			w.foreign["prod"] = foreign(document)
+			w.In(t)
+			document := world.Replaced(t, c.edit(w.Read("prod")), `maxMB="`, `maxMB="1`)
+			w.Foreign["prod"] = world.ForeignBytes(document)
 			if err := editors.Write(w.File("prod"), c.style, document); err != nil {
 				t.Fatal(err)
 			}
 			reverts++
-			w.await("the revert is counted", func(s container.Status) bool {
-				return one(s, "prod").RevertedTotal == reverts && s.Is("in_sync")
+			w.AwaitStatus("the revert is counted", func(s container.Status) bool {
+				return world.One(s, "prod").RevertedTotal == reverts && s.Is("in_sync")
 			})
-			if got := w.managed("prod"); fmt.Sprint(got) != fmt.Sprint(right) {
+			if got := w.Managed("prod"); fmt.Sprint(got) != fmt.Sprint(right) {
 				t.Errorf("attributes are %v, want %v", got, right)
 			}
-			if bytes.Contains(w.read("prod"), []byte("authIMSTAPrivateKey")) {
+			if bytes.Contains(w.Read("prod"), []byte("authIMSTAPrivateKey")) {
 				t.Error("the key is still there")
 			}
-			if got := foreign(w.read("prod")); !bytes.Equal(got, w.foreign["prod"]) {
-				t.Error("foreign bytes changed: ", firstDifference(w.foreign["prod"], got))
+			if got := world.ForeignBytes(w.Read("prod")); !bytes.Equal(got, w.Foreign["prod"]) {
+				t.Error("foreign bytes changed: ", world.FirstDifference(w.Foreign["prod"], got))
 			}
 		})
-		w.in(t)
+		w.In(t)
 		if !ok {
 			return
 		}
 	}
-	w.ran(1, "end", "set")
+	w.Ran(1, "end", "set")
 }
 
 // What is no drift is left alone: not a byte is written.
 func TestEditsElsewhereAreLeftAlone(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{})
+	w, _ := world.Started(t, container.Options{})
 	file := w.File("prod")
 	stat := func() (s unix.Stat_t) {
 		if err := unix.Stat(file, &s); err != nil {
@@ -118,23 +108,23 @@ func TestEditsElsewhereAreLeftAlone(t *testing.T) {
 		do   func() error
 	}{
 		{"in place", func() error {
-			w.edits("prod", func(d []byte) []byte { return replaced(t, d, `maxMB="512"`, `maxMB="768"`) })
+			w.Edits("prod", func(d []byte) []byte { return world.Replaced(t, d, `maxMB="512"`, `maxMB="768"`) })
 			return nil
 		}},
 		{"renamed over", func() error {
-			d := replaced(t, w.read("prod"), `maxMB="768"`, `maxMB="1024"`)
-			w.foreign["prod"] = foreign(d)
+			d := world.Replaced(t, w.Read("prod"), `maxMB="768"`, `maxMB="1024"`)
+			w.Foreign["prod"] = world.ForeignBytes(d)
 			return editors.Write(file, editors.Rename, d)
 		}},
 		{"other attributes of ims", func() error {
-			w.edits("prod", func(d []byte) []byte { return replaced(t, d, `authIMSCode="@YW5`, `authIMSCode="@YW6`) })
+			w.Edits("prod", func(d []byte) []byte { return world.Replaced(t, d, `authIMSCode="@YW5`, `authIMSCode="@YW6`) })
 			return nil
 		}},
 		{"other quotes and order", func() error {
-			id := `authIMSTAId="` + w.attribute("prod", "authIMSTAId") + `"`
-			w.edits("prod", func(d []byte) []byte {
-				d = replaced(t, d, " "+id, "")
-				return replaced(t, d, `<ims authIMSClientId`, `<ims `+strings.ReplaceAll(id, `"`, `'`)+` authIMSClientId`)
+			id := `authIMSTAId="` + w.Attribute("prod", "authIMSTAId") + `"`
+			w.Edits("prod", func(d []byte) []byte {
+				d = world.Replaced(t, d, " "+id, "")
+				return world.Replaced(t, d, `<ims authIMSClientId`, `<ims `+strings.ReplaceAll(id, `"`, `'`)+` authIMSClientId`)
 			})
 			return nil
 		}},
@@ -152,8 +142,8 @@ func TestEditsElsewhereAreLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := stat()
-		if s := w.pass(); !s.Is("in_sync") || one(s, "prod").RevertedTotal != 0 {
-			t.Fatalf("%s: %+v\n%s", c.name, s, w.log())
+		if s := w.Pass(); !s.Is("in_sync") || world.One(s, "prod").RevertedTotal != 0 {
+			t.Fatalf("%s: %+v\n%s", c.name, s, w.Log())
 		}
 		if after := stat(); before.Ino != after.Ino || before.Mtim != after.Mtim || before.Ctim != after.Ctim {
 			t.Errorf("%s: the file was written", c.name)
@@ -161,8 +151,8 @@ func TestEditsElsewhereAreLeftAlone(t *testing.T) {
 	}
 	// And a revert keeps all of it.
 	before := stat()
-	w.blank("prod")
-	w.await("the revert", func(s container.Status) bool { return one(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
+	w.Blank("prod")
+	w.AwaitStatus("the revert", func(s container.Status) bool { return world.One(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
 	after := stat()
 	if before.Uid != after.Uid || before.Gid != after.Gid || before.Mode != after.Mode {
 		t.Errorf("owner or mode changed from %d:%d %o to %d:%d %o", before.Uid, before.Gid, before.Mode, after.Uid, after.Gid, after.Mode)
@@ -171,28 +161,28 @@ func TestEditsElsewhereAreLeftAlone(t *testing.T) {
 	if n, err := unix.Getxattr(file, "user.campaign", value); err != nil || string(value[:n]) != "kept" {
 		t.Errorf("the extended attribute is %q, %v", value[:max(n, 0)], err)
 	}
-	w.ran(1, "end", "set")
+	w.Ran(1, "end", "set")
 }
 
 // An attribute whose place is not documented is learned from what nlserver wrote, and guarded as the others are. What
 // nlserver writes anew around it is no drift.
 func TestLearnedAttributeIsGuarded(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, container.Options{})
-	w.faults(`{"org_attribute": "authIMSOrgId", "reformat": true, "deterministic": true}`)
-	_, secret := w.rotate("prod")
-	w.start()
-	w.inSync(1)
-	w.holds("prod", secret)
-	w.foreign["prod"] = foreign(w.read("prod"))
-	org := w.attribute("prod", "authIMSOrgId")
-	w.edits("prod", func(d []byte) []byte { return replaced(t, d, org, "mallory@AdobeOrg") })
-	w.foreign["prod"] = replaced(t, w.foreign["prod"], "mallory@AdobeOrg", org)
-	w.await("the revert", func(s container.Status) bool { return one(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
-	if got := w.attribute("prod", "authIMSOrgId"); got != org || org == "" {
+	w := world.New(t, container.Options{})
+	w.Faults(`{"org_attribute": "authIMSOrgId", "reformat": true, "deterministic": true}`)
+	_, secret := w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Holds("prod", secret)
+	w.Foreign["prod"] = world.ForeignBytes(w.Read("prod"))
+	org := w.Attribute("prod", "authIMSOrgId")
+	w.Edits("prod", func(d []byte) []byte { return world.Replaced(t, d, org, "mallory@AdobeOrg") })
+	w.Foreign["prod"] = world.Replaced(t, w.Foreign["prod"], "mallory@AdobeOrg", org)
+	w.AwaitStatus("the revert", func(s container.Status) bool { return world.One(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
+	if got := w.Attribute("prod", "authIMSOrgId"); got != org || org == "" {
 		t.Errorf("the org id is %q, want %q", got, org)
 	}
-	if s := w.pass(); one(s, "prod").RevertedTotal != 1 {
+	if s := w.Pass(); world.One(s, "prod").RevertedTotal != 1 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -203,61 +193,61 @@ func TestDriftIsAppliedAgain(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		settings string
-		prepare  func(*world)
-		drift    func(*world)
+		prepare  func(*world.World)
+		drift    func(*world.World)
 		says     string
 	}{
-		{"by configuration", "drift: {revert: nlserver}", nil, func(w *world) { w.blank("prod") }, ""},
-		{"shared removed", "", nil, func(w *world) {
+		{"by configuration", "drift: {revert: nlserver}", nil, func(w *world.World) { w.Blank("prod") }, ""},
+		{"shared removed", "", nil, func(w *world.World) {
 			shared := regexp.MustCompile(`(?s)\s*<shared>.*</shared>`)
-			d := shared.ReplaceAll(w.read("prod"), nil)
+			d := shared.ReplaceAll(w.Read("prod"), nil)
 			if err := os.WriteFile(w.File("prod"), d, 0o640); err != nil {
-				w.t.Fatal(err)
+				w.T.Fatal(err)
 			}
 		}, "drift cannot be put back into the file, applying again instead"},
-		{"mount point", "", func(w *world) {
-			isRoot(w.t)
-			real := w.path("real.xml")
-			w.run("cp", "-p", w.File("prod"), real)
-			w.run("mount", "--bind", real, w.File("prod"))
-			w.last = append(w.last, func() { unix.Unmount(w.File("prod"), 0) })
-		}, func(w *world) { w.blank("prod") }, "mount point"},
+		{"mount point", "", func(w *world.World) {
+			world.NeedsRoot(w.T)
+			real := w.Path("real.xml")
+			w.Run("cp", "-p", w.File("prod"), real)
+			w.Run("mount", "--bind", real, w.File("prod"))
+			w.Last = append(w.Last, func() { unix.Unmount(w.File("prod"), 0) })
+		}, func(w *world.World) { w.Blank("prod") }, "mount point"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, container.Options{Settings: c.settings})
+			w := world.New(t, container.Options{Settings: c.settings})
 			if c.prepare != nil {
 				c.prepare(w)
 			}
-			_, secret := w.rotate("prod")
-			w.start()
-			w.inSync(1)
+			_, secret := w.NewSecret("prod")
+			w.StartDaemon()
+			w.InSync(1)
 			c.drift(w)
 			if c.name == "mount point" {
-				w.pass() // inotify tells nothing of what is done to the file below a mount
+				w.Pass() // inotify tells nothing of what is done to the file below a mount
 			}
-			w.await("the revert", func(s container.Status) bool { return one(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
-			w.holds("prod", secret)
-			w.ran(2, "end", "set")
-			w.ran(2, "end", "reload")
-			says(t, w.log(), c.says)
+			w.AwaitStatus("the revert", func(s container.Status) bool { return world.One(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
+			w.Holds("prod", secret)
+			w.Ran(2, "end", "set")
+			w.Ran(2, "end", "reload")
+			world.Says(t, w.Log(), c.says)
 			if c.name == "shared removed" {
-				w.foreign["prod"] = foreign(w.read("prod"))
+				w.Foreign["prod"] = world.ForeignBytes(w.Read("prod"))
 			}
 			// It takes Vault, and says so while there is none.
 			if c.name != "by configuration" {
 				return
 			}
 			w.Proxy.Down()
-			w.blank("prod")
-			w.is("prod", "drift", "refused")
+			w.Blank("prod")
+			w.Is("prod", "drift", "refused")
 			if err := w.Proxy.Up(); err != nil {
 				t.Fatal(err)
 			}
-			w.pass()
-			w.inSync(1)
-			w.holds("prod", secret)
-			w.ran(3, "end", "set")
+			w.Pass()
+			w.InSync(1)
+			w.Holds("prod", secret)
+			w.Ran(3, "end", "set")
 		})
 	}
 }
@@ -265,84 +255,42 @@ func TestDriftIsAppliedAgain(t *testing.T) {
 // drift.revert: alert touches nothing, says it once, and sees when it is over.
 func TestDriftIsOnlyReported(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{Settings: "drift: {revert: alert}"})
-	right := w.read("prod")
-	w.edits("prod", func(d []byte) []byte { return replaced(t, d, "0123456789ABCDEF@techacct", "mallory@techacct") })
-	wrong := w.read("prod")
-	w.is("prod", "drift", "drift.revert: alert")
-	w.pass()
-	w.is("prod", "drift")
-	if !bytes.Equal(w.read("prod"), wrong) {
+	w, _ := world.Started(t, container.Options{Settings: "drift: {revert: alert}"})
+	right := w.Read("prod")
+	w.Edits("prod", func(d []byte) []byte { return world.Replaced(t, d, "0123456789ABCDEF@techacct", "mallory@techacct") })
+	wrong := w.Read("prod")
+	w.Is("prod", "drift", "drift.revert: alert")
+	w.Pass()
+	w.Is("prod", "drift")
+	if !bytes.Equal(w.Read("prod"), wrong) {
 		t.Error("the file was changed")
 	}
-	if n := strings.Count(w.log(), "level=ERROR"); n != 1 {
-		t.Errorf("%d alarms\n%s", n, w.log())
+	if n := strings.Count(w.Log(), "level=ERROR"); n != 1 {
+		t.Errorf("%d alarms\n%s", n, w.Log())
 	}
-	stdout, _, status := w.command("diff")
+	stdout, _, status := w.RunCommand("diff")
 	if status != 3 || !strings.Contains(stdout, "authIMSTAId") || strings.Contains(stdout, "mallory") {
 		t.Errorf("diff ended with %d: %s", status, stdout)
 	}
-	if _, _, status := w.command("status"); status != 3 {
+	if _, _, status := w.RunCommand("status"); status != 3 {
 		t.Errorf("status ended with %d", status)
 	}
 	if err := os.WriteFile(w.File("prod"), right, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	w.is("prod", "in_sync")
-	w.ran(1, "end", "set")
-}
-
-// A war over the file ends: the brake holds over kill -9 and restart, lets new versions through, and SIGHUP lets go.
-func TestDriftWarEnds(t *testing.T) {
-	t.Parallel()
-	for _, mode := range []string{"splice", "nlserver"} {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			w, _ := started(t, container.Options{Settings: "drift: {max_reverts: 3, revert: " + mode + "}"})
-			for i := range 3 {
-				w.blank("prod")
-				w.await("the revert", func(s container.Status) bool {
-					return one(s, "prod").RevertedTotal == i+1 && s.Is("in_sync")
-				})
-			}
-			sets := w.runs("end", "set")
-			w.blank("prod")
-			blank := w.read("prod")
-			w.is("prod", "drift", "drift.max_reverts")
-			w.kill()
-			w.start()
-			w.is("prod", "drift")
-			w.pass()
-			w.is("prod", "drift")
-			if !bytes.Equal(w.read("prod"), blank) {
-				t.Error("the file was changed after the brake")
-			}
-			if n := strings.Count(w.daemons[0].Log(), "level=ERROR"); n != 1 {
-				t.Errorf("%d alarms\n%s", n, w.daemons[0].Log())
-			}
-			w.ran(sets, "end", "set")
-
-			_, secret := w.rotate("prod")
-			w.inSync(2)
-			w.holds("prod", secret)
-			w.blank("prod")
-			w.is("prod", "drift")
-			w.signal(syscall.SIGHUP)
-			w.await("the revert", func(s container.Status) bool { return s.Is("in_sync") && one(s, "prod").RevertedTotal == 4 })
-			w.holds("prod", secret)
-		})
-	}
+	w.Is("prod", "in_sync")
+	w.Ran(1, "end", "set")
 }
 
 // Drift that was there before the daemon may have been loaded by Campaign: its revert is followed by activation.
 func TestDriftFoundAtStartIsActivated(t *testing.T) {
 	t.Parallel()
-	w, secrets := started(t, container.Options{})
-	w.stop()
-	w.blank("prod")
-	w.start()
-	w.inSync(1)
-	w.holds("prod", secrets["prod"])
-	w.ran(1, "end", "set")
-	w.ran(2, "end", "reload")
+	w, secrets := world.Started(t, container.Options{})
+	w.Stop()
+	w.Blank("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Holds("prod", secrets["prod"])
+	w.Ran(1, "end", "set")
+	w.Ran(2, "end", "reload")
 }

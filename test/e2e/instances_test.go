@@ -7,13 +7,16 @@ import (
 	"testing"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
+
+	"golang.org/x/sys/unix"
 )
 
 // One instance whose file is missing and some whose file is of no use do not hold up the one that is fine, nothing is
 // written to them, and each is served as soon as its file is right.
 func TestBrokenInstancesDoNotHoldUpOthers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, container.Options{Instances: []string{"fine", "gone", "cut", "empty", "pipe", "folder", "outside"}})
+	w := world.New(t, container.Options{Instances: []string{"fine", "gone", "cut", "empty", "pipe", "folder", "outside"}})
 	whole, secrets := map[string][]byte{}, map[string]string{}
 	broken := map[string]struct {
 		make func(file string, whole []byte) error
@@ -22,18 +25,18 @@ func TestBrokenInstancesDoNotHoldUpOthers(t *testing.T) {
 		"gone":   {func(file string, _ []byte) error { return nil }, []string{"missing"}},
 		"cut":    {func(file string, d []byte) error { return os.WriteFile(file, d[:len(d)/2], 0o640) }, []string{"not well-formed"}},
 		"empty":  {func(file string, d []byte) error { return os.WriteFile(file, nil, 0o640) }, []string{"not well-formed"}},
-		"pipe":   {func(file string, d []byte) error { return mkfifo(file) }, []string{"not a regular file"}},
+		"pipe":   {func(file string, d []byte) error { return unix.Mkfifo(file, 0o640) }, []string{"not a regular file"}},
 		"folder": {func(file string, d []byte) error { return os.Mkdir(file, 0o755) }, []string{"not a regular file"}},
 		"outside": {func(file string, d []byte) error {
-			if err := os.WriteFile(w.path("elsewhere.xml"), d, 0o640); err != nil {
+			if err := os.WriteFile(w.Path("elsewhere.xml"), d, 0o640); err != nil {
 				return err
 			}
-			return os.Symlink(w.path("elsewhere.xml"), file)
+			return os.Symlink(w.Path("elsewhere.xml"), file)
 		}, []string{"symbolic link", "config_file"}},
 	}
 	for _, name := range w.Instances {
-		_, secrets[name] = w.rotate(name)
-		whole[name] = w.read(name)
+		_, secrets[name] = w.NewSecret(name)
+		whole[name] = w.Read(name)
 		if b, ok := broken[name]; ok {
 			if err := os.Remove(w.File(name)); err != nil {
 				t.Fatal(err)
@@ -43,30 +46,30 @@ func TestBrokenInstancesDoNotHoldUpOthers(t *testing.T) {
 			}
 		}
 	}
-	w.start()
-	w.is("fine", "in_sync")
-	w.holds("fine", secrets["fine"])
-	stdout, _, status := w.command("sync")
+	w.StartDaemon()
+	w.Is("fine", "in_sync")
+	w.Holds("fine", secrets["fine"])
+	stdout, _, status := w.RunCommand("sync")
 	if status != 1 {
 		t.Errorf("sync ended with %d", status)
 	}
 	for name, b := range broken {
-		w.is(name, "degraded", append(b.says, w.File(name))...)
-		says(t, stdout, name+": degraded")
-		if n := strings.Count(w.log(), "level=ERROR msg=\"configuration file is out of order, nothing is written\" instance="+name+" "); n != 1 {
+		w.Is(name, "degraded", append(b.says, w.File(name))...)
+		world.Says(t, stdout, name+": degraded")
+		if n := strings.Count(w.Log(), "level=ERROR msg=\"configuration file is out of order, nothing is written\" instance="+name+" "); n != 1 {
 			t.Errorf("%s: told %d times", name, n)
 		}
 	}
-	w.ran(1, "end", "set")
+	w.Ran(1, "end", "set")
 	if got, err := os.ReadFile(w.File("cut")); err != nil || !bytes.Equal(got, whole["cut"][:len(whole["cut"])/2]) {
 		t.Errorf("the cut file was changed, %v", err)
 	}
-	if got, err := os.ReadFile(w.path("elsewhere.xml")); err != nil || !bytes.Equal(got, whole["outside"]) {
+	if got, err := os.ReadFile(w.Path("elsewhere.xml")); err != nil || !bytes.Equal(got, whole["outside"]) {
 		t.Errorf("the file outside was changed, %v", err)
 	}
 	// The fine one is guarded all the same.
-	w.blank("fine")
-	w.onDisk("fine", secrets["fine"])
+	w.Blank("fine")
+	w.OnDisk("fine", secrets["fine"])
 
 	for name := range broken {
 		if err := os.RemoveAll(w.File(name)); err != nil {
@@ -76,24 +79,24 @@ func TestBrokenInstancesDoNotHoldUpOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.inSync(1)
+	w.InSync(1)
 	for _, name := range w.Instances {
-		w.holds(name, secrets[name])
+		w.Holds(name, secrets[name])
 	}
-	w.ran(len(w.Instances), "end", "set")
+	w.Ran(len(w.Instances), "end", "set")
 }
 
 // A file that goes missing or breaks while the daemon runs is never created nor repaired: it holds the database login.
 func TestFileThatBreaksLaterIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{})
-	whole := w.read("prod")
+	w, _ := world.Started(t, container.Options{})
+	whole := w.Read("prod")
 	if err := os.Remove(w.File("prod")); err != nil {
 		t.Fatal(err)
 	}
-	w.is("prod", "degraded", "missing", w.File("prod"))
-	_, second := w.rotate("prod")
-	w.pass()
+	w.Is("prod", "degraded", "missing", w.File("prod"))
+	_, second := w.NewSecret("prod")
+	w.Pass()
 	if _, err := os.Stat(w.File("prod")); !os.IsNotExist(err) {
 		t.Fatalf("the file was created: %v", err)
 	}
@@ -101,58 +104,58 @@ func TestFileThatBreaksLaterIsLeftAlone(t *testing.T) {
 		if err := os.WriteFile(w.File("prod"), damaged, 0o640); err != nil {
 			t.Fatal(err)
 		}
-		w.pass()
-		w.is("prod", "degraded", "not well-formed", w.File("prod"))
-		if !bytes.Equal(w.read("prod"), damaged) {
+		w.Pass()
+		w.Is("prod", "degraded", "not well-formed", w.File("prod"))
+		if !bytes.Equal(w.Read("prod"), damaged) {
 			t.Error("the damaged file was changed")
 		}
 	}
-	w.ran(1, "end", "set")
+	w.Ran(1, "end", "set")
 	if err := os.WriteFile(w.File("prod"), whole, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	w.inSync(2)
-	w.holds("prod", second)
+	w.InSync(2)
+	w.Holds("prod", second)
 }
 
 // Instances that are applied together share one reload, and one secret that serves several is polled once.
 func TestInstancesShareReloadAndPolls(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, container.Options{
+	w := world.New(t, container.Options{
 		Instances: []string{"a", "b", "c"},
 		Campaign:  "activate: {restart: [web, pipelined]}",
 	})
-	w.faults(`{"write_delay": "500ms"}`)
+	w.Faults(`{"write_delay": "500ms"}`)
 	for _, name := range w.Instances {
-		w.rotate(name)
+		w.NewSecret(name)
 	}
-	w.start()
-	w.inSync(1)
-	w.ran(3, "end", "set")
-	w.ran(1, "end", "reload")
-	w.ran(1, "end", "restart", "web")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Ran(3, "end", "set")
+	w.Ran(1, "end", "reload")
+	w.Ran(1, "end", "restart", "web")
 	for _, name := range w.Instances {
-		w.ran(1, "end", "restart", "pipelined@"+name)
+		w.Ran(1, "end", "restart", "pipelined@"+name)
 	}
 }
 
 // An instance may be known by several names of one secret.
 func TestSharedSecretIsReadOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, container.Options{Instances: []string{"a", "b"}})
-	_, secret := w.rotate("a")
+	w := world.New(t, container.Options{Instances: []string{"a", "b"}})
+	_, secret := w.NewSecret("a")
 	text, err := os.ReadFile(w.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = replaced(t, text, w.SecretPath("b"), w.SecretPath("a"))
+	text = world.Replaced(t, text, w.SecretPath("b"), w.SecretPath("a"))
 	if err := os.WriteFile(w.Config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.start()
-	w.inSync(1)
-	w.holds("a", secret)
-	w.holds("b", secret)
+	w.StartDaemon()
+	w.InSync(1)
+	w.Holds("a", secret)
+	w.Holds("b", secret)
 	reads := 0
 	for _, r := range w.Proxy.Requests() {
 		if r.DataRead() {
@@ -162,5 +165,5 @@ func TestSharedSecretIsReadOnce(t *testing.T) {
 	if reads != 1 {
 		t.Errorf("the secret was read %d times", reads)
 	}
-	w.idle(w.SecretPath("a"))
+	w.Idle(w.SecretPath("a"))
 }

@@ -1,153 +1,11 @@
 package e2e_test
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
-
-// trouble is a way in which nlserver fails.
-type trouble struct {
-	name     string
-	faults   string             // switches of the stand-in
-	campaign string             // configuration
-	spoil    func(*world) error // besides the switches
-	mend     func(*world) error
-	says     []string // what the state says
-	notLeft  bool     // the fault is one of activation or succeeds after all: the new credential is on disk
-}
-
-func rename(from, to string) func(*world) error {
-	return func(w *world) error {
-		return os.Rename(filepath.Join(w.Home, from), filepath.Join(w.Home, to))
-	}
-}
-
-// wrapped puts a script in nlserver's place, which does as it likes with runs that set a credential.
-func wrapped(script string) func(*world) error {
-	return func(w *world) error {
-		nlserver := filepath.Join(w.Home, "bin", "nlserver")
-		text := "#!/bin/sh\nFILE='" + w.File("prod") + "'\ncase \"$*\" in\n*-setims*)\n" + script + "\n;;\nesac\nexec '" + nlserver + ".real' \"$@\"\n"
-		return errors.Join(os.Rename(nlserver, nlserver+".real"), os.WriteFile(nlserver, []byte(text), 0o755))
-	}
-}
-
-var unwrap = rename("bin/nlserver.real", "bin/nlserver")
-
-var troubles = []trouble{
-	{name: "missing", spoil: rename("bin/nlserver", "bin/gone"), mend: rename("bin/gone", "bin/nlserver"),
-		says: []string{"nlserver is missing", "bin/nlserver", "campaign.nlserver"}},
-	{name: "not executable",
-		spoil: func(w *world) error { return os.Chmod(filepath.Join(w.Home, "bin/nlserver"), 0o644) },
-		mend:  func(w *world) error { return os.Chmod(filepath.Join(w.Home, "bin/nlserver"), 0o755) },
-		says:  []string{"not executable", "chmod +x"}},
-	{name: "env.sh missing", spoil: rename("env.sh", "env.gone"), mend: rename("env.gone", "env.sh"),
-		says: []string{"env_script is missing", "env.sh", "campaign.env_script"}},
-	{name: "env.sh ends the shell",
-		spoil: func(w *world) error {
-			return errors.Join(rename("env.sh", "env.gone")(w), os.WriteFile(filepath.Join(w.Home, "env.sh"), []byte("echo no database >&2; exit 3\n"), 0o644))
-		},
-		mend: rename("env.gone", "env.sh"), says: []string{"env.sh", "exit status 3", "no database"}},
-	{name: "env.sh sets nothing",
-		spoil: func(w *world) error {
-			return errors.Join(rename("env.sh", "env.gone")(w), os.WriteFile(filepath.Join(w.Home, "env.sh"), nil, 0o644))
-		},
-		mend: rename("env.gone", "env.sh"), says: []string{"error while loading shared libraries"}},
-	{name: "env.sh hangs", campaign: "timeout: 1s",
-		spoil: func(w *world) error {
-			return errors.Join(rename("env.sh", "env.gone")(w), os.WriteFile(filepath.Join(w.Home, "env.sh"), []byte("sleep 600\n"), 0o644))
-		},
-		mend: rename("env.gone", "env.sh"), says: []string{"env.sh", "campaign.timeout"}},
-	{name: "no option", faults: `{"options": []}`, campaign: "command: auto", says: []string{"setimsoauth", "7.4.1"}},
-	{name: "configured option unknown", faults: `{"options": ["setimsauth"]}`, campaign: "command: setimsoauth", says: []string{"Unknown option", "-setimsoauth"}},
-	{name: "fails before", faults: `{"fail": "before"}`, says: []string{"exit status 1", "iRc="}},
-	{name: "fails after", faults: `{"fail": "after"}`, notLeft: true},
-	{name: "hangs", faults: `{"hang": true}`, campaign: "timeout: 1s", says: []string{"campaign.timeout"}},
-	{name: "hangs deaf", faults: `{"hang": true, "ignore_sigterm": true}`, campaign: "timeout: 1s", says: []string{"campaign.timeout"}},
-	{name: "hangs with the file empty", faults: `{"hang_after_truncate": true}`, campaign: "timeout: 1s", says: []string{"campaign.timeout", "put back"}},
-	{name: "hangs deaf with the file empty", faults: `{"hang_after_truncate": true, "ignore_sigterm": true}`, campaign: "timeout: 1s",
-		says: []string{"campaign.timeout", "put back"}},
-	{name: "writes nothing", faults: `{"no_write": true}`, says: []string{"status 0"}},
-	{name: "writes half", faults: `{"write_half": true}`, says: []string{"damaged", "put back"}},
-	{name: "writes an empty file", faults: `{"write_empty": true}`, says: []string{"damaged", "put back"}},
-	{name: "writes garbage", faults: `{"garbage": true}`, says: []string{"damaged", "put back"}},
-	{name: "killed in the middle", faults: `{"die": true, "write_half": true}`, says: []string{"signal: killed", "put back"}},
-	{name: "killed with the file empty", faults: `{"die": true, "write_empty": true}`, says: []string{"signal: killed", "put back"}},
-	{name: "killed after the write", faults: `{"die": true}`, notLeft: true},
-	{name: "prints the secret and fails", faults: `{"print_secret": true, "fail": "before"}`, says: []string{"exit status 1", "[redacted]"}},
-	{name: "prints the secret and hangs", faults: `{"print_secret": true, "hang": true}`, campaign: "timeout: 1s", says: []string{"campaign.timeout"}},
-	{name: "prints much", faults: `{"print_bytes": 20000000, "fail": "before"}`, says: []string{"exit status 1", "iRc="}},
-	{name: "prints the secret and works", faults: `{"print_secret": true}`, notLeft: true},
-	{name: "leaves a child", faults: `{"fork_child": "3s"}`, notLeft: true},
-	{name: "empties the secret", spoil: wrapped(`sed -i '/<ims authIMSClientId/,/>/ s/authIMSTAClientSecret="[^"]*"/authIMSTAClientSecret=""/' "$FILE"; exit 1`),
-		mend: unwrap, says: []string{"exit status 1"}},
-	{name: "writes the ids only", spoil: wrapped(`sed -i '/<ims authIMSClientId/,/>/ s/ authIMSTA[A-Za-z]*="[^"]*"//g' "$FILE"; exit 0`), mend: unwrap,
-		says: []string{"status 0", "is not the credential's"}},
-}
-
-// However nlserver fails: a credential that worked is on disk afterwards, the state says why, and when the fault ends the
-// new one is applied. This with a credential of ours, and with one that somebody set by hand before we came.
-func TestNlserverTrouble(t *testing.T) {
-	t.Parallel()
-	for _, before := range []string{"ours", "set by hand"} {
-		for _, c := range troubles {
-			t.Run(before+"/"+c.name, func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, container.Options{Campaign: c.campaign})
-				version, old := 1, "p8e-"+strings.Repeat("h", 32)
-				if before == "ours" {
-					version, old = w.rotate("prod")
-					w.start()
-					w.inSync(version)
-					w.stop() // nlserver is asked anew what it can
-				} else {
-					w.setByHand(old)
-				}
-				if c.faults != "" {
-					w.faults(c.faults)
-				}
-				if c.spoil != nil {
-					w.must(c.spoil(w))
-				}
-				next, secret := w.rotate("prod")
-				w.start()
-				if c.notLeft {
-					w.inSync(next)
-					w.holds("prod", secret)
-					return
-				}
-				w.is("prod", "pending", c.says...)
-				w.onDisk("prod", old)
-				got := one(w.pass(), "prod") // it is tried again
-				w.onDisk("prod", old)
-				if got.State != "pending" || got.WantedVersion != next || got.AppliedVersion == next {
-					t.Errorf("%+v", got)
-				}
-				if c.mend != nil {
-					w.must(c.mend(w))
-				}
-				w.faults("")
-				w.pass()
-				w.inSync(next)
-				w.holds("prod", secret)
-			})
-		}
-	}
-}
-
-// setByHand has nlserver set a credential, as people did before there was this daemon.
-func (w *world) setByHand(secret string) {
-	w.t.Helper()
-	w.secrets = append(w.secrets, secret)
-	c := container.Credential(secret)
-	w.run("sh", "-c", `. "$1/env.sh" && "$1/bin/nlserver" config -instance:prod "$2"`, "sh", w.Home,
-		fmt.Sprintf("-setimsoauth:%s/%s/%s/%s", c["ims_org_id"], "ffffffffffffffffffffffffffffffff", "FFFF@techacct.adobe.com", secret))
-}
 
 // An nlserver from before 7.4.1 has another option for the same.
 func TestOlderNlserver(t *testing.T) {
@@ -155,67 +13,17 @@ func TestOlderNlserver(t *testing.T) {
 	for _, option := range []string{"setimsauth", "setimsjwtauth"} {
 		t.Run(option, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, container.Options{})
-			w.faults(`{"options": ["` + option + `"]}`)
-			_, secret := w.rotate("prod")
-			w.start()
-			w.inSync(1)
-			w.holds("prod", secret)
+			w := world.New(t, container.Options{})
+			w.Faults(`{"options": ["` + option + `"]}`)
+			_, secret := w.NewSecret("prod")
+			w.StartDaemon()
+			w.InSync(1)
+			w.Holds("prod", secret)
 			runs, err := w.Runs()
-			w.must(err)
+			w.Must(err)
 			for _, r := range runs {
 				if r.Kind == "set" && r.Option != option {
 					t.Errorf("it was run with %s", r.Option)
-				}
-			}
-		})
-	}
-}
-
-// Activation that fails is retried, by steps: what is done is not done again, and the credential is not applied again.
-func TestActivationTrouble(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name, faults string
-		says         []string
-		done         map[string]int // steps that are over while the fault lasts, with how often they may end
-	}{
-		{"reload", `{"reload_fail": true}`, []string{"config -reload", "exit status 1"}, nil},
-		{"second step", `{"restart_fail": ["web"]}`, []string{"restart web", "exit status 1"}, map[string]int{"reload": 1}},
-		{"last step", `{"restart_fail": ["pipelined@prod"]}`, []string{"restart pipelined@prod"}, map[string]int{"reload": 1, "web": 1}},
-		{"killed", `{"on": ["reload"], "die": true}`, []string{"signal: killed"}, nil},
-		{"hangs", `{"on": ["reload"], "hang": true}`, []string{"campaign.timeout"}, nil},
-		{"prints secrets", `{"on": ["reload"], "print_secret": true, "fail": "after"}`, []string{"exit status 1"}, nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, container.Options{Campaign: "timeout: 1s, activate: {restart: [web, pipelined]}"})
-			w.faults(c.faults)
-			_, secret := w.rotate("prod")
-			w.start()
-			w.is("prod", "activation_pending", c.says...)
-			w.holds("prod", secret)
-			for range 2 {
-				if _, _, status := w.command("sync"); status != 1 {
-					t.Errorf("sync ended with %d", status)
-				}
-			}
-			w.stop() // what is pending survives
-			w.start()
-			w.is("prod", "activation_pending", c.says...)
-			if n := c.done["reload"]; n > 0 {
-				w.ran(n, "end", "reload")
-			}
-			if n := c.done["web"]; n > 0 {
-				w.ran(n, "end", "restart", "web")
-			}
-			w.faults("")
-			w.pass()
-			w.inSync(1)
-			w.ran(1, "end", "set")
-			for step, n := range map[string]int{"web": c.done["web"], "pipelined@prod": 0} {
-				if n == 0 && !strings.Contains(c.faults, step) {
-					w.ran(1, "end", "restart", step)
 				}
 			}
 		})

@@ -9,41 +9,32 @@ import (
 
 	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
-
-// hangUp sends SIGHUP and waits until the daemon has taken the configuration over.
-func (w *world) hangUp() {
-	w.t.Helper()
-	before := strings.Count(w.daemon.Log(), "configuration reloaded")
-	w.signal(syscall.SIGHUP)
-	w.eventually("the configuration is reloaded", func() bool {
-		return strings.Count(w.daemon.Log(), "configuration reloaded") > before
-	})
-}
 
 func TestHangUpTakesInstancesOver(t *testing.T) {
 	t.Parallel()
-	w, secrets := started(t, container.Options{Instances: []string{"stays", "goes"}})
-	w.reconfigure(func(o *container.Options) { o.Instances = []string{"stays", "comes"} })
-	_, secrets["comes"] = w.rotate("comes")
-	w.hangUp()
-	s := w.await("both in sync", func(s container.Status) bool { return s.Applied(1) && one(s, "comes").State != "" })
-	if len(s.Instances) != 2 || one(s, "goes").State != "" {
+	w, secrets := world.Started(t, container.Options{Instances: []string{"stays", "goes"}})
+	w.Reconfigured(func(o *container.Options) { o.Instances = []string{"stays", "comes"} })
+	_, secrets["comes"] = w.NewSecret("comes")
+	w.HangUp()
+	s := w.AwaitStatus("both in sync", func(s container.Status) bool { return s.Applied(1) && world.One(s, "comes").State != "" })
+	if len(s.Instances) != 2 || world.One(s, "goes").State != "" {
 		t.Errorf("%+v", s)
 	}
-	w.holds("comes", secrets["comes"])
-	w.holds("stays", secrets["stays"])
-	w.ran(3, "end", "set")
+	w.Holds("comes", secrets["comes"])
+	w.Holds("stays", secrets["stays"])
+	w.Ran(3, "end", "set")
 	// What is not ours any more is left alone.
-	w.blank("goes")
-	blank := string(w.read("goes"))
-	w.blank("stays")
-	w.onDisk("stays", secrets["stays"])
-	w.pass()
-	if string(w.read("goes")) != blank {
+	w.Blank("goes")
+	blank := string(w.Read("goes"))
+	w.Blank("stays")
+	w.OnDisk("stays", secrets["stays"])
+	w.Pass()
+	if string(w.Read("goes")) != blank {
 		t.Error("the file of an instance that was taken out is still guarded")
 	}
-	if n := w.tokens(); n != 1 {
+	if n := w.Tokens(); n != 1 {
 		t.Errorf("%d tokens", n)
 	}
 }
@@ -51,9 +42,9 @@ func TestHangUpTakesInstancesOver(t *testing.T) {
 // A configuration that is bad, or changes what takes a restart, is reported, and the old one goes on.
 func TestHangUpWithABadConfiguration(t *testing.T) {
 	t.Parallel()
-	w, secrets := started(t, container.Options{})
+	w, secrets := world.Started(t, container.Options{})
 	good, err := os.ReadFile(w.Config)
-	w.must(err)
+	w.Must(err)
 	for _, c := range []struct{ text, says string }{
 		{"nonsense: [", "config.yaml:"},
 		{string(good) + "\nunknown_key: 1\n", "unknown_key"},
@@ -61,62 +52,50 @@ func TestHangUpWithABadConfiguration(t *testing.T) {
 		{strings.Replace(string(good), "poll: 1s", "poll: 1ms", 1), "watch.poll"},
 		{"", "holds no settings"},
 	} {
-		w.must(os.WriteFile(w.Config, []byte(c.text), 0o600))
-		before := strings.Count(w.log(), "configuration not reloaded, keeping the old one")
-		w.signal(syscall.SIGHUP)
-		w.eventually("it is refused", func() bool {
-			return strings.Count(w.log(), "configuration not reloaded, keeping the old one") > before
+		w.Must(os.WriteFile(w.Config, []byte(c.text), 0o600))
+		before := strings.Count(w.Log(), "configuration not reloaded, keeping the old one")
+		w.Signal(syscall.SIGHUP)
+		w.Eventually("it is refused", func() bool {
+			return strings.Count(w.Log(), "configuration not reloaded, keeping the old one") > before
 		})
-		last := w.log()[strings.LastIndex(w.log(), "configuration not reloaded"):]
-		says(t, last, c.says)
-		w.is("prod", "in_sync")
-		w.blank("prod")
-		w.onDisk("prod", secrets["prod"])
+		last := w.Log()[strings.LastIndex(w.Log(), "configuration not reloaded"):]
+		world.Says(t, last, c.says)
+		w.Is("prod", "in_sync")
+		w.Blank("prod")
+		w.OnDisk("prod", secrets["prod"])
 	}
-	w.must(os.WriteFile(w.Config, good, 0o600))
-	_, second := w.rotate("prod")
-	w.inSync(2)
-	w.holds("prod", second)
+	w.Must(os.WriteFile(w.Config, good, 0o600))
+	_, second := w.NewSecret("prod")
+	w.InSync(2)
+	w.Holds("prod", second)
 }
 
 // SIGUSR1 checks now, whenever the next poll would be.
 func TestUserSignalChecksNow(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{Settings: "watch: {poll: 1h}"})
-	_, second := w.rotate("prod")
-	w.signal(syscall.SIGUSR1)
-	w.inSync(2)
-	w.holds("prod", second)
+	w, _ := world.Started(t, container.Options{Settings: "watch: {poll: 1h}"})
+	_, second := w.NewSecret("prod")
+	w.Signal(syscall.SIGUSR1)
+	w.InSync(2)
+	w.Holds("prod", second)
 }
 
 // Signals that come while the configuration is taken over end nothing.
 func TestSignalsWhileReloading(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{Settings: "log: {level: warn, format: text}"})
+	w, _ := world.Started(t, container.Options{Settings: "log: {level: warn, format: text}"})
 	for range 100 {
-		w.signal(syscall.SIGHUP)
+		w.Signal(syscall.SIGHUP)
 		for until := time.Now().Add(20 * time.Millisecond); time.Now().Before(until); {
-			if err := w.daemon.Signal(syscall.SIGUSR1); err != nil {
-				t.Fatalf("a signal ended the daemon: %v", w.daemon.Stop())
+			if err := w.Running.Signal(syscall.SIGUSR1); err != nil {
+				t.Fatalf("a signal ended the daemon: %v", w.Running.Stop())
 			}
 		}
 	}
-	_, second := w.rotate("prod")
-	w.signal(syscall.SIGUSR1)
-	w.inSync(2)
-	w.holds("prod", second)
-}
-
-// tokens counts the live tokens that the daemon's role has. Those of other tests may end while they are listed, which
-// fails the listing.
-func (w *world) tokens() (n int) {
-	w.t.Helper()
-	w.eventually("Vault lists the tokens", func() bool {
-		accessors, err := w.Vault.RoleTokens(w.ctx, w.RoleID)
-		n = len(accessors)
-		return err == nil
-	})
-	return n
+	_, second := w.NewSecret("prod")
+	w.Signal(syscall.SIGUSR1)
+	w.InSync(2)
+	w.Holds("prod", second)
 }
 
 // SIGTERM ends an idle daemon within 5 s and its token with it, whatever Vault does.
@@ -125,110 +104,110 @@ func TestTermination(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			w, _ := started(t, container.Options{})
-			if n := w.tokens(); n != 1 {
+			w, _ := world.Started(t, container.Options{})
+			if n := w.Tokens(); n != 1 {
 				t.Fatalf("%d tokens", n)
 			}
-			w.signal(signal)
-			w.ended(0)
-			if n := w.tokens(); n != 0 {
+			w.Signal(signal)
+			w.Ended(0)
+			if n := w.Tokens(); n != 0 {
 				t.Errorf("%d tokens are left", n)
 			}
-			if _, err := os.Lstat(w.path("control.sock")); !os.IsNotExist(err) {
+			if _, err := os.Lstat(w.Path("control.sock")); !os.IsNotExist(err) {
 				t.Errorf("the control socket is left: %v", err)
 			}
 		})
 	}
 	t.Run("Vault hangs", func(t *testing.T) {
 		t.Parallel()
-		w, _ := started(t, container.Options{})
+		w, _ := world.Started(t, container.Options{})
 		defer w.Proxy.Hang()()
 		w.Proxy.Requests()
-		w.must(w.Proxy.Await(w.ctx, 1, func(vaulttest.Request) bool { return true }))
+		w.Must(w.Proxy.Await(w.Ctx, 1, func(vaulttest.Request) bool { return true }))
 		began := time.Now()
-		w.stop()
+		w.Stop()
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("it took %v", took)
 		}
 	})
 	t.Run("activation hangs", func(t *testing.T) {
 		t.Parallel()
-		w := newWorld(t, container.Options{})
-		w.faults(`{"on": ["reload"], "hang": true, "ignore_sigterm": true}`)
-		w.rotate("prod")
-		w.start()
-		w.waits("hang")
+		w := world.New(t, container.Options{})
+		w.Faults(`{"on": ["reload"], "hang": true, "ignore_sigterm": true}`)
+		w.NewSecret("prod")
+		w.StartDaemon()
+		w.WaitsAt("hang")
 		began := time.Now()
-		w.stop()
+		w.Stop()
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("it took %v", took)
 		}
-		w.faults("")
-		w.start()
-		w.inSync(1)
-		w.ran(1, "end", "set")
+		w.Faults("")
+		w.StartDaemon()
+		w.InSync(1)
+		w.Ran(1, "end", "set")
 	})
 }
 
 // An nlserver that is writing is waited for, and what it did is remembered; activation comes after the next start.
 func TestTerminationWaitsForNlserver(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{})
-	w.faults(`{"write_delay": "1500ms"}`)
-	_, second := w.rotate("prod")
-	w.waits("write_delay")
-	w.stop()
-	w.holds("prod", second)
-	w.ran(1, "end", "reload")
-	w.start()
-	w.inSync(2)
-	w.ran(2, "end", "set")
-	w.ran(2, "end", "reload")
+	w, _ := world.Started(t, container.Options{})
+	w.Faults(`{"write_delay": "1500ms"}`)
+	_, second := w.NewSecret("prod")
+	w.WaitsAt("write_delay")
+	w.Stop()
+	w.Holds("prod", second)
+	w.Ran(1, "end", "reload")
+	w.StartDaemon()
+	w.InSync(2)
+	w.Ran(2, "end", "set")
+	w.Ran(2, "end", "reload")
 }
 
 // SIGHUP comes while nlserver is writing: it is waited for, and not run twice.
 func TestHangUpWaitsForNlserver(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{})
-	w.faults(`{"write_delay": "1500ms"}`)
-	_, second := w.rotate("prod")
-	w.waits("write_delay")
-	w.hangUp()
-	w.inSync(2)
-	w.holds("prod", second)
-	w.ran(2, "end", "set")
-	w.ran(2, "end", "reload")
+	w, _ := world.Started(t, container.Options{})
+	w.Faults(`{"write_delay": "1500ms"}`)
+	_, second := w.NewSecret("prod")
+	w.WaitsAt("write_delay")
+	w.HangUp()
+	w.InSync(2)
+	w.Holds("prod", second)
+	w.Ran(2, "end", "set")
+	w.Ran(2, "end", "reload")
 }
 
 // A second daemon on the same state directory is refused, and the first one goes on; a socket that a killed one left is
 // replaced, and nothing else that is in its place.
 func TestOneDaemonOnly(t *testing.T) {
 	t.Parallel()
-	w, secrets := started(t, container.Options{})
-	stdout, stderr, status := w.command("run")
+	w, secrets := world.Started(t, container.Options{})
+	stdout, stderr, status := w.RunCommand("run")
 	if status != 1 || stdout != "" {
 		t.Errorf("a second daemon ended with %d: %s%s", status, stdout, stderr)
 	}
-	says(t, stderr, "in use", w.StateDir())
-	w.is("prod", "in_sync")
-	w.blank("prod")
-	w.onDisk("prod", secrets["prod"])
+	world.Says(t, stderr, "in use", w.StateDir())
+	w.Is("prod", "in_sync")
+	w.Blank("prod")
+	w.OnDisk("prod", secrets["prod"])
 
-	w.kill()
-	if _, err := os.Lstat(w.path("control.sock")); err != nil {
+	w.Kill()
+	if _, err := os.Lstat(w.Path("control.sock")); err != nil {
 		t.Errorf("a killed daemon leaves its socket: %v", err)
 	}
-	w.start()
-	w.inSync(1)
-	if info, err := os.Lstat(w.path("control.sock")); err != nil || info.Mode().Perm() != 0o600 {
+	w.StartDaemon()
+	w.InSync(1)
+	if info, err := os.Lstat(w.Path("control.sock")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket has mode %v, %v", info.Mode(), err)
 	}
-	w.stop()
+	w.Stop()
 
-	precious := w.path("control.sock")
-	w.must(os.WriteFile(precious, []byte("precious"), 0o600))
+	precious := w.Path("control.sock")
+	w.Must(os.WriteFile(precious, []byte("precious"), 0o600))
 	d, err := w.Start(nil)
-	w.must(err)
+	w.Must(err)
 	select {
 	case <-d.Ended():
 		if d.ExitStatus() != 1 || !strings.Contains(d.Log(), "control_socket") {
@@ -246,20 +225,20 @@ func TestOneDaemonOnly(t *testing.T) {
 // Whoever reads the log may go away; the daemon goes on without.
 func TestLogReaderGoesAway(t *testing.T) {
 	t.Parallel()
-	w, secrets := started(t, container.Options{})
-	w.stop()
+	w, secrets := world.Started(t, container.Options{})
+	w.Stop()
 	r, pipe, err := os.Pipe()
-	w.must(err)
-	d := w.startWriting(pipe)
+	w.Must(err)
+	d := w.StartWriting(pipe)
 	pipe.Close()
-	w.eventually("it answers", func() bool { _, err := w.Asker().Status(w.ctx); return err == nil })
-	w.is("prod", "in_sync")
+	w.Eventually("it answers", func() bool { _, err := w.Asker().Status(w.Ctx); return err == nil })
+	w.Is("prod", "in_sync")
 	r.Close()
 	for range 3 {
-		w.blank("prod")
-		w.onDisk("prod", secrets["prod"])
+		w.Blank("prod")
+		w.OnDisk("prod", secrets["prod"])
 	}
-	w.must(d.Signal(syscall.SIGTERM))
+	w.Must(d.Signal(syscall.SIGTERM))
 	state, err := d.Wait()
 	if err != nil || state.ExitCode() != 0 {
 		t.Errorf("the daemon ended with %v, %v", state, err)

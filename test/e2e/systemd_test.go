@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
 
 // manager hears what a daemon tells systemd.
@@ -60,37 +61,37 @@ func (m *manager) count(text string) (n int) {
 // While a reload waits for an nlserver that is writing, the watchdog is fed and the other instances are guarded.
 func TestReloadThatWaitsHoldsUpNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, container.Options{Instances: []string{"slow", "other"}})
-	_, first := w.rotate("slow")
-	_, other := w.rotate("other")
+	w := world.New(t, container.Options{Instances: []string{"slow", "other"}})
+	_, first := w.NewSecret("slow")
+	_, other := w.NewSecret("other")
 	m := &manager{}
-	m.listen(t, w.path("notify"))
-	c := exec.Command(programs.Daemon, "--config", w.Config, "run")
+	m.listen(t, w.Path("notify"))
+	c := exec.Command(w.Daemon(), "--config", w.Config, "run")
 	const watchdog = 2 * time.Second
-	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), "WATCHDOG_USEC=2000000")
-	log, err := os.Create(w.path("log"))
-	w.must(err)
+	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.Path("notify"), "WATCHDOG_USEC=2000000")
+	log, err := os.Create(w.Path("log"))
+	w.Must(err)
 	defer log.Close()
 	c.Stdout, c.Stderr = log, log
-	w.must(c.Start())
+	w.Must(c.Start())
 	t.Cleanup(func() { c.Process.Kill() })
-	w.inSync(1)
-	w.eventually("it is ready", func() bool { return m.count("READY=1") == 1 })
-	w.faults(`{"write_delay": "5s", "only_for": ["slow"]}`)
-	w.rotate("slow")
-	w.waits("write_delay")
-	sets := w.runs("end", "set")
-	w.must(c.Process.Signal(syscall.SIGHUP))
-	w.eventually("it reloads", func() bool { return m.count("RELOADING=1") == 1 })
-	w.blank("other")
-	w.onDisk("other", other)
-	if w.runs("end", "set") != sets {
+	w.InSync(1)
+	w.Eventually("it is ready", func() bool { return m.count("READY=1") == 1 })
+	w.Faults(`{"write_delay": "5s", "only_for": ["slow"]}`)
+	w.NewSecret("slow")
+	w.WaitsAt("write_delay")
+	sets := w.CountRuns("end", "set")
+	w.Must(c.Process.Signal(syscall.SIGHUP))
+	w.Eventually("it reloads", func() bool { return m.count("RELOADING=1") == 1 })
+	w.Blank("other")
+	w.OnDisk("other", other)
+	if w.CountRuns("end", "set") != sets {
 		t.Error("drift of another instance had to wait for nlserver")
 	}
-	w.eventually("it is ready again", func() bool { return m.count("READY=1") == 2 })
-	w.oneInSync("slow", 2)
-	w.must(c.Process.Signal(syscall.SIGTERM))
-	w.must(c.Wait())
+	w.Eventually("it is ready again", func() bool { return m.count("READY=1") == 2 })
+	w.OneInSync("slow", 2)
+	w.Must(c.Process.Signal(syscall.SIGTERM))
+	w.Must(c.Wait())
 	if m.count("STOPPING=1") != 1 {
 		t.Errorf("heard %q", m.all())
 	}
@@ -111,12 +112,4 @@ func TestReloadThatWaitsHoldsUpNothing(t *testing.T) {
 			t.Error("a secret was told to systemd")
 		}
 	}
-}
-
-// oneInSync waits until one instance is in sync with a version.
-func (w *world) oneInSync(instance string, version int) {
-	w.t.Helper()
-	w.await(instance+" in sync", func(s container.Status) bool {
-		return one(s, instance).State == "in_sync" && one(s, instance).AppliedVersion == version
-	})
 }

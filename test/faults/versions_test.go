@@ -1,7 +1,6 @@
-package e2e_test
+package faults_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -9,42 +8,43 @@ import (
 	"testing"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
 
 // The life of a secret in Vault, step by step: what is applied, recorded only, or kept.
 func TestVersions(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, container.Options{})
+	w := world.New(t, container.Options{})
 	path := w.SecretPath("prod")
-	_, current := w.rotate("prod")
-	w.start()
-	w.inSync(1)
-	w.onDisk("prod", current)
+	_, current := w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	w.OnDisk("prod", current)
 	sets, reloads := 1, 1
 	var data map[string]any // of the newest version
 
 	rotate := func(t *testing.T, version int) {
-		_, current = w.rotate("prod")
+		_, current = w.NewSecret("prod")
 		data = container.Credential(current)
-		w.pass()
-		w.inSync(version)
+		w.Pass()
+		w.InSync(version)
 		sets++
 		reloads++
 	}
 	record := func(version int) {
-		w.write("prod", data)
-		w.pass()
-		w.inSync(version)
+		w.WriteSecret("prod", data)
+		w.Pass()
+		w.InSync(version)
 	}
 	blocked := func(t *testing.T, reason ...string) {
 		t.Helper()
-		w.pass()
-		w.is("prod", "blocked", append(reason, path)...)
+		w.Pass()
+		w.Is("prod", "blocked", append(reason, path)...)
 		// What is kept is also guarded.
-		w.blank("prod")
-		w.onDisk("prod", current)
-		w.is("prod", "blocked")
-		reloads = w.runs("end", "reload") // drift that may have been loaded is activated
+		w.Blank("prod")
+		w.OnDisk("prod", current)
+		w.Is("prod", "blocked")
+		reloads = w.CountRuns("end", "reload") // drift that may have been loaded is activated
 	}
 	for _, step := range []struct {
 		name string
@@ -56,7 +56,7 @@ func TestVersions(t *testing.T) {
 			w.Vault.MustDelete(path, 3)
 			blocked(t, "deleted", "undelete it or write a new version", "version 3")
 		}},
-		{"undelete", func(t *testing.T) { w.Vault.MustUndelete(path, 3); w.pass(); w.inSync(3) }},
+		{"undelete", func(t *testing.T) { w.Vault.MustUndelete(path, 3); w.Pass(); w.InSync(3) }},
 		{"destroy", func(t *testing.T) {
 			w.Vault.MustDestroy(path, 3)
 			blocked(t, "destroyed", "write a new version")
@@ -74,22 +74,22 @@ func TestVersions(t *testing.T) {
 		}},
 		{"deleted and written anew within one poll, another credential", func(t *testing.T) {
 			w.Vault.MustDeleteAll(path)
-			_, current = w.rotate("prod")
-			w.onDisk("prod", current)
-			w.inSync(1)
+			_, current = w.NewSecret("prod")
+			w.OnDisk("prod", current)
+			w.InSync(1)
 			sets++
 			reloads++
 		}},
 	} {
 		ok := t.Run(step.name, func(t *testing.T) {
-			w.in(t)
+			w.In(t)
 			step.do(t)
-			w.pass()
-			w.holds("prod", current)
-			w.ran(sets, "end", "set")
-			w.ran(reloads, "end", "reload")
+			w.Pass()
+			w.Holds("prod", current)
+			w.Ran(sets, "end", "set")
+			w.Ran(reloads, "end", "reload")
 		})
-		w.in(t)
+		w.In(t)
 		if !ok {
 			return
 		}
@@ -102,37 +102,37 @@ func TestRollback(t *testing.T) {
 	for _, allowed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("allowed=%v", allowed), func(t *testing.T) {
 			t.Parallel()
-			w, first := started(t, container.Options{
+			w, first := world.Started(t, container.Options{
 				Extra: map[string]string{"prod": fmt.Sprintf("allow_rollback: %v", allowed)},
 			})
-			stale := w.metadata("prod")
-			_, second := w.rotate("prod")
-			w.inSync(2)
+			stale := w.Metadata("prod")
+			_, second := w.NewSecret("prod")
+			w.InSync(2)
 			w.Proxy.AnswerBody("/metadata/", http.StatusOK, stale)
 			if allowed {
-				w.inSync(1)
-				w.holds("prod", first["prod"])
-				w.ran(3, "end", "set")
+				w.InSync(1)
+				w.Holds("prod", first["prod"])
+				w.Ran(3, "end", "set")
 				return
 			}
-			w.is("prod", "blocked", "version 1", "version 2", "allow_rollback")
-			_, _, status := w.command("sync")
+			w.Is("prod", "blocked", "version 1", "version 2", "allow_rollback")
+			_, _, status := w.RunCommand("sync")
 			if status != 1 {
 				t.Errorf("sync ended with %d", status)
 			}
-			w.holds("prod", second)
-			w.ran(2, "end", "set")
+			w.Holds("prod", second)
+			w.Ran(2, "end", "set")
 
 			w.Proxy.Forward()
-			w.inSync(2)
-			w.ran(2, "end", "set")
+			w.InSync(2)
+			w.Ran(2, "end", "set")
 
 			w.Proxy.AnswerBody("/metadata/", http.StatusOK, stale)
-			w.is("prod", "blocked")
-			w.reconfigure(func(o *container.Options) { o.Extra = map[string]string{"prod": "allow_rollback: true"} })
-			w.hangUp()
-			w.inSync(1)
-			w.holds("prod", first["prod"])
+			w.Is("prod", "blocked")
+			w.Reconfigured(func(o *container.Options) { o.Extra = map[string]string{"prod": "allow_rollback: true"} })
+			w.HangUp()
+			w.InSync(1)
+			w.Holds("prod", first["prod"])
 		})
 	}
 }
@@ -144,40 +144,27 @@ func TestStaleStandbyAfterRewriting(t *testing.T) {
 	for _, versions := range []int{1} { // of the old secret; the new one has one
 		t.Run(fmt.Sprintf("old version %d", versions), func(t *testing.T) {
 			t.Parallel()
-			w, _ := started(t, container.Options{})
+			w, _ := world.Started(t, container.Options{})
 			for range versions - 1 {
-				w.rotate("prod")
+				w.NewSecret("prod")
 			}
-			w.pass()
-			w.inSync(versions)
-			metadata, data := w.metadata("prod"), w.data("prod")
+			w.Pass()
+			w.InSync(versions)
+			metadata, data := w.Metadata("prod"), w.Data("prod")
 			w.Vault.MustDeleteAll(w.SecretPath("prod"))
-			_, secret := w.rotate("prod")
-			w.pass()
-			w.inSync(1)
-			w.holds("prod", secret)
-			sets := w.runs("end", "set")
+			_, secret := w.NewSecret("prod")
+			w.Pass()
+			w.InSync(1)
+			w.Holds("prod", secret)
+			sets := w.CountRuns("end", "set")
 			w.Proxy.AnswerBody("/metadata/", http.StatusOK, metadata)
 			w.Proxy.AnswerBody("/data/", http.StatusOK, data)
-			w.pass()
-			w.is("prod", "blocked", "allow_rollback")
-			w.holds("prod", secret)
-			w.ran(sets, "end", "set")
+			w.Pass()
+			w.Is("prod", "blocked", "allow_rollback")
+			w.Holds("prod", secret)
+			w.Ran(sets, "end", "set")
 		})
 	}
-}
-
-// metadata is what Vault answers now about an instance's secret.
-func (w *world) metadata(instance string) string { return w.answer("/metadata/", instance) }
-
-// data is the same of the secret itself.
-func (w *world) data(instance string) string { return w.answer("/data/", instance) }
-
-func (w *world) answer(kind, instance string) string {
-	w.t.Helper()
-	var answer json.RawMessage
-	w.must(w.Vault.Call(w.ctx, http.MethodGet, w.Vault.Mount+kind+w.SecretPath(instance), nil, &answer))
-	return string(answer)
 }
 
 // A secret of the wrong shape is refused whole: nothing of it is applied, and the reason names field, path and remedy.
@@ -207,7 +194,7 @@ func TestWrongShapes(t *testing.T) {
 	for _, s := range shapes {
 		options.Instances = append(options.Instances, s.name)
 	}
-	w, secrets := started(t, options)
+	w, secrets := world.Started(t, options)
 	for _, s := range shapes {
 		data := maps.Clone(container.Credential("p8e-" + strings.Repeat("x", 32)))
 		if s.value == nil {
@@ -215,39 +202,39 @@ func TestWrongShapes(t *testing.T) {
 		} else {
 			data[s.field] = s.value
 		}
-		w.write(s.name, data)
+		w.WriteSecret(s.name, data)
 	}
-	w.await("all blocked", func(s container.Status) bool { return s.Is("blocked") })
-	stdout, _, status := w.command("sync")
+	w.AwaitStatus("all blocked", func(s container.Status) bool { return s.Is("blocked") })
+	stdout, _, status := w.RunCommand("sync")
 	if status != 1 {
 		t.Errorf("sync ended with %d", status)
 	}
-	after := w.pass()
+	after := w.Pass()
 	for _, s := range shapes {
-		in := one(after, s.name)
-		says(t, in.LastError, append(s.says, "version 2", "field "+s.field, w.SecretPath(s.name))...)
-		says(t, stdout, in.LastError)
+		in := world.One(after, s.name)
+		world.Says(t, in.LastError, append(s.says, "version 2", "field "+s.field, w.SecretPath(s.name))...)
+		world.Says(t, stdout, in.LastError)
 		if in.WantedVersion != 2 || in.AppliedVersion != 1 {
 			t.Errorf("%s: wanted %d, applied %d", s.name, in.WantedVersion, in.AppliedVersion)
 		}
-		w.holds(s.name, secrets[s.name])
-		if n := strings.Count(w.log(), `level=ERROR msg="secret refused, keeping what is applied" instance=`+s.name+" "); n != 1 {
+		w.Holds(s.name, secrets[s.name])
+		if n := strings.Count(w.Log(), `level=ERROR msg="secret refused, keeping what is applied" instance=`+s.name+" "); n != 1 {
 			t.Errorf("%s: told %d times", s.name, n)
 		}
 	}
-	w.ran(len(shapes), "end", "set")
+	w.Ran(len(shapes), "end", "set")
 	w.Proxy.Requests()
-	w.pass()
+	w.Pass()
 	for _, r := range w.Proxy.Requests() {
 		if r.DataRead() {
 			t.Errorf("a refused version is read again: %s", r.Path)
 		}
 	}
 	for _, s := range shapes {
-		_, secrets[s.name] = w.rotate(s.name)
+		_, secrets[s.name] = w.NewSecret(s.name)
 	}
-	w.inSync(3)
+	w.InSync(3)
 	for _, s := range shapes {
-		w.holds(s.name, secrets[s.name])
+		w.Holds(s.name, secrets[s.name])
 	}
 }

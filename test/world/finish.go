@@ -1,4 +1,4 @@
-package e2e_test
+package world
 
 import (
 	"bytes"
@@ -25,37 +25,37 @@ import (
 // finish ends the world and checks what must hold after every test: the daemons ended as asked and saw no race, every
 // file is whole with all foreign bytes, nothing is left beside it, no secret shows anywhere, and no two runs that set a
 // credential of one instance overlapped.
-func (w *world) finish() {
-	w.ctx = context.Background() // the test's own has ended
-	last, _ := w.Asker().Status(w.ctx)
-	if w.daemon != nil {
-		w.stop()
+func (w *World) finish() {
+	w.Ctx = context.Background() // the test's own has ended
+	last, _ := w.Asker().Status(w.Ctx)
+	if w.Running != nil {
+		w.Stop()
 	}
-	w.endLeftRuns()
+	w.EndLeftRuns()
 	w.checkFiles()
 	w.checkStateDir()
 	w.checkSecrets(fmt.Sprintf("%+v", last))
 	w.checkRuns()
 	for _, word := range []string{"DATA RACE", "panic:", "fatal error:"} {
-		if strings.Contains(w.log(), word) {
-			w.t.Errorf("the daemon says %s\n%s", word, w.log())
+		if strings.Contains(w.Log(), word) {
+			w.T.Errorf("the daemon says %s\n%s", word, w.Log())
 			break
 		}
 	}
-	for _, f := range w.last {
+	for _, f := range w.Last {
 		f()
 	}
 	if err := w.Close(); err != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 }
 
-// endLeftRuns kills runs of the stand-in that a test left hanging. Each is known by its executable, as its number may
+// EndLeftRuns kills runs of the stand-in that a test left hanging. Each is known by its executable, as its number may
 // have been given to another process.
-func (w *world) endLeftRuns() {
+func (w *World) EndLeftRuns() {
 	runs, err := w.Runs()
 	if err != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 	own := filepath.Join(w.Home, "bin") + "/"
 	for _, r := range runs {
@@ -68,50 +68,50 @@ func (w *world) endLeftRuns() {
 	}
 }
 
-func (w *world) checkFiles() {
-	want := append([]string{"config-default.xml"}, w.conf...)
-	for name, foreignBytes := range w.foreign {
+func (w *World) checkFiles() {
+	want := append([]string{"config-default.xml"}, w.Conf...)
+	for name, foreignBytes := range w.Foreign {
 		file := filepath.Base(w.File(name))
-		if slices.Contains(w.conf, file) {
+		if slices.Contains(w.Conf, file) {
 			continue // the test's own business
 		}
 		want = append(want, file)
 		data, err := os.ReadFile(w.File(name))
 		if err != nil {
-			w.t.Error(err)
+			w.T.Error(err)
 			continue
 		}
-		if err := wellFormed(data); err != nil {
-			w.t.Errorf("the file of %s is not whole: %v\n%s", name, err, w.log())
+		if err := WellFormed(data); err != nil {
+			w.T.Errorf("the file of %s is not whole: %v\n%s", name, err, w.Log())
 		}
-		if got := foreign(data); !bytes.Equal(got, foreignBytes) {
-			w.t.Errorf("foreign bytes of %s changed: %s\n%s", name, firstDifference(foreignBytes, got), w.log())
+		if got := ForeignBytes(data); !bytes.Equal(got, foreignBytes) {
+			w.T.Errorf("foreign bytes of %s changed: %s\n%s", name, FirstDifference(foreignBytes, got), w.Log())
 		}
 	}
 	entries, err := os.ReadDir(filepath.Join(w.Home, "conf"))
 	if err != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 	for _, e := range entries {
 		if !slices.Contains(want, e.Name()) {
-			w.t.Errorf("a stray file in conf/: %s\n%s", e.Name(), w.log())
+			w.T.Errorf("a stray file in conf/: %s\n%s", e.Name(), w.Log())
 		}
 	}
 }
 
 // checkStateDir demands that nothing unfinished is left after an orderly end.
-func (w *world) checkStateDir() {
+func (w *World) checkStateDir() {
 	entries, err := os.ReadDir(w.StateDir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 	known := regexp.MustCompile(`^(lock|digest\.key|refused-secret-id\.json|[a-zA-Z0-9_-]+\.json|[a-zA-Z0-9_-]+\.nlserver\.lock)$`)
 	for _, e := range entries {
 		if !known.MatchString(e.Name()) {
-			w.t.Errorf("a stray file in the state directory: %s\n%s", e.Name(), w.log())
+			w.T.Errorf("a stray file in the state directory: %s\n%s", e.Name(), w.Log())
 		}
 		if info, err := e.Info(); err == nil && info.Mode().Perm()&0o077 != 0 {
-			w.t.Errorf("%s in the state directory has mode %v", e.Name(), info.Mode())
+			w.T.Errorf("%s in the state directory has mode %v", e.Name(), info.Mode())
 		}
 	}
 }
@@ -121,8 +121,8 @@ var vaultToken = regexp.MustCompile(`hv[sbr]\.[A-Za-z0-9_-]{20,}`)
 
 // checkSecrets looks everywhere: in what daemons and commands printed, the last status, and every file of the container
 // but the one that holds the secret-id.
-func (w *world) checkSecrets(status string) {
-	places := map[string][]byte{"the log": []byte(w.log()), "the output of a command": w.printed.Bytes(), "the status": []byte(status)}
+func (w *World) checkSecrets(status string) {
+	places := map[string][]byte{"the log": []byte(w.Log()), "the output of a command": w.Printed.Bytes(), "the status": []byte(status)}
 	err := filepath.WalkDir(w.Dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || path == w.SecretID || strings.HasPrefix(path, filepath.Join(w.Home, "bin")) {
 			return err
@@ -131,30 +131,30 @@ func (w *world) checkSecrets(status string) {
 		return err
 	})
 	if err != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 	for place, text := range places {
-		for _, secret := range w.secrets {
+		for _, secret := range w.Secrets {
 			for _, form := range []string{
 				secret, base64.StdEncoding.EncodeToString([]byte(secret)), hex.EncodeToString([]byte(secret)),
 			} {
 				if i := bytes.Index(text, []byte(form)); i >= 0 {
-					w.t.Errorf("a secret shows in %s: …%s", place, text[max(0, i-200):i])
+					w.T.Errorf("a secret shows in %s: …%s", place, text[max(0, i-200):i])
 				}
 			}
 		}
 		if vaultToken.Match(text) {
-			w.t.Errorf("a token of Vault shows in %s", place)
+			w.T.Errorf("a token of Vault shows in %s", place)
 		}
 	}
 }
 
 // checkRuns demands that runs which set a credential of one instance came one after the other. Of one that was killed
 // nobody knows when it ended.
-func (w *world) checkRuns() {
+func (w *World) checkRuns() {
 	runs, err := w.Runs()
 	if err != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 	type span struct{ from, to time.Time }
 	open := map[int]container.Run{}
@@ -174,13 +174,13 @@ func (w *world) checkRuns() {
 		slices.SortFunc(all, func(a, b span) int { return a.from.Compare(b.from) })
 		for i := range len(all) - 1 {
 			if all[i].to.After(all[i+1].from) {
-				w.t.Errorf("two runs that set the credential of %s overlapped: %v", instance, all[i:i+2])
+				w.T.Errorf("two runs that set the credential of %s overlapped: %v", instance, all[i:i+2])
 			}
 		}
 	}
 }
 
-func wellFormed(document []byte) error {
+func WellFormed(document []byte) error {
 	decoder := xml.NewDecoder(bytes.NewReader(document))
 	for roots := 0; ; {
 		token, err := decoder.Token()
@@ -199,8 +199,8 @@ func wellFormed(document []byte) error {
 	}
 }
 
-// firstDifference shows where two documents part.
-func firstDifference(was, is []byte) string {
+// FirstDifference shows where two documents part.
+func FirstDifference(was, is []byte) string {
 	i := 0
 	for i < min(len(was), len(is)) && was[i] == is[i] {
 		i++
@@ -214,9 +214,9 @@ var (
 	emptyIMS  = regexp.MustCompile(`\s*<ims\s*/>`)
 )
 
-// foreign returns a document without what is ours: the managed attributes, and an <ims> that has no other. What looks
+// ForeignBytes returns a document without what is ours: the managed attributes, and an <ims> that has no other. What looks
 // like them in comments and character data is not ours.
-func foreign(document []byte) []byte {
+func ForeignBytes(document []byte) []byte {
 	var rest []byte
 	strip := func(markup []byte) {
 		rest = append(rest, emptyIMS.ReplaceAll(ours.ReplaceAll(markup, nil), nil)...)

@@ -1,35 +1,17 @@
-package e2e_test
+package faults_test
 
 import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
-
-// waits waits until a run of the stand-in says that it waits at a fault.
-func (w *world) waits(at string) container.Run {
-	w.t.Helper()
-	var found container.Run
-	w.eventually("a run waits at "+at, func() bool {
-		runs, err := w.Runs()
-		if err != nil {
-			return false
-		}
-		i := slices.IndexFunc(runs, func(r container.Run) bool { return r.Event == "waiting" && r.At == at })
-		if i >= 0 {
-			found = runs[i]
-		}
-		return i >= 0
-	})
-	return found
-}
 
 // The daemon is killed while nlserver has the file empty; nlserver lives on. The next daemon waits for it and starts no
 // second one beside it (finish looks for that), whatever it leaves behind.
@@ -47,35 +29,35 @@ func TestKilledWhileNlserverWrites(t *testing.T) {
 			name := c.name + map[bool]string{true: "/first apply", false: "/rotation"}[first]
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, container.Options{})
+				w := world.New(t, container.Options{})
 				if first {
-					w.setByHand("p8e-" + strings.Repeat("h", 32))
+					w.SetByHand("p8e-" + strings.Repeat("h", 32))
 				} else {
-					w.rotate("prod")
-					w.start()
-					w.inSync(1)
+					w.NewSecret("prod")
+					w.StartDaemon()
+					w.InSync(1)
 				}
-				sets := w.runs("start", "set")
-				w.faults(`{"write_delay": "1500ms", "times": 1` + c.faults + `}`)
-				next, secret := w.rotate("prod")
+				sets := w.CountRuns("start", "set")
+				w.Faults(`{"write_delay": "1500ms", "times": 1` + c.faults + `}`)
+				next, secret := w.NewSecret("prod")
 				if first {
-					w.start()
+					w.StartDaemon()
 				} else {
-					w.signal(syscall.SIGUSR1)
+					w.Signal(syscall.SIGUSR1)
 				}
-				w.waits("write_delay")
-				w.kill()
-				w.start()
-				w.is("prod", "degraded", "still running")
-				if got := w.runs("start", "set"); got != sets+1 {
+				w.WaitsAt("write_delay")
+				w.Kill()
+				w.StartDaemon()
+				w.Is("prod", "degraded", "still running")
+				if got := w.CountRuns("start", "set"); got != sets+1 {
 					t.Errorf("%d more runs while one is at work", got-sets-1)
 				}
-				w.eventually("it ends", func() bool {
-					w.signal(syscall.SIGUSR1)
-					s, err := w.Asker().Status(w.ctx)
-					return err == nil && one(s, "prod").State == "in_sync" && one(s, "prod").AppliedVersion == next
+				w.Eventually("it ends", func() bool {
+					w.Signal(syscall.SIGUSR1)
+					s, err := w.Asker().Status(w.Ctx)
+					return err == nil && world.One(s, "prod").State == "in_sync" && world.One(s, "prod").AppliedVersion == next
 				})
-				w.holds("prod", secret)
+				w.Holds("prod", secret)
 			})
 		}
 	}
@@ -94,31 +76,31 @@ func TestKilledWhileNlserverWritesAndVaultGone(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w, secrets := started(t, container.Options{})
-			w.faults(`{"write_delay": "1500ms", "times": 1` + c.faults + `}`)
-			_, second := w.rotate("prod")
-			w.signal(syscall.SIGUSR1)
-			w.waits("write_delay")
-			w.kill()
+			w, secrets := world.Started(t, container.Options{})
+			w.Faults(`{"write_delay": "1500ms", "times": 1` + c.faults + `}`)
+			_, second := w.NewSecret("prod")
+			w.Signal(syscall.SIGUSR1)
+			w.WaitsAt("write_delay")
+			w.Kill()
 			w.Proxy.Down()
-			w.start()
+			w.StartDaemon()
 			want := second
 			if c.damaged {
 				want = secrets["prod"]
 			}
-			w.eventually("the file is whole", func() bool {
-				w.signal(syscall.SIGUSR1)
-				got, err := w.SecretOnDisk(w.ctx, "prod")
+			w.Eventually("the file is whole", func() bool {
+				w.Signal(syscall.SIGUSR1)
+				got, err := w.SecretOnDisk(w.Ctx, "prod")
 				return err == nil && got == want
 			})
-			s := w.pass()
-			if s.Is("in_sync") || one(s, "prod").AppliedVersion != 1 {
+			s := w.Pass()
+			if s.Is("in_sync") || world.One(s, "prod").AppliedVersion != 1 {
 				t.Errorf("%+v", s)
 			}
-			w.must(w.Proxy.Up())
-			w.signal(syscall.SIGUSR1)
-			w.inSync(2)
-			w.holds("prod", second)
+			w.Must(w.Proxy.Up())
+			w.Signal(syscall.SIGUSR1)
+			w.InSync(2)
+			w.Holds("prod", second)
 		})
 	}
 }
@@ -126,21 +108,21 @@ func TestKilledWhileNlserverWritesAndVaultGone(t *testing.T) {
 // kill -9 at any moment around an apply: the next start ends in sync, with nothing left behind.
 func TestKilledAnywhere(t *testing.T) {
 	t.Parallel()
-	w, _ := started(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
+	w, _ := world.Started(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
 	for range 12 {
-		version, secret := w.rotate("prod")
-		w.signal(syscall.SIGUSR1)
+		version, secret := w.NewSecret("prod")
+		w.Signal(syscall.SIGUSR1)
 		time.Sleep(rand.N(60 * time.Millisecond)) // any moment will do
-		w.kill()
-		w.start()
-		w.eventually("in sync again", func() bool {
-			s, err := w.Asker().Status(w.ctx)
-			if err == nil && one(s, "prod").State == "degraded" {
-				w.signal(syscall.SIGUSR1) // it waits for an nlserver that lived on
+		w.Kill()
+		w.StartDaemon()
+		w.Eventually("in sync again", func() bool {
+			s, err := w.Asker().Status(w.Ctx)
+			if err == nil && world.One(s, "prod").State == "degraded" {
+				w.Signal(syscall.SIGUSR1) // it waits for an nlserver that lived on
 			}
 			return err == nil && s.Applied(version)
 		})
-		w.holds("prod", secret)
+		w.Holds("prod", secret)
 		if t.Failed() {
 			return
 		}
@@ -153,22 +135,22 @@ func TestKilledInActivation(t *testing.T) {
 	for _, step := range []string{"reload", "restart"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
-			w.faults(`{"on": ["` + step + `"], "hang": true}`)
-			_, secret := w.rotate("prod")
-			w.start()
-			w.waits("hang")
-			w.is("prod", "activation_pending")
-			w.kill()
-			w.endLeftRuns()
-			w.faults("")
-			w.start()
-			w.inSync(1)
-			w.holds("prod", secret)
-			w.ran(1, "end", "set")
-			w.ran(1, "end", "reload")
-			w.ran(1, "end", "restart", "web")
-			w.ran(1, "end", "restart", "pipelined@prod")
+			w := world.New(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
+			w.Faults(`{"on": ["` + step + `"], "hang": true}`)
+			_, secret := w.NewSecret("prod")
+			w.StartDaemon()
+			w.WaitsAt("hang")
+			w.Is("prod", "activation_pending")
+			w.Kill()
+			w.EndLeftRuns()
+			w.Faults("")
+			w.StartDaemon()
+			w.InSync(1)
+			w.Holds("prod", secret)
+			w.Ran(1, "end", "set")
+			w.Ran(1, "end", "reload")
+			w.Ran(1, "end", "restart", "web")
+			w.Ran(1, "end", "restart", "pipelined@prod")
 		})
 	}
 }
@@ -201,23 +183,23 @@ func TestSpoiledState(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w, secrets := started(t, container.Options{})
-			w.stop()
-			w.must(c.spoil(w.StateDir()))
-			w.start()
+			w, secrets := world.Started(t, container.Options{})
+			w.Stop()
+			w.Must(c.spoil(w.StateDir()))
+			w.StartDaemon()
 			if c.name == "record is a folder" {
-				w.holds("prod", secrets["prod"])
-				w.must(os.Remove(filepath.Join(w.StateDir(), "prod.json")))
-				w.signal(syscall.SIGUSR1)
+				w.Holds("prod", secrets["prod"])
+				w.Must(os.Remove(filepath.Join(w.StateDir(), "prod.json")))
+				w.Signal(syscall.SIGUSR1)
 			}
-			w.inSync(1)
-			w.holds("prod", secrets["prod"])
-			w.write("prod", container.Credential(secrets["prod"]))
-			w.pass()
-			w.inSync(2)
-			w.blank("prod")
-			w.onDisk("prod", secrets["prod"])
-			if got := w.runs("end", "set"); got > 2 {
+			w.InSync(1)
+			w.Holds("prod", secrets["prod"])
+			w.WriteSecret("prod", container.Credential(secrets["prod"]))
+			w.Pass()
+			w.InSync(2)
+			w.Blank("prod")
+			w.OnDisk("prod", secrets["prod"])
+			if got := w.CountRuns("end", "set"); got > 2 {
 				t.Errorf("%d applies", got)
 			}
 		})

@@ -1,0 +1,77 @@
+package world
+
+import (
+	"campaign-credsync/sources/vaulttest"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Tokens counts the live tokens that the daemon's role has. Those of other tests may end while they are listed, which
+// fails the listing.
+func (w *World) Tokens() (n int) {
+	w.T.Helper()
+	w.Eventually("Vault lists the tokens", func() bool {
+		accessors, err := w.Vault.RoleTokens(w.Ctx, w.RoleID)
+		n = len(accessors)
+		return err == nil
+	})
+	return n
+}
+
+// Idle demands of the next polls that each is one light read of each secret, and nothing else.
+func (w *World) Idle(paths ...string) {
+	w.T.Helper()
+	const polls = 3
+	w.Proxy.Requests()
+	for _, path := range paths {
+		if err := w.Proxy.Await(w.Ctx, polls, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, path) }); err != nil {
+			w.T.Fatal(err)
+		}
+	}
+	seen := map[string][]time.Time{}
+	for _, r := range w.Proxy.Requests() {
+		path, light := strings.CutPrefix(r.Path, "/v1/"+w.Vault.Mount+"/metadata/")
+		if r.Method != http.MethodGet || !light {
+			w.T.Errorf("idle, and yet %s %s", r.Method, r.Path)
+		}
+		seen[path] = append(seen[path], r.Time)
+	}
+	for path, times := range seen {
+		for i := range len(times) - 1 {
+			if gap := times[i+1].Sub(times[i]); gap < 500*time.Millisecond {
+				w.T.Errorf("%s was polled again after %v", path, gap)
+			}
+		}
+	}
+}
+
+// Logins demands a number of logins since the last call of Requests, which it leaves as they are.
+func (w *World) Logins(want int) {
+	w.T.Helper()
+	got := 0
+	requests := w.Proxy.Requests()
+	for _, r := range requests {
+		if r.Login() {
+			got++
+		}
+	}
+	if got += w.loggedIn; got != want {
+		w.T.Errorf("%d logins, want %d\n%s", got, want, w.Log())
+	}
+	w.loggedIn = got
+}
+
+// Metadata is what Vault answers now about an instance's secret.
+func (w *World) Metadata(instance string) string { return w.answer("/metadata/", instance) }
+
+// Data is the same of the secret itself.
+func (w *World) Data(instance string) string { return w.answer("/data/", instance) }
+
+func (w *World) answer(kind, instance string) string {
+	w.T.Helper()
+	var answer json.RawMessage
+	w.Must(w.Vault.Call(w.Ctx, http.MethodGet, w.Vault.Mount+kind+w.SecretPath(instance), nil, &answer))
+	return string(answer)
+}

@@ -1,0 +1,201 @@
+// Package world is a Campaign container with its daemon, seen from outside, for tests: a real Vault, a Campaign home in a temporary
+// directory with a stand-in of nlserver, and the daemon built with the race detector. Whatever a test did, it ends with
+// the same questions; see finish.go.
+package world
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/container"
+)
+
+// What the tests of a package share: a Vault, in which each has a role and paths of its own, and executables. The daemon is built with
+// the race detector.
+var (
+	vault    *vaulttest.Server
+	programs container.Programs
+)
+
+// Main sets up what the tests of a package share and runs them. Its result is for os.Exit.
+func Main(m *testing.M) int {
+	flag.Parse()
+	// They wait much more than they compute.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		flag.Set("test.parallel", "12")
+	}
+	dir, err := os.MkdirTemp("", "credsync-test-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	os.Chmod(dir, 0o755) // for a daemon that is not root
+	programs, err = container.Build(context.Background(), dir, true)
+	if err == nil {
+		vault, err = vaulttest.Launch(context.Background(), os.Stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer vault.Close()
+	return m.Run()
+}
+
+// world is one Campaign container with its daemon, seen from outside. At its end it checks what must hold whatever a
+// test did; see finish.
+type World struct {
+	*container.Container
+	T       *testing.T // the one that fails
+	Ctx     context.Context
+	Running *container.Daemon   // nil when no daemon runs
+	Daemons []*container.Daemon // all that were started
+
+	Printed bytes.Buffer      // by commands
+	Secrets []string          // that must show nowhere
+	Foreign map[string][]byte // by instance: the file's bytes that are not ours
+	Conf    []string          // names in conf/ at the end, besides those of whole instances
+	Last    []func()          // called at the very end
+
+	loggedIn int // logins that were counted
+}
+
+// Plain are the programs without the race detector: they start sooner and call the system less.
+func Plain() container.Programs {
+	plain := programs
+	plain.Daemon = plain.Command
+	return plain
+}
+
+// In makes a subtest of its own test the one that fails, until it is called with the outer one.
+func (w *World) In(t *testing.T) { w.T = t }
+
+// Patience bounds every wait: long, as a machine may be busy. It is what a failing test costs.
+const Patience = 30 * time.Second
+
+// New sets up a container with the instance "prod", unless told otherwise, that polls every second and logs
+// everything. Nothing runs yet.
+func New(t *testing.T, options container.Options) *World {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "credsync-test-") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if options.Instances == nil {
+		options.Instances = []string{"prod"}
+	}
+	if options.Vault == nil {
+		options.Vault = vault
+	}
+	if !strings.Contains(options.Settings, "watch:") {
+		options.Settings += "\nwatch: {poll: 1s}"
+	}
+	if !strings.Contains(options.Settings, "log:") {
+		options.Settings += "\nlog: {level: debug, format: text}"
+	}
+	if options.Programs == (container.Programs{}) {
+		options.Programs = programs
+	}
+	c, err := container.New(t.Context(), dir, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &World{Container: c, T: t, Ctx: t.Context(), Foreign: map[string][]byte{}}
+	secretID, err := os.ReadFile(c.SecretID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Secrets = append(w.Secrets, strings.TrimSpace(string(secretID)))
+	for _, name := range c.Instances {
+		w.Foreign[name] = ForeignBytes(w.Read(name))
+	}
+	t.Cleanup(w.finish)
+	return w
+}
+
+// Started sets up a world whose instances are in sync with version 1, and returns the secrets.
+func Started(t *testing.T, options container.Options) (*World, map[string]string) {
+	t.Helper()
+	w := New(t, options)
+	secrets := map[string]string{}
+	for _, name := range w.Instances {
+		_, secrets[name] = w.NewSecret(name)
+	}
+	w.StartDaemon()
+	w.InSync(1)
+	return w, secrets
+}
+
+// Eventually waits for something that nothing announces.
+func (w *World) Eventually(what string, holds func() bool) {
+	w.T.Helper()
+	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if w.Ctx.Err() != nil || time.Now().After(deadline) {
+			s, err := w.Asker().Status(context.Background())
+			w.T.Fatalf("in vain: %s\nstatus %+v, %v\n%s", what, s, err, w.Log())
+		}
+	}
+}
+
+// AwaitStatus waits for a status.
+func (w *World) AwaitStatus(what string, fits func(container.Status) bool) container.Status {
+	w.T.Helper()
+	var s container.Status
+	w.Eventually(what, func() bool {
+		var err error
+		s, err = w.Asker().Status(w.Ctx)
+		return err == nil && fits(s)
+	})
+	return s
+}
+
+// Is waits until an instance has a state, with a last error that says everything that its reader needs, and returns it.
+func (w *World) Is(instance, state string, says ...string) string {
+	w.T.Helper()
+	s := w.AwaitStatus(fmt.Sprintf("%s is %s and says %q", instance, state, says), func(s container.Status) bool {
+		in := One(s, instance)
+		return in.State == state && !slices.ContainsFunc(says, func(text string) bool { return !strings.Contains(in.LastError, text) })
+	})
+	return One(s, instance).LastError
+}
+
+// InSync waits until every instance is in sync with a version.
+func (w *World) InSync(version int) {
+	w.T.Helper()
+	w.AwaitStatus(fmt.Sprintf("all in sync with version %d", version), func(s container.Status) bool {
+		for _, in := range s.Instances {
+			if in.AppliedVersion != version {
+				return false
+			}
+		}
+		return s.Is("in_sync")
+	})
+}
+
+// OneInSync waits until one instance is in sync with a version.
+func (w *World) OneInSync(instance string, version int) {
+	w.T.Helper()
+	w.AwaitStatus(instance+" in sync", func(s container.Status) bool {
+		return One(s, instance).State == "in_sync" && One(s, instance).AppliedVersion == version
+	})
+}
+
+func (w *World) Must(err error) {
+	w.T.Helper()
+	if err != nil {
+		w.T.Fatal(err)
+	}
+}
