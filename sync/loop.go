@@ -30,6 +30,7 @@ type Daemon struct {
 	activating          bool
 	draining            bool // no command is started any more
 	verifyAt, reapplyAt time.Time
+	turnAt              time.Time // of the last turn
 	waiting             []*pass
 	work                context.Context // of steps that may be cut short
 	finish              context.Context // of steps that are given a few seconds to finish
@@ -154,6 +155,7 @@ func (d *Daemon) Run(ctx context.Context) {
 	defer cancelFinish()
 
 	now := time.Now()
+	d.turnAt = now
 	d.verifyAt, d.reapplyAt = nextTick(d.cfg.Verify, now), nextTick(d.cfg.Reapply, now)
 	first := &pass{over: d.ready}
 	d.beginPass(first, now)
@@ -161,17 +163,14 @@ func (d *Daemon) Run(ctx context.Context) {
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		now := time.Now()
+		d.mindClock(now)
 		if d.asked.Swap(false) {
 			d.beginPass(&pass{over: make(chan struct{})}, now)
 		}
-		again := d.advance(now)
+		again := earlier(d.advance(now), now.Add(longestRest))
 		d.publish()
 		d.endPasses(now)
-		if again.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(max(0, again.Sub(now)))
-		}
+		timer.Reset(max(0, again.Sub(now)))
 		select {
 		case outcome := <-d.done:
 			outcome(time.Now())

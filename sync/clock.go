@@ -1,0 +1,28 @@
+package sync
+
+import "time"
+
+const (
+	// longestRest is how long the loop waits at most: a timer counts the time that the machine runs, and knows nothing of
+	// a clock that was set, or of a suspended machine.
+	longestRest = time.Minute
+	// clockStep is by how much the clock must have been set to be worth a check of everything.
+	clockStep = 30 * time.Second
+)
+
+// mindClock computes anew what a clock that was set has made wrong: times of schedules, which may be a year away now.
+func (d *Daemon) mindClock(now time.Time) {
+	step := now.Round(0).Sub(d.turnAt.Round(0)) - now.Sub(d.turnAt) // by the clock on the wall, by the one that only runs
+	d.turnAt = now
+	if step.Abs() >= clockStep {
+		d.log.Info("the clock was set, or the machine was suspended", keyDuration, step.Round(time.Second))
+		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
+	}
+	for _, in := range d.instances {
+		if since := in.record.ActivationSince; len(in.record.Activation) > 0 && since.Round(0).After(now.Round(0)) {
+			r := in.record
+			r.ActivationSince = now
+			in.changed(r, now)
+		}
+	}
+}
