@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,14 +21,19 @@ import (
 type configFile struct {
 	path                string
 	log                 *slog.Logger
-	noLease, noExchange sync.Once // that this is not to be had on the file system was said
-	reported            string    // what was said of rights
+	noLease, noExchange sync.Once       // that this is not to be had on the file system was said
+	reported            string          // what was said of rights
+	unsettled           bool            // a copy may have been left beside the file
+	leftAlone           map[string]bool // the strays that were told of
 }
 
-// place is the file's directory, held open, and its name there.
+// place is the file's directory, held open, and its name there. The name has no slash, and everything is done by it and
+// the descriptor, without following links: so nothing is ever opened, changed or removed outside of that directory,
+// whatever is put in its place meanwhile.
 type place struct {
-	dir  int
-	name string
+	dir   int
+	name  string
+	owner uint32 // of the directory
 }
 
 // heldFor is how long a writer is waited for before it is told.
@@ -47,16 +51,23 @@ func (c *configFile) wrap(step string, err error) error {
 }
 
 // locate opens the directory. A symbolic link is followed as long as it stays in the directory, where the daemon
-// watches; one that leads out of it is refused.
+// watches; one that leads out of it is refused, and so is a directory that everybody may write.
 func (c *configFile) locate() (place, error) {
-	dir, err := unix.Open(filepath.Dir(c.path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	p := place{name: filepath.Base(c.path)}
+	err := retryEINTR(func() (err error) {
+		p.dir, err = unix.Open(filepath.Dir(c.path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		return place{}, c.wrap("open directory of", err)
 	}
-	p := place{dir: dir, name: filepath.Base(c.path)}
+	if err := c.checkDirectory(&p); err != nil {
+		p.close()
+		return place{}, err
+	}
 	target := make([]byte, unix.PathMax)
 	for range 8 {
-		n, err := unix.Readlinkat(dir, p.name, target)
+		n, err := unix.Readlinkat(p.dir, p.name, target)
 		if errors.Is(err, unix.EINVAL) {
 			return p, nil // no link
 		}
@@ -65,6 +76,9 @@ func (c *configFile) locate() (place, error) {
 			return place{}, c.wrap("find", err)
 		}
 		p.name = string(target[:n])
+		if filepath.IsAbs(p.name) && filepath.Dir(p.name) == filepath.Dir(c.path) {
+			p.name = filepath.Base(p.name)
+		}
 		if strings.ContainsRune(p.name, '/') || p.name == ".." || p.name == "." {
 			break
 		}
@@ -102,6 +116,13 @@ func (c *configFile) open(p place) (*openFile, error) {
 func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) {
 	for began := time.Now(); ; {
 		f, err := c.open(p)
+		elapsed := time.Since(began)
+		if errors.Is(err, unix.EAGAIN) && elapsed <= heldFor { // somebody's write lease, which is given up now
+			if err := sleep(ctx, writerPause(elapsed)); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +136,6 @@ func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) 
 			f.close()
 			return nil, c.wrap("stat", err)
 		}
-		elapsed := time.Since(began)
 		wait := writerPause(elapsed)
 		if !errors.Is(err, unix.EAGAIN) {
 			if wait = c.withoutLease(f, err); wait == 0 {
@@ -192,57 +212,4 @@ func (c *configFile) read(ctx context.Context) ([]byte, unix.Stat_t, error) {
 		return nil, unix.Stat_t{}, c.wrap("read", err)
 	}
 	return data, f.stat, nil
-}
-
-// overwrite writes the outcome of m into the file in place. It serves only where the file cannot be replaced (a bind
-// mount) and what it holds is damaged anyway: a crash in the middle leaves it torn.
-func (c *configFile) overwrite(ctx context.Context, m merge) error {
-	p, err := c.locate()
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	f, err := c.openQuiet(ctx, p)
-	if err != nil {
-		return err
-	}
-	content, err := f.read()
-	f.close()
-	if err != nil {
-		return c.wrap("read", err)
-	}
-	next, err := m(content)
-	if err != nil || bytes.Equal(next, content) {
-		return err
-	}
-	fd, err := unix.Openat(p.dir, p.name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return c.wrap("open", err)
-	}
-	defer unix.Close(fd)
-	if err := writeAll(fd, next); err != nil {
-		return c.wrap("write", err)
-	}
-	if err := unix.Ftruncate(fd, int64(len(next))); err != nil {
-		return c.wrap("truncate", err)
-	}
-	if err := unix.Fsync(fd); err != nil {
-		return c.wrap("sync", err)
-	}
-	return nil
-}
-
-// reportRights tells, once, of a file or directory that everybody may write.
-func (c *configFile) reportRights(p place, f *openFile) {
-	var dir unix.Stat_t
-	open := ""
-	if f.stat.Mode&unix.S_IWOTH != 0 {
-		open = c.path
-	} else if unix.Fstat(p.dir, &dir) == nil && dir.Mode&unix.S_IWOTH != 0 && dir.Mode&unix.S_ISVTX == 0 {
-		open = filepath.Dir(c.path)
-	}
-	if open != c.reported && open != "" {
-		c.log.Warn("everybody may write this, and so replace the credential: chmod o-w it", "path", open)
-	}
-	c.reported = open
 }

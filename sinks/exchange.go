@@ -37,6 +37,9 @@ func (c *configFile) replace(ctx context.Context, m merge) (changed bool, err er
 		return false, err
 	}
 	defer p.close()
+	if c.unsettled { // what cannot be settled now either is no reason to leave the file as it is
+		c.settleStraysIn(ctx, p)
+	}
 	r := &replacement{configFile: c, place: p, merge: m}
 	defer r.letGo()
 	deadline := time.Now().Add(heldFor)
@@ -85,6 +88,10 @@ func (r *replacement) try(ctx context.Context) (attempt, error) {
 	if err != nil || bytes.Equal(next, content) && r.waited == nil {
 		return nothingToDo, err
 	}
+	if old.stat.Nlink > 1 {
+		return nothingToDo, fmt.Errorf("%w: %s has %d names (hard links), replacing it would part them",
+			credential.ErrCannotSplice, r.path, old.stat.Nlink)
+	}
 	copied, err := r.prepare(old, content, next)
 	if err != nil {
 		return nothingToDo, err
@@ -93,7 +100,7 @@ func (r *replacement) try(ctx context.Context) (attempt, error) {
 	if state != replaced || err != nil {
 		return state, err
 	}
-	if err := unix.Fsync(r.dir); err != nil {
+	if err := retryEINTR(func() error { return unix.Fsync(r.dir) }); err != nil {
 		return replaced, r.wrap("sync directory of", err)
 	}
 	if !old.leaseBroken() {
@@ -128,21 +135,21 @@ func (r *replacement) exchange(old *openFile, content []byte, copied *fileCopy) 
 	case errors.Is(err, unix.EBUSY):
 		r.keepOrRemove(copied)
 		return nothingToDo, fmt.Errorf("%w: %s is a mount point", credential.ErrCannotSplice, r.path)
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
+	case isUnsupported(err):
 		return r.renameOver(old, content, copied)
 	case err != nil:
 		r.keepOrRemove(copied)
 		return nothingToDo, r.wrap("exchange", err)
 	}
-	if !r.shows(copied.name, old.stat) || old.leaseBroken() || !old.leased && !unchanged(old, content) {
-		return overtaken, r.takeBack(old, copied)
+	if !r.shows(copied.name, old.stat) || old.leaseBroken() || old.linked() || !old.leased && !unchanged(old, content) {
+		err := r.takeBack(old, copied)
+		r.unsettled = r.unsettled || err != nil
+		return overtaken, err
 	}
 	defer copied.close()
 	copied.keepRights(old)
 	copied.unlease()
-	if err := unix.Unlinkat(r.dir, copied.name, 0); err != nil {
-		return replaced, r.wrap("remove the displaced copy of", err)
-	}
+	r.discard(r.place, copied.name)
 	return replaced, nil
 }
 
@@ -171,7 +178,7 @@ func (r *replacement) renameOver(old *openFile, content []byte, copied *fileCopy
 	r.noExchange.Do(func() {
 		r.log.Warn("exchanging files is not supported here: waiting for quiet moments instead", "path", r.path)
 	})
-	if !r.shows(r.name, old.stat) || old.leaseBroken() || !unchanged(old, content) {
+	if !r.shows(r.name, old.stat) || old.leaseBroken() || old.linked() || !unchanged(old, content) {
 		r.keepOrRemove(copied)
 		return overtaken, nil
 	}
@@ -179,7 +186,7 @@ func (r *replacement) renameOver(old *openFile, content []byte, copied *fileCopy
 	copied.keepRights(old)
 	copied.unlease()
 	if err := unix.Renameat(r.dir, copied.name, r.dir, r.name); err != nil {
-		copied.remove(r.place)
+		r.discard(r.place, copied.name)
 		return nothingToDo, r.wrap("replace", err)
 	}
 	return replaced, nil
@@ -264,7 +271,7 @@ func (r *replacement) keepOrRemove(copied *fileCopy) {
 		r.waited = copied
 		return
 	}
-	copied.remove(r.place)
+	r.discard(r.place, copied.name)
 	copied.close()
 }
 
@@ -273,7 +280,7 @@ func (r *replacement) letGo() {
 	if r.waited == nil {
 		return
 	}
-	r.waited.remove(r.place)
+	r.discard(r.place, r.waited.name)
 	if current, err := r.open(r.place); err == nil {
 		if content, err := current.read(); err == nil {
 			r.waited.rewrite(content)

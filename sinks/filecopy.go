@@ -46,7 +46,7 @@ func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fil
 		return nil, err
 	}
 	if err := c.fillCopy(p, k, old, content, next); err != nil {
-		k.remove(p)
+		c.discard(p, k.name)
 		k.close()
 		return nil, err
 	}
@@ -66,11 +66,16 @@ func (c *configFile) createCopy(p place, mode uint32) (*fileCopy, error) {
 		k.name = copyPrefix(p.name) + unfinished
 		k.fd, err = createExclusive(p.dir, k.name)
 	}
-	if err == nil {
-		err = unix.Fstat(k.fd, &k.stat)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM): // the file itself may well be ours to write
+		return nil, fmt.Errorf("%w: %s: create a copy beside it: %w", credential.ErrCannotSplice, c.path, err)
+	case err != nil:
 		return nil, c.wrap("create a copy of", err)
+	}
+	if err := unix.Fstat(k.fd, &k.stat); err != nil {
+		c.discard(p, k.name)
+		k.close()
+		return nil, c.wrap("stat a copy of", err)
 	}
 	return k, nil
 }
@@ -89,13 +94,17 @@ func (c *configFile) fillCopy(p place, k *fileCopy, old *openFile, content, next
 	if err := k.rewrite(next); err != nil {
 		return c.wrap("write a copy of", err)
 	}
-	if err := takeRights(k.fd, old); err != nil {
+	switch err := takeRights(k.fd, old); {
+	case isFull(err), errors.Is(err, unix.EIO):
+		return c.wrap("give its rights to a copy of", err)
+	case err != nil:
 		return fmt.Errorf("%w: %s: %w", credential.ErrCannotSplice, c.path, err)
 	}
 	if err := retryEINTR(func() error { return unix.Fsync(k.fd) }); err != nil {
 		return c.wrap("sync a copy of", err)
 	}
 	if err := k.rename(p, copyName(p.name, content, next)); err != nil {
+		c.unsettled = c.unsettled || errors.Is(err, unix.EEXIST)
 		return c.wrap("name a copy of", err)
 	}
 	return nil
@@ -108,11 +117,20 @@ func (k *fileCopy) rename(p place, name string) error {
 		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", k.fd), p.dir, name, unix.AT_SYMLINK_FOLLOW)
 	} else {
 		err = unix.Renameat2(p.dir, k.name, p.dir, name, unix.RENAME_NOREPLACE)
+		if isUnsupported(err) && p.isFree(name) {
+			err = unix.Renameat(p.dir, k.name, p.dir, name)
+		}
 	}
 	if err == nil {
 		k.name = name
 	}
 	return err
+}
+
+// isFree reports whether there is nothing of that name.
+func (p place) isFree(name string) bool {
+	var stat unix.Stat_t
+	return errors.Is(unix.Fstatat(p.dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT)
 }
 
 // rewrite makes content what the copy holds.
@@ -153,10 +171,14 @@ func (k *fileCopy) unlease() {
 	unix.FcntlInt(uintptr(k.fd), unix.F_SETLEASE, unix.F_UNLCK)
 }
 
-// remove takes the name away. The error is of no use: a stray is dealt with by the next start.
-func (k *fileCopy) remove(p place) {
-	if k.name != "" {
-		unix.Unlinkat(p.dir, k.name, 0)
+// discard takes away the name of a copy that is not needed, if it has one. Should that fail, it is a stray, which the next
+// replacement deals with, or the next start.
+func (c *configFile) discard(p place, name string) {
+	if name == "" {
+		return
+	}
+	if err := retryEINTR(func() error { return unix.Unlinkat(p.dir, name, 0) }); err != nil && !errors.Is(err, unix.ENOENT) {
+		c.unsettled = true
 	}
 }
 

@@ -89,19 +89,25 @@ func (i *Instance) scan(data []byte) (*document, error) {
 // Restore puts the wanted attributes back into the file as it is now, leaves every other byte, and returns the attributes
 // that it found before, nil when it could not look. It takes one look, so it costs hardly more than Look where nothing differs.
 func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (found credential.Attributes, err error) {
-	_, err = i.file.replace(ctx, func(current []byte) ([]byte, error) {
+	_, err = i.file.replace(ctx, i.splice(wanted, &found))
+	return found, err
+}
+
+// splice is the merge that puts wanted back, and tells what it found.
+func (i *Instance) splice(wanted credential.Attributes, found *credential.Attributes) merge {
+	return func(current []byte) ([]byte, error) {
 		document, err := i.scan(current)
 		if err != nil {
 			return nil, err
 		}
 		now := append(credential.Attributes{}, document.attributes()...) // not nil, which says that it could not look
 		if len(credential.Drift(wanted, now)) == 0 {
-			if found == nil { // else drift was found before somebody else came first
-				found = now
+			if *found == nil { // else drift was found before somebody else came first
+				*found = now
 			}
 			return current, nil
 		}
-		found = now
+		*found = now
 		next, err := document.splice(wanted)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
@@ -112,8 +118,13 @@ func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (f
 			return nil, fmt.Errorf("%w: %s: the spliced file does not read back", credential.ErrCannotSplice, i.cfg.File)
 		}
 		return next, nil
-	})
-	return found, err
+	}
+}
+
+// undo puts attributes back that a run of ours left half replaced.
+func (i *Instance) undo(ctx context.Context, was credential.Attributes) error {
+	var found credential.Attributes
+	return i.file.repair(ctx, i.splice(was, &found))
 }
 
 // Apply has nlserver write c, and proves it by reading the file again: client id and technical account id are those of
@@ -145,16 +156,17 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if err != nil {
 		return nil, ran.Took, errors.Join(runErr, err)
 	}
-	if err := i.before.drop(); err != nil {
-		return nil, ran.Took, err
-	}
 	if damage != nil {
 		return nil, ran.Took, errors.Join(runErr, fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
 	}
 	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
 	if err := prove(c, documentBefore.attributes(), document.attributes(), written); err != nil {
-		// What may have worked before must not stay half replaced.
-		if _, backErr := i.Restore(ctx, asBefore(documentBefore.attributes(), document.attributes())); backErr != nil {
+		// What may have worked before must not stay half replaced. If this fails, Recover goes on with the pre-image.
+		backErr := i.undo(ctx, asBefore(documentBefore.attributes(), document.attributes()))
+		if backErr == nil {
+			backErr = i.before.drop()
+		}
+		if backErr != nil {
 			err = errors.Join(err, backErr)
 		}
 		switch {
@@ -164,6 +176,9 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 			return nil, ran.Took, fmt.Errorf("%w (afterwards, in %s, %w)", runErr, i.cfg.File, err)
 		}
 		return nil, ran.Took, fmt.Errorf("nlserver exited with status %d, but in %s %w; it said: %s", ran.ExitCode, i.cfg.File, err, ran.Output)
+	}
+	if err := i.before.drop(); err != nil {
+		return nil, ran.Took, err
 	}
 	if runErr != nil {
 		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
@@ -323,11 +338,7 @@ func (i *Instance) putBack(ctx context.Context) error {
 		}
 		return whole, nil
 	}
-	_, err = i.file.replace(ctx, onlyDamaged)
-	if errors.Is(err, credential.ErrCannotSplice) {
-		err = i.file.overwrite(ctx, onlyDamaged)
-	}
-	if err != nil {
+	if err := i.file.repair(ctx, onlyDamaged); err != nil {
 		return fmt.Errorf("put back what was there before: %w", err)
 	}
 	i.log.Error("nlserver left the configuration file damaged; it was put back as it was before", "path", i.cfg.File)
@@ -342,12 +353,8 @@ func (i *Instance) Recover(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
-	updates, err := i.file.settleStrays()
-	switch {
-	case err != nil:
+	if err := i.file.settleStrays(ctx); err != nil {
 		return err
-	case updates > 0:
-		i.log.Info("an update that a crash had displaced is back in place", "path", i.cfg.File)
 	}
 	before, err := i.before.load()
 	if err != nil || before == nil {
@@ -361,10 +368,10 @@ func (i *Instance) Recover(ctx context.Context) error {
 		return err
 	}
 	if was, err := scanDocument(before); err == nil && document != nil && complete(was.attributes()) && !complete(document.attributes()) {
-		i.log.Error("nlserver left the credential incomplete; it was put back as it was before", "path", i.cfg.File)
-		if _, err := i.Restore(ctx, documentedOf(was.attributes())); err != nil {
+		if err := i.undo(ctx, documentedOf(was.attributes())); err != nil {
 			return err
 		}
+		i.log.Error("nlserver left the credential incomplete; it was put back as it was before", "path", i.cfg.File)
 	}
 	return i.before.drop()
 }

@@ -24,7 +24,7 @@ func (f *openFile) close() { unix.Close(f.fd) }
 
 // read returns the whole content.
 func (f *openFile) read() ([]byte, error) {
-	data := make([]byte, 0, f.stat.Size+1)
+	data := make([]byte, 0, min(f.stat.Size, maxFileSize)+1)
 	for {
 		if len(data) == cap(data) {
 			if len(data) > maxFileSize {
@@ -62,6 +62,12 @@ func (f *openFile) leaseBroken() bool {
 	return err != nil || kind != unix.F_RDLCK
 }
 
+// linked reports whether the file has more than one name. It cannot be replaced then: its names would part.
+func (f *openFile) linked() bool {
+	var now unix.Stat_t
+	return unix.Fstat(f.fd, &now) == nil && now.Nlink > 1
+}
+
 // unlease lets those who wait for the lease go on.
 func (f *openFile) unlease() {
 	if f.leased {
@@ -85,6 +91,11 @@ func writeAll(fd int, data []byte) error {
 		offset += n
 	}
 	return nil
+}
+
+// isUnsupported reports that the file system, or the kernel, does not have what was asked for.
+func isUnsupported(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // retryEINTR calls f until it is not interrupted.

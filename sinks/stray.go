@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,32 +17,42 @@ import (
 // settleStrays deals with the copies that a killed daemon left beside the file. One that holds what its name says was
 // read or written is not needed: the other of the two, or something newer, is at the path. One that holds neither is
 // somebody's update that an exchange displaced: it goes back to the path, unless the path was written later still.
-// It returns how many updates were put back.
-func (c *configFile) settleStrays() (putBack int, err error) {
+func (c *configFile) settleStrays(ctx context.Context) error {
 	p, err := c.locate()
+	if errors.Is(err, errUnsafe) {
+		return err // a stray could be anybody's
+	}
 	if err != nil {
-		return 0, nil // Look tells, and goes on telling until the file is there
+		return nil // Look tells, and goes on telling until the file is there
 	}
 	defer p.close()
+	return c.settleStraysIn(ctx, p)
+}
+
+func (c *configFile) settleStraysIn(ctx context.Context, p place) error {
 	names, err := p.strays()
 	if err != nil {
-		return 0, c.wrap("list the directory of", err)
+		return c.wrap("list the directory of", err)
 	}
+	c.unsettled = true
+	putBack := false
 	for _, name := range names {
-		update, err := c.settleStray(p, name)
+		update, err := c.settleStray(ctx, p, name)
 		if err != nil {
-			return putBack, err
+			return fmt.Errorf("stray copy %s: %w", name, err)
 		}
-		if update {
-			putBack++
-		}
+		putBack = putBack || update
 	}
 	if len(names) > 0 {
-		if err := unix.Fsync(p.dir); err != nil {
-			return putBack, c.wrap("sync the directory of", err)
+		if err := retryEINTR(func() error { return unix.Fsync(p.dir) }); err != nil {
+			return c.wrap("sync the directory of", err)
 		}
 	}
-	return putBack, nil
+	c.unsettled = false
+	if putBack {
+		c.log.Info("an update that a crash had displaced is back in place", "path", c.path)
+	}
+	return nil
 }
 
 func (p place) strays() ([]string, error) {
@@ -63,33 +74,52 @@ func (p place) strays() ([]string, error) {
 	return names, nil
 }
 
-func (c *configFile) settleStray(p place, name string) (putBack bool, err error) {
-	from, next, ok := strings.Cut(strings.TrimPrefix(name, copyPrefix(p.name)), "-")
-	if !ok { // never finished
+func (c *configFile) settleStray(ctx context.Context, p place, name string) (putBack bool, err error) {
+	var current, found unix.Stat_t
+	err = errors.Join(unix.Fstatat(p.dir, p.name, &current, unix.AT_SYMLINK_NOFOLLOW),
+		unix.Fstatat(p.dir, name, &found, unix.AT_SYMLINK_NOFOLLOW))
+	switch {
+	case errors.Is(err, unix.ENOENT), err == nil && current.Mode&unix.S_IFMT != unix.S_IFREG:
+		return false, nil // the stray stays what it is until there is a file again, if it has not gone itself
+	case err != nil:
+		return false, err
+	}
+	if reason := notOurs(found, current); reason != "" {
+		return false, c.leaveAlone(name, reason)
+	}
+	sums := strings.TrimPrefix(name, copyPrefix(p.name))
+	if sums == unfinished {
 		return false, c.removeStray(p, name)
 	}
-	stray, err := c.open(place{p.dir, name})
+	from, next, ok := strings.Cut(sums, "-")
+	if !ok {
+		return false, c.leaveAlone(name, "the daemon does not make such names")
+	}
+	stray, err := c.open(place{dir: p.dir, name: name})
 	if err != nil {
 		return false, err
 	}
 	defer stray.close()
+	if reason := notOurs(stray.stat, current); reason != "" {
+		return false, c.leaveAlone(name, reason) // swapped since
+	}
 	content, err := stray.read()
 	if err != nil {
-		return false, fmt.Errorf("read stray copy %s: %w", name, err)
+		return false, fmt.Errorf("read it: %w", err)
 	}
 	if sum := contentSum(content); sum == from || sum == next {
 		return false, c.removeStray(p, name)
 	}
 	if _, err := scanDocument(content); err != nil {
 		// Neither to be put in place nor ours to be thrown away; and no reason to leave the instance alone.
-		c.log.Error("a stray copy holds somebody's update and is not well-formed: look at it and remove it",
-			"path", filepath.Join(filepath.Dir(c.path), name), "reason", err)
-		return false, nil
+		return false, c.leaveAlone(name, fmt.Sprintf("it holds somebody's update and is not well-formed: %v", err))
 	}
-	current, err := c.open(p)
-	if errors.Is(err, credential.ErrMissing) {
-		return false, nil // the update stays what it is until there is a file again
-	}
+	return c.settleUpdate(ctx, p, name, stray, next)
+}
+
+// settleUpdate puts somebody's update back to the path, from which next displaced it, unless the path was written later.
+func (c *configFile) settleUpdate(ctx context.Context, p place, name string, stray *openFile, next string) (putBack bool, err error) {
+	current, err := c.openQuiet(ctx, p)
 	if err != nil {
 		return false, err
 	}
@@ -97,7 +127,7 @@ func (c *configFile) settleStray(p place, name string) (putBack bool, err error)
 	if laterWritten(current.stat, stray.stat) {
 		shown, err := current.read()
 		if err != nil {
-			return false, c.wrap("read", err)
+			return false, fmt.Errorf("read %s: %w", c.path, err)
 		}
 		if contentSum(shown) != next {
 			return false, c.removeStray(p, name)
@@ -105,9 +135,43 @@ func (c *configFile) settleStray(p place, name string) (putBack bool, err error)
 		// What was written later is our own copy, made without the update.
 	}
 	if err := swap(p, name); err != nil {
-		return false, c.wrap("put an update back to", err)
+		return false, fmt.Errorf("put it back to %s: %w", c.path, err)
 	}
-	return true, c.removeStray(p, name)
+	if p.shows(p.name, stray.stat) && p.shows(name, current.stat) && !current.leaseBroken() {
+		return true, c.removeStray(p, name)
+	}
+	if err := swap(p, name); err != nil { // somebody came between: as it was, and once more later
+		return false, fmt.Errorf("take it back from %s: %w", c.path, err)
+	}
+	return false, fmt.Errorf("%w: %s", credential.ErrHeld, c.path)
+}
+
+// notOurs tells why a stray can be neither a copy of ours nor a configuration file that one displaced: somebody planted
+// it. What it holds must not get to the path, with an owner or under a second name by which it can be changed.
+func notOurs(stray, current unix.Stat_t) string {
+	switch {
+	case stray.Mode&unix.S_IFMT != unix.S_IFREG:
+		return "it is not a regular file"
+	case stray.Nlink > 1:
+		return fmt.Sprintf("it has %d names (hard links)", stray.Nlink)
+	case stray.Uid != 0 && stray.Uid != current.Uid && stray.Uid != uint32(os.Geteuid()):
+		return fmt.Sprintf("it belongs to user %d, not to the owner of the configuration file", stray.Uid)
+	}
+	return ""
+}
+
+// leaveAlone tells, once, of a stray that takes a person. It returns nil, as it is no reason to leave the instance alone.
+func (c *configFile) leaveAlone(name, reason string) error {
+	if c.leftAlone[name] {
+		return nil
+	}
+	if c.leftAlone == nil {
+		c.leftAlone = map[string]bool{}
+	}
+	c.leftAlone[name] = true
+	c.log.Error("a stray copy is left alone: look at it and remove it",
+		"path", filepath.Join(filepath.Dir(c.path), name), "reason", reason)
+	return nil
 }
 
 func laterWritten(a, b unix.Stat_t) bool {
@@ -116,7 +180,7 @@ func laterWritten(a, b unix.Stat_t) bool {
 
 func (c *configFile) removeStray(p place, name string) error {
 	if err := unix.Unlinkat(p.dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove stray copy %s beside %s: %w", name, c.path, err)
+		return fmt.Errorf("remove it from beside %s: %w", c.path, err)
 	}
 	return nil
 }

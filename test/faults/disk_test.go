@@ -2,7 +2,6 @@ package faults_test
 
 import (
 	"campaign-credsync/test/container"
-	"campaign-credsync/test/editors"
 	"campaign-credsync/test/world"
 	"os"
 	"path/filepath"
@@ -12,66 +11,53 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file or directory that everybody may write is reported, once.
-func TestRightsAreReportedOnce(t *testing.T) {
+// A directory that everybody may write is left alone until it is safe: whoever may plant files there may plant a credential.
+func TestDirectoryOpenToEverybody(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name string
-		path func(*world.World) string
-	}{
-		{"file", func(w *world.World) string { return w.File("prod") }},
-		{"directory", func(w *world.World) string { return filepath.Dir(w.File("prod")) }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	for _, bits := range []os.FileMode{0o002, 0o002 | os.ModeSticky} {
+		t.Run(bits.String(), func(t *testing.T) {
 			t.Parallel()
 			w, _ := world.Started(t, container.Options{})
-			path := c.path(w)
-			info, err := os.Stat(path)
+			dir := filepath.Dir(w.File("prod"))
+			info, err := os.Stat(dir)
 			w.Must(err)
-			warnings := func() int { return strings.Count(w.Log(), `everybody may write this`) }
-			if warnings() != 0 {
-				t.Errorf("reported though all is well\n%s", w.Log())
+			w.Must(os.Chmod(dir, info.Mode()|bits))
+			w.Is("prod", "degraded", "everybody may write the directory", "chmod o-w")
+			w.Blank("prod")
+			_, next := w.NewSecret("prod")
+			w.Pass()
+			if got := w.Attribute("prod", "authIMSTAClientSecret"); got != "" {
+				t.Error("it was written all the same")
 			}
-			w.Must(os.Chmod(path, info.Mode()|0o002))
-			for range 3 {
-				w.Pass()
-				w.Blank("prod")
-				w.Is("prod", "in_sync")
-			}
-			if warnings() != 1 || !strings.Contains(w.Log(), "path="+path) {
-				t.Errorf("reported %d times\n%s", warnings(), w.Log())
-			}
-			if now, err := os.Stat(path); err != nil || now.Mode() != info.Mode()|0o002 {
-				t.Errorf("its mode was changed to %v, %v", now.Mode(), err)
-			}
+			w.Kill() // nor does the next start write
+			w.StartDaemon()
+			w.Is("prod", "degraded", "everybody may write the directory")
+			w.Ran(1, "start", "set")
+			w.Must(os.Chmod(dir, info.Mode()))
+			w.InSync(2)
+			w.Holds("prod", next)
 		})
 	}
 }
 
-// A link within the directory is followed, and stays a link.
-func TestLinkInItsDirectory(t *testing.T) {
+// A file that everybody may write is kept right, and its rights are reported, once.
+func TestFileOpenToEverybody(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, container.Options{})
-	real := filepath.Join(filepath.Dir(w.File("prod")), "real.xml")
-	w.Conf = append(w.Conf, "real.xml")
-	w.Must(os.Rename(w.File("prod"), real))
-	w.Must(os.Symlink("real.xml", w.File("prod")))
-	_, secret := w.NewSecret("prod")
-	w.StartDaemon()
-	w.InSync(1)
-	for _, path := range []string{w.File("prod"), real} {
-		document := w.Read("prod")
-		wrong := world.Replaced(t, document, w.Attribute("prod", "authIMSTAClientSecret"), "")
-		w.Must(os.WriteFile(path, wrong, 0o640))
-		w.OnDisk("prod", secret)
+	w, _ := world.Started(t, container.Options{})
+	info, err := os.Stat(w.File("prod"))
+	w.Must(err)
+	w.Must(os.Chmod(w.File("prod"), info.Mode()|0o002))
+	for range 3 {
+		w.Pass()
+		w.Blank("prod")
 		w.Is("prod", "in_sync")
 	}
-	w.Must(editors.Write(real, editors.Rename, world.Replaced(t, w.Read("prod"), w.Attribute("prod", "authIMSTAClientSecret"), "")))
-	w.OnDisk("prod", secret)
-	if target, err := os.Readlink(w.File("prod")); err != nil || target != "real.xml" {
-		t.Errorf("the link leads to %q, %v", target, err)
+	if n := strings.Count(w.Log(), "everybody may write this"); n != 1 || !strings.Contains(w.Log(), "path="+w.File("prod")) {
+		t.Errorf("reported %d times\n%s", n, w.Log())
 	}
-	w.Ran(1, "end", "set")
+	if now, err := os.Stat(w.File("prod")); err != nil || now.Mode() != info.Mode()|0o002 {
+		t.Errorf("its mode was changed to %v, %v", now.Mode(), err)
+	}
 }
 
 // A file that is mounted gives no events in its directory; drift is found within seconds all the same, not only at the

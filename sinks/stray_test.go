@@ -1,0 +1,84 @@
+package sinks
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/skip"
+)
+
+// A stray that cannot come from us is neither put in place nor removed, however well it is named, and does not keep the
+// instance from being looked after. It is told of, once.
+func TestPlantedStraysAreLeftAlone(t *testing.T) {
+	const ours, update = `<serverconf><shared><ims a="2"/></shared></serverconf>`, `<serverconf><shared><ims planted="1"/></shared></serverconf>`
+	displaced := copyName("config-prod.xml", []byte("a"), []byte(ours))
+	write := func(path string) error { return os.WriteFile(path, []byte(update), 0o640) }
+	for _, x := range []struct {
+		name, stray, want string
+		plant             func(t *testing.T, path string) error
+	}{
+		{"symbolic link", displaced, "not a regular file", func(t *testing.T, path string) error {
+			target := filepath.Join(t.TempDir(), "target")
+			return errors.Join(write(target), os.Symlink(target, path))
+		}},
+		{"directory", displaced, "not a regular file", func(_ *testing.T, path string) error { return os.Mkdir(path, 0o755) }},
+		{"FIFO", displaced, "not a regular file", func(_ *testing.T, path string) error { return unix.Mkfifo(path, 0o640) }},
+		{"directory as a draft", copyPrefix("config-prod.xml") + unfinished, "not a regular file",
+			func(_ *testing.T, path string) error { return os.Mkdir(path, 0o755) }},
+		{"hard link", displaced, "2 names", func(t *testing.T, path string) error {
+			return errors.Join(write(path), os.Link(path, filepath.Join(filepath.Dir(filepath.Dir(path)), "other")))
+		}},
+		{"somebody else's", displaced, "user 12345", func(t *testing.T, path string) error {
+			if os.Geteuid() != 0 {
+				skip.Unable(t, "needs root to give a file away")
+			}
+			return errors.Join(write(path), os.Chown(path, 12345, -1))
+		}},
+		{"another name", copyPrefix("config-prod.xml") + "backup", "does not make such names",
+			func(_ *testing.T, path string) error { return write(path) }},
+		{"not well-formed", displaced, "not well-formed", func(_ *testing.T, path string) error { return os.WriteFile(path, []byte("<a"), 0o640) }},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := newCampaign(t)
+			log := c.logged()
+			stray := filepath.Join(filepath.Dir(c.file), x.stray)
+			if err := errors.Join(os.WriteFile(c.file, []byte(ours), 0o640), x.plant(t, stray)); err != nil {
+				t.Fatal(err)
+			}
+			before := contents(t, filepath.Dir(c.file))
+			for range 2 {
+				if err := c.Recover(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			after := contents(t, filepath.Dir(c.file))
+			if len(after) != len(before) || after[x.stray] != before[x.stray] || c.content() != ours {
+				t.Errorf("left %v\nof %v", after, before)
+			}
+			if got := log.String(); strings.Count(got, "left alone") != 1 || strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, x.want) {
+				t.Errorf("told:\n%s", got)
+			}
+		})
+	}
+}
+
+// A copy whose removal failed is dealt with by the next replacement, without a restart.
+func TestCopyThatStayedIsSettledByTheNextReplacement(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	i.copied.close()
+	i.old.unlease()
+	i.unsettled = true // as when an error kept it from being taken back: the update is beside the file
+	changed, err := i.configFile.replace(t.Context(), i.merge)
+	if err != nil || changed {
+		t.Fatal(changed, err)
+	}
+	i.wantAtPath("<theirs/>")
+	if i.unsettled {
+		t.Error("settled, and yet to be settled")
+	}
+}
