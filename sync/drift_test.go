@@ -119,6 +119,41 @@ func TestDriftWarEnds(t *testing.T) {
 	})
 }
 
+// A revert that fails at its last step, the sync of the directory, has put the drift back all the same: it is counted and
+// followed by activation, though the next look finds nothing wrong.
+func TestRevertThatFailsAtItsEndIsActivated(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		time.Sleep(time.Minute)
+		s := w.sinks["prod"]
+		s.change(func(s *sink) { s.restoreErrAfter = errors.New("sync directory: input/output error") })
+		s.edit("authIMSTAClientId", "mallory")
+		w.settle()
+		s.change(func(s *sink) { s.restoreErrAfter = nil })
+		time.Sleep(time.Minute)
+		w.wantOnDisk("prod", "one")
+		w.wantActivated("reload")
+		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 1 {
+			t.Errorf("%d reverts counted, want 1", got)
+		}
+	})
+}
+
+// What keeps an instance from being recovered may be mended by whoever touches its file: that hurries the next try.
+func TestRecoveryIsHurriedByATouch(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.stop()
+		s := w.sinks["prod"]
+		s.change(func(s *sink) { s.recoverErr = errors.New("everybody may write the directory") })
+		w.start()
+		time.Sleep(10 * time.Minute) // the wait has grown to a minute at most
+		w.wantState("prod", credsync.StateDegraded)
+		s.change(func(s *sink) { s.recoverErr = nil })
+		s.edit("authIMSTAClientId", "one")
+		time.Sleep(1100 * time.Millisecond)
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
 func TestForgivenAtReload(t *testing.T) {
 	one(t, func(w *world) { w.config.MaxReverts = 1 }, func(t *testing.T, w *world) {
 		for range 2 {

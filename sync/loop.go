@@ -60,9 +60,10 @@ type instance struct {
 	restoreTry  retry
 	activateTry retry
 	cannotPut   bool
-	alerted     bool // drift was told of, in alert mode
-	activations int  // times that activation became due
-	braked      bool // said so
+	unproved    []string // drift that a revert which failed may have put back all the same
+	alerted     bool     // drift was told of, in alert mode
+	activations int      // times that activation became due
+	braked      bool     // said so
 	looks       int
 }
 
@@ -212,6 +213,9 @@ func (d *Daemon) advance(now time.Time) (again time.Time) {
 	for _, in := range d.instances {
 		if in.touched.Swap(false) {
 			in.disk.stale = true
+			if in.recoverTry.failed() { // what has changed may be what was in its way
+				in.recoverTry.at = earlier(in.recoverTry.at, now.Add(firstRetry))
+			}
 		}
 		again = earlier(again, d.advanceInstance(in, now))
 		again = earlier(again, d.advanceSave(in, now))

@@ -75,6 +75,9 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now
 	drift := driftOf(in.record, seen)
 	switch {
 	case len(drift) == 0:
+		if len(in.unproved) > 0 {
+			d.countRevert(in, in.unproved, now, now)
+		}
 		in.disk.rightAt = now
 		in.driftGone()
 	case d.cfg.Revert == RevertAlert && !in.alerted:
@@ -206,6 +209,13 @@ func (d *Daemon) startRestore(in *instance) {
 }
 
 func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
+	d.countRevert(in, drift, began, now)
+	in.unproved = nil
+	d.looked(in, in.record.Attributes, nil, now)
+}
+
+// countRevert notes a revert that began and is over.
+func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time) {
 	r, saveAt := in.record.reverted(now), now.Add(countDelay)
 	if mayHaveLoaded(in.disk.rightAt, began) {
 		r, saveAt = r.activationDue(in.steps, now), now
@@ -215,7 +225,6 @@ func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
 		saveAt = now // told only when it is on disk: the brake must hold after a crash
 	}
 	in.changed(r, saveAt)
-	d.looked(in, in.record.Attributes, nil, now)
 	d.log.Info("drift put back", keyInstance, in.Name, keyAttribute, drift, keyDuration, now.Sub(began))
 }
 
@@ -227,6 +236,7 @@ func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err er
 		return
 	}
 	in.disk.stale = true
+	in.unproved = credential.Drift(in.record.Attributes, found)
 	news := in.restoreTry.fail(now, err.Error())
 	d.warn(news, "drift not put back", keyInstance, in.Name, keyAttempt, in.restoreTry.attempt, keyReason, err)
 }
@@ -320,7 +330,7 @@ func (in *instance) onRecord() bool { return in.saved == in.seq || in.saveRetry.
 
 // driftGone forgets what was tried against drift that is no more.
 func (in *instance) driftGone() {
-	in.cannotPut, in.alerted = false, false
+	in.cannotPut, in.alerted, in.unproved = false, false, nil
 	in.restoreTry = retry{}
 	if in.force == forceDrift {
 		in.force = ""

@@ -206,16 +206,17 @@ func (s *source) Poll(ctx context.Context, need func(credential.Version) bool) (
 
 // sink is a configuration file with random ciphertext, like the real one.
 type sink struct {
-	mu         stdsync.Mutex
-	attributes credential.Attributes
-	writes     int
-	applies    int
-	lookErr    error
-	applyErr   error
-	restoreErr error
-	recoverErr error
-	applyTime  time.Duration
-	touch      func()
+	mu              stdsync.Mutex
+	attributes      credential.Attributes
+	writes          int
+	applies         int
+	lookErr         error
+	applyErr        error
+	restoreErr      error
+	restoreErrAfter error // though it was put back
+	recoverErr      error
+	applyTime       time.Duration
+	touch           func()
 }
 
 func (s *sink) change(f func(s *sink)) {
@@ -301,7 +302,7 @@ func (s *sink) Restore(_ context.Context, wanted credential.Attributes) (credent
 	if s.touch != nil {
 		s.touch()
 	}
-	return found, nil
+	return found, s.restoreErrAfter
 }
 
 // activator notes the steps that were run.
