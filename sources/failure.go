@@ -26,8 +26,16 @@ type failure struct {
 	status int    // of the answer; 0 when there was none
 	said   string // Vault's own words, cleaned; may be empty
 	vault  bool   // the answer had Vault's own form, and not that of something in between
-	cause  error  // the caller's context error or nil; other causes are in text only, redacted
+	cause  error  // the caller's context error, errTooLarge or nil; other causes are in text only, redacted
 }
+
+// forPerson marks an error that waiting does not mend. The loop tells it at the level that is for people.
+type forPerson struct{ error }
+
+func (f forPerson) Unwrap() error { return f.error }
+
+// ForPerson is all there is to it: whoever logs the error asks for the method.
+func (forPerson) ForPerson() {}
 
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }
@@ -61,6 +69,7 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 	f := &failure{}
 	var answer *api.ResponseError
 	var what string
+	var lasts bool
 	switch {
 	case ctx.Err() != nil:
 		f.cause = ctx.Err()
@@ -74,9 +83,15 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 			what += fmt.Sprintf(" (vault says: %s)", f.said)
 		}
 	default:
-		what = networkMeans(err, hide...)
+		what, lasts = networkMeans(err, hide...)
+		if errors.Is(err, errTooLarge) {
+			f.cause = errTooLarge
+		}
 	}
 	f.text = fmt.Sprintf("vault at %s: %s: %s", v.address, step, what)
+	if lasts {
+		return forPerson{f}
+	}
 	return f
 }
 
@@ -122,7 +137,8 @@ func statusMeans(status int) string {
 
 const noAnswer = "no answer in time; is it overloaded, or cut off by a firewall?"
 
-func networkMeans(err error, hide ...credential.Secret) string {
+// networkMeans tells why there was no answer, and whether that lasts until a person changes something here or there.
+func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool) {
 	var (
 		unknown  x509.UnknownAuthorityError
 		hostname x509.HostnameError
@@ -137,34 +153,36 @@ func networkMeans(err error, hide ...credential.Secret) string {
 	)
 	switch {
 	case errors.As(err, &unknown):
-		return "its certificate is signed by an authority that is not trusted here; set vault.ca_cert to that authority's certificate"
+		return "its certificate is signed by an authority that is not trusted here; set vault.ca_cert to that authority's certificate", true
 	case errors.As(err, &hostname):
-		return "its certificate is for another name; correct vault.address, or set vault.tls_server_name to the certificate's name"
+		return "its certificate is for another name; correct vault.address, or set vault.tls_server_name to the certificate's name", true
 	case errors.As(err, &invalid):
-		return "its certificate is not valid (" + clean(invalid.Error()) + "); renew it, or check the clock of this machine"
+		return "its certificate is not valid (" + clean(invalid.Error()) + "); renew it, or check the clock of this machine", true
 	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls has no type of its own for it
 		return "refuses the TLS handshake (" + clean(alert.Err.Error()) + "); check vault.client_cert and vault.client_key, and that " +
-			"Vault speaks TLS 1.2 or later"
+			"Vault speaks TLS 1.2 or later", true
 	case errors.As(err, &header), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
-		return "does not speak TLS on this port; check vault.address (https or http?)"
+		return "does not speak TLS on this port; check vault.address (https or http?)", true
 	case errors.As(err, &redirect):
-		return "redirects to " + clean(redirect.to) + ", which is not followed; set vault.address to Vault itself"
+		return "redirects to " + clean(redirect.to) + ", which is not followed; set vault.address to Vault itself", true
 	case errors.Is(err, errTooLarge):
-		return errTooLarge.Error() + "; keep fewer versions of the secret (max_versions)"
+		return errTooLarge.Error() + "; keep fewer versions of the secret (max_versions)", true
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "the connection is refused; is Vault running, and is vault.address right?"
+		return "the connection is refused; is Vault running, and is vault.address right?", false
 	case errors.As(err, &dns):
-		return "its name cannot be resolved; check vault.address and the name service of this machine"
+		return "its name cannot be resolved; check vault.address and the name service of this machine", false
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return noAnswer
+		return noAnswer, false
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return "the connection was closed without an answer"
+		return "the connection was closed without an answer", false
+	case strings.Contains(err.Error(), "malformed"): // nor has net/http for this
+		return "the answer is not HTTP; check vault.address and what stands before it", false
 	case errors.As(err, &syntax), errors.As(err, &shape):
 		// Their texts may quote the answer.
-		return "the answer is not Vault's; check vault.address and what stands before it"
+		return "the answer is not Vault's; check vault.address and what stands before it", false
 	}
 	if asked, ok := errors.AsType[*url.Error](err); ok {
 		err = asked.Err // the address is named already
 	}
-	return clean(err.Error(), hide...)
+	return clean(err.Error(), hide...), false
 }

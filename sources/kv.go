@@ -26,6 +26,10 @@ type KV struct {
 	fields      Fields
 
 	worked      *token    // the last token that this path did not answer 403 for
+	ended       *token    // worked here and is answered 403 for; another waits for its time
+	endedErr    error     // that 403
+	denied      *token    // neither data nor metadata may be read with it
+	dataNext    bool      // which of them is asked for next with that one
 	hiddenUntil time.Time // the metadata is forbidden: read the data instead
 	retries     int64     // Vault's count when hiddenUntil was set
 	gone        credential.Version
@@ -56,11 +60,18 @@ func (k *KV) Poll(ctx context.Context, need func(credential.Version) bool) (cred
 	if err != nil {
 		return credential.Reading{}, err
 	}
-	reading, err := k.read(ctx, t, need)
+	var reading credential.Reading
+	if err = k.endedErr; t != k.ended {
+		reading, err = k.read(ctx, t, need)
+	}
+	k.ended, k.endedErr = nil, nil
 	if hasStatus(err, http.StatusForbidden) {
 		other, loginErr := session.replace(ctx, t, k.worked == t)
 		switch {
 		case loginErr != nil:
+			if w, ok := errors.AsType[*waiting](loginErr); ok && w.floor {
+				k.ended, k.endedErr = t, err // nothing is asked with it until then
+			}
 			return credential.Reading{}, fmt.Errorf("%w; logging in again: %w", err, loginErr)
 		case other == nil:
 			return credential.Reading{}, k.forbidden(err)
@@ -79,14 +90,26 @@ func (k *KV) Poll(ctx context.Context, need func(credential.Version) bool) (cred
 
 func (k *KV) forbidden(err error) error {
 	if file := k.vault.session.tokenFile; file != "" {
-		return fmt.Errorf("%w; the token in %s has ended or its policy does not allow it: write a new token there, with a "+
-			"policy that allows to read %s/data/%s", err, file, k.mount, k.path)
+		return forPerson{fmt.Errorf("%w; the token in %s has ended or its policy does not allow it: write a new token there, with a "+
+			"policy that allows to read %s/data/%s", err, file, k.mount, k.path)}
 	}
-	return fmt.Errorf("%w; give the role a policy that allows to read %s/data/%s and %s/metadata/%s",
-		err, k.mount, k.path, k.mount, k.path)
+	return forPerson{fmt.Errorf("%w; give the role a policy that allows to read %s/data/%s and %s/metadata/%s",
+		err, k.mount, k.path, k.mount, k.path)}
 }
 
 func (k *KV) read(ctx context.Context, t *token, need func(credential.Version) bool) (credential.Reading, error) {
+	if k.denied == t {
+		// One question a poll is enough to see that one of them is allowed again.
+		kind := "metadata"
+		if k.dataNext {
+			kind = "data"
+		}
+		k.dataNext = !k.dataNext
+		if _, err := k.get(ctx, t, kind, 0, new(json.RawMessage)); hasStatus(err, http.StatusForbidden) {
+			return credential.Reading{}, err
+		}
+		k.denied = nil
+	}
 	if k.retries == k.vault.retries.Load() && time.Now().Before(k.hiddenUntil) {
 		return k.readData(ctx, t, credential.Version{}, need)
 	}
@@ -111,6 +134,9 @@ func (k *KV) read(ctx context.Context, t *token, need func(credential.Version) b
 // token, and is worth remembering.
 func (k *KV) readHidden(ctx context.Context, t *token, need func(credential.Version) bool) (credential.Reading, error) {
 	reading, err := k.readData(ctx, t, credential.Version{}, need)
+	if hasStatus(err, http.StatusForbidden) {
+		k.denied = t
+	}
 	if _, refused := errors.AsType[*credential.Refusal](err); err == nil || refused {
 		if k.hiddenUntil.IsZero() {
 			k.vault.logger.Warn("the policy forbids the metadata, so every poll reads the secret itself",
@@ -188,6 +214,9 @@ func (k *KV) readData(ctx context.Context, t *token, asked credential.Version, n
 	now, err := k.get(ctx, t, "data", asked.Number, &answer)
 	found := answer.Data != nil && answer.Data.Metadata.Version > 0
 	switch {
+	case errors.Is(err, errTooLarge) && !asked.IsZero():
+		return credential.Reading{}, k.refuse(asked, "%s: the secret is larger than %d KiB; write one there that holds the credential only",
+			k.name(""), maxAnswer>>10)
 	case err != nil && !hasStatus(err, http.StatusNotFound):
 		return credential.Reading{}, err
 	case err != nil && !found && !asked.IsZero():
@@ -279,6 +308,6 @@ func (k *KV) missing() error {
 }
 
 func (k *KV) notKV2() error {
-	return fmt.Errorf("vault at %s: read %s: the answer is not that of a KV version 2 mount; check vault.address, the mount, and "+
-		"what stands before Vault", k.vault.address, k.name(""))
+	return forPerson{fmt.Errorf("vault at %s: read %s: the answer is not that of a KV version 2 mount; check vault.address, the "+
+		"mount, and what stands before Vault", k.vault.address, k.name(""))}
 }

@@ -43,6 +43,8 @@ type attempt struct {
 	// refusal says that Vault refused this very attempt (it answered 400), and what to do; empty where the same
 	// attempt may succeed later.
 	refusal string
+	// enough says the same of one that was refused so often in a row that not even a person's word tries it again for now.
+	enough string
 }
 
 type appRole struct {
@@ -85,6 +87,9 @@ func (a *appRole) prepare() (*attempt, error) {
 		refusal: fmt.Sprintf("vault at %s: the secret-id in %s was refused at auth/%s and is not tried again, as five refused logins "+
 			"lock the role for every host: put a new secret-id there, or correct the role id and send SIGHUP",
 			a.address, a.auth.SecretIDFile, a.auth.Mount),
+		enough: fmt.Sprintf("vault at %s: login at auth/%s: the last tries in a row were refused, or cut off before their answer; five "+
+			"refused ones lock the role for every host, so not even SIGHUP or SIGUSR1 tries again for now: see that %s holds the "+
+			"right secret-id", a.address, a.auth.Mount, a.auth.SecretIDFile),
 	}, nil
 }
 

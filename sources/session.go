@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -23,6 +24,9 @@ const (
 	// backoffFirst and backoffCap bound the full jitter between failed logins.
 	backoffFirst = time.Second
 	backoffCap   = time.Minute
+	// lastWords is how long an answer to a login is waited for by a process that is to end, or to reload: without it nobody
+	// would know whether the secret-id was refused.
+	lastWords = time.Second
 	// lookupTimeout bounds the question for a token's end, which nothing depends on.
 	lookupTimeout = 5 * time.Second
 )
@@ -59,6 +63,8 @@ type session struct {
 		failures int       // in a row
 		retryAt  time.Time // when it may be tried again
 		success  time.Time
+		early    int    // tokens in a row that were refused when they were young
+		proven   string // the login that was accepted last
 		warned   string // the failure that was logged because the old token still served
 	}
 	closed bool
@@ -66,7 +72,8 @@ type session struct {
 	mu      sync.Mutex // guards what follows
 	current *token
 	hidden  credential.Secret // the secret-id that was tried last
-	forgive bool              // the operator said: try again
+	hurry   bool              // the operator said: do not wait
+	forgive bool              // the operator said: try again, also what was refused
 	doubt   bool              // the operator said: try again, also after a 403
 }
 
@@ -96,7 +103,13 @@ func (s *session) hide(more ...credential.Secret) []credential.Secret {
 func (s *session) retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forgive, s.doubt = true, true
+	s.hurry, s.forgive, s.doubt = true, true, true
+}
+
+func (s *session) soon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hurry = true
 }
 
 func (s *session) takeTurn(ctx context.Context) error {
@@ -128,8 +141,9 @@ func (s *session) token(ctx context.Context) (*token, error) {
 	if old != nil && old.fresh(time.Now()) {
 		return old, nil
 	}
-	t, err := s.login(ctx)
+	t, err := s.login(ctx, loginFloor)
 	if err == nil {
+		s.last.early = 0
 		return t, nil
 	}
 	if old == nil || old.expired(time.Now()) || ctx.Err() != nil {
@@ -138,7 +152,11 @@ func (s *session) token(ctx context.Context) (*token, error) {
 	// The old token still serves: worth a warning, and only one for each cause.
 	if cause := rootText(err); cause != s.last.warned {
 		s.last.warned = cause
-		s.vault.logger.Warn("login failed, the token in use still serves", "reason", err.Error(), "expires", old.expires)
+		level := slog.LevelWarn
+		if _, person := errors.AsType[forPerson](err); person {
+			level = slog.LevelError
+		}
+		s.vault.logger.Log(ctx, level, "login failed, the token in use still serves", "reason", err.Error(), "expires", old.expires)
 	}
 	return old, nil
 }
@@ -160,22 +178,35 @@ func (s *session) replace(ctx context.Context, old *token, worked bool) (*token,
 	doubt := s.doubt
 	s.doubt = false
 	s.mu.Unlock()
-	if !worked && !doubt && time.Since(old.born) < doubtFloor {
+	young := time.Since(old.born) < doubtFloor
+	if !worked && !doubt && young {
 		return nil, nil
 	}
-	return s.login(ctx)
+	if !young {
+		s.last.early = 0
+	}
+	// Something revokes them again and again: each costs Vault a lease, and whoever does it may have a reason.
+	t, err := s.login(ctx, min(loginFloor<<(2*min(s.last.early, 3)), backoffCap))
+	if err == nil && young {
+		s.last.early++
+	}
+	return t, err
 }
 
 // waiting is the error of a login that is not tried yet.
 type waiting struct {
 	cause error
 	until time.Time
+	floor bool // only because the last one was not long ago
 }
 
 func (w *waiting) Error() string {
 	return fmt.Sprintf("%v; next login not before %s", w.cause, w.until.UTC().Format(time.RFC3339))
 }
 func (w *waiting) Unwrap() error { return w.cause }
+
+// RetryAt is for whoever asks again: earlier there is no answer.
+func (w *waiting) RetryAt() time.Time { return w.until }
 
 func rootText(err error) string {
 	if w, ok := errors.AsType[*waiting](err); ok {
@@ -184,40 +215,55 @@ func rootText(err error) string {
 	return err.Error()
 }
 
-// login logs in, or says why it may not yet. The caller has the turn.
-func (s *session) login(ctx context.Context) (*token, error) {
+// login logs in, or says why it may not yet: floor is the least time since the last one. The caller has the turn.
+func (s *session) login(ctx context.Context, floor time.Duration) (*token, error) {
 	s.mu.Lock()
-	forgive := s.forgive
-	s.forgive = false
+	forgive, hurry := s.forgive, s.hurry
+	s.forgive, s.hurry = false, false
 	s.mu.Unlock()
 
 	attempt, err := s.vault.method.prepare()
 	if err != nil {
-		return nil, fmt.Errorf("vault login: %w", err)
+		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
 	}
 	s.mu.Lock()
 	s.hidden = attempt.secret
 	s.mu.Unlock()
+	defer s.refused.turn(ctx)()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("vault at %s: waiting for a login: %w", s.vault.address, ctx.Err())
+	}
 	now := time.Now()
 	key := s.refused.digest(attempt.identity...)
-	if !forgive {
-		if until, ok := s.refused.until(key, now); ok {
-			return nil, &waiting{cause: errors.New(attempt.refusal), until: until}
-		}
-		// Another secret-id than the one that failed need not wait.
-		if key == s.last.key && now.Before(s.last.retryAt) {
-			return nil, &waiting{cause: s.last.err, until: s.last.retryAt}
-		}
+	if until, ok := s.refused.enough(key, now); ok {
+		return nil, &waiting{cause: forPerson{errors.New(attempt.enough)}, until: until}
 	}
-	if until := s.last.success.Add(loginFloor); now.Before(until) {
-		return nil, &waiting{cause: errors.New("vault login: the last one was just now"), until: until}
+	if until, ok := s.refused.refused(key, now); ok && !forgive {
+		return nil, &waiting{cause: forPerson{errors.New(attempt.refusal)}, until: until}
+	}
+	// Another secret-id than the one that failed need not wait.
+	if key == s.last.key && now.Before(s.last.retryAt) && !hurry {
+		return nil, &waiting{cause: s.last.err, until: s.last.retryAt}
+	}
+	if hurry {
+		floor = loginFloor
+	}
+	if until := s.last.success.Add(floor); now.Before(until) {
+		return nil, &waiting{cause: errors.New("vault login: the last one was just now"), until: until, floor: true}
+	}
+	begun := attempt.refusal != "" && key != s.last.proven
+	if begun {
+		if err := s.refused.begin(key, now); err != nil {
+			return nil, forPerson{fmt.Errorf("%s: not tried, as a refused secret-id could not be remembered, and five refused logins "+
+				"lock the role for every host: %w; let this user write to state_dir", attempt.step, err)}
+		}
 	}
 	t, err := s.attempt(ctx, attempt)
 	if err != nil {
-		return nil, s.failed(ctx, attempt, key, err)
+		return nil, s.failed(ctx, attempt, key, begun, err)
 	}
 	s.last.key, s.last.err, s.last.failures, s.last.warned = "", nil, 0, ""
-	s.last.success = t.born
+	s.last.success, s.last.proven = t.born, key
 	if err := s.refused.forget(); err != nil {
 		s.vault.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
@@ -227,11 +273,15 @@ func (s *session) login(ctx context.Context) (*token, error) {
 }
 
 func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error) {
-	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, cancel) })()
 	asked := time.Now()
 	secret, err := s.logins.Logical().WriteWithContext(bounded, attempt.path, attempt.body)
 	if err != nil {
+		if bounded.Err() == nil {
+			ctx = context.WithoutCancel(ctx) // it came all the same
+		}
 		return nil, s.vault.explain(ctx, attempt.step, err, s.hide()...)
 	}
 	if secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "" {
@@ -249,20 +299,32 @@ func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error)
 
 // failed remembers a failed login before its error is returned: a refused secret-id for an hour and across restarts,
 // because Vault locks the role for every host that uses it after five, and anything else for a short while.
-func (s *session) failed(ctx context.Context, attempt *attempt, key string, err error) error {
-	if ctx.Err() != nil {
-		return err // it was us who gave up: nothing is learnt from it
-	}
-	now := time.Now()
+func (s *session) failed(ctx context.Context, attempt *attempt, key string, begun bool, err error) error {
 	f, _ := errors.AsType[*failure](err)
-	if attempt.refusal != "" && f != nil && f.status == http.StatusBadRequest && f.vault {
-		s.last.failures = 0
-		until, noted := s.refused.add(key, now)
-		err = &waiting{cause: fmt.Errorf("%s (vault says: %s)", attempt.refusal, f.said), until: until}
-		if noted != nil {
-			err = fmt.Errorf("%w; not remembered across a restart: %w", err, noted)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		// It was us who gave up: nothing is learnt from it, and it may have been refused.
+		if begun {
+			if noted := s.refused.cut(key, time.Now()); noted != nil {
+				err = fmt.Errorf("%w; not remembered: %w", err, noted)
+			}
 		}
 		return err
+	}
+	now := time.Now()
+	if attempt.refusal != "" && f != nil && f.status == http.StatusBadRequest && f.vault {
+		s.last.failures, s.last.proven = 0, ""
+		until, noted := s.refused.add(now, begun, attempt.identity...)
+		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, f.said)}, until: until}
+		if noted != nil {
+			err = fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may write to, and do "+
+				"not try again before", err, noted)
+		}
+		return err
+	}
+	if begun {
+		if err := s.refused.unrefused(); err != nil {
+			s.vault.logger.Warn("a login that was not refused stays noted as one", "reason", err.Error())
+		}
 	}
 	if hasStatus(err, http.StatusForbidden) {
 		err = fmt.Errorf("%w: the role is locked after refused logins (15 minutes, for every host that uses it), "+

@@ -33,9 +33,15 @@ type VaultConfig struct {
 	ClientKey     string
 	TLSServerName string // name to verify; empty: the host of Address
 	Auth          Auth
-	StateDir      string       // where a refused secret-id is remembered, by digest; empty: in memory only
-	DigestKey     []byte       // key of that digest; required with StateDir
-	Logger        *slog.Logger // nil discards
+	StateDir      string // where a refused secret-id is remembered, by digest; empty: in memory only
+	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. It is called when
+	// there is something to remember, or to look up. nil: the directory must be there.
+	MakeStateDir func() (digestKey []byte, err error)
+	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off. Others note
+	// it before, as they may be killed.
+	OnlyReads bool
+	DigestKey []byte       // key of that digest; required with StateDir
+	Logger    *slog.Logger // nil discards
 }
 
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
@@ -99,7 +105,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		turn:   make(chan struct{}, 1),
 		refused: &refusals{
 			dir: config.StateDir,
-			key: config.DigestKey,
+			key: config.DigestKey, make: config.MakeStateDir, late: config.OnlyReads,
 		},
 	}
 	switch auth.Method {
@@ -108,6 +114,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		if err != nil {
 			return nil, err
 		}
+		v.session.refused.lock = auth.SecretIDFile // the state directory may not be there yet
 		v.method, v.watched = role, newFileWatch(auth.SecretIDFile)
 	case methodTokenFile:
 		if auth.TokenFile == "" {
@@ -120,7 +127,11 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	return v, nil
 }
 
-// Retry is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more.
+// Soon forgets the waits after failures, for somebody who wants an answer now. A refused secret-id stays refused.
+func (v *Vault) Soon() { v.session.soon() }
+
+// Retry is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more, if it was not
+// tried so often in a row that the role is near its lock.
 func (v *Vault) Retry() {
 	v.retries.Add(1)
 	v.session.retry()

@@ -93,8 +93,17 @@ func (in *instance) newest() credential.Version {
 func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	news := w.retry.fail(now, err.Error())
 	w.next = w.retry.at
+	var login interface{ RetryAt() time.Time }
+	if errors.As(err, &login) && login.RetryAt().Before(now.Add(lastRetry)) {
+		w.next = login.RetryAt() // its wait has a jitter of its own: two in a row would pass the cap
+	}
 	w.err = err
-	d.warn(news, "source out of reach, keeping what is applied", keyAttempt, w.retry.attempt, keyReason, err)
+	tell := d.warn
+	var person interface{ ForPerson() }
+	if errors.As(err, &person) {
+		tell = d.fail // no retry mends it
+	}
+	tell(news, "source out of reach, keeping what is applied", keyAttempt, w.retry.attempt, keyReason, err)
 }
 
 // refused keeps what is applied; the same refusal is told once.
@@ -136,7 +145,7 @@ func (d *Daemon) told(in *instance, reading credential.Reading, now time.Time) {
 	in.pending = &pending{
 		version:    v,
 		credential: *reading.Credential,
-		digest:     reading.Credential.Digest(d.cfg.Store.Key()),
-		force:      in.force,
+		digest:     reading.Credential.Digest(d.cfg.Store.Key()), secretDigest: reading.Credential.SecretDigest(d.cfg.Store.Key()),
+		force: in.force,
 	}
 }

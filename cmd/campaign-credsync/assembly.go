@@ -20,9 +20,9 @@ type assembly struct {
 	log       *slog.Logger
 }
 
-// assemble wires a configuration that was checked. It reads certificates and talks to nobody. only, where not empty, is
-// the one instance to take.
-func assemble(c *config, store *sync.Store, log *slog.Logger, only string) (*assembly, error) {
+// assemble wires a configuration that was checked. It reads certificates and talks to nobody. claims may be nil where
+// nothing is to be written. only, where not empty, is the one instance to take.
+func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, only string) (*assembly, error) {
 	timing, err := c.Schedule.parse()
 	if err != nil {
 		return nil, err
@@ -37,6 +37,7 @@ func assemble(c *config, store *sync.Store, log *slog.Logger, only string) (*ass
 			SecretIDFile: c.Vault.Auth.SecretIDFile, TokenFile: c.Vault.Auth.TokenFile,
 		},
 		StateDir: c.StateDir, DigestKey: store.Key(), Logger: log,
+		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: claims == nil,
 	})
 	if err != nil {
 		return nil, err
@@ -61,9 +62,9 @@ func assemble(c *config, store *sync.Store, log *slog.Logger, only string) (*ass
 		}
 		a.instances = append(a.instances, sync.Instance{
 			Name: i.Name, Source: shared[key], AllowRollback: i.AllowRollback,
-			Sink: sinks.NewInstance(sinks.InstanceConfig{
+			Sink: claimed{sinks.NewInstance(sinks.InstanceConfig{
 				Name: i.Name, File: i.ConfigFile, StateDir: c.StateDir, NLServer: nlserver, Logger: log,
-			}),
+			}), claims, i.ConfigFile},
 		})
 		a.files = append(a.files, i.ConfigFile)
 	}

@@ -226,7 +226,30 @@ type zonedSchedule struct {
 	zone *time.Location
 }
 
-func (z zonedSchedule) Next(after time.Time) time.Time { return z.Schedule.Next(after.In(z.zone)) }
+// Next is as of cron.Schedule, except that a time which the clock skips in spring comes when it skips: cron leaves it out, which for
+// a Sunday night would be a week.
+func (z zonedSchedule) Next(after time.Time) time.Time {
+	after = after.In(z.zone)
+	next := z.Schedule.Next(after)
+	spec, ok := z.Schedule.(*cron.SpecSchedule)
+	if !ok {
+		return next
+	}
+	for at := after; ; {
+		_, change := at.ZoneBounds()
+		if change.IsZero() || !change.Before(next) {
+			return next
+		}
+		_, before := change.Add(-time.Second).Zone()
+		_, from := change.Zone()
+		still := *spec // in a zone that does not skip
+		still.Location = time.FixedZone("", before)
+		if still.Next(change.Add(-time.Second)).Before(change.Add(time.Duration(from-before) * time.Second)) {
+			return change
+		}
+		at = change
+	}
+}
 
 // loadConfig reads, completes and checks the file. It touches neither the network nor any file that the configuration
 // names. The error is a *configError and lists every problem, none of them with a value that may be secret.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -34,7 +35,7 @@ type answering struct {
 }
 
 // listenControl opens the socket. One that a killed daemon left is replaced; one that answers is not.
-func listenControl(path string) (*control, error) {
+func listenControl(path string, log *slog.Logger) (*control, error) {
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("control_socket %s is in use by another process", path)
@@ -55,13 +56,32 @@ func listenControl(path string) (*control, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", c.status)
 	mux.HandleFunc("POST /sync", c.sync)
-	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go func() {
 		defer close(c.ended)
-		c.server.Serve(listener) // ends with close
+		c.server.Serve(lasting{listener}) // ends with close
 	}()
 	return c, nil
 }
+
+// lasting has the server go on after an error of accept, be it a lack of memory, or of room in an epoll. net/http ends at most of
+// them, and then nobody could ask until the next start.
+type lasting struct{ net.Listener }
+
+func (l lasting) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		err = passing{err}
+	}
+	return conn, err
+}
+
+// passing is what net/http takes for an error after which it waits a little and tries again.
+type passing struct{ error }
+
+func (passing) Timeout() bool   { return false }
+func (passing) Temporary() bool { return true }
 
 func (c *control) close() {
 	c.server.Close()
@@ -87,6 +107,7 @@ func (c *control) sync(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
+	asked.vault.Soon()
 	status, err := asked.daemon.Check(r.Context(), r.URL.Query()["instance"]...)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -27,6 +28,10 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	if _, chosen := in.env("GOMAXPROCS"); !chosen {
 		runtime.GOMAXPROCS(1)
 	}
+	// Garbage of a large file is collected sooner rather than doubling what the process has: 45 MiB with one of 16 MiB, not 77.
+	if _, chosen := in.env("GOMEMLIMIT"); !chosen {
+		debug.SetMemoryLimit(40 << 20)
+	}
 	level := new(slog.LevelVar)
 	log := newLogger(c.Log, in.stderr, in.env, level)
 	for _, warning := range c.warnings {
@@ -40,11 +45,16 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 		return err
 	}
 	defer store.Close()
-	a, err := assemble(c, store, log, "")
+	claims := newClaims(log)
+	defer claims.close()
+	a, err := assemble(c, store, claims, log, "")
 	if err != nil {
 		return err
 	}
-	control, err := listenControl(c.ControlSocket)
+	if err := claims.take(a, time.Second); err != nil {
+		return err
+	}
+	control, err := listenControl(c.ControlSocket, log)
 	if err != nil {
 		return err
 	}
@@ -55,12 +65,13 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	log.Info("started", "version", buildVersion(), "instances", len(a.instances))
 	service := newService(in.env)
 	for {
-		next, err := runUntilReload(ctx, in, c, store, a, control, service, hangup, log)
+		next, err := runUntilReload(ctx, in, c, store, claims, a, control, service, hangup, log)
 		if err != nil || next == nil {
 			log.Info("stopped")
 			return err
 		}
 		c, a = next.config, next.assembly
+		claims.keep(a)
 		setLevel(level, c.Log)
 	}
 }
@@ -71,8 +82,8 @@ type reloaded struct {
 }
 
 // runUntilReload runs an assembly until ctx ends (nil) or SIGHUP brought a configuration that is good.
-func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.Store, a *assembly, control *control,
-	service *service, hangup <-chan os.Signal, log *slog.Logger) (*reloaded, error) {
+func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.Store, claims *claims, a *assembly,
+	control *control, service *service, hangup <-chan os.Signal, log *slog.Logger) (*reloaded, error) {
 
 	settings := a.settings
 	settings.Forgive = service.reloads > 0
@@ -107,7 +118,7 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 			daemon.CheckSoon()
 		case <-hangup:
 			service.reloading()
-			if next, err = reload(in, c, store, log); err != nil {
+			if next, err = reload(in, c, store, claims, log); err != nil {
 				log.Error("configuration not reloaded, keeping the old one", "reason", err)
 				service.reloadRefused()
 			}
@@ -127,7 +138,7 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 }
 
 // reload reads the configuration again. What belongs to the process as a whole cannot change.
-func reload(in *invocation, old *config, store *sync.Store, log *slog.Logger) (*reloaded, error) {
+func reload(in *invocation, old *config, store *sync.Store, claims *claims, log *slog.Logger) (*reloaded, error) {
 	c, err := in.load()
 	if err != nil {
 		return nil, err
@@ -141,8 +152,11 @@ func reload(in *invocation, old *config, store *sync.Store, log *slog.Logger) (*
 			return nil, fmt.Errorf("%s: %s changes from %s to %s, which takes a restart", in.configFile, fixed.key, fixed.was, fixed.is)
 		}
 	}
-	a, err := assemble(c, store, log, "")
+	a, err := assemble(c, store, claims, log, "")
 	if err != nil {
+		return nil, err
+	}
+	if err := claims.take(a, 0); err != nil {
 		return nil, err
 	}
 	a.vault.Retry() // a refused secret-id gets one more try

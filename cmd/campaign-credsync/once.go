@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"campaign-credsync/sinks"
 	"campaign-credsync/sync"
@@ -35,11 +36,16 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 		return err
 	}
 	defer store.Close()
-	a, err := assemble(c, store, log, options.instance)
+	claims := newClaims(log)
+	defer claims.close()
+	a, err := assemble(c, store, claims, log, options.instance)
 	if err != nil {
 		return err
 	}
 	defer a.close()
+	if err := claims.take(a, time.Second); err != nil {
+		return err
+	}
 	daemon, err := sync.New(a.settings)
 	if err != nil {
 		return err
@@ -187,10 +193,11 @@ type instanceOutlook struct {
 	err error
 }
 
-// look compares what is wanted, applied and on disk, without a lock and without a write.
+// look compares what is wanted, applied and on disk, without a lock and without a write but one: a refused login is noted,
+// in a state directory that is made for it where there is none, since the next command must not try the same again.
 func look(ctx context.Context, c *config, log *slog.Logger, instance string) ([]instanceOutlook, error) {
 	store := sync.ReadStore(c.StateDir)
-	a, err := assemble(c, store, log, instance)
+	a, err := assemble(c, store, nil, log, instance)
 	if err != nil {
 		return nil, err
 	}

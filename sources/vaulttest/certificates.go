@@ -49,7 +49,14 @@ func MustAuthority(t testing.TB) *Authority {
 // the files it was written to.
 func (a *Authority) MustIssue(t testing.TB, names ...string) (pair tls.Certificate, certFile, keyFile string) {
 	t.Helper()
+	return a.MustIssueUntil(t, time.Now().Add(time.Hour), names...)
+}
+
+// MustIssueUntil is MustIssue with the certificate's end, which may be in the past.
+func (a *Authority) MustIssueUntil(t testing.TB, end time.Time, names ...string) (pair tls.Certificate, certFile, keyFile string) {
+	t.Helper()
 	template := certificate(names[0])
+	template.NotBefore, template.NotAfter = end.Add(-2*time.Hour), end
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)

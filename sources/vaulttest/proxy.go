@@ -14,8 +14,11 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Request is one request that reached a Proxy.
@@ -42,6 +45,7 @@ type Proxy struct {
 	Address string // of the proxy: http://127.0.0.1:port, or https://
 
 	host    string // to listen on again
+	place   int    // a socket that keeps the port from others while nobody listens; 0: none yet
 	tls     *tls.Config
 	forward *httputil.ReverseProxy
 	pool    *http.Transport
@@ -56,9 +60,8 @@ type Proxy struct {
 }
 
 type answer struct {
-	part   string
-	status int
-	body   string
+	part  string
+	serve http.HandlerFunc
 }
 
 // Proxy starts a proxy that ends with the test.
@@ -125,9 +128,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if own != nil {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(own.status)
-		io.WriteString(w, own.body)
+		own.serve(w, r)
 		return
 	}
 	p.forward.ServeHTTP(w, r)
@@ -152,11 +153,25 @@ func (p *Proxy) Up() error {
 	if p.server != nil {
 		return nil
 	}
-	listener, err := net.Listen("tcp", p.host)
+	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if failed := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}); failed != nil {
+			return failed
+		}
+		return err
+	}}
+	listener, err := shared.Listen(context.Background(), "tcp", p.host)
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
 	p.host = listener.Addr().String()
+	if p.place == 0 {
+		if p.place, err = keepPlace(listener.Addr().(*net.TCPAddr)); err != nil {
+			listener.Close()
+			return fmt.Errorf("proxy: keep the port: %w", err)
+		}
+	}
 	if p.tls != nil {
 		listener = tls.NewListener(listener, p.tls)
 	}
@@ -168,6 +183,23 @@ func (p *Proxy) Up() error {
 		}
 	})
 	return nil
+}
+
+// keepPlace binds a socket to where another listens, and does not listen: whoever connects while the other is closed is
+// refused, and nobody else gets that port.
+func keepPlace(at *net.TCPAddr) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Port: at.Port, Addr: [4]byte(at.IP.To4())})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return 0, err
+	}
+	return fd, nil
 }
 
 // Hang accepts requests and answers none, as a Vault that is stopped or out of memory. The function returned, or
@@ -199,10 +231,22 @@ func (p *Proxy) Answer(part string, status int, vaultErrors ...string) {
 
 // AnswerBody is Answer with a body of the caller's.
 func (p *Proxy) AnswerBody(part string, status int, body string) {
+	p.Serve(part, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	})
+}
+
+// Serve is Answer by a function of the caller's, which may be called concurrently. It may hand a request on with Pass.
+func (p *Proxy) Serve(part string, serve http.HandlerFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.answers = append(p.answers, answer{part, status, body})
+	p.answers = append(p.answers, answer{part, serve})
 }
+
+// Pass hands a request on to Vault.
+func (p *Proxy) Pass(w http.ResponseWriter, r *http.Request) { p.forward.ServeHTTP(w, r) }
 
 // Forward ends every Answer.
 func (p *Proxy) Forward() {
@@ -252,5 +296,11 @@ func (p *Proxy) Close() {
 		close(hang)
 	}
 	p.Down()
+	p.mu.Lock()
+	if p.place != 0 {
+		unix.Close(p.place)
+		p.place = 0
+	}
+	p.mu.Unlock()
 	p.pool.CloseIdleConnections()
 }

@@ -1,0 +1,39 @@
+package sources_test
+
+import "testing"
+
+// A path that stays forbidden costs one request a poll, in turns for metadata and data: either may be allowed again.
+func TestForbiddenPathCostsOneRequest(t *testing.T) {
+	for _, back := range []string{"metadata and data", "data"} {
+		t.Run(back, func(t *testing.T) {
+			l := newLab(t)
+			l.server.MustWrite(path, oauth())
+			kv := l.kv(l.vault())
+			l.server.MustSetPolicy(l.roleID, `path "none" { capabilities = ["read"] }`)
+			l.mustFail(kv, "permission denied", "policy that allows to read")
+			l.proxy.Requests()
+			asked := map[string]int{}
+			for range 6 {
+				l.mustFail(kv, "permission denied", "policy that allows to read")
+			}
+			for _, r := range l.proxy.Requests() {
+				asked[map[bool]string{true: "data", false: "metadata"}[r.DataRead()]]++
+			}
+			if asked["data"] != 3 || asked["metadata"] != 3 {
+				t.Errorf("asked for %v in 6 polls, want 3 of each", asked)
+			}
+			policy := l.server.ReadPolicy(path)
+			if back == "data" {
+				policy = `path "` + l.server.Mount + `/data/` + path + `" { capabilities = ["read"] }`
+			}
+			l.server.MustSetPolicy(l.roleID, policy)
+			for range 2 {
+				reading, err := kv.Poll(t.Context(), always)
+				if err == nil && reading.Credential != nil {
+					return
+				}
+			}
+			t.Error("not read within two polls")
+		})
+	}
+}
