@@ -95,10 +95,10 @@ func (c *configFile) fillCopy(p place, k *fileCopy, old *openFile, content, next
 		return c.wrap("write a copy of", err)
 	}
 	switch err := takeRights(k.fd, old); {
-	case isFull(err), errors.Is(err, unix.EIO):
-		return c.wrap("give its rights to a copy of", err)
-	case err != nil:
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOTSUP): // so it stays
 		return fmt.Errorf("%w: %s: %w", credential.ErrCannotSplice, c.path, err)
+	case err != nil:
+		return c.wrap("give its rights to a copy of", err)
 	}
 	if err := retryEINTR(func() error { return unix.Fsync(k.fd) }); err != nil {
 		return c.wrap("sync a copy of", err)
@@ -255,6 +255,9 @@ func xattrs(fd int) (map[string][]byte, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list extended attributes: %w", err)
+	}
+	if n == 0 { // an overlay counts attributes of its own, and does not list them
+		return nil, nil
 	}
 	all := map[string][]byte{}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(buffer[:n]), "\x00"), "\x00") {

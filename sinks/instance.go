@@ -160,7 +160,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		return nil, ran.Took, errors.Join(runErr, fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
 	}
 	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
-	if err := prove(c, documentBefore.attributes(), document.attributes(), written); err != nil {
+	if err := prove(c, documentBefore.attributes(), document.attributes(), written, runErr != nil); err != nil {
 		// What may have worked before must not stay half replaced. If this fails, Recover goes on with the pre-image.
 		backErr := i.undo(ctx, asBefore(documentBefore.attributes(), document.attributes()))
 		if backErr == nil {
@@ -197,8 +197,9 @@ func (i *Instance) prepare(ctx context.Context, c credential.Credential, before 
 	return ready, nil
 }
 
-// prove tells what is missing from the proof that c was written.
-func prove(c credential.Credential, before, after credential.Attributes, written bool) error {
+// prove tells what is missing from the proof that c was written. That the file was written is no proof where nlserver failed:
+// somebody else may have written it.
+func prove(c credential.Credential, before, after credential.Attributes, written, failed bool) error {
 	for _, field := range []struct{ name, value string }{
 		{attrClientID, c.ClientID},
 		{attrAccountID, c.TechnicalAccountID},
@@ -213,7 +214,7 @@ func prove(c credential.Credential, before, after credential.Attributes, written
 		return fmt.Errorf("%s is missing", attrClientSecret)
 	case secret.Value == "":
 		return fmt.Errorf("%s is empty", attrClientSecret)
-	case secret == before.Get(attrClientSecret) && !written:
+	case secret == before.Get(attrClientSecret) && (!written || failed):
 		return fmt.Errorf("nothing was written")
 	}
 	return nil
@@ -362,10 +363,8 @@ func (i *Instance) Recover(ctx context.Context) error {
 	}
 	document, _, _, err := i.putRight(ctx)
 	switch {
-	case errors.Is(err, credential.ErrMissing):
-		return i.before.drop() // it is never created, so there is nothing to put back into
 	case err != nil:
-		return err
+		return err // also where the file is missing: it may come back as damaged as it went
 	}
 	if was, err := scanDocument(before); err == nil && document != nil && complete(was.attributes()) && !complete(document.attributes()) {
 		if err := i.undo(ctx, documentedOf(was.attributes())); err != nil {

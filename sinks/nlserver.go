@@ -110,7 +110,11 @@ type readySet struct {
 // that ended because of ctx or the timeout wraps context.Canceled or context.DeadlineExceeded.
 func (r *readySet) run(ctx context.Context, inherit *os.File) (run, error) {
 	r.rest.inherit = inherit
-	return r.nlserver.execute(ctx, r.step, r.rest)
+	result, err := r.nlserver.execute(ctx, r.step, r.rest)
+	if err != nil && result.ExitCode > 0 {
+		r.nlserver.forgetOption()
+	}
+	return result, err
 }
 
 // prepareSet does all that comes before nlserver is handed the credential: the checks, the environment script, and

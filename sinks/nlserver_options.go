@@ -81,6 +81,17 @@ func (n *NLServer) chooseOption(ctx context.Context, env []string, executable ex
 	return option, nil
 }
 
+// forgetOption has the next run ask again. It is called when nlserver refused one: behind a wrapper script that stayed as it is,
+// another build may know other options.
+func (n *NLServer) forgetOption() {
+	select {
+	case <-n.offered.turn:
+		*n.offered.memo = optionMemo{}
+		n.offered.turn <- struct{}{}
+	default: // somebody is asking right now
+	}
+}
+
 // askOption reads nlserver's own list of options. Its exit status has no public meaning here: only the list counts.
 func (n *NLServer) askOption(ctx context.Context, env []string, redact func(string) string) (string, error) {
 	const step = "ask nlserver for its options (config -?)"

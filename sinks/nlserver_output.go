@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"regexp"
 	"strings"
@@ -98,13 +99,49 @@ func redactor(c credential.Credential, key string) func(string) string {
 			}
 		}
 	}
+	patterns := []*regexp.Regexp{}
+	for _, secret := range append(inBase64(c.ClientSecret.Reveal()), c.ClientSecret.Reveal(), key) {
+		if len(secret) >= shortestPiece {
+			patterns = append(patterns, broken(secret))
+		}
+	}
 	// What follows the account in an argument is secret even where nlserver cut it short.
 	argument := regexp.MustCompile(regexp.QuoteMeta(c.TechnicalAccountID) + `/\S+`)
 	return func(text string) string {
 		text = credential.Redact(text, secrets...)
+		for _, pattern := range patterns {
+			text = pattern.ReplaceAllLiteralString(text, "[redacted]")
+		}
 		text = argument.ReplaceAllLiteralString(text, c.TechnicalAccountID+"/[redacted]")
 		return redactShapes(text)
 	}
+}
+
+// shortestPiece is the length from which on a text is looked for in unusual forms: what is shorter is found everywhere.
+const shortestPiece = 8
+
+// broken finds secret also where it was broken over lines, as terminals and quoting programs do.
+func broken(secret string) *regexp.Regexp {
+	var pattern strings.Builder
+	for i, r := range secret {
+		if i > 0 {
+			pattern.WriteString(`[\\\s]*`)
+		}
+		pattern.WriteString(regexp.QuoteMeta(string(r)))
+	}
+	return regexp.MustCompile(pattern.String())
+}
+
+// inBase64 is how secret looks as a part of something longer in base64: it depends on where in three bytes it starts, and
+// the digits at its ends are shared with what is beside it.
+func inBase64(secret string) []string {
+	var forms []string
+	for before := range 3 {
+		all := append(make([]byte, before), secret...)
+		own := base64.StdEncoding.EncodeToString(all)[(8*before+5)/6 : 8*len(all)/6]
+		forms = append(forms, own, strings.NewReplacer("+", "-", "/", "_").Replace(own))
+	}
+	return forms
 }
 
 // secretShapes are secrets by their looks, also such that this process does not know: a reload may print what another

@@ -107,13 +107,17 @@ func supervise(ctx context.Context, timeout time.Duration, pid int, output *outp
 	defer timer.Stop()
 	select {
 	case <-ended:
-		// A descendant may keep the pipe for days. It is left alive, not waited for.
-		waitAll(stopGrace, output.drained)
-		return endedAt, nil
 	case <-timer.C:
 		stopped = fmt.Errorf("stopped after %s, the limit of campaign.timeout: %w", timeout, context.DeadlineExceeded)
 	case <-ctx.Done():
 		stopped = fmt.Errorf("stopped: %w", context.Cause(ctx))
+	}
+	// After a suspend of this process the time is over and the child has ended long ago: then it was not stopped.
+	if stopped == nil || hasEnded(pid) {
+		<-ended
+		// A descendant may keep the pipe for days. It is left alive, not waited for.
+		waitAll(stopGrace, output.drained)
+		return endedAt, nil
 	}
 	_ = unix.Kill(-pid, unix.SIGTERM) // ESRCH: all of them are gone, which is what we want
 	// The end of the output tells that the descendants are gone too: a wrapper script dies of SIGTERM at once, while the
@@ -123,6 +127,13 @@ func supervise(ctx context.Context, timeout time.Duration, pid int, output *outp
 	<-ended
 	waitAll(stopGrace, output.drained) // held open only by a descendant that left the group
 	return endedAt, stopped
+}
+
+// hasEnded reports whether a child that nobody waited for yet has ended.
+func hasEnded(pid int) bool {
+	var info unix.Siginfo // stays empty as long as it runs
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+	return err == nil && info.Signo != 0
 }
 
 // waitAll waits until all channels are closed, but not longer than limit.

@@ -3,6 +3,7 @@ package sinks
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -139,6 +140,7 @@ func TestStandinThatPrintsTheSecret(t *testing.T) {
 		for _, switches := range []string{
 			`{"print_secret": true}`, `{"print_secret": true, "fail": "before"}`,
 			`{"print_secret": true, "fail": "after", "print_bytes": 3000000}`,
+			`{"print_pieces": true}`, `{"print_pieces": true, "fail": "before"}`,
 		} {
 			h := newStandinHome(t)
 			h.faults(switches)
@@ -155,6 +157,12 @@ func TestStandinThatPrintsTheSecret(t *testing.T) {
 			}
 			if strings.Contains(said, secret[4:12]) || strings.Contains(said, secret[len(secret)-8:]) {
 				t.Errorf("%s: part of %q is in %.2000q", switches, secret, said)
+			}
+			for i := range 3 { // in base64, whatever stands before it
+				own := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", i) + secret))[4:20]
+				if strings.Contains(said, own) {
+					t.Errorf("%s: part of %q is in base64 in %.4000q", switches, secret, said)
+				}
 			}
 		}
 	}

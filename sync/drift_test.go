@@ -3,6 +3,9 @@ package sync_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +56,51 @@ func TestDriftFoundAtStartIsActivated(t *testing.T) {
 		w.wantOnDisk("prod", "one")
 		w.wantActivated("reload")
 		w.wantState("prod", credsync.StateDegraded)
+	})
+}
+
+// A poll that is under way when drift has to be put back with the credential does not bring it: the next one follows at once.
+func TestDriftFoundDuringAPoll(t *testing.T) {
+	one(t, func(w *world) { w.config.Revert = credsync.RevertApply }, func(t *testing.T, w *world) {
+		hang := make(chan struct{})
+		w.source.change(func(s *source) { s.hang = hang })
+		time.Sleep(time.Minute)
+		w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+		w.settle()
+		w.source.change(func(s *source) { s.hang = nil })
+		close(hang)
+		w.wantOnDisk("prod", "one")
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
+// Drift that the processes may have read is put back only when it is on record that they must be told: a start after a crash
+// in between finds nothing wrong in the file.
+func TestActivationThatARevertOwesSurvivesACrash(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		time.Sleep(time.Minute)
+		var owes bool
+		w.sinks["prod"].change(func(s *sink) {
+			s.beforeRestore = func() { owes = strings.Contains(w.recordOnDisk("prod"), `"revert_owes_activation": true`) }
+		})
+		w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+		w.wantOnDisk("prod", "one")
+		w.wantActivated("reload")
+		if !owes {
+			t.Error("a crash after the revert would have lost the activation")
+		}
+		record := w.recordOnDisk("prod")
+		if strings.Contains(record, "revert_owes_activation") {
+			t.Errorf("it is still owed: %s", record)
+		}
+		w.stop()
+		w.sinks["prod"].change(func(s *sink) { s.beforeRestore = nil })
+		owing := strings.Replace(record, "{", `{"revert_owes_activation": true,`, 1)
+		if err := os.WriteFile(filepath.Join(w.dir, "prod.json"), []byte(owing), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.wantActivated("reload")
 	})
 }
 

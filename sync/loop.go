@@ -231,7 +231,7 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 	if due(d.verifyAt, now) {
 		d.verifyAt = nextTick(d.cfg.Verify, now)
 		for _, in := range d.instances {
-			in.disk.stale = true
+			in.disk.stale, in.cannotPut = true, false
 		}
 		d.pollSoon(now)
 	}
@@ -239,6 +239,7 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 		d.reapplyAt = nextTick(d.cfg.Reapply, now)
 		for _, in := range d.instances {
 			in.force = forceReapply
+			in.source.again = in.source.again || in.source.polling
 		}
 		d.pollSoon(now)
 	}
@@ -275,9 +276,16 @@ func (d *Daemon) advanceInstance(in *instance, now time.Time) (again time.Time) 
 	case doRecord:
 		d.recordSame(in, now)
 		return d.advanceInstance(in, now)
+	case doOwe:
+		r := in.record
+		r.RevertOwes = true
+		in.changed(r, now)
+		return d.advanceInstance(in, now)
 	case doFetch:
 		if in.force == "" {
 			in.force = forceDrift
+			// The poll under way does not know that the credential is needed.
+			in.source.again = in.source.again || in.source.polling
 			if in.source.retry.due(now) {
 				in.source.next = now
 			}
@@ -291,7 +299,7 @@ func (d *Daemon) view(in *instance, now time.Time) view {
 		now: now, record: in.record,
 		recovered: in.recovered, disk: in.disk, pending: in.pending,
 		mode: d.cfg.Revert, maxReverts: d.cfg.MaxReverts, cannotPut: in.cannotPut,
-		activating: d.activating || d.draining, saving: in.saving,
+		activating: d.activating || d.draining, saving: in.saving, unsaved: !in.onRecord(), activates: len(in.steps) > 0,
 		recoverRetry: in.recoverTry.at, applyRetry: in.applyTry.at, restoreRetry: in.restoreTry.at,
 	}
 }

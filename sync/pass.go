@@ -79,7 +79,7 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 			continue
 		}
 		t := target{in: in, looks: in.looks + 1, polls: in.source.polls + 1}
-		in.disk.stale = true
+		in.disk.stale, in.cannotPut = true, false
 		if in.busy == doLook || in.busy == doRestore {
 			t.looks++ // the one under way began before it was asked for
 		}

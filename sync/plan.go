@@ -20,6 +20,8 @@ type view struct {
 	cannotPut  bool // a splice was tried for this drift and cannot work
 	activating bool // an activation is running, so that no apply may start
 	saving     bool // the record is being written, so that no intent may be
+	unsaved    bool // the record has changes that are not on disk yet, and may get there
+	activates  bool // there are processes to be told
 
 	recoverRetry, applyRetry, restoreRetry time.Time
 }
@@ -38,10 +40,11 @@ type disk struct {
 
 // pending is a credential that waits to be applied.
 type pending struct {
-	version    credential.Version
-	credential credential.Credential
-	digest     string // keyed
-	force      string // reason to apply it all the same; empty = none
+	version      credential.Version
+	credential   credential.Credential
+	digest       string // keyed
+	secretDigest string // of the secret alone
+	force        string // reason to apply it all the same; empty = none
 }
 
 // outOfOrder reports trouble that outlasted the work of an editor.
@@ -63,6 +66,7 @@ const (
 	doRestore
 	doRecord // of a new version with the same credential
 	doFetch  // ask the source for the credential, to put drift back with it
+	doOwe    // record that the revert to come must be followed by activation
 )
 
 // decision is the answer: a deed for now, or else the time at which the question must be asked again even if nothing
@@ -112,7 +116,13 @@ func plan(v view) decision {
 func (v view) mayRestore() bool {
 	_, braked := brake(v.record, v.maxReverts, v.now)
 	return v.mode == RevertSplice && !braked && !v.cannotPut && v.record.Applying == nil && len(v.record.Attributes) > 0 &&
-		!v.now.Before(v.restoreRetry)
+		!v.now.Before(v.restoreRetry) && !v.mustOwe()
+}
+
+// mustOwe reports whether a revert has to wait until it is on record that activation must follow it: a crash in between
+// would leave the processes with drift that no start finds any more.
+func (v view) mustOwe() bool {
+	return v.activates && mayHaveLoaded(v.disk.rightAt, v.now) && (!v.record.RevertOwes || v.unsaved)
 }
 
 func planRevert(v view, drift []string) decision {
@@ -121,6 +131,12 @@ func planRevert(v view, drift []string) decision {
 	}
 	if end, on := brake(v.record, v.maxReverts, v.now); on {
 		return decision{drift: drift, again: end}
+	}
+	if v.mode == RevertSplice && !v.cannotPut && v.mustOwe() {
+		if v.record.RevertOwes {
+			return decision{drift: drift} // asked again when it is on disk
+		}
+		return decision{deed: doOwe, drift: drift}
 	}
 	if v.mode == RevertSplice && !v.cannotPut {
 		return when(v.now, v.restoreRetry, decision{deed: doRestore})

@@ -22,10 +22,12 @@ import (
 // Record is what is remembered of an instance over restarts. It holds what the configuration file holds (ciphertext)
 // and keyed digests, never a secret. It is a value: slices in it are never changed in place.
 type Record struct {
-	Version    credential.Version    `json:"version"`    // applied
-	Digest     string                `json:"digest"`     // of the applied credential, keyed
-	Attributes credential.Attributes `json:"attributes"` // as they were right after the apply
-	AppliedAt  time.Time             `json:"applied_at"`
+	Version credential.Version `json:"version"` // applied
+	Digest  string             `json:"digest"`  // of the applied credential, keyed
+	// SecretDigest is the same of its secret alone: two secrets are never encrypted alike.
+	SecretDigest string                `json:"secret_digest,omitempty"`
+	Attributes   credential.Attributes `json:"attributes"` // as they were right after the apply
+	AppliedAt    time.Time             `json:"applied_at"`
 	// Applying is set before a command that writes is started and cleared with its outcome. Found at start, it says
 	// that nobody knows what that command did.
 	Applying *credential.Version `json:"applying,omitempty"`
@@ -34,6 +36,9 @@ type Record struct {
 	ActivationSince time.Time `json:"activation_since"`
 	ActivatedAt     time.Time `json:"activated_at"`
 
+	// RevertOwes is set before drift that the processes may have read is put back, and cleared with the activation that is
+	// due then. Found at start, it says that a revert was begun.
+	RevertOwes    bool        `json:"revert_owes_activation,omitempty"`
 	Reverts       []time.Time `json:"reverts,omitempty"` // those of the last hour
 	RevertedTotal int         `json:"reverted_total"`
 }
@@ -193,8 +198,8 @@ func (s *Store) write(name string, data []byte) error {
 
 // applied is the record after an apply: one value, so that version, digest, attributes and the activation that is due
 // reach the disk together.
-func (r Record) applied(v credential.Version, digest string, attributes credential.Attributes, steps []string, now time.Time) Record {
-	r.Version, r.Digest, r.Attributes, r.AppliedAt = v, digest, attributes, now
+func (r Record) applied(p pending, attributes credential.Attributes, steps []string, now time.Time) Record {
+	r.Version, r.Digest, r.SecretDigest, r.Attributes, r.AppliedAt = p.version, p.digest, p.secretDigest, attributes, now
 	r.Applying = nil
 	return r.activationDue(steps, now)
 }
@@ -203,7 +208,7 @@ func (r Record) activationDue(steps []string, now time.Time) Record {
 	if len(r.Activation) == 0 {
 		r.ActivationSince = now // else it goes on waiting for the time it has been waiting for
 	}
-	r.Activation = steps
+	r.Activation, r.RevertOwes = steps, false
 	if len(steps) == 0 {
 		r.ActivatedAt = now
 	}

@@ -92,7 +92,7 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 		return StateDrift, d.whyDriftStays(in)
 	case in.refusal != nil:
 		return StateBlocked, in.refusal.Error()
-	case !in.disk.looked || in.source.polls == 0 || in.record.Applying != nil || in.pending != nil && !in.pending.same(in.record) || in.force != "":
+	case !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || in.source.polls == 0 || in.record.Applying != nil || in.pending != nil && !in.pending.same(in.record) || in.force != "":
 		return StatePending, firstOf(in.applyTry.reason, in.sourceTrouble())
 	case len(in.record.Activation) > 0:
 		return StateActivationPending, in.activateTry.reason
@@ -119,7 +119,11 @@ func (d *Daemon) whyDriftStays(in *instance) string {
 	case in.braked:
 		return "drift is not put back for now: more than drift.max_reverts reverts in an hour"
 	}
-	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble())
+	refused := ""
+	if in.refusal != nil {
+		refused = in.refusal.Error()
+	}
+	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble(), refused)
 }
 
 func (in *instance) sourceTrouble() string {

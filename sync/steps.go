@@ -75,8 +75,12 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now
 	drift := driftOf(in.record, seen)
 	switch {
 	case len(drift) == 0:
-		if len(in.unproved) > 0 {
+		switch {
+		case len(in.unproved) > 0:
 			d.countRevert(in, in.unproved, now, now)
+		case in.record.RevertOwes: // put back by a daemon that was killed then, or by somebody else
+			in.changed(in.record.activationDue(in.steps, now), now)
+			in.activations++
 		}
 		in.disk.rightAt = now
 		in.driftGone()
@@ -108,6 +112,9 @@ func (d *Daemon) lookFailed(in *instance, before disk, err error, now time.Time)
 	}
 }
 
+var errNotWritten = errors.New("the file holds the secret that was applied before: " +
+	"nlserver wrote nothing, or another program wrote over it")
+
 func (d *Daemon) startApply(in *instance) {
 	in.busy = doApply
 	p := *in.pending
@@ -129,6 +136,10 @@ func (d *Daemon) startApply(in *instance) {
 			}
 		}
 		attributes, took, err := sink.Apply(ctx, p.credential)
+		if err == nil && intent.SecretDigest != "" && intent.SecretDigest != p.secretDigest && len(credential.Drift(intent.Attributes, attributes)) == 0 {
+			// It looked as if nlserver had written what somebody else wrote. Two secrets are never encrypted alike.
+			err = errNotWritten
+		}
 		return func(now time.Time) {
 			in.busy, in.saving = doNothing, false
 			in.saved = max(in.saved, seq)
@@ -139,7 +150,9 @@ func (d *Daemon) startApply(in *instance) {
 				r := in.record
 				r.Applying = previous
 				in.changed(r, now)
-				in.recovered = false
+				if !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
+					in.recovered = false
+				}
 				if ctx.Err() == nil { // else it was called off by the stop before it began
 					d.applyFailed(in, p, err, now)
 				}
@@ -151,7 +164,7 @@ func (d *Daemon) startApply(in *instance) {
 }
 
 func (d *Daemon) applied(in *instance, p pending, attributes credential.Attributes, took time.Duration, now time.Time) {
-	r := in.record.applied(p.version, p.digest, attributes, in.steps, now)
+	r := in.record.applied(p, attributes, in.steps, now)
 	in.activations++
 	if p.force == forceDrift {
 		r = r.reverted(now)
@@ -163,6 +176,7 @@ func (d *Daemon) applied(in *instance, p pending, attributes credential.Attribut
 	if in.pending != nil && in.pending.version.Equal(p.version) {
 		in.pending = nil
 	}
+	in.served(p.force)
 	if in.force == p.force {
 		in.force = ""
 	}
@@ -217,7 +231,7 @@ func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
 // countRevert notes a revert that began and is over.
 func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time) {
 	r, saveAt := in.record.reverted(now), now.Add(countDelay)
-	if mayHaveLoaded(in.disk.rightAt, began) {
+	if mayHaveLoaded(in.disk.rightAt, began) || r.RevertOwes {
 		r, saveAt = r.activationDue(in.steps, now), now
 		in.activations++
 	}
@@ -337,6 +351,16 @@ func (in *instance) driftGone() {
 	}
 	if in.pending != nil && in.pending.force == forceDrift && in.pending.version.Equal(in.record.Version) {
 		in.pending = nil
+	}
+	in.served(forceDrift)
+}
+
+// served forgets why what is pending had to be applied although it is applied already: that was done meanwhile.
+func (in *instance) served(force string) {
+	if in.pending != nil && in.pending.force == force {
+		p := *in.pending // a poll under way reads the old one
+		p.force = ""
+		in.pending = &p
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +109,15 @@ func (w *world) launch() {
 }
 
 func (w *world) stop() { w.stopped() }
+
+// recordOnDisk is what a start would find after a crash now.
+func (w *world) recordOnDisk(name string) string {
+	data, err := os.ReadFile(filepath.Join(w.dir, name+".json"))
+	if err != nil {
+		w.t.Error(err)
+	}
+	return string(data)
+}
 
 // settle lets everything happen that happens without time passing.
 func (w *world) settle() { synctest.Wait() }
@@ -213,7 +224,8 @@ type sink struct {
 	lookErr         error
 	applyErr        error
 	restoreErr      error
-	restoreErrAfter error // though it was put back
+	restoreErrAfter error  // though it was put back
+	beforeRestore   func() // drift is about to be put back
 	recoverErr      error
 	applyTime       time.Duration
 	touch           func()
@@ -297,6 +309,9 @@ func (s *sink) Restore(_ context.Context, wanted credential.Attributes) (credent
 	}
 	if s.restoreErr != nil {
 		return found, s.restoreErr
+	}
+	if s.beforeRestore != nil {
+		s.beforeRestore()
 	}
 	s.attributes = slices.DeleteFunc(slices.Clone(wanted), func(a credential.Attribute) bool { return a.Absent })
 	if s.touch != nil {

@@ -2,15 +2,35 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"campaign-credsync": main})
+	testscript.Main(leakless{m}, map[string]func(){"campaign-credsync": main})
+}
+
+// leakless runs the tests, and fails when a goroutine outlives them. Not for the commands that this program also is: they
+// end with their goroutines.
+type leakless struct{ *testing.M }
+
+// Run serves testscript.
+func (m leakless) Run() int {
+	status := m.M.Run()
+	if status != 0 {
+		return status
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "goroutines outlive the tests:", err)
+		return 1
+	}
+	return 0
 }
 
 // TestScripts pins what a user types and sees.

@@ -122,10 +122,15 @@ func (c Credential) Oddities() []string {
 
 // Digest identifies the credential to whoever holds the key, and tells nothing to anybody else.
 func (c Credential) Digest(key []byte) string {
+	return digest(key, c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal(), c.PrivateKey.Reveal())
+}
+
+// SecretDigest is the same of the client secret alone.
+func (c Credential) SecretDigest(key []byte) string { return digest(key, c.ClientSecret.Reveal()) }
+
+func digest(key []byte, fields ...string) string {
 	mac := hmac.New(sha256.New, key)
-	for _, field := range []string{
-		c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal(), c.PrivateKey.Reveal(),
-	} {
+	for _, field := range fields {
 		// The length in front keeps "ab"+"c" apart from "a"+"bc".
 		mac.Write(binary.BigEndian.AppendUint32(nil, uint32(len(field))))
 		mac.Write([]byte(field))

@@ -1,0 +1,397 @@
+package sync_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	stdsync "sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/logtest"
+	credsync "campaign-credsync/sync"
+)
+
+var (
+	modelSeed  = flag.Uint64("seed", 0, "run only the sequence of this seed (the daemon's own jitter stays random: use -count)")
+	modelSteps = flag.Int("steps", 100_000/raceSlows, "steps of the model test, in all sequences together")
+)
+
+const stepsInSequence = 60
+
+// TestModel does at random what can happen to daemons one after the other, and holds them to a small reference of what must be.
+func TestModel(t *testing.T) {
+	seeds := []uint64{*modelSeed}
+	if *modelSeed == 0 {
+		seeds = nil
+		for range max(1, *modelSteps/stepsInSequence) {
+			seeds = append(seeds, rand.Uint64())
+		}
+	}
+	var mu stdsync.Mutex
+	counts := map[string]int{}
+	var workers stdsync.WaitGroup
+	for first := range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for i := first; i < len(seeds) && !t.Failed(); i += runtime.GOMAXPROCS(0) { // one story is enough to read
+				t.Run(fmt.Sprint("seed=", seeds[i]), func(t *testing.T) {
+					steps := map[string]int{}
+					runModel(t, seeds[i], steps)
+					mu.Lock()
+					defer mu.Unlock()
+					for name, n := range steps {
+						counts[name] += n
+					}
+				})
+			}
+		})
+	}
+	workers.Wait()
+	t.Logf("%d sequences: %v", len(seeds), counts)
+}
+
+func runModel(t *testing.T, seed uint64, steps map[string]int) {
+	root := stateRoot(t)
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t, seed, root)
+		defer func() {
+			if len(m.w.broken) == 0 && !t.Failed() {
+				return
+			}
+			t.Errorf("seed %d, again with: go test -run TestModel ./sync -seed %d -count 50\n%s\n\n%s\n\n%s", seed, seed,
+				strings.Join(m.w.broken, "\n"), strings.Join(m.w.history, "\n"), m.log)
+		}()
+		defer m.end()
+		for i := range stepsInSequence {
+			m.step(steps)
+			if i%30 == 29 {
+				m.mustComeToRest()
+			}
+			if len(m.w.broken) > 0 {
+				return
+			}
+		}
+	})
+}
+
+// stateRoot is a directory in memory where there is one: a state directory on disk costs ten times as much as all the rest.
+func stateRoot(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "credsync-model-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// model drives a world and the daemons in it.
+type model struct {
+	t      *testing.T
+	w      *modelWorld
+	log    *logtest.Buffer
+	root   string
+	starts int
+	alive  bool
+	wait   []func() // for the ends of killed daemons
+	held   cron.Schedule
+}
+
+func newModel(t *testing.T, seed uint64, root string) *model {
+	w := &modelWorld{rng: rand.New(rand.NewPCG(seed, 0)), fates: rand.New(rand.NewPCG(seed, 1))}
+	for _, name := range []string{"prod", "stage"}[:1+w.rng.IntN(2)] {
+		w.files = append(w.files, &modelFile{name: name, attributes: credential.Attributes{}})
+	}
+	w.rules = newRules(w.files)
+	w.rules.mode = []credsync.RevertMode{credsync.RevertSplice, credsync.RevertSplice, credsync.RevertSplice,
+		credsync.RevertApply, credsync.RevertAlert}[w.rng.IntN(5)]
+	w.rules.maxReverts = 1 + w.rng.IntN(6)
+	w.rules.allowRollback = w.rng.IntN(6) == 0
+	m := &model{t: t, w: w, log: &logtest.Buffer{}, root: root}
+	if w.rng.IntN(8) == 0 {
+		m.held = cron.Every(90 * time.Minute)
+	}
+	m.newVersion(fmt.Sprint("content", len(w.versions)), "")
+	m.start()
+	return m
+}
+
+func (m *model) start() {
+	w := m.w
+	m.starts++
+	g := &generation{born: time.Now(), dir: filepath.Join(m.root, fmt.Sprint(m.starts)), right: map[string]time.Time{}}
+	if w.gen != nil && !w.gen.dead {
+		g.dir = w.gen.dir // after an orderly end
+	} else if w.gen != nil {
+		os.Mkdir(g.dir, 0o700)
+		for name, data := range w.gen.left {
+			if err := os.WriteFile(filepath.Join(g.dir, name), data, 0o600); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+	}
+	store, err := credsync.OpenStore(g.dir, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	config := credsync.Config{
+		Activator: modelActivator{w, g}, Store: store, Revert: w.rules.mode, MaxReverts: w.rules.maxReverts,
+		Verify: cron.Every(10 * time.Minute), ActivateAt: m.held, Poll: time.Minute,
+		Logger: slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	source := modelSource{w, g}
+	w.mu.Lock()
+	for _, f := range w.files {
+		record, err := store.Load(f.name)
+		if err != nil {
+			w.breaks("the record of %s cannot be read: %v", f.name, err)
+		}
+		w.rules.started(w, f, record)
+		config.Instances = append(config.Instances, credsync.Instance{
+			Name: f.name, Source: source, Sink: modelSink{w, g, f}, AllowRollback: w.rules.allowRollback})
+	}
+	w.rules.unsavedSince = time.Time{} // what kept records from being written was removed by OpenStore, as a stray
+	w.activating = false
+	w.note("daemon %d starts", m.starts)
+	w.mu.Unlock()
+	if g.daemon, err = credsync.New(config); err != nil {
+		m.t.Fatal(err)
+	}
+	for i, f := range w.files {
+		w.mu.Lock()
+		f.touch = func() { g.daemon.Touched(i) }
+		w.mu.Unlock()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	g.reap = func() { cancel(); <-ended; store.Close() }
+	w.mu.Lock()
+	w.gen, m.alive = g, true
+	w.mu.Unlock()
+	go func() { g.daemon.Run(ctx); close(ended) }()
+	m.rest()
+}
+
+// rest lets everything happen that needs no time to pass.
+func (m *model) rest() {
+	synctest.Wait()
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if g := m.w.gen; m.alive && g.dead {
+		m.alive = false
+		over := make(chan struct{})
+		go func() { g.reap(); close(over) }()
+		m.wait = append(m.wait, func() { <-over })
+	}
+	if m.alive {
+		m.w.rules.quiescent(m.w)
+		m.checkClaims()
+	}
+}
+
+// stop ends the daemon in good order.
+func (m *model) stop() {
+	m.w.gen.reap()
+	m.alive = false
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if !m.w.rules.unsavedSince.IsZero() {
+		m.w.rules.crashed(m.w) // it could not write down what it knew
+	}
+}
+
+func (m *model) end() {
+	m.w.mu.Lock()
+	if m.w.hang != nil {
+		close(m.w.hang)
+		m.w.hang = nil
+	}
+	m.w.mu.Unlock()
+	if m.alive {
+		m.stop()
+	}
+	for _, wait := range m.wait {
+		wait()
+	}
+	if strings.Contains(m.log.String(), canary) {
+		m.w.breaks("the secret is in the log")
+	}
+}
+
+func (m *model) newVersion(content, refusal string) {
+	time.Sleep(time.Millisecond) // no two are created in the same instant
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	number := 1
+	if n := len(m.w.versions); n > 0 {
+		number = m.w.versions[n-1].Number + 1
+	}
+	m.write(number, content, refusal)
+}
+
+func (m *model) write(number int, content, refusal string) {
+	v := &modelVersion{Version: credential.Version{Number: number, Created: time.Now()}, content: content, refusal: refusal}
+	m.w.versions, m.w.shown = append(m.w.versions, v), v
+	m.w.note("version %d is %s %s", number, content, refusal)
+}
+
+// checkClaims compares what the daemon says now with what is.
+func (m *model) checkClaims() {
+	w := m.w
+	for i, in := range w.gen.daemon.Status().Instances {
+		f := w.files[i]
+		k := w.rules.of[f]
+		if in.State != credsync.StateInSync || f.deaf || f.looking {
+			continue
+		}
+		if f.outOfOrder() != nil {
+			if since := later(f.troubleAt, w.gen.born); f.trouble != nil && !f.unheard && time.Since(since) > time.Second {
+				w.breaks("%s is in sync, and was %v for a second", f.name, f.trouble)
+			}
+			continue
+		}
+		switch {
+		case k.current < 0:
+			w.breaks("%s is in sync, and nothing was ever applied", f.name)
+		case !f.unheard && len(credential.Drift(k.wanted(), f.attributes)) > 0:
+			w.breaks("%s is in sync, and there is drift: %v, not %v", f.name, f.attributes, k.wanted())
+		case !m.told(f):
+			w.breaks("%s is in sync, and the processes were not told", f.name)
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// told reports whether every step was run since there was a reason to.
+func (m *model) told(f *modelFile) bool {
+	for _, step := range stepsOf(f.name) {
+		if m.w.rules.lastRun[step] < m.w.rules.of[f].owed {
+			return false
+		}
+	}
+	return true
+}
+
+// mustComeToRest puts the world in order, leaves it alone and demands that everything is as it should be, and stays quiet.
+func (m *model) mustComeToRest() {
+	m.heal()
+	w := m.w
+	patience := 75 * time.Minute // the brake lets go within the hour, then the schedule finds what is left
+	if m.held != nil {
+		patience += 100 * time.Minute
+	}
+	time.Sleep(patience)
+	m.rest()
+	if !m.alive {
+		m.t.Fatal("died in a world in order")
+	}
+	m.checkRest()
+	if len(w.broken) > 0 {
+		return
+	}
+	before, states := m.traces(), readState(w.gen.dir)
+	time.Sleep(15 * time.Minute)
+	m.rest()
+	if after := m.traces(); after != before {
+		w.breaks("at rest, and not quiet: %s, then %s", before, after)
+	}
+	for name, data := range readState(w.gen.dir) {
+		if string(data) != string(states[name]) {
+			w.breaks("at rest, and %s was written", name)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for step := range w.rules.runs { // reasons that were served together are no allowance for later
+		w.rules.allowed[step] = w.rules.runs[step]
+	}
+}
+
+// traces is everything that tells that something was done.
+func (m *model) traces() string {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	var writes []int
+	for _, f := range m.w.files {
+		writes = append(writes, f.writes, len(m.w.rules.of[f].reverts))
+	}
+	return fmt.Sprint(writes, m.w.rules.runs, m.w.reads, len(m.log.String()))
+}
+
+func (m *model) checkRest() {
+	w := m.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, in := range w.gen.daemon.Status().Instances {
+		f, v := w.files[i], w.shown
+		k := w.rules.of[f]
+		refused := v.deleted || v.refusal != "" ||
+			k.current >= 0 && !w.rules.allowRollback && goesBack(v, w.newest(k))
+		drift := !k.uncertain && len(credential.Drift(k.wanted(), f.attributes)) > 0
+		var want credsync.State
+		switch {
+		case drift && w.rules.mode == credsync.RevertAlert:
+			want = credsync.StateDrift
+		case drift && refused && w.rules.mode == credsync.RevertApply: // nlserver has nothing to apply
+			want = credsync.StateDrift
+		case refused:
+			want = credsync.StateBlocked
+		default:
+			want = credsync.StateInSync
+		}
+		w.note("at rest: %+v", in)
+		if in.State != want {
+			w.breaks("%s is %s (%s), want %s", f.name, in.State, in.LastError, want)
+		}
+		if drift && want != credsync.StateDrift {
+			w.breaks("%s: %v differ on disk and were not put back", f.name, credential.Drift(k.wanted(), f.attributes))
+		}
+		if refused {
+			continue
+		}
+		if k.current < 0 || k.applies[k.current].content != v.content {
+			w.breaks("%s was not applied to %s", v.content, f.name)
+		}
+		if in.AppliedVersion != v.Number || in.WantedVersion != v.Number {
+			w.breaks("%s has version %d and wants %d, the source shows %d", f.name, in.AppliedVersion, in.WantedVersion, v.Number)
+		}
+		if !m.told(f) {
+			w.breaks("the processes of %s were not told", f.name)
+		}
+	}
+}
+
+var errOutage = errors.New("connection refused")
+
+// newest is the version that counts as applied: the last one told that holds the credential applied last.
+func (w *modelWorld) newest(k *fileRules) *modelVersion {
+	applied := k.applies[k.current]
+	newest := applied.version
+	for _, told := range w.gen.readings {
+		if told.at.Before(applied.at) {
+			continue
+		}
+		if told.version.content == applied.content && !told.refused && told.version.refusal == "" && !goesBack(told.version, newest) {
+			newest = told.version
+		}
+	}
+	return newest
+}
+
+func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }

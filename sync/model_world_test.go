@@ -1,0 +1,397 @@
+package sync_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	stdsync "sync"
+
+	"campaign-credsync/internal/credential"
+	credsync "campaign-credsync/sync"
+)
+
+// modelWorld is what the daemons of one sequence act on, one after the other: a source, files, processes to be told. It
+// outlives them, as Campaign does. One lock guards all of it, the rules included.
+type modelWorld struct {
+	mu      stdsync.Mutex
+	rng     *rand.Rand // of the driver alone
+	fates   *rand.Rand // of crashes, which come when they come
+	history []string
+	broken  []string // rules that were broken
+
+	versions []*modelVersion // all that were ever written
+	shown    *modelVersion   // the newest, or an older one by a standby
+	outage   error
+	hang     chan struct{}
+	reads    int // of a secret
+
+	files        []*modelFile
+	activateErr  error
+	activateTime time.Duration
+	activating   bool
+	rules        *rules
+	effects      int // counts what happened, so that before and after can be told
+	crashIn      int // effects until the crash; 0 = none is planned
+	gen          *generation
+}
+
+// modelVersion is one version of the secret.
+type modelVersion struct {
+	credential.Version
+	content string
+	refusal string // it is of no use, and why
+	deleted bool
+}
+
+// modelFile is the configuration file of an instance.
+type modelFile struct {
+	name       string
+	attributes credential.Attributes
+	trouble    error // others made it so
+	torn       bool  // our command left it so
+	before     credential.Attributes
+	writes     int
+	command    *command // at work
+	deaf       bool     // events are lost
+	unheard    bool     // an edit was made that no event told of, and nobody has looked since
+	touch      func()
+
+	applyTime   time.Duration
+	lookTime    time.Duration // from reading to telling
+	looking     bool
+	troubleAt   time.Time
+	applyFaults []string // of the next applies
+	restoreErr  error
+	recoverErr  error
+}
+
+// command is one run of nlserver. It may outlive the daemon that started it.
+type command struct {
+	by     *generation
+	killed bool
+	wrote  bool
+}
+
+// generation is one daemon from its start to its end or its death.
+type generation struct {
+	born     time.Time
+	dead     bool
+	left     map[string][]byte // its state directory at the moment of death
+	dir      string
+	daemon   *credsync.Daemon
+	gone     credential.Version // see sources.KV
+	readings []reading
+	right    map[string]time.Time // when it last saw the file as it should be
+	reap     func()
+}
+
+var errDead = errors.New("this daemon was killed")
+
+func (w *modelWorld) note(format string, args ...any) {
+	w.history = append(w.history, time.Now().Format("02 15:04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+func (w *modelWorld) breaks(format string, args ...any) {
+	w.note("BROKEN: "+format, args...)
+	w.broken = append(w.broken, fmt.Sprintf(format, args...))
+}
+
+// effect is called, locked, before and after everything that a daemon does to the world. It reports whether the daemon is
+// dead, and kills it when its time has come.
+func (w *modelWorld) effect(g *generation, what string) (dead bool) {
+	w.effects++
+	if g.dead {
+		return true
+	}
+	if w.crashIn > 0 {
+		if w.crashIn--; w.crashIn == 0 {
+			w.crash(what)
+			return true
+		}
+	}
+	return false
+}
+
+// crash kills the daemon: from here on nothing it does has an effect, and what is on its disk stays as it is now.
+func (w *modelWorld) crash(when string) {
+	g := w.gen
+	w.note("crash %s", when)
+	w.crashIn = 0
+	g.dead, g.left = true, readState(g.dir)
+	for _, f := range w.files {
+		if c := f.command; c != nil && !c.wrote {
+			switch w.fates.IntN(3) {
+			case 0: // killed with it, before it wrote
+				c.killed = true
+				f.command = nil
+			case 1: // killed in the middle of the write
+				c.killed = true
+				f.command, f.torn = nil, true
+			} // or it lives on
+		}
+	}
+	w.rules.crashed(w)
+}
+
+type modelSource struct {
+	w *modelWorld
+	g *generation
+}
+
+func (s modelSource) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
+	s.w.mu.Lock()
+	dead, hang := s.w.effect(s.g, "before a poll"), s.w.hang
+	s.w.mu.Unlock()
+	if dead {
+		return credential.Reading{}, errDead
+	}
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-ctx.Done():
+			return credential.Reading{}, ctx.Err()
+		}
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	v := s.w.shown
+	switch {
+	case s.g.dead:
+		return credential.Reading{}, errDead
+	case s.w.outage != nil:
+		return credential.Reading{}, s.w.outage
+	case v.deleted:
+		s.g.gone = v.Version
+		s.g.readings = append(s.g.readings, reading{time.Now(), v, true})
+		return credential.Reading{}, &credential.Refusal{Version: v.Version, Reason: "is deleted"}
+	case !v.Equal(s.g.gone) && !need(v.Version):
+		s.g.readings = append(s.g.readings, reading{time.Now(), v, false})
+		return credential.Reading{Version: v.Version}, nil
+	}
+	s.g.readings = append(s.g.readings, reading{time.Now(), v, v.refusal != ""})
+	if v.refusal != "" {
+		return credential.Reading{}, &credential.Refusal{Version: v.Version, Reason: v.refusal}
+	}
+	s.g.gone = credential.Version{}
+	s.w.reads++
+	c := newCredential(v.content)
+	return credential.Reading{Version: v.Version, Credential: &c}, nil
+}
+
+// modelSink keeps the contract of credsync.Sink, as package sinks does on disk.
+type modelSink struct {
+	w *modelWorld
+	g *generation
+	f *modelFile
+}
+
+func (s modelSink) Recover(context.Context) error {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	switch {
+	case s.w.effect(s.g, "before recovering "+s.f.name):
+		return errDead
+	case s.f.command != nil:
+		return credential.ErrStillRunning
+	case s.f.recoverErr != nil:
+		return s.f.recoverErr
+	case s.f.torn && s.f.trouble == nil:
+		s.f.torn, s.f.attributes = false, s.f.before
+		s.f.changed()
+	}
+	if s.w.effect(s.g, "after recovering "+s.f.name) {
+		return errDead
+	}
+	return nil
+}
+
+func (f *modelFile) changed() {
+	if f.touch != nil && !f.deaf {
+		f.touch()
+	}
+}
+
+func (f *modelFile) outOfOrder() error {
+	if f.trouble == nil && f.torn {
+		return credential.ErrDamaged
+	}
+	return f.trouble
+}
+
+func (s modelSink) Look(context.Context) (credential.Attributes, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.w.effect(s.g, "before a look at "+s.f.name) {
+		return nil, errDead
+	}
+	if err := s.f.outOfOrder(); err != nil {
+		return nil, err
+	}
+	s.w.rules.looked(s.w, s.g, s.f)
+	seen := slices.Clone(s.f.attributes)
+	s.takeTime()
+	return seen, nil
+}
+
+// takeTime lets others write between the moment in which the file was read and the one in which that is told.
+func (s modelSink) takeTime() {
+	if s.f.lookTime == 0 {
+		return
+	}
+	s.f.looking = true
+	takes := s.f.lookTime
+	s.w.mu.Unlock()
+	time.Sleep(takes)
+	s.w.mu.Lock()
+	s.f.looking = false
+}
+
+func (s modelSink) Apply(_ context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+	w, f := s.w, s.f
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.effect(s.g, "before applying to "+f.name) {
+		return nil, 0, errDead
+	}
+	if err := f.outOfOrder(); err != nil {
+		return nil, 0, err
+	}
+	w.rules.applyBegins(w, s.g, f, c)
+	defer func() {
+		if !s.g.dead {
+			w.rules.of[f].open = false
+		}
+	}()
+	fault := ""
+	if len(f.applyFaults) > 0 {
+		fault, f.applyFaults = f.applyFaults[0], f.applyFaults[1:]
+	}
+	cmd := &command{by: s.g}
+	f.command, f.before = cmd, slices.Clone(f.attributes)
+	took := f.applyTime
+	w.mu.Unlock()
+	time.Sleep(took)
+	w.mu.Lock()
+	w.note("nlserver at the end of its work on %s: %s, fault %q, killed %v", f.name, c.ClientID, fault, cmd.killed)
+	if cmd.killed {
+		return nil, 0, errDead
+	}
+	if fault == "before" {
+		f.command = nil
+		return nil, 0, errors.New("nlserver exited with status 1")
+	}
+	f.writes++
+	f.attributes = credential.Attributes{
+		{Name: "authIMSTAClientId", Value: c.ClientID},
+		{Name: "authIMSTAClientSecret", Value: fmt.Sprintf("@cipher%d", f.writes)},
+		{Name: "authIMSTAId", Value: c.TechnicalAccountID},
+	}
+	cmd.wrote, w.rules.of[f].byCommand = true, f.attributes
+	f.torn = fault == "half" || fault == "half for long"
+	f.changed()
+	if w.effect(s.g, "after nlserver wrote "+f.name) {
+		f.command = nil
+		return nil, 0, errDead
+	}
+	f.command = nil
+	switch {
+	case f.trouble != nil: // somebody else damaged it meanwhile: no proof
+		return nil, 0, f.trouble
+	case fault == "half for long":
+		return nil, 0, fmt.Errorf("cannot be put right yet: %w", credential.ErrHeld)
+	case fault != "":
+		f.torn, f.attributes = false, f.before
+		f.changed()
+		return nil, 0, errors.New("nlserver exited with status 1 after it had written")
+	}
+	written := append(slices.Clone(f.attributes), credential.Attribute{Name: "authIMSTAPrivateKey", Absent: true})
+	w.rules.applied(w, s.g, f, c.ClientID, written)
+	w.effect(s.g, "after applying to "+f.name)
+	return written, took, nil
+}
+
+func (s modelSink) Restore(_ context.Context, wanted credential.Attributes) (credential.Attributes, error) {
+	w, f := s.w, s.f
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.effect(s.g, "before a look that puts back "+f.name) {
+		return nil, errDead
+	}
+	if err := f.outOfOrder(); err != nil {
+		return nil, err
+	}
+	found := append(credential.Attributes{}, f.attributes...) // not nil, which says that it could not look
+	if len(credential.Drift(wanted, found)) == 0 {
+		w.rules.looked(w, s.g, f)
+		s.takeTime()
+		return found, nil
+	}
+	if f.restoreErr != nil {
+		w.rules.of[f].couldNotPut = true
+		return found, f.restoreErr
+	}
+	w.note("%s is put back", f.name)
+	f.attributes = slices.DeleteFunc(slices.Clone(wanted), func(a credential.Attribute) bool { return a.Absent })
+	w.rules.restored(w, s.g, f, found)
+	f.changed()
+	w.effect(s.g, "after putting back "+f.name)
+	return found, nil
+}
+
+type modelActivator struct {
+	w *modelWorld
+	g *generation
+}
+
+func (a modelActivator) Steps(instance string) []string { return stepsOf(instance) }
+
+func stepsOf(instance string) []string { return []string{"reload", "restart pipelined@" + instance} }
+
+func (a modelActivator) Activate(ctx context.Context, step string) error {
+	w := a.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.effect(a.g, "before "+step) {
+		return errDead
+	}
+	for _, f := range w.files {
+		if f.command != nil && f.command.by == a.g && slices.Contains(stepsOf(f.name), step) {
+			w.breaks("%s while %s is being applied", step, f.name)
+		}
+	}
+	if !a.g.dead && w.rules.unsavedSince.IsZero() && !slices.ContainsFunc(w.files, func(f *modelFile) bool {
+		return slices.Contains(recordOnDisk(a.g, f.name).Activation, step)
+	}) {
+		w.breaks("%s is run, and nothing on record says that it is due", step)
+	}
+	w.note("%s, error %v", step, w.activateErr)
+	if w.activateErr != nil {
+		return w.activateErr
+	}
+	w.rules.activated(w, step)
+	w.activating = true
+	takes := w.activateTime
+	w.mu.Unlock()
+	cut := false
+	select {
+	case <-time.After(takes):
+	case <-ctx.Done():
+		cut = true
+	}
+	w.mu.Lock()
+	if a.g == w.gen {
+		w.activating = false
+	}
+	w.effect(a.g, "after "+step)
+	if cut && !a.g.dead {
+		w.rules.allowed[step]++ // it was begun, and could not be recorded
+	}
+	if cut || a.g.dead {
+		return errors.New("cut short")
+	}
+	return nil
+}
