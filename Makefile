@@ -28,8 +28,9 @@ test-systemd: ## the unit, in a container with systemd as PID 1; needs root
 bench: build ## the figures, as ratios in one run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
 
-soak: build ## rotations, hand edits, renames and deletes for MINUTES
-	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/soak -minutes $(MINUTES)
+soak: ## every fault at random for MINUTES, then the bounds; builds a real Vault at its first run
+	go run ./test/vaultbuild
+	go test -count=1 -v -timeout 0 ./test/soak -minutes $(MINUTES)
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"

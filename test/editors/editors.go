@@ -90,6 +90,13 @@ func (c *Crowd) Run(ctx context.Context) (Result, error) {
 	return c.result, <-errs
 }
 
+// Turn gives another writer of the file its turn among the editors.
+func (c *Crowd) Turn(write func()) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	write()
+}
+
 func (c *Crowd) edit(ctx context.Context, id int, style Style) error {
 	count := regexp.MustCompile(fmt.Sprintf(`(<editor id="%d" count=")(\d+)(")`, id))
 	last, written := 0, time.Now()

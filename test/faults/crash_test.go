@@ -105,6 +105,62 @@ func TestKilledWhileNlserverWritesAndVaultGone(t *testing.T) {
 	}
 }
 
+// Daemon and nlserver are killed together while the file is empty: the next daemon puts back what was there before, also while
+// Vault is gone, and applies again.
+func TestKilledTogetherWithNlserver(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name        string
+		first, gone bool
+	}{
+		{"first apply", true, false},
+		{"rotation", false, false},
+		{"first apply and Vault gone", true, true},
+		{"rotation and Vault gone", false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, container.Options{})
+			had := "p8e-" + strings.Repeat("h", 32)
+			if c.first {
+				w.SetByHand(had)
+			} else {
+				_, had = w.NewSecret("prod")
+				w.StartDaemon()
+				w.InSync(1)
+			}
+			w.Faults(`{"hang_after_truncate": true, "times": 1}`)
+			next, secret := w.NewSecret("prod")
+			if c.first {
+				w.StartDaemon()
+			} else {
+				w.Signal(syscall.SIGUSR1)
+			}
+			run := w.WaitsAt("hang_after_truncate")
+			w.Signal(syscall.SIGSTOP) // it is not to see that nlserver ends
+			w.Must(syscall.Kill(run.PID, syscall.SIGKILL))
+			w.Kill()
+			if len(w.Read("prod")) > 0 {
+				t.Fatal("the file is not empty")
+			}
+			if c.gone {
+				w.Proxy.Down()
+			}
+			w.StartDaemon()
+			if c.gone {
+				w.OnDisk("prod", had)
+				if s := w.Pass(); s.Is("in_sync") {
+					t.Errorf("%+v", s)
+				}
+				w.Must(w.Proxy.Up())
+				w.Signal(syscall.SIGUSR1)
+			}
+			w.InSync(next)
+			w.Holds("prod", secret)
+		})
+	}
+}
+
 // kill -9 at any moment around an apply: the next start ends in sync, with nothing left behind.
 func TestKilledAnywhere(t *testing.T) {
 	t.Parallel()

@@ -67,6 +67,7 @@ var troubles = []trouble{
 	{name: "prints the secret and hangs", faults: `{"print_secret": true, "hang": true}`, campaign: "timeout: 1s", says: []string{"campaign.timeout"}},
 	{name: "prints much", faults: `{"print_bytes": 20000000, "fail": "before"}`, says: []string{"exit status 1", "iRc="}},
 	{name: "prints the secret and works", faults: `{"print_secret": true}`, notLeft: true},
+	{name: "prints the secret in pieces and works", faults: `{"print_pieces": true}`, notLeft: true},
 	{name: "leaves a child", faults: `{"fork_child": "3s"}`, notLeft: true},
 	{name: "empties the secret", spoil: wrapped(`sed -i '/<ims authIMSClientId/,/>/ s/authIMSTAClientSecret="[^"]*"/authIMSTAClientSecret=""/' "$FILE"; exit 1`),
 		mend: unwrap, says: []string{"exit status 1"}},
@@ -114,10 +115,12 @@ func TestNlserverTrouble(t *testing.T) {
 					w.Must(c.spoil(w))
 				}
 				next, secret := w.NewSecret("prod")
+				reloads := w.CountRuns("end", "reload")
 				w.StartDaemon()
 				if c.notLeft {
 					w.InSync(next)
 					w.Holds("prod", secret)
+					w.Ran(reloads+1, "end", "reload")
 					return
 				}
 				w.Is("prod", "pending", c.says...)
@@ -134,6 +137,7 @@ func TestNlserverTrouble(t *testing.T) {
 				w.Pass()
 				w.InSync(next)
 				w.Holds("prod", secret)
+				w.Ran(reloads+1, "end", "reload")
 			})
 		}
 	}

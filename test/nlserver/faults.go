@@ -33,6 +33,7 @@ type faults struct {
 	Hang          bool     `json:"hang"`
 	IgnoreSigterm bool     `json:"ignore_sigterm"`
 	PrintSecret   bool     `json:"print_secret"`
+	PrintPieces   bool     `json:"print_pieces"`
 	PrintBytes    int      `json:"print_bytes"`
 	ForkChild     duration `json:"fork_child"`
 
@@ -163,7 +164,8 @@ func (f faults) forRun(home string, call invocation) (faults, error) {
 	if slices.Contains(f.On, call.kind) {
 		hit.Fail, hit.ExitCode, hit.Die = f.Fail, f.ExitCode, f.Die
 		hit.Hang, hit.IgnoreSigterm = f.Hang, f.IgnoreSigterm
-		hit.PrintSecret, hit.PrintBytes, hit.ForkChild = f.PrintSecret, f.PrintBytes, f.ForkChild
+		hit.PrintSecret, hit.PrintPieces, hit.PrintBytes = f.PrintSecret, f.PrintPieces, f.PrintBytes
+		hit.ForkChild = f.ForkChild
 	}
 	switch call.kind {
 	case kindSet:

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -20,6 +22,9 @@ func (s *session) misbehaveEarly() error {
 	f := &s.faults
 	if f.PrintSecret {
 		s.printSecret()
+	}
+	if f.PrintPieces {
+		s.printPieces()
 	}
 	if f.PrintBytes > 0 {
 		printBytes(s.stdout, f.PrintBytes)
@@ -67,10 +72,31 @@ func (s *session) printSecret() {
 	}
 }
 
+// printPieces puts the secret where a program does that wraps, quotes or
+// encodes what it was given.
+func (s *session) printPieces() {
+	line := strings.Join(os.Args, " ")
+	secret := s.call.field(fieldSecret)
+	half := len(secret) / 2
+	for _, w := range []io.Writer{s.stdout, s.stderr} {
+		fmt.Fprintf(w, "wrapped: %s\n  %s\n", secret[:half], secret[half:])
+		fmt.Fprintf(w, "wrapped: %s\\\r\n%s\n", secret[:half], secret[half:])
+		fmt.Fprintf(w, "spaced: %s\n", strings.Join(strings.Split(secret, ""), " "))
+		fmt.Fprintf(w, "quoted: %q\n", line)
+		fmt.Fprintf(w, "escaped: %s\n", url.QueryEscape(line))
+		fmt.Fprintf(w, "base64: %s\n", base64.StdEncoding.EncodeToString([]byte(secret)))
+		// Each start is at another place of the three bytes that make four digits.
+		for i := range 3 {
+			fmt.Fprintf(w, "base64 of more: %s\n", base64.StdEncoding.EncodeToString([]byte(line[i:])))
+		}
+		fmt.Fprintf(w, "hexadecimal: %x\n", line)
+	}
+}
+
 func printBytes(w io.Writer, n int) {
-	line := strings.Repeat("0123456789", 10)[:99] + "\n"
+	lines := strings.Repeat(strings.Repeat("0123456789", 10)[:99]+"\n", 1<<10)
 	for n > 0 {
-		piece := line[max(0, len(line)-n):]
+		piece := lines[max(0, len(lines)-n):]
 		io.WriteString(w, piece)
 		n -= len(piece)
 	}

@@ -50,6 +50,14 @@ func (w *World) finish() {
 	}
 }
 
+// Check asks what can be asked between two steps of a test, while the daemon is in sync: whether every file is whole with all
+// foreign bytes, nothing is left beside it, and no two runs overlapped.
+func (w *World) Check() {
+	w.T.Helper()
+	w.checkFiles()
+	w.checkRuns()
+}
+
 // EndLeftRuns kills runs of the stand-in that a test left hanging. Each is known by its executable, as its number may
 // have been given to another process.
 func (w *World) EndLeftRuns() {

@@ -1,0 +1,113 @@
+package faults_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/world"
+)
+
+// tracing is a tracer (test/tracer) that follows a daemon.
+type tracing struct {
+	t       *testing.T
+	command *exec.Cmd
+	input   io.WriteCloser
+	hit     chan call // gives the call that was interfered with
+	ended   chan struct{}
+	calls   []call // all, if they were asked for; to be read after the end
+	count   int
+}
+
+// call is a system call of the daemon.
+type call struct {
+	N        int    `json:"n"`
+	Call     string `json:"call"`
+	On       string `json:"on"`
+	Fired    bool   `json:"fired"`
+	Attached bool   `json:"attached"`
+	Calls    int    `json:"calls"`
+}
+
+func (c call) String() string { return fmt.Sprintf("call %d, %s %s", c.N, c.Call, c.On) }
+
+// buildTracer builds it, and skips the test where it cannot follow a process.
+func buildTracer(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tracer")
+	if out, err := exec.Command("go", "build", "-o", path, "campaign-credsync/test/tracer").CombinedOutput(); err != nil {
+		t.Fatalf("build the tracer: %v\n%s", err, out)
+	}
+	idle := exec.Command("sleep", "60")
+	if err := idle.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Wait()
+	defer idle.Process.Kill()
+	if out, err := exec.Command(path, "-pid", strconv.Itoa(idle.Process.Pid)).CombinedOutput(); err != nil {
+		skip.Unable(t, "processes cannot be traced here: "+string(out))
+	}
+	return path
+}
+
+// trace has a tracer follow the daemon of a world.
+func trace(w *world.World, tracer string, args ...string) *tracing {
+	w.T.Helper()
+	tr := &tracing{t: w.T, hit: make(chan call, 1), ended: make(chan struct{})}
+	tr.command = exec.Command(tracer, append([]string{"-pid", strconv.Itoa(w.Running.PID())}, args...)...)
+	var err error
+	tr.input, err = tr.command.StdinPipe()
+	w.Must(err)
+	output, err := tr.command.StdoutPipe()
+	w.Must(err)
+	w.Must(tr.command.Start())
+	attached := make(chan struct{})
+	go func() {
+		defer close(tr.ended)
+		for lines := bufio.NewScanner(output); lines.Scan(); {
+			var c call
+			json.Unmarshal(lines.Bytes(), &c)
+			switch {
+			case c.Attached:
+				close(attached)
+			case c.Calls > 0:
+				tr.count = c.Calls
+			default:
+				tr.calls = append(tr.calls, c)
+				if c.Fired {
+					tr.hit <- c
+				}
+			}
+		}
+	}()
+	select {
+	case <-attached:
+	case <-tr.ended:
+		w.T.Fatalf("the tracer ended\n%s", w.Log())
+	case <-time.After(world.Patience):
+		w.T.Fatal("the tracer does not follow")
+	}
+	return tr
+}
+
+// leave has the daemon run free again.
+func (tr *tracing) leave() {
+	tr.t.Helper()
+	tr.input.Close()
+	select {
+	case <-tr.ended:
+	case <-time.After(world.Patience):
+		tr.command.Process.Kill()
+		tr.t.Fatal("the tracer does not end")
+	}
+	if err := tr.command.Wait(); err != nil {
+		tr.t.Error("the tracer: ", err)
+	}
+}
