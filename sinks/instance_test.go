@@ -213,6 +213,27 @@ func TestRecoverPutsBackWhatARunDamaged(t *testing.T) {
 	c.wantClean()
 }
 
+// The file is put aside while a run damages it: it is repaired when it comes back.
+func TestRecoverKeepsThePreImageWhileTheFileIsAway(t *testing.T) {
+	c := newCampaign(t)
+	whole := c.content()
+	away := filepath.Join(t.TempDir(), "away.xml")
+	err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(whole[:len(whole)/2]), 0o640), os.Rename(c.file, away))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Recover(t.Context()); !errors.Is(err, credential.ErrMissing) {
+		t.Errorf("recovery while it is away: %v", err)
+	}
+	if err := errors.Join(os.Rename(away, c.file), c.Recover(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.content(); got != whole {
+		t.Errorf("%d bytes, want %d", len(got), len(whole))
+	}
+	c.wantClean()
+}
+
 // A file that is damaged and was not touched by a run of ours is somebody else's business.
 func TestRecoverLeavesDamageOfOthers(t *testing.T) {
 	c := newCampaign(t)
