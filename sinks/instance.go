@@ -44,6 +44,8 @@ type Instance struct {
 	file    *configFile
 	before  preimage
 	several bool // more than one <ims> was told of
+	// unproved says that the last run of ours ended without proof, and that what it changed may still be in the file.
+	unproved bool
 }
 
 // NewInstance prepares an Instance. It touches nothing.
@@ -151,19 +153,22 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		return nil, 0, err
 	}
 	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
+	i.unproved = true
 	ran, runErr := ready.run(ctx, lock)
 	document, statAfter, damage, err := i.putRight(ctx)
 	if err != nil {
 		return nil, ran.Took, errors.Join(runErr, err)
 	}
 	if damage != nil {
-		return nil, ran.Took, errors.Join(runErr, fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
+		i.unproved = false
+		return nil, ran.Took, errors.Join(runErr, i.before.drop(), fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
 	}
 	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
 	if err := prove(c, documentBefore.attributes(), document.attributes(), written, runErr != nil); err != nil {
 		// What may have worked before must not stay half replaced. If this fails, Recover goes on with the pre-image.
 		backErr := i.undo(ctx, asBefore(documentBefore.attributes(), document.attributes()))
 		if backErr == nil {
+			i.unproved = false
 			backErr = i.before.drop()
 		}
 		if backErr != nil {
@@ -177,6 +182,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		}
 		return nil, ran.Took, fmt.Errorf("nlserver exited with status %d, but in %s %w; it said: %s", ran.ExitCode, i.cfg.File, err, ran.Output)
 	}
+	i.unproved = false
 	if err := i.before.drop(); err != nil {
 		return nil, ran.Took, err
 	}
@@ -299,27 +305,40 @@ func (i *Instance) lockRun() (*os.File, error) {
 	return lock, nil
 }
 
-// damageGrace is how long a file that does not parse after a run of ours is given: another editor may be at work.
-const damageGrace = 300 * time.Millisecond
+const (
+	// damageGrace is how long a file that does not parse after a run of ours is given: another editor may be at work.
+	damageGrace = 300 * time.Millisecond
+	// damageWatch is how long a file that was put back must stay whole: an editor that has read the damage may write it again.
+	damageWatch = 500 * time.Millisecond
+	damageLimit = 5 // times that it is put back in a row
+)
 
 // putRight returns the document as it is after a run of ours. When the run left it damaged, and nobody is writing it,
 // the last whole bytes from before are put back, and the damage is told.
 func (i *Instance) putRight(ctx context.Context) (d *document, stat unix.Stat_t, damage, err error) {
-	deadline := time.Now().Add(damageGrace)
-	for {
+	deadline, wholeUntil := time.Now().Add(damageGrace), time.Time{}
+	for times := 0; ; {
 		data, stat, err := i.file.read(ctx)
-		if err != nil {
-			return nil, stat, nil, err
+		if err != nil && (!errors.Is(err, credential.ErrMissing) || time.Now().After(deadline)) {
+			return nil, stat, damage, err
 		}
-		d, damage := i.scan(data)
-		if damage == nil {
-			return d, stat, nil, nil
-		}
-		if !time.Now().Before(deadline) {
-			return nil, stat, damage, i.putBack(ctx)
+		if err == nil {
+			d, err = i.scan(data)
+			switch {
+			case err == nil && !time.Now().Before(wholeUntil):
+				return d, stat, damage, nil
+			case err != nil && !time.Now().Before(deadline):
+				if times++; times > damageLimit {
+					return nil, stat, damage, fmt.Errorf("somebody goes on writing the damaged file: %w", err)
+				}
+				damage, wholeUntil = err, time.Now().Add(damageWatch)
+				if err := i.putBack(ctx); err != nil {
+					return nil, stat, damage, err
+				}
+			}
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return nil, stat, nil, err
+			return nil, stat, damage, err
 		}
 	}
 }
@@ -343,7 +362,7 @@ func (i *Instance) putBack(ctx context.Context) error {
 		return fmt.Errorf("put back what was there before: %w", err)
 	}
 	i.log.Error("nlserver left the configuration file damaged; it was put back as it was before", "path", i.cfg.File)
-	return i.before.drop()
+	return nil
 }
 
 // Recover ends what a killed daemon left: it waits for an nlserver that outlived it (credential.ErrStillRunning: ask
@@ -362,15 +381,34 @@ func (i *Instance) Recover(ctx context.Context) error {
 		return err
 	}
 	document, _, _, err := i.putRight(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err // also where the file is missing: it may come back as damaged as it went
 	}
-	if was, err := scanDocument(before); err == nil && document != nil && complete(was.attributes()) && !complete(document.attributes()) {
-		if err := i.undo(ctx, documentedOf(was.attributes())); err != nil {
+	if was, err := scanDocument(before); err == nil {
+		if err := i.undoUnproved(ctx, was.attributes(), document.attributes()); err != nil {
 			return err
 		}
-		i.log.Error("nlserver left the credential incomplete; it was put back as it was before", "path", i.cfg.File)
 	}
+	i.unproved = false
 	return i.before.drop()
+}
+
+// undoUnproved puts attributes back where a run of ours has left something else that does not work. After a crash nobody
+// knows whether a complete credential is the old or the new one, and it is kept.
+func (i *Instance) undoUnproved(ctx context.Context, was, now credential.Attributes) error {
+	var back credential.Attributes
+	switch {
+	case i.unproved:
+		back = asBefore(was, now)
+	case complete(was) && !complete(now):
+		back = documentedOf(was)
+	}
+	if len(credential.Drift(back, now)) == 0 {
+		return nil
+	}
+	if err := i.undo(ctx, back); err != nil {
+		return err
+	}
+	i.log.Error("nlserver left the credential incomplete; it was put back as it was before", "path", i.cfg.File)
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -226,6 +227,58 @@ func TestRecoverKeepsThePreImageWhileTheFileIsAway(t *testing.T) {
 		t.Errorf("recovery while it is away: %v", err)
 	}
 	if err := errors.Join(os.Rename(away, c.file), c.Recover(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.content(); got != whole {
+		t.Errorf("%d bytes, want %d", len(got), len(whole))
+	}
+	c.wantClean()
+}
+
+// A run that this daemon knows to have failed is undone, also where it left a credential that looks complete.
+func TestRecoverUndoesAnUnprovedRun(t *testing.T) {
+	c := newCampaign(t)
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); err != nil {
+		t.Fatal(err)
+	}
+	whole := c.content()
+	id := newTestCredential(firstSecret).ClientID
+	mixed := strings.ReplaceAll(whole, id, "somebody-elses-id")
+	for _, known := range []bool{true, false} {
+		if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(mixed), 0o640)); err != nil {
+			t.Fatal(err)
+		}
+		c.unproved = known // not so after a crash: then it may be the newer credential
+		if err := c.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		seen, err := c.Look(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := seen.Get(attrClientID).Value; (got == id) != known {
+			t.Errorf("known to have failed %v: the client id is %q", known, got)
+		}
+		c.wantClean()
+	}
+}
+
+// An editor that has read the damage writes it once more when it was put back already.
+func TestDamageThatComesBackIsPutBackAgain(t *testing.T) {
+	c := newCampaign(t)
+	whole := c.content()
+	half := []byte(whole[:len(whole)/2])
+	if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, half, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	again := make(chan error, 1)
+	go func() {
+		for c.content() != whole {
+			time.Sleep(time.Millisecond)
+		}
+		again <- os.WriteFile(c.file, half, 0o640)
+	}()
+	if err := errors.Join(c.Recover(t.Context()), <-again); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.content(); got != whole {

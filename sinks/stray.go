@@ -198,7 +198,7 @@ func (i preimage) save(content []byte) error {
 
 // load returns nil without an error when there is none.
 func (i preimage) load() ([]byte, error) {
-	content, err := os.ReadFile(i.path)
+	content, err := durable.ReadFile(i.path, maxFileSize)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

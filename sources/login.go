@@ -3,11 +3,10 @@ package sources
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/durable"
 )
 
 // Auth says how to log in.
@@ -99,21 +98,14 @@ const maxLine = 64 << 10
 // readLine reads a file of one line, whose line end is dropped: editors and echo put one there. key names the file's
 // place in the configuration.
 func readLine(file, key string) (string, error) {
-	f, err := os.Open(file)
+	content, err := durable.ReadFile(file, maxLine)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w; put the file there, readable for this user", key, err)
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxLine+1))
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", key, err)
 	}
 	line := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	switch {
 	case line == "":
 		return "", fmt.Errorf("%s: %s is empty; write it again", key, file)
-	case len(content) > maxLine:
-		return "", fmt.Errorf("%s: %s is larger than %d KiB; is it the right file?", key, file, maxLine>>10)
 	case strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return "", fmt.Errorf("%s: %s holds a space, a second line or another character that does not belong there; "+
 			"it must hold the bare value", key, file)

@@ -118,7 +118,7 @@ func (r *refusals) load() (*refusal, error) {
 	if r.dir == "" {
 		return r.memory, nil
 	}
-	content, err := os.ReadFile(filepath.Join(r.dir, refusedFile))
+	content, err := durable.ReadFile(filepath.Join(r.dir, refusedFile), maxLine)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.memory, nil
 	}
@@ -153,12 +153,13 @@ func (r *refusals) cut(digest string, now time.Time) error {
 
 func (r *refusals) note(known *refusal, digest string, now time.Time) error {
 	r.before = known
-	next := known.next(digest, now)
-	if err := r.save(next); r.dir != "" && err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	memory := r.memory
+	err := r.remember(known.next(digest, now))
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	r.memory = next
-	return nil
+	r.memory = memory // it is not going to be tried
+	return err
 }
 
 // next is what is known when digest was tried once more.
@@ -178,26 +179,24 @@ func (r *refusals) unrefused() error {
 	if r.late {
 		return nil
 	}
-	r.memory = r.before
 	if r.before == nil {
 		return r.forget()
 	}
-	return r.save(r.before)
+	return r.remember(r.before)
 }
 
 // add remembers that what the parts name was refused, in memory in any case. Its error says that the file could not be
 // written.
 func (r *refusals) add(now time.Time, begun bool, parts ...string) (time.Time, error) {
 	digest := r.digest(parts...)
-	if !begun || r.late {
-		known, _ := r.load()
-		r.memory = known.next(digest, now)
+	known, _ := r.load()
+	if !begun || r.late || known == nil {
+		known = known.next(digest, now)
 	}
-	next := *r.memory
+	next := *known
 	next.Last = now.UTC()
 	next.Until = now.Add(time.Duration(float64(refusedFor) * jitter())).UTC().Truncate(time.Second)
-	r.memory = &next
-	err := r.save(&next)
+	err := r.remember(&next)
 	if !errors.Is(err, fs.ErrNotExist) || r.make == nil {
 		return next.Until, err
 	}
@@ -205,7 +204,17 @@ func (r *refusals) add(now time.Time, begun bool, parts ...string) (time.Time, e
 		return next.Until, err
 	}
 	next.Digest = r.digest(parts...)
-	return next.Until, r.save(&next)
+	return next.Until, r.remember(&next)
+}
+
+// remember keeps known in the file, else in memory.
+func (r *refusals) remember(known *refusal) error {
+	err := r.save(known)
+	r.memory = nil
+	if r.dir == "" || err != nil {
+		r.memory = known
+	}
+	return err
 }
 
 func (r *refusals) save(known *refusal) error {

@@ -148,3 +148,28 @@ func TestProcessesTakeTurns(t *testing.T) {
 		t.Errorf("%d logins, want 1", logins)
 	}
 }
+
+// What another command of ours learnt counts: it has logged in since, so that nothing is refused any more.
+func TestWhatAnotherProcessLearntCounts(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	right, err := os.ReadFile(l.config.Auth.SecretIDFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.writeSecretID("00000000-canary-canary-canary-000000000000")
+	kv := l.kv(l.vault())
+	l.mustFail(kv, "was refused")
+	if err := os.Remove(filepath.Join(l.config.StateDir, "refused-secret-id.json")); err != nil { // as a login of another does
+		t.Fatal(err)
+	}
+	l.proxy.Requests()
+	if _, err := kv.Poll(t.Context(), always); err == nil {
+		t.Error("the wrong one was accepted")
+	}
+	if len(l.proxy.Requests()) == 0 {
+		t.Error("it goes by what it remembers itself")
+	}
+	l.writeSecretID(strings.TrimSpace(string(right)))
+	l.mustPoll(kv, always)
+}

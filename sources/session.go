@@ -222,6 +222,7 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 	s.forgive, s.hurry = false, false
 	s.mu.Unlock()
 
+	defer s.refused.turn(ctx)()
 	attempt, err := s.vault.method.prepare()
 	if err != nil {
 		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
@@ -229,7 +230,6 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 	s.mu.Lock()
 	s.hidden = attempt.secret
 	s.mu.Unlock()
-	defer s.refused.turn(ctx)()
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("vault at %s: waiting for a login: %w", s.vault.address, ctx.Err())
 	}

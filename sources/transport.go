@@ -2,6 +2,7 @@ package sources
 
 import (
 	"bytes"
+	"campaign-credsync/internal/durable"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 )
@@ -45,7 +45,7 @@ func checkAddress(address string) (string, error) {
 func newTransport(config VaultConfig) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
-		pem, err := os.ReadFile(config.CACert)
+		pem, err := durable.ReadFile(config.CACert, 16<<20)
 		if err != nil {
 			return nil, fmt.Errorf("vault.ca_cert: %w", err)
 		}

@@ -30,7 +30,8 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"no token file":    {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{Method: "token_file"}}, "token_file"},
 		"unknown method":   {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{Method: "ldap"}}, "approle, token_file"},
 		"no CA file":       {sources.VaultConfig{Address: "https://vault", Auth: role, CACert: "/nowhere/ca.pem"}, "vault.ca_cert"},
-		"no PEM":           {sources.VaultConfig{Address: "https://vault", Auth: role, CACert: "/dev/null"}, "PEM"},
+		"no PEM":           {sources.VaultConfig{Address: "https://vault", Auth: role, CACert: "vault_test.go"}, "PEM"},
+		"CA no file":       {sources.VaultConfig{Address: "https://vault", Auth: role, CACert: "/dev/zero"}, "not a regular file"},
 		"certificate only": {sources.VaultConfig{Address: "https://vault", Auth: role, ClientCert: "/x"}, "both or neither"},
 		"state, no key":    {sources.VaultConfig{Address: "https://vault", Auth: role, StateDir: "/x"}, "digest key"},
 	} {

@@ -1,11 +1,11 @@
 package sources
 
 import (
+	"campaign-credsync/internal/durable"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -67,7 +67,7 @@ func newFileWatch(file string) *fileWatch {
 }
 
 func (w *fileWatch) sum() [sha256.Size]byte {
-	content, err := os.ReadFile(w.file)
+	content, err := durable.ReadFile(w.file, maxLine)
 	if err != nil || len(content) == 0 {
 		return [sha256.Size]byte{}
 	}

@@ -104,6 +104,18 @@ func TestActivationThatARevertOwesSurvivesACrash(t *testing.T) {
 	})
 }
 
+// A revert may wait for a writer whose drift is on disk meanwhile: how old that is counts from when it was put back.
+func TestSlowRevertIsActivated(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		s := w.sinks["prod"]
+		s.change(func(s *sink) { s.restoreTime = 3 * time.Second })
+		s.edit("authIMSTAClientId", "mallory") // a moment after the last good look
+		time.Sleep(4 * time.Second)
+		w.wantOnDisk("prod", "one")
+		w.wantActivated("reload")
+	})
+}
+
 func TestRevertModes(t *testing.T) {
 	t.Run("alert", func(t *testing.T) {
 		one(t, func(w *world) { w.config.Revert = credsync.RevertAlert }, func(t *testing.T, w *world) {

@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -103,6 +104,7 @@ func New(cfg Config) (*Daemon, error) {
 			d.log.Warn("state is unreadable, starting without it", keyInstance, c.Name, keyReason, err)
 		}
 		in := &instance{Instance: c, record: record, steps: cfg.Activator.Steps(c.Name)}
+		in.forgetSteps()
 		if cfg.Forgive && len(record.Reverts) > 0 {
 			in.record.Reverts = nil
 			in.seq++
@@ -118,6 +120,19 @@ func New(cfg Config) (*Daemon, error) {
 	}
 	d.publish()
 	return d, nil
+}
+
+// forgetSteps drops steps of activation that the configuration wants no more.
+func (in *instance) forgetSteps() {
+	left := slices.DeleteFunc(slices.Clone(in.record.Activation), func(step string) bool { return !slices.Contains(in.steps, step) })
+	if len(left) == len(in.record.Activation) {
+		return
+	}
+	in.record.Activation = left
+	if len(left) == 0 {
+		in.record.ActivatedAt = time.Now()
+	}
+	in.seq++
 }
 
 // Touched says that the configuration file of the instance at index i of Config.Instances may have changed. It never
@@ -213,7 +228,7 @@ func (d *Daemon) advance(now time.Time) (again time.Time) {
 	for _, in := range d.instances {
 		if in.touched.Swap(false) {
 			in.disk.stale = true
-			if in.recoverTry.failed() { // what has changed may be what was in its way
+			if in.recoverTry.failed() && !in.recoverTry.due(now) { // what has changed may be what was in its way
 				in.recoverTry.at = earlier(in.recoverTry.at, now.Add(firstRetry))
 			}
 		}
@@ -299,7 +314,7 @@ func (d *Daemon) view(in *instance, now time.Time) view {
 		now: now, record: in.record,
 		recovered: in.recovered, disk: in.disk, pending: in.pending,
 		mode: d.cfg.Revert, maxReverts: d.cfg.MaxReverts, cannotPut: in.cannotPut,
-		activating: d.activating || d.draining, saving: in.saving, unsaved: !in.onRecord(), activates: len(in.steps) > 0,
+		activating: d.activating || d.draining, saving: in.saving, activates: len(in.steps) > 0, recordWait: in.recordWait(),
 		recoverRetry: in.recoverTry.at, applyRetry: in.applyTry.at, restoreRetry: in.restoreTry.at,
 	}
 }
@@ -341,7 +356,7 @@ func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
 		views[i] = activationView{
 			steps: in.record.Activation, due: d.activationDue(in),
 			unsaved:  !in.onRecord(),
-			applying: in.busy == doApply,
+			applying: in.busy == doApply || in.aboutToApply(now),
 		}
 	}
 	step, forWhom, again := planActivation(now, views)
@@ -353,6 +368,11 @@ func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
 		d.startActivation(step, members)
 	}
 	return again
+}
+
+// aboutToApply reports whether an apply begins as soon as the step under way is over.
+func (in *instance) aboutToApply(now time.Time) bool {
+	return in.pending != nil && !in.pending.same(in.record) && in.recovered && in.busy != doNothing && in.disk.err == nil && in.applyTry.due(now)
 }
 
 // activationDue tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
@@ -373,6 +393,16 @@ func (in *instance) changed(r Record, at time.Time) {
 	}
 	in.record = r
 	in.seq++
+}
+
+// recordPatience is how long a write of the record is waited for: guarding the file must not hang with another disk.
+const recordPatience = 2 * time.Second
+
+func (in *instance) recordWait() time.Time {
+	if in.onRecord() {
+		return time.Time{}
+	}
+	return in.saveAt.Add(recordPatience)
 }
 
 // countDelay is how long a change that only counts reverts may wait for its write.

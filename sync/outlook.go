@@ -58,6 +58,11 @@ func Look(ctx context.Context, in Instance, store *Store, maxReverts int) (Outlo
 }
 
 func rollback(v, applied credential.Version) *credential.Refusal {
+	if v.Number == applied.Number {
+		return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
+			"goes back: it was created at %s, and what is applied under this number at %s; set allow_rollback for the instance if that is meant",
+			v.Created.UTC().Format(time.RFC3339), applied.Created.UTC().Format(time.RFC3339))}
+	}
 	return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
 		"goes back from version %d; set allow_rollback for the instance if that is meant", applied.Number)}
 }

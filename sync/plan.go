@@ -20,10 +20,10 @@ type view struct {
 	cannotPut  bool // a splice was tried for this drift and cannot work
 	activating bool // an activation is running, so that no apply may start
 	saving     bool // the record is being written, so that no intent may be
-	unsaved    bool // the record has changes that are not on disk yet, and may get there
 	activates  bool // there are processes to be told
 
 	recoverRetry, applyRetry, restoreRetry time.Time
+	recordWait                             time.Time // until then a change of the record is waited for that is not on disk yet
 }
 
 // disk is what the last look at the configuration file told.
@@ -97,16 +97,13 @@ func plan(v view) decision {
 		if p.same(v.record) && p.force == "" && v.record.Applying == nil {
 			return decision{deed: doRecord, drift: drift}
 		}
-		if !v.now.Before(v.applyRetry) {
-			if v.activating || v.saving {
-				return decision{drift: drift} // asked again when that is over
-			}
+		if !v.now.Before(v.applyRetry) && !v.activating && !v.saving {
 			return decision{deed: doApply, drift: drift}
 		}
-		// An apply that failed may have damaged what worked: what was applied before goes back meanwhile.
+		// It has to wait, and an apply that failed may have damaged what worked: what was applied before goes back meanwhile.
 	}
 	d := planRevert(v, drift)
-	if v.pending != nil {
+	if v.pending != nil && v.now.Before(v.applyRetry) {
 		d.again = earlier(d.again, v.applyRetry)
 	}
 	return d
@@ -122,7 +119,7 @@ func (v view) mayRestore() bool {
 // mustOwe reports whether a revert has to wait until it is on record that activation must follow it: a crash in between
 // would leave the processes with drift that no start finds any more.
 func (v view) mustOwe() bool {
-	return v.activates && mayHaveLoaded(v.disk.rightAt, v.now) && (!v.record.RevertOwes || v.unsaved)
+	return v.activates && mayHaveLoaded(v.disk.rightAt, v.now) && (!v.record.RevertOwes || v.now.Before(v.recordWait))
 }
 
 func planRevert(v view, drift []string) decision {
@@ -134,7 +131,7 @@ func planRevert(v view, drift []string) decision {
 	}
 	if v.mode == RevertSplice && !v.cannotPut && v.mustOwe() {
 		if v.record.RevertOwes {
-			return decision{drift: drift} // asked again when it is on disk
+			return decision{drift: drift, again: v.recordWait}
 		}
 		return decision{deed: doOwe, drift: drift}
 	}

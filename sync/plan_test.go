@@ -20,6 +20,8 @@ func TestPlan(t *testing.T) {
 	applied := Record{Version: one, Digest: "digest", Attributes: right}
 	interrupted := applied
 	interrupted.Applying = &two
+	owing := applied
+	owing.RevertOwes = true
 	tired := applied
 	tired.Reverts = []time.Time{now.Add(-time.Minute), now.Add(-time.Second)}
 	rested := applied
@@ -50,6 +52,10 @@ func TestPlan(t *testing.T) {
 		{"a version waits for its retry", view{recovered: true, record: applied, disk: seen(right), pending: waiting, applyRetry: later}, doNothing, later},
 		{"a version waits for its retry, and the last try did damage", view{recovered: true, record: applied, disk: seen(wrong), pending: waiting, applyRetry: later}, doRestore, later},
 		{"a version waits for an activation to end", view{recovered: true, record: applied, disk: seen(right), pending: waiting, activating: true}, doNothing, time.Time{}},
+		{"the same, and drift was found that the processes may have read", view{recovered: true, record: applied, disk: seen(wrong), pending: waiting, activating: true, activates: true}, doOwe, time.Time{}},
+		{"what that revert owes is being recorded", view{recovered: true, record: owing, disk: seen(wrong), activates: true, recordWait: later}, doNothing, later},
+		{"what that revert owes is on record", view{recovered: true, record: owing, disk: seen(wrong), activates: true}, doRestore, time.Time{}},
+		{"the disk of the record hangs: the file comes first", view{recovered: true, record: owing, disk: seen(wrong), activates: true, recordWait: now}, doRestore, time.Time{}},
 		{"a version waits for the record to be written", view{recovered: true, record: applied, disk: seen(right), pending: waiting, saving: true}, doNothing, time.Time{}},
 		{"a new version holds the same credential", view{recovered: true, record: applied, disk: seen(right), pending: same}, doRecord, time.Time{}},
 		{"the same, but nobody knows what is on disk", view{recovered: true, record: interrupted, disk: seen(wrong), pending: same}, doApply, time.Time{}},

@@ -94,8 +94,11 @@ func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	news := w.retry.fail(now, err.Error())
 	w.next = w.retry.at
 	var login interface{ RetryAt() time.Time }
-	if errors.As(err, &login) && login.RetryAt().Before(now.Add(lastRetry)) {
-		w.next = login.RetryAt() // its wait has a jitter of its own: two in a row would pass the cap
+	if errors.As(err, &login) {
+		// Its wait has a jitter of its own: two in a row would pass the cap. Its time may be of the clock on the wall alone.
+		if wait := login.RetryAt().Sub(now); wait < lastRetry {
+			w.next = now.Add(max(0, wait))
+		}
 	}
 	w.err = err
 	tell := d.warn

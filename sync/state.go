@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	stdsync "sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +71,9 @@ func OpenStore(dir string, patience time.Duration) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
+	if err := checkPrivate(dir); err != nil {
+		return nil, err
+	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock of state directory: %w", err)
@@ -87,7 +92,7 @@ func OpenStore(dir string, patience time.Duration) (*Store, error) {
 		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
 	}
 	s := &Store{dir: dir, lock: lock}
-	if err := durable.RemovePartials(dir); err != nil {
+	if err := durable.RemovePartials(dir, ours.MatchString); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("remove stray files of state directory: %w", err)
 	}
@@ -96,6 +101,26 @@ func OpenStore(dir string, patience time.Duration) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// ours are the files that the daemon writes in the state directory.
+var ours = regexp.MustCompile(`^[A-Za-z0-9_-]+\.(json|key|before)$`)
+
+// checkPrivate refuses a directory in which strangers could plant what the daemon believes.
+func checkPrivate(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("check state directory: %w", err)
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid // always that on Linux
+	switch {
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("the state directory %s may be written by others (mode %o): chmod go-w it", dir, info.Mode().Perm())
+	case owner != 0 && owner != uint32(os.Geteuid()):
+		return fmt.Errorf("the state directory %s belongs to user %d, who could change what is remembered there: chown it to the daemon's user",
+			dir, owner)
+	}
+	return nil
 }
 
 // ReadStore opens the state directory for Load only; it takes no lock and writes nothing but a missing digest key, without
@@ -128,7 +153,7 @@ const (
 
 func (s *Store) loadKey() error {
 	path := filepath.Join(s.dir, keyFile)
-	key, err := os.ReadFile(path)
+	key, err := durable.ReadFile(path, keyLength)
 	if err == nil && len(key) == keyLength {
 		s.key = key
 		return nil
@@ -142,13 +167,16 @@ func (s *Store) loadKey() error {
 	return s.write(keyFile, s.key)
 }
 
+// maxRecord is above what 10,000 reverts take. In bytes.
+const maxRecord = 4 << 20
+
 func recordName(instance string) string { return instance + ".json" }
 
 // Load returns the record of an instance, empty when there is none. A record that cannot be understood is an error and
 // empty; going on with the empty one costs one apply.
 func (s *Store) Load(instance string) (Record, error) {
 	path := filepath.Join(s.dir, recordName(instance))
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Record{}, nil
 	}
@@ -202,6 +230,12 @@ func (r Record) applied(p pending, attributes credential.Attributes, steps []str
 	r.Version, r.Digest, r.SecretDigest, r.Attributes, r.AppliedAt = p.version, p.digest, p.secretDigest, attributes, now
 	r.Applying = nil
 	return r.activationDue(steps, now)
+}
+
+// showsAnother reports whether attributes, though read after an apply of p, are those of another secret: it looked as if
+// nlserver had written what somebody else wrote.
+func (r Record) showsAnother(p pending, attributes credential.Attributes) bool {
+	return r.SecretDigest != "" && r.SecretDigest != p.secretDigest && len(credential.Drift(r.Attributes, attributes)) == 0
 }
 
 func (r Record) activationDue(steps []string, now time.Time) Record {

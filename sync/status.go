@@ -92,7 +92,7 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 		return StateDrift, d.whyDriftStays(in)
 	case in.refusal != nil:
 		return StateBlocked, in.refusal.Error()
-	case !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || in.source.polls == 0 || in.record.Applying != nil || in.pending != nil && !in.pending.same(in.record) || in.force != "":
+	case in.waits():
 		return StatePending, firstOf(in.applyTry.reason, in.sourceTrouble())
 	case len(in.record.Activation) > 0:
 		return StateActivationPending, in.activateTry.reason
@@ -104,12 +104,19 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 	return StateInSync, in.saveRetry.reason
 }
 
+// waits reports whether something is still to be looked at, or applied.
+func (in *instance) waits() bool {
+	unseen := !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || in.source.polls == 0
+	return unseen || in.record.Applying != nil || in.force != "" || in.pending != nil && !in.pending.same(in.record)
+}
+
 // driftStays reports drift that is not being put back right now.
 func (d *Daemon) driftStays(in *instance) bool {
 	if !in.disk.looked || in.disk.err != nil || len(driftOf(in.record, in.disk.seen)) == 0 {
 		return false
 	}
-	return in.braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply
+	return in.braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply ||
+		in.record.RevertOwes && !in.onRecord()
 }
 
 func (d *Daemon) whyDriftStays(in *instance) string {
@@ -123,7 +130,7 @@ func (d *Daemon) whyDriftStays(in *instance) string {
 	if in.refusal != nil {
 		refused = in.refusal.Error()
 	}
-	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble(), refused)
+	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble(), refused, "waiting for the state directory's disk")
 }
 
 func (in *instance) sourceTrouble() string {

@@ -35,6 +35,7 @@ func (d *Daemon) startLook(in *instance) {
 	in.busy = doLook
 	in.disk.stale = false
 	sink, ctx := in.Sink, d.work
+	began := time.Now()
 	d.start(func() func(time.Time) {
 		seen, err := sink.Look(ctx)
 		return func(now time.Time) {
@@ -42,7 +43,7 @@ func (d *Daemon) startLook(in *instance) {
 			if ctx.Err() != nil {
 				return // cut short by the stop, tells nothing
 			}
-			d.looked(in, seen, err, now)
+			d.looked(in, seen, err, began, now)
 		}
 	})
 }
@@ -55,7 +56,8 @@ const (
 	lookHeld    = time.Second            // or this often when somebody has it open: no event tells of a close
 )
 
-func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now time.Time) {
+// looked takes what a look told that began at asOf.
+func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, asOf, now time.Time) {
 	in.looks++
 	before := in.disk
 	in.disk = disk{looked: true, stale: before.stale, seen: seen, err: err, checkedAt: now, rightAt: before.rightAt}
@@ -79,10 +81,9 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, now
 		case len(in.unproved) > 0:
 			d.countRevert(in, in.unproved, now, now)
 		case in.record.RevertOwes: // put back by a daemon that was killed then, or by somebody else
-			in.changed(in.record.activationDue(in.steps, now), now)
-			in.activations++
+			in.changed(in.owesActivation(in.record, now), now)
 		}
-		in.disk.rightAt = now
+		in.disk.rightAt = asOf
 		in.driftGone()
 	case d.cfg.Revert == RevertAlert && !in.alerted:
 		in.alerted = true
@@ -136,13 +137,12 @@ func (d *Daemon) startApply(in *instance) {
 			}
 		}
 		attributes, took, err := sink.Apply(ctx, p.credential)
-		if err == nil && intent.SecretDigest != "" && intent.SecretDigest != p.secretDigest && len(credential.Drift(intent.Attributes, attributes)) == 0 {
-			// It looked as if nlserver had written what somebody else wrote. Two secrets are never encrypted alike.
+		if err == nil && intent.showsAnother(p, attributes) {
 			err = errNotWritten
 		}
 		return func(now time.Time) {
 			in.busy, in.saving = doNothing, false
-			in.saved = max(in.saved, seq)
+			in.saved, in.saveRetry = max(in.saved, seq), retry{}
 			// Events of our own command are behind us, but somebody else may have written meanwhile: look again.
 			in.disk.stale = true
 			if err != nil {
@@ -210,11 +210,11 @@ func (d *Daemon) startRestore(in *instance) {
 			drift := credential.Drift(wanted, found)
 			switch {
 			case err == nil && len(drift) == 0:
-				d.looked(in, found, nil, now)
+				d.looked(in, found, nil, began, now)
 			case err == nil:
 				d.restored(in, drift, began, now)
 			case found == nil:
-				d.looked(in, nil, err, now)
+				d.looked(in, nil, err, began, now)
 			default:
 				d.restoreFailed(in, found, err, now)
 			}
@@ -225,15 +225,20 @@ func (d *Daemon) startRestore(in *instance) {
 func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
 	d.countRevert(in, drift, began, now)
 	in.unproved = nil
-	d.looked(in, in.record.Attributes, nil, now)
+	d.looked(in, in.record.Attributes, nil, now, now)
+}
+
+// owesActivation is r with the steps of activation still to be done, also if one of them is under way.
+func (in *instance) owesActivation(r Record, now time.Time) Record {
+	in.activations++
+	return r.activationDue(in.steps, now)
 }
 
 // countRevert notes a revert that began and is over.
 func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time) {
 	r, saveAt := in.record.reverted(now), now.Add(countDelay)
-	if mayHaveLoaded(in.disk.rightAt, began) || r.RevertOwes {
-		r, saveAt = r.activationDue(in.steps, now), now
-		in.activations++
+	if mayHaveLoaded(in.disk.rightAt, now) || r.RevertOwes {
+		r, saveAt = in.owesActivation(r, now), now
 	}
 	if _, braked := brake(r, d.cfg.MaxReverts, now); braked {
 		saveAt = now // told only when it is on disk: the brake must hold after a crash
@@ -244,7 +249,7 @@ func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time)
 
 func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err error, now time.Time) {
 	if errors.Is(err, credential.ErrCannotSplice) {
-		d.looked(in, found, nil, now)
+		d.looked(in, found, nil, now, now)
 		in.cannotPut = true
 		d.log.Warn("drift cannot be put back into the file, applying again instead", keyInstance, in.Name, keyReason, err)
 		return

@@ -2,11 +2,15 @@ package sync_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/robfig/cron/v3"
+	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
 	credsync "campaign-credsync/sync"
@@ -231,12 +235,71 @@ func TestOneReloadForInstancesAppliedTogether(t *testing.T) {
 	inWorld(t, []string{"a", "b", "c"}, func(w *world) {
 		w.active.steps = []string{"restart web", "restart pipelined@%"}
 		w.sinks["b"].applyTime = 3 * time.Second
+		w.config.Poll = 24 * time.Hour // the second poll comes at any time up to that
 	}, func(t *testing.T, w *world) {
 		w.wantActivated("reload", "restart web", "restart pipelined@a", "restart pipelined@b", "restart pipelined@c")
 		if polls, _ := w.source.counts(); polls != 1 {
 			t.Errorf("%d polls for three instances with one secret", polls)
 		}
 	})
+}
+
+// A step that was taken out of the configuration, as it was a mistake, is not tried any more.
+func TestStepsThatAreWantedNoMoreAreForgotten(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.stop()
+		w.active.steps = []string{"restart typo", "restart web"}
+		w.start()
+		w.active.fail(errors.New("no such module"))
+		w.source.rotate("two")
+		time.Sleep(time.Minute)
+		w.wantState("prod", credsync.StateActivationPending)
+		w.stop()
+		w.active.take()
+		w.active.fail(nil)
+		w.active.steps = []string{"restart web"}
+		w.start()
+		w.settle()
+		for _, step := range w.active.take() {
+			if step == "restart typo" {
+				t.Error("the step is tried on")
+			}
+		}
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
+// Whoever may write the state directory could say what has to be in the configuration file.
+func TestStateDirectoryOfOthersIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	for _, mode := range []os.FileMode{0o777, 0o770 | os.ModeSticky, 0o722} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := credsync.OpenStore(dir, 0); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := errors.Join(os.Chmod(dir, 0o700), os.Chown(dir, 41007, -1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := credsync.OpenStore(dir, 0); err == nil || !strings.Contains(err.Error(), "belongs to user 41007") {
+		t.Errorf("of another user: %v", err)
+	}
+}
+
+// A record that is no file must not be waited for.
+func TestRecordThatIsAPipeIsNotWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "prod.json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := credsync.ReadStore(dir).Load("prod"); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestFailedActivationStepsAreRetriedAndFinishedOnesNot(t *testing.T) {

@@ -224,7 +224,8 @@ type sink struct {
 	lookErr         error
 	applyErr        error
 	restoreErr      error
-	restoreErrAfter error  // though it was put back
+	restoreErrAfter error // though it was put back
+	restoreTime     time.Duration
 	beforeRestore   func() // drift is about to be put back
 	recoverErr      error
 	applyTime       time.Duration
@@ -298,6 +299,7 @@ func (s *sink) Apply(_ context.Context, c credential.Credential) (credential.Att
 }
 
 func (s *sink) Restore(_ context.Context, wanted credential.Attributes) (credential.Attributes, error) {
+	time.Sleep(s.restoreTime)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lookErr != nil {

@@ -51,6 +51,9 @@ func newClaims(log *slog.Logger) *claims { return &claims{log: log, held: map[st
 // take claims what a does not hold yet of an assembly's files: all of them, or none. It has patience with a process that is
 // about to end.
 func (c *claims) take(a *assembly, patience time.Duration) error {
+	if err := oneNameEach(a); err != nil {
+		return err
+	}
 	began := time.Now()
 	var taken []string
 	for i, file := range a.files {
@@ -69,6 +72,25 @@ func (c *claims) take(a *assembly, patience time.Duration) error {
 		if !before {
 			taken = append(taken, file)
 		}
+	}
+	return nil
+}
+
+// oneNameEach refuses two instances that have one file under two names: each would take the other's work for drift.
+func oneNameEach(a *assembly) error {
+	var infos []os.FileInfo
+	for i, file := range a.files {
+		info, err := os.Stat(file)
+		if err != nil {
+			info = nil // it may come later
+		}
+		for k, other := range infos {
+			if info != nil && other != nil && os.SameFile(info, other) {
+				return fmt.Errorf("instances %s and %s have one file under two names (%s, %s): give each its own",
+					a.instances[k].Name, a.instances[i].Name, a.files[k], file)
+			}
+		}
+		infos = append(infos, info)
 	}
 	return nil
 }
@@ -160,6 +182,8 @@ func (c *claims) claim(name string, owner uint32) (*claim, error) {
 			continue
 		case errors.Is(err, unix.ECONNREFUSED):
 			return c.stranger(name, "it is taken, and nobody answers there"), nil
+		case errors.Is(err, unix.EAGAIN): // one of ours never is: it is emptied at once
+			return c.stranger(name, "it is taken, and its queue is full"), nil
 		case err != nil: // not to be asked: it is stopped, or very busy
 			return nil, fmt.Errorf("%w: stop one of the two, or take the instance out of one configuration", errClaimed)
 		case holder.Uid != uint32(os.Geteuid()) && holder.Uid != 0 && holder.Uid != owner:

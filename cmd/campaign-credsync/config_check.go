@@ -21,7 +21,7 @@ const (
 )
 
 var (
-	instanceName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	instanceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$`)
 	moduleName   = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 )
 
@@ -36,8 +36,8 @@ func (r *reading) check(c *config) {
 	r.checkSchedule(c.Schedule)
 	r.checkCampaign(c.Campaign)
 	r.oneOf("drift.revert", c.Drift.Revert, "splice", "nlserver", "alert")
-	if c.Drift.MaxReverts < 1 {
-		r.refuse("drift.max_reverts", "must be 1 or more")
+	if c.Drift.MaxReverts < 1 || c.Drift.MaxReverts > 10000 {
+		r.refuse("drift.max_reverts", "must be from 1 to 10000")
 	}
 	r.checkInstances(c)
 	r.checkIMS(c.IMS)
@@ -106,8 +106,8 @@ func (r *reading) checkCampaign(c campaignConfig) {
 	r.needed("campaign.home", c.Home)
 	r.needed("campaign.nlserver", c.Nlserver)
 	r.oneOf("campaign.command", c.Command, "auto", "setimsoauth", "setimsauth", "setimsjwtauth")
-	if c.Timeout <= 0 {
-		r.refuse("campaign.timeout", "must be longer than 0s, such as 60s")
+	if c.Timeout < time.Second {
+		r.refuse("campaign.timeout", "must be 1s or longer, such as 60s")
 	}
 	for i, module := range c.Activate.Restart {
 		key := fmt.Sprintf("campaign.activate.restart[%d]", i)
@@ -134,7 +134,7 @@ func (r *reading) checkInstances(c *config) {
 		case i.Name == "":
 			r.refuse(key+".name", "is required")
 		case !instanceName.MatchString(i.Name):
-			r.refuse(key+".name", "must be letters, digits, _ and -")
+			r.refuse(key+".name", "must be letters, digits, _ and -, no - in front, and 128 characters at most")
 		case i.Name == "default":
 			r.refuse(key+".name", "must be an instance; config-default.xml holds the defaults of all and is none")
 		case taken:
@@ -147,6 +147,9 @@ func (r *reading) checkInstances(c *config) {
 			r.refuse(key+".config_file", "is the file of instances[%d] already; two would overwrite each other", first)
 		} else if !taken {
 			files[file] = n
+		}
+		if i.ConfigFile != "" && filepath.Dir(file) == filepath.Clean(c.StateDir) {
+			r.refuse("state_dir", "is the directory of instances[%d].config_file; the daemon needs one of its own", n)
 		}
 		r.checkInstanceSource(key, i)
 		r.checkFields(key+".fields", i.Fields)

@@ -3,6 +3,8 @@
 package durable
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,14 +67,35 @@ func SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// RemovePartials removes what a WriteFile that was cut off left in dir.
-func RemovePartials(dir string) error {
+// ReadFile reads a regular file of at most limit bytes. It never waits, as reading a FIFO would.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// RemovePartials removes what a WriteFile that was cut off left in dir, of the files for whose names ours holds.
+func RemovePartials(dir string, ours func(name string) bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), partialSuffix) {
+		if name, partial := strings.CutSuffix(e.Name(), partialSuffix); partial && ours(name) {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}

@@ -30,7 +30,7 @@ type crowded struct {
 }
 
 // manyReverts is for tests in which the brake is not what they are about.
-const manyReverts = "drift: {max_reverts: 1000000}"
+const manyReverts = "drift: {max_reverts: 10000}"
 
 func newCrowd(w *world.World, size int, pause time.Duration) *crowded {
 	c := &crowded{World: w, ended: make(chan struct{})}
