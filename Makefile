@@ -18,7 +18,7 @@ test: ## every test, with the race detector; builds a real Vault at its first ru
 	go run ./test/vaultbuild
 	go test -race -timeout 20m ./...
 
-faults: ## every fault in its long form, with the race detector; about an hour
+faults: ## every fault in its long form, with the race detector; about half an hour
 	go run ./test/vaultbuild
 	go test -race -v -count=1 -timeout 180m ./test/faults -full
 
@@ -30,7 +30,7 @@ bench: build ## the figures, as ratios in one run
 
 soak: ## every fault at random for MINUTES, then the bounds; builds a real Vault at its first run
 	go run ./test/vaultbuild
-	go test -count=1 -v -timeout 0 ./test/soak -minutes $(MINUTES)
+	go test -count=1 -v -timeout $$(($(MINUTES)+15))m ./test/soak -minutes $(MINUTES)
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"

@@ -298,9 +298,10 @@ func clockDaylightSaving(t *testing.T, clock *wallClock) {
 		w.AwaitStatus("it is held", func(s container.Status) bool {
 			return s.Is("activation_pending") && world.One(s, "prod").AppliedVersion == version
 		})
-		clock.set(night.due.Add(-3 * time.Second))
+		clock.set(night.due.Add(-time.Minute))
 		w.Pass()
 		w.Ran(i, "start", "reload")
+		clock.set(night.due.Add(-3 * time.Second))
 		w.InSync(version)
 		w.Ran(i+1, "end", "reload")
 		if at := world.One(w.Pass(), "prod").ActivatedAt; at.Before(night.due) || at.After(night.due.Add(time.Hour)) {

@@ -43,13 +43,14 @@ func TestDirectoryOpenToEverybody(t *testing.T) {
 // A file that everybody may write is kept right, and its rights are reported, once.
 func TestFileOpenToEverybody(t *testing.T) {
 	t.Parallel()
-	w, _ := world.Started(t, container.Options{})
+	w, secrets := world.Started(t, container.Options{})
 	info, err := os.Stat(w.File("prod"))
 	w.Must(err)
 	w.Must(os.Chmod(w.File("prod"), info.Mode()|0o002))
 	for range 3 {
 		w.Pass()
 		w.Blank("prod")
+		w.OnDisk("prod", secrets["prod"])
 		w.Is("prod", "in_sync")
 	}
 	if n := strings.Count(w.Log(), "everybody may write this"); n != 1 || !strings.Contains(w.Log(), "path="+w.File("prod")) {

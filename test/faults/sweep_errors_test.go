@@ -58,20 +58,18 @@ func TestEverySystemCallFails(t *testing.T) {
 func (s *sweep) honest(at call) {
 	w := s.w
 	w.T.Helper()
-	w.Signal(syscall.SIGUSR1)
-	w.Eventually(fmt.Sprintf("what the daemon says is so while there is %v", at), func() bool {
-		select {
-		case <-w.Running.Ended():
-			w.T.Fatalf("the daemon ended of %v\n%s", at, w.Log())
-		default:
-		}
-		ctx, cancel := context.WithTimeout(w.Ctx, time.Second)
-		defer cancel()
-		status, err := w.Asker().Status(ctx)
-		if err != nil || !status.Applied(s.version) {
-			return true
-		}
-		got, err := w.SecretOnDisk(w.Ctx, "prod")
-		return err == nil && got == s.secret
-	})
+	ctx, cancel := context.WithTimeout(w.Ctx, 500*time.Millisecond)
+	defer cancel()
+	status, err := w.Asker().Sync(ctx)
+	select {
+	case <-w.Running.Ended():
+		w.T.Fatalf("the daemon ended of %v\n%s", at, w.Log())
+	default:
+	}
+	if err != nil || !status.Applied(s.version) {
+		return
+	}
+	if got, err := w.SecretOnDisk(w.Ctx, "prod"); err != nil || got != s.secret {
+		w.T.Errorf("while there is %v it says that all is in sync, and the secret on disk is another (%v)\n%s", at, err, w.Log())
+	}
 }
