@@ -71,7 +71,7 @@ func (k *fileRules) wanted() credential.Attributes {
 	return k.applies[k.current].attributes
 }
 
-// goesBack is DESIGN's sentence: a lower number that was not created later (or the same number, created before).
+// goesBack is the contract's sentence: a lower number that was not created later (or the same number, created before).
 func goesBack(v, from *modelVersion) bool {
 	return v.Number < from.Number && !v.Created.After(from.Created) || v.Number == from.Number && v.Created.Before(from.Created)
 }

@@ -92,19 +92,22 @@ func (d *Daemon) Log() string {
 
 // Status is what status --json prints.
 type Status struct {
-	Instances []struct {
-		Name           string    `json:"name"`
-		State          string    `json:"state"`
-		WantedVersion  int       `json:"wanted_version"`
-		AppliedVersion int       `json:"applied_version"`
-		AppliedAt      time.Time `json:"applied_at"`
-		ActivatedAt    time.Time `json:"activated_at"`
-		RevertedTotal  int       `json:"drift_reverted_total"`
-		LastError      string    `json:"last_error"`
-	} `json:"instances"`
-	Vault struct {
+	Instances []InstanceStatus `json:"instances"`
+	Vault     struct {
 		Reachable bool `json:"reachable"`
 	} `json:"vault"`
+}
+
+// InstanceStatus is what it prints of one instance.
+type InstanceStatus struct {
+	Name           string    `json:"name"`
+	State          string    `json:"state"`
+	WantedVersion  int       `json:"wanted_version"`
+	AppliedVersion int       `json:"applied_version"`
+	AppliedAt      time.Time `json:"applied_at"`
+	ActivatedAt    time.Time `json:"activated_at"`
+	RevertedTotal  int       `json:"drift_reverted_total"`
+	LastError      string    `json:"last_error"`
 }
 
 // Is reports whether every instance is in state.

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
-
-	"golang.org/x/sys/unix"
 )
 
 // One instance whose file is missing and some whose file is of no use do not hold up the one that is fine, nothing is

@@ -1,14 +1,15 @@
 package faults_test
 
 import (
-	"campaign-credsync/test/container"
-	"campaign-credsync/test/world"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
 
 // A directory that everybody may write is left alone until it is safe: whoever may plant files there may plant a credential.

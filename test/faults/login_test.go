@@ -1,15 +1,16 @@
 package faults_test
 
 import (
-	"campaign-credsync/sources/vaulttest"
-	"campaign-credsync/test/container"
-	"campaign-credsync/test/world"
 	"net/http"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
 
 // A token that is revoked under the daemon, or ends, is replaced by one login.

@@ -1,13 +1,14 @@
 package faults_test
 
 import (
-	"campaign-credsync/test/container"
-	"campaign-credsync/test/world"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
 
 // trouble is a way in which nlserver fails.

@@ -1,9 +1,7 @@
 package faults_test
 
 import (
-	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,7 +70,7 @@ func TestVaultFloods(t *testing.T) {
 					return (in.State == "degraded" || in.State == "blocked") && in.LastError != ""
 				})
 				keepsAndGuards(w, secret)
-				if peak := residentPeak(t, w.Running.PID()); peak > memoryBound {
+				if peak := memory(t, w.Running.PID(), "VmHWM") >> 10; peak > memoryBound {
 					t.Errorf("the daemon had %d KiB resident, more than %d", peak, memoryBound)
 				}
 				w.Proxy.Forward()
@@ -88,20 +86,4 @@ func TestVaultFloods(t *testing.T) {
 			}
 		}
 	}
-}
-
-// residentPeak is the most that a process ever had in memory, in KiB.
-func residentPeak(t *testing.T, pid int) (kib int) {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
-			return kib
-		}
-	}
-	t.Fatal("the kernel does not tell VmHWM")
-	return 0
 }

@@ -1,13 +1,14 @@
 package faults_test
 
 import (
-	"campaign-credsync/sources/vaulttest"
-	"campaign-credsync/test/container"
-	"campaign-credsync/test/world"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
 )
 
 // Vault is down when the daemon starts: what was applied is guarded all the same.

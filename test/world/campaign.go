@@ -12,31 +12,19 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"campaign-credsync/internal/skip"
 	"campaign-credsync/test/container"
 )
 
-type InstanceStatus = struct {
-	Name           string    `json:"name"`
-	State          string    `json:"state"`
-	WantedVersion  int       `json:"wanted_version"`
-	AppliedVersion int       `json:"applied_version"`
-	AppliedAt      time.Time `json:"applied_at"`
-	ActivatedAt    time.Time `json:"activated_at"`
-	RevertedTotal  int       `json:"drift_reverted_total"`
-	LastError      string    `json:"last_error"`
-}
-
 // One picks an instance; one that is not there has no state.
-func One(s container.Status, instance string) InstanceStatus {
+func One(s container.Status, instance string) container.InstanceStatus {
 	for _, in := range s.Instances {
 		if in.Name == instance {
 			return in
 		}
 	}
-	return InstanceStatus{}
+	return container.InstanceStatus{}
 }
 
 // WriteSecret puts data into an instance's secret.

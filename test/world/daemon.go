@@ -1,7 +1,6 @@
 package world
 
 import (
-	"campaign-credsync/test/container"
 	"context"
 	"fmt"
 	"os"
@@ -9,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"campaign-credsync/test/container"
 )
 
 // StartDaemon starts a daemon and returns when it answers.

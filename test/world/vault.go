@@ -1,11 +1,12 @@
 package world
 
 import (
-	"campaign-credsync/sources/vaulttest"
 	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
+
+	"campaign-credsync/sources/vaulttest"
 )
 
 // Tokens counts the live tokens that the daemon's role has. Those of other tests may end while they are listed, which
