@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"sync/atomic"
 	"time"
@@ -34,17 +32,13 @@ type answering struct {
 	vault  *sources.Vault
 }
 
-// listenControl opens the socket. One that a killed daemon left is replaced; one that answers is not.
+// loopPatience is how long a turn of the loop is waited for before the status counts as old.
+const loopPatience = 2 * time.Second
+
+// listenControl opens the socket. One that a killed daemon left is replaced.
 func listenControl(path string, log *slog.Logger) (*control, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("control_socket %s is in use by another process", path)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
-		return nil, fmt.Errorf("control_socket %s is there and no socket: remove it, or set control_socket to another path", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove old control socket: %w", err)
+	if err := removeDeadSocket(path); err != nil {
+		return nil, err
 	}
 	before := unix.Umask(0o177) // so that the socket is never open to others, not even for an instant
 	listener, err := net.Listen("unix", path)
@@ -63,6 +57,32 @@ func listenControl(path string, log *slog.Logger) (*control, error) {
 		c.server.Serve(lasting{listener}) // ends with close
 	}()
 	return c, nil
+}
+
+// removeDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
+// "connection refused" tells that nobody does. One whose queue is full of questions belongs to a daemon that hangs.
+func removeDeadSocket(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil // whatever is wrong, to open it tells
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("control_socket %s is there and no socket: remove it, or set control_socket to another path", path)
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("control_socket %s is in use by another process", path)
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case !errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("control_socket %s may be in use by another process; if it is not, remove it: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old control socket: %w", err)
+	}
+	return nil
 }
 
 // lasting has the server go on after an error of accept, be it a lack of memory, or of room in an epoll. net/http ends at most of
@@ -92,10 +112,18 @@ func (c *control) serve(daemon *sync.Daemon, vault *sources.Vault) {
 	c.asked.Store(&answering{daemon, vault})
 }
 
-func (c *control) status(w http.ResponseWriter, _ *http.Request) {
+// status answers what is known now. Of a loop that hangs that is old, and may be no longer true; while the daemon stops, or one
+// assembly takes the place of another, it is the last there is.
+func (c *control) status(w http.ResponseWriter, r *http.Request) {
 	asked := c.asked.Load()
 	if asked == nil {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), loopPatience)
+	defer cancel()
+	if err := asked.daemon.Ping(ctx); err != nil && ctx.Err() != nil {
+		http.Error(w, fmt.Sprintf("the daemon hangs: it has done nothing for %v", loopPatience), http.StatusServiceUnavailable)
 		return
 	}
 	answer(w, document(asked.daemon.Status(), asked.vault.TokenExpires()))
@@ -119,42 +147,4 @@ func (c *control) sync(w http.ResponseWriter, r *http.Request) {
 func answer(w http.ResponseWriter, d statusDocument) {
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(d) // fails only when the asker has gone
-}
-
-// errNoDaemon says that nobody answers at the control socket.
-var errNoDaemon = errors.New("no daemon answers")
-
-// ask sends a request to the daemon behind the socket.
-func ask(ctx context.Context, socket, method, path string, query url.Values) (statusDocument, error) {
-	var d statusDocument
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-		DisableKeepAlives: true,
-	}}
-	request, err := http.NewRequestWithContext(ctx, method, "http://daemon"+path+"?"+query.Encode(), nil)
-	if err != nil {
-		return d, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		var system *net.OpError
-		if errors.As(err, &system) && system.Op == "dial" {
-			return d, fmt.Errorf("%w at control_socket %s: %w", errNoDaemon, socket, system.Err)
-		}
-		return d, fmt.Errorf("ask the daemon: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
-	if err != nil {
-		return d, fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return d, fmt.Errorf("the daemon answers: %s", body)
-	}
-	if err := json.Unmarshal(body, &d); err != nil {
-		return d, fmt.Errorf("understand the daemon's answer: %w", err)
-	}
-	return d, nil
 }

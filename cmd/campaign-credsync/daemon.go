@@ -33,7 +33,8 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 		debug.SetMemoryLimit(40 << 20)
 	}
 	level := new(slog.LevelVar)
-	log := newLogger(c.Log, in.stderr, in.env, level)
+	log, outlet := newDaemonLogger(c.Log, in.stderr, in.env, level)
+	defer outlet.close()
 	for _, warning := range c.warnings {
 		log.Warn("configuration", "reason", warning)
 	}

@@ -15,13 +15,18 @@ import (
 )
 
 // newLogger builds the logger that writes to stream as the configuration wants it. level may be changed at any time, also
-// by setLevel; the format stays. The logger is safe for concurrent use.
+// by setLevel; the format stays. The logger is safe for concurrent use. A command that ends soon waits for whoever reads
+// it; the daemon has newDaemonLogger.
+func newLogger(c logConfig, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) *slog.Logger {
+	setLevel(level, c)
+	return slog.New(logHandler(c, stream, isTerminal(stream), env, level))
+}
+
+// logHandler writes to stream, which ends at a terminal or does not.
 //
 // Colour and time are for people at a terminal. Under journald (JOURNAL_STREAM is set) and in a file there is never colour,
 // and no time either: the journal has its own, and two that differ by a millisecond help nobody.
-func newLogger(c logConfig, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) *slog.Logger {
-	setLevel(level, c)
-	terminal := isTerminal(stream)
+func logHandler(c logConfig, stream io.Writer, terminal bool, env func(string) (string, bool), level slog.Leveler) slog.Handler {
 	_, journal := env("JOURNAL_STREAM")
 	noColor, _ := env("NO_COLOR")
 
@@ -35,16 +40,16 @@ func newLogger(c logConfig, stream io.Writer, env func(string) (string, bool), l
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr(terminal && !journal)}
 	switch format {
 	case "tint":
-		return slog.New(tint.NewTextHandler(stream, &tint.Options{
+		return tint.NewTextHandler(stream, &tint.Options{
 			Level:       level,
 			ReplaceAttr: options.ReplaceAttr,
 			TimeFormat:  time.TimeOnly,
 			NoColor:     !terminal || journal || noColor != "",
-		}))
+		})
 	case "json":
-		return slog.New(slog.NewJSONHandler(stream, options))
+		return slog.NewJSONHandler(stream, options)
 	}
-	return slog.New(slog.NewTextHandler(stream, options))
+	return slog.NewTextHandler(stream, options)
 }
 
 // setLevel puts log.level into force. check has refused every other name.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -71,7 +70,7 @@ func runSyncByDaemon(ctx context.Context, in *invocation, c *config, instance st
 	if instance != "" {
 		query.Set("instance", instance)
 	}
-	d, err := ask(ctx, c.ControlSocket, http.MethodPost, "/sync", query)
+	d, err := askSync(ctx, c.ControlSocket, query)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -75,7 +74,7 @@ func (d statusDocument) inSync() bool {
 const watchEvery = 500 * time.Millisecond
 
 func runStatus(ctx context.Context, in *invocation, options statusOptions) error {
-	d, err := ask(ctx, options.socket, http.MethodGet, "/status", nil)
+	d, err := askStatus(ctx, options.socket)
 	if err != nil {
 		return err
 	}
@@ -87,7 +86,7 @@ func runStatus(ctx context.Context, in *invocation, options statusOptions) error
 			return nil // the watcher has seen enough
 		case <-time.After(watchEvery):
 		}
-		if d, err = ask(ctx, options.socket, http.MethodGet, "/status", nil); err != nil {
+		if d, err = askStatus(ctx, options.socket); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
