@@ -23,6 +23,7 @@ func main() {
 	t := tracer{threads: map[int]*thread{}, out: json.NewEncoder(os.Stdout)}
 	flag.IntVar(&t.pid, "pid", 0, "the process")
 	flag.IntVar(&t.at, "at", 0, "interfere with this call, counted from 1; 0: with none")
+	flag.StringVar(&t.after, "after", "", "interfere with the first call after one of this name, such as renameat2")
 	name := flag.String("error", "", "let it fail with this error, such as EIO, and do not kill the process")
 	flag.BoolVar(&t.repeat, "repeat", false, "let every later call of the same name fail, too")
 	flag.BoolVar(&t.children, "children", false, "kill the descendants with the process")

@@ -15,6 +15,7 @@ import (
 
 type tracer struct {
 	pid, at  int
+	after    string
 	errno    unix.Errno // 0: kill
 	repeat   bool
 	children bool
@@ -147,6 +148,9 @@ func (t *tracer) enters(tid int, info syscallStop) error {
 	}
 	t.count++
 	now := t.at > 0 && t.count == t.at
+	if t.at == 0 && t.after != "" && callName(info.number) == t.after {
+		t.at = t.count + 1
+	}
 	again := t.fired && t.repeat && t.errno != 0 && info.number == t.failing
 	if t.list || now {
 		t.out.Encode(event{t.count, callName(info.number), object(tid, info), now})
