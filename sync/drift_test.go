@@ -240,3 +240,29 @@ func TestVerifyFindsDriftWithoutEvents(t *testing.T) {
 		w.wantActivated("reload")
 	})
 }
+
+// Drift that was seen and is about to be put back is not told as in sync, however short that is.
+func TestKnownDriftIsNeverInSync(t *testing.T) {
+	one(t, func(w *world) {
+		w.config.OnStatus = func(s credsync.Status) {
+			w.statuses = append(w.statuses, s.Instances[0].State)
+		}
+	}, func(t *testing.T, w *world) {
+		time.Sleep(time.Minute)
+		s := w.sinks["prod"]
+		s.change(func(s *sink) { s.restoreTime = 100 * time.Millisecond })
+		s.edit("authIMSTAClientId", "mallory")
+		w.settle()
+		w.statuses = nil // from when it was seen
+		time.Sleep(50 * time.Millisecond)
+		w.daemon.Touched(0) // one more turn while it is being put back
+		w.settle()
+		for _, state := range w.statuses {
+			if state != credsync.StateDrift {
+				t.Errorf("it is told as %s", state)
+			}
+		}
+		time.Sleep(time.Second)
+		w.wantState("prod", credsync.StateInSync)
+	})
+}

@@ -110,13 +110,13 @@ func (in *instance) waits() bool {
 	return unseen || in.record.Applying != nil || in.force != "" || in.pending != nil && !in.pending.same(in.record)
 }
 
-// driftStays reports drift that is not being put back right now.
+// driftStays reports drift that was seen and is not put back.
 func (d *Daemon) driftStays(in *instance) bool {
 	if !in.disk.looked || in.disk.err != nil || len(driftOf(in.record, in.disk.seen)) == 0 {
 		return false
 	}
 	return in.braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply ||
-		in.record.RevertOwes && !in.onRecord()
+		in.record.RevertOwes
 }
 
 func (d *Daemon) whyDriftStays(in *instance) string {
@@ -130,7 +130,7 @@ func (d *Daemon) whyDriftStays(in *instance) string {
 	if in.refusal != nil {
 		refused = in.refusal.Error()
 	}
-	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble(), refused, "waiting for the state directory's disk")
+	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble(), refused, "it is about to be put back")
 }
 
 func (in *instance) sourceTrouble() string {

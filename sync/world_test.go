@@ -26,12 +26,13 @@ type world struct {
 	dir string
 	log *logtest.Buffer
 
-	source  *source
-	sinks   map[string]*sink
-	active  *activator
-	config  credsync.Config
-	daemon  *credsync.Daemon
-	stopped func()
+	source   *source
+	sinks    map[string]*sink
+	active   *activator
+	config   credsync.Config
+	daemon   *credsync.Daemon
+	stopped  func()
+	statuses []credsync.State // by whoever takes them
 }
 
 const canary = "p8e-CANARYcanaryCANARYcanaryCANARYca"
