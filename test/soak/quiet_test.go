@@ -162,6 +162,7 @@ func (s *soak) nothingShows() {
 func (s *soak) idle(long time.Duration) {
 	s.T.Helper()
 	s.quietPoint()
+	s.Pass() // which is over when the last revert is on record, too
 	before, log := s.Snapshot(), s.Log()
 	select {
 	case <-time.After(long): // that nothing happens cannot be awaited
