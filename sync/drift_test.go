@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	stdsync "sync"
 	"testing"
 	"time"
 
@@ -243,9 +244,20 @@ func TestVerifyFindsDriftWithoutEvents(t *testing.T) {
 
 // Drift that was seen and is about to be put back is not told as in sync, however short that is.
 func TestKnownDriftIsNeverInSync(t *testing.T) {
+	var mu stdsync.Mutex
+	var told []credsync.State
+	take := func() []credsync.State {
+		mu.Lock()
+		defer mu.Unlock()
+		all := told
+		told = nil
+		return all
+	}
 	one(t, func(w *world) {
 		w.config.OnStatus = func(s credsync.Status) {
-			w.statuses = append(w.statuses, s.Instances[0].State)
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, s.Instances[0].State)
 		}
 	}, func(t *testing.T, w *world) {
 		time.Sleep(time.Minute)
@@ -253,11 +265,15 @@ func TestKnownDriftIsNeverInSync(t *testing.T) {
 		s.change(func(s *sink) { s.restoreTime = 100 * time.Millisecond })
 		s.edit("authIMSTAClientId", "mallory")
 		w.settle()
-		w.statuses = nil // from when it was seen
+		take() // from when it was seen
 		time.Sleep(50 * time.Millisecond)
 		w.daemon.Touched(0) // one more turn while it is being put back
 		w.settle()
-		for _, state := range w.statuses {
+		states := take()
+		if len(states) == 0 {
+			t.Error("nothing was told")
+		}
+		for _, state := range states {
 			if state != credsync.StateDrift {
 				t.Errorf("it is told as %s", state)
 			}

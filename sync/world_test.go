@@ -26,13 +26,12 @@ type world struct {
 	dir string
 	log *logtest.Buffer
 
-	source   *source
-	sinks    map[string]*sink
-	active   *activator
-	config   credsync.Config
-	daemon   *credsync.Daemon
-	stopped  func()
-	statuses []credsync.State // by whoever takes them
+	source  *source
+	sinks   map[string]*sink
+	active  *activator
+	config  credsync.Config
+	daemon  *credsync.Daemon
+	stopped func()
 }
 
 const canary = "p8e-CANARYcanaryCANARYcanaryCANARYca"
