@@ -261,9 +261,13 @@ func (r Record) activated(step string, now time.Time) Record {
 // reverted is the record after a revert.
 func (r Record) reverted(now time.Time) Record {
 	r.Reverts = append(recentReverts(r.Reverts, now), now)
+	r.Reverts = r.Reverts[max(0, len(r.Reverts)-rememberedReverts):]
 	r.RevertedTotal++
 	return r
 }
+
+// rememberedReverts bounds the record, which is written whole: with a greater drift.max_reverts there is no brake.
+const rememberedReverts = 10000
 
 // revertWindow is the time over which reverts count for the brake.
 const revertWindow = time.Hour

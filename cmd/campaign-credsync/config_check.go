@@ -36,8 +36,8 @@ func (r *reading) check(c *config) {
 	r.checkSchedule(c.Schedule)
 	r.checkCampaign(c.Campaign)
 	r.oneOf("drift.revert", c.Drift.Revert, "splice", "nlserver", "alert")
-	if c.Drift.MaxReverts < 1 || c.Drift.MaxReverts > 10000 {
-		r.refuse("drift.max_reverts", "must be from 1 to 10000")
+	if c.Drift.MaxReverts < 1 {
+		r.refuse("drift.max_reverts", "must be 1 or more")
 	}
 	r.checkInstances(c)
 	r.checkIMS(c.IMS)
