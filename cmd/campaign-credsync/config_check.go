@@ -106,8 +106,8 @@ func (r *reading) checkCampaign(c campaignConfig) {
 	r.needed("campaign.home", c.Home)
 	r.needed("campaign.nlserver", c.Nlserver)
 	r.oneOf("campaign.command", c.Command, "auto", "setimsoauth", "setimsauth", "setimsjwtauth")
-	if c.Timeout < time.Second {
-		r.refuse("campaign.timeout", "must be 1s or longer, such as 60s")
+	if c.Timeout <= 0 {
+		r.refuse("campaign.timeout", "must be longer than 0s, such as 60s")
 	}
 	for i, module := range c.Activate.Restart {
 		key := fmt.Sprintf("campaign.activate.restart[%d]", i)
