@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/skip"
 )
 
 const (
@@ -210,7 +211,7 @@ func TestLinkWithTheWholePath(t *testing.T) {
 func TestHugeFileIsRefused(t *testing.T) {
 	c := newCampaign(t)
 	if err := os.Truncate(c.file, 1<<40); err != nil {
-		t.Skip("the file system has no files that large:", err)
+		skip.Unable(t, "the file system has no files that large: "+err.Error())
 	}
 	if _, err := c.Look(t.Context()); err == nil || !strings.Contains(err.Error(), "is larger than") {
 		t.Errorf("error is %v", err)

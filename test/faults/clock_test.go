@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/skip"
 	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
@@ -273,7 +274,7 @@ func clockHeldOverRestart(t *testing.T, clock *wallClock) {
 func clockDaylightSaving(t *testing.T, clock *wallClock) {
 	paris, err := time.LoadLocation("Europe/Paris")
 	if err != nil {
-		t.Skip("no time zones on this machine: ", err)
+		skip.Unable(t, "no time zones on this machine: "+err.Error())
 	}
 	w := world.New(t, container.Options{
 		Programs: clock.programs(), Settings: `schedule: {activate: "30 2 * * *", timezone: Europe/Paris}`,

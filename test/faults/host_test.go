@@ -100,21 +100,10 @@ func TestFewDescriptors(t *testing.T) {
 	if *full {
 		rounds = 200
 	}
-	turn := func() {
-		version, secret := w.NewSecret("prod")
-		w.Signal(syscall.SIGUSR1)
-		w.InSync(version)
-		before := world.One(w.Pass(), "prod").RevertedTotal
-		w.Blank("prod")
-		w.AwaitStatus("the revert", func(s container.Status) bool {
-			return world.One(s, "prod").RevertedTotal > before && s.Applied(version)
-		})
-		w.Holds("prod", secret)
-	}
-	turn()
+	rotatesAndReverts(w)
 	before := descriptors()
 	for range rounds {
-		turn()
+		rotatesAndReverts(w)
 	}
 	w.Eventually("no descriptor is left open", func() bool { return descriptors() <= before })
 	if strings.Contains(w.Log(), "too many open files") {
@@ -167,34 +156,36 @@ func TestLittleMemory(t *testing.T) {
 	w.NewSecret("prod")
 	w.StartDaemon()
 	w.InSync(1)
-	turn := func() {
-		t.Helper()
-		version, secret := w.NewSecret("prod")
-		w.Signal(syscall.SIGUSR1)
-		w.InSync(version)
-		before := world.One(w.Pass(), "prod").RevertedTotal
-		w.Blank("prod")
-		w.AwaitStatus("the revert", func(s container.Status) bool {
-			return world.One(s, "prod").RevertedTotal > before && s.Applied(version)
-		})
-		w.Holds("prod", secret)
-	}
 	for range 3 {
-		turn()
+		rotatesAndReverts(w)
 	}
 	w.WriteSecret("prod", container.Credential("p8e-"+strings.Repeat("0123456789abcdef", 1<<16-1)))
 	w.Pass()
-	turn()
+	rotatesAndReverts(w)
 	size := 1 << 20
 	if *full {
 		size = 16 << 20 // the largest that is taken
 	}
 	grow(w, size)
-	turn()
+	rotatesAndReverts(w)
 	if killed := group.kills(t); killed != 0 {
 		t.Errorf("the kernel killed %d processes for their memory", killed)
 	}
 	t.Logf("at most %d MiB resident", memory(t, w.Running.PID(), "VmHWM")>>20)
+}
+
+// rotatesAndReverts demands one of each.
+func rotatesAndReverts(w *world.World) {
+	w.T.Helper()
+	version, secret := w.NewSecret("prod")
+	w.Signal(syscall.SIGUSR1)
+	w.InSync(version)
+	before := world.One(w.Pass(), "prod").RevertedTotal
+	w.Blank("prod")
+	w.AwaitStatus("the revert", func(s container.Status) bool {
+		return world.One(s, "prod").RevertedTotal > before && s.Applied(version)
+	})
+	w.Holds("prod", secret)
 }
 
 // grow makes an instance's file that large.

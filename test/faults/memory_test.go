@@ -72,18 +72,22 @@ func TestNoCoreHoldsTheSecret(t *testing.T) {
 func TestMemoryForgetsTheSecret(t *testing.T) {
 	t.Parallel()
 	world.NeedsRoot(t)
+	environment := []string{"GODEBUG=clobberfree=1"}
 	if !*full {
-		t.Skip("the collection is awaited for two minutes; make faults does")
+		environment = append(environment, "GOGC=1") // collections come with a little work, and need not be awaited
 	}
 	w := world.New(t, container.Options{Programs: world.Plain()})
 	_, secret := w.NewSecret("prod")
-	daemon := startIn(w, w.Dir, "GODEBUG=clobberfree=1")
+	daemon := startIn(w, w.Dir, environment...)
 	w.InSync(1)
 	if copies(w, daemon.Process.Pid, secret) == 0 {
 		t.Log("no copy is left already")
 	}
 	left := -1
 	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline) && left != 0; time.Sleep(2 * time.Second) {
+		if !*full {
+			w.Pass()
+		}
 		left = copies(w, daemon.Process.Pid, secret)
 	}
 	if left != 0 {
