@@ -3,6 +3,7 @@ package sources
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -12,18 +13,26 @@ import (
 
 // Auth says how to log in.
 type Auth struct {
-	Method       string // approle (also when empty) or token_file
+	Method       string // approle (also when empty), token_file, cert, kubernetes or jwt
 	Mount        string // empty: the method's name
 	Namespace    string // where the login happens; empty: VaultConfig.Namespace
 	RoleID       string // approle: this or RoleIDFile
 	RoleIDFile   string
 	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped
-	TokenFile    string // token_file: read anew at each poll; one newline at its end is dropped
+	// SecretIDWrapped says that SecretIDFile holds a response-wrapping token, which is exchanged for the secret-id once.
+	SecretIDWrapped bool
+	SecretIDWarn    time.Duration // approle: before the secret-id's end it is warned of; 0: never
+	TokenFile       string        // token_file: read anew at each poll; one newline at its end is dropped
+	Role            string        // kubernetes, jwt: required; cert: empty for any role that fits
+	JWTFile         string        // kubernetes, jwt: read anew at each login; one newline at its end is dropped
 }
 
 const (
-	methodAppRole   = "approle"
-	methodTokenFile = "token_file"
+	methodAppRole    = "approle"
+	methodTokenFile  = "token_file"
+	methodCert       = "cert"
+	methodKubernetes = "kubernetes"
+	methodJWT        = "jwt"
 )
 
 // loginMethod is a way to a token that costs a login. A token file is none: see session.fromFile.

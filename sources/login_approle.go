@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/hashicorp/vault/api/auth/approle"
 
@@ -17,15 +16,11 @@ type appRole struct {
 }
 
 func newAppRole(address string, auth Auth) (*appRole, error) {
-	auth.Mount = strings.Trim(auth.Mount, "/")
 	switch {
 	case (auth.RoleID == "") == (auth.RoleIDFile == ""):
 		return nil, errors.New("vault.auth.role_id, vault.auth.role_id_file: set exactly one of them")
 	case auth.SecretIDFile == "":
 		return nil, errors.New("vault.auth.secret_id_file: required for method approle")
-	}
-	if err := checkPath(auth.Mount); err != nil {
-		return nil, fmt.Errorf("vault.auth.mount: %w", err)
 	}
 	return &appRole{address: address, auth: auth}, nil
 }

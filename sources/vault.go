@@ -53,7 +53,7 @@ type Vault struct {
 	reads     *api.Client // without a token; its copies carry one
 	session   *session
 	method    loginMethod // nil for token_file
-	watched   *fileWatch
+	watched   []*fileWatch
 
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
@@ -75,7 +75,16 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	transport, err := newTransport(config)
+	var pair *clientPair
+	switch {
+	case config.ClientCert != "" && config.ClientKey != "":
+		if pair, err = newClientPair(config.ClientCert, config.ClientKey, logger); err != nil {
+			return nil, err
+		}
+	case config.ClientCert != "" || config.ClientKey != "":
+		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
+	}
+	transport, err := newTransport(config, pair)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +99,10 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if auth.Mount == "" {
 		auth.Mount = auth.Method
 	}
+	auth.Mount = strings.Trim(auth.Mount, "/")
+	if err := checkPath(auth.Mount); err != nil {
+		return nil, fmt.Errorf("vault.auth.mount: %w", err)
+	}
 	if auth.Namespace == "" {
 		auth.Namespace = config.Namespace
 	}
@@ -98,6 +111,13 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		logger:    logger,
 		transport: transport,
 		reads:     withNamespace(client, config.Namespace),
+	}
+	if auth.Method == methodCert {
+		own := transport.Clone()
+		own.DisableKeepAlives = true
+		if client, err = newClient(address, own); err != nil {
+			return nil, err
+		}
 	}
 	v.session = &session{
 		vault:  v,
@@ -108,23 +128,43 @@ func NewVault(config VaultConfig) (*Vault, error) {
 			key: config.DigestKey, make: config.MakeStateDir, late: config.OnlyReads,
 		},
 	}
-	switch auth.Method {
-	case methodAppRole:
-		role, err := newAppRole(address, auth)
-		if err != nil {
-			return nil, err
-		}
-		v.session.refused.lock = auth.SecretIDFile // the state directory may not be there yet
-		v.method, v.watched = role, newFileWatch(auth.SecretIDFile)
-	case methodTokenFile:
-		if auth.TokenFile == "" {
-			return nil, errors.New("vault.auth.token_file: required for method token_file")
-		}
-		v.session.tokenFile, v.watched = auth.TokenFile, newFileWatch(auth.TokenFile)
-	default:
-		return nil, fmt.Errorf("vault.auth.method: %q is not known (approle, token_file)", auth.Method)
+	if err := v.useMethod(auth, pair); err != nil {
+		return nil, err
 	}
 	return v, nil
+}
+
+// useMethod is the part of NewVault that differs between the logins.
+func (v *Vault) useMethod(auth Auth, pair *clientPair) (err error) {
+	var method loginMethod
+	switch auth.Method {
+	case methodAppRole:
+		method, err = newAppRole(v.address, auth)
+		v.session.refused.lock = auth.SecretIDFile // the state directory may not be there yet
+		v.watch(auth.SecretIDFile)
+	case methodCert:
+		method, err = newCertLogin(v.address, auth, pair)
+		v.watch(pair.files()...)
+	case methodKubernetes, methodJWT:
+		method, err = newJWTLogin(v.address, auth)
+		v.watch(auth.JWTFile)
+	case methodTokenFile:
+		if auth.TokenFile == "" {
+			err = errors.New("vault.auth.token_file: required for method token_file")
+		}
+		v.session.tokenFile = auth.TokenFile
+		v.watch(auth.TokenFile)
+	default:
+		err = fmt.Errorf("vault.auth.method: %q is not known (approle, token_file, cert, kubernetes, jwt)", auth.Method)
+	}
+	v.method = method
+	return err
+}
+
+func (v *Vault) watch(files ...string) {
+	for _, file := range files {
+		v.watched = append(v.watched, newFileWatch(file))
+	}
 }
 
 // Soon forgets the waits after failures, for somebody who wants an answer now. A refused secret-id stays refused.

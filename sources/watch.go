@@ -1,15 +1,18 @@
 package sources
 
 import (
-	"campaign-credsync/internal/durable"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"campaign-credsync/internal/durable"
 )
 
 const (
@@ -21,13 +24,20 @@ const (
 	rewatchCap   = time.Minute
 )
 
-// Run watches the file of the secret-id (or of the token) and calls changed when another one is there than at NewVault
-// or at the last call, so that the next poll can be brought forward. It returns when ctx is done and everything it
-// started has ended; it runs once at a time. Where the directory cannot be watched it looks once a minute; nothing
-// depends on it, as each login reads the file anyway.
+// Run watches what the login reads (the secret-id, token, JWT or certificate) and calls changed when another one is there
+// than at NewVault or at the last call, so that the next poll can be brought forward; changed may be called concurrently.
+// It returns when ctx is done and everything it started has ended; it runs once at a time. Where the directory cannot be
+// watched it looks once a minute; nothing depends on it, as each login reads the file anyway.
 func (v *Vault) Run(ctx context.Context, changed func()) {
-	w := v.watched
-	w.changed = changed
+	var watches sync.WaitGroup
+	for _, w := range v.watched {
+		w.changed = changed
+		watches.Go(func() { w.run(ctx, v.logger) })
+	}
+	watches.Wait()
+}
+
+func (w *fileWatch) run(ctx context.Context, logger *slog.Logger) {
 	wait := rewatchFirst
 	warned := false
 	for {
@@ -41,7 +51,7 @@ func (v *Vault) Run(ctx context.Context, changed func()) {
 		}
 		if !warned {
 			warned = true
-			v.logger.Warn("file cannot be watched, a change of it is found later", "file", w.file, "reason", err.Error())
+			logger.Warn("file cannot be watched, a change of it is found later", "file", w.file, "reason", err.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -53,7 +63,7 @@ func (v *Vault) Run(ctx context.Context, changed func()) {
 	}
 }
 
-// fileWatch belongs to NewVault, and then to the goroutine of Run.
+// fileWatch belongs to NewVault, and then to its goroutine of Run.
 type fileWatch struct {
 	file    string
 	changed func()

@@ -15,9 +15,12 @@ import (
 
 // Values that the code asks for by name.
 const (
-	methodAppRole   = "approle"
-	methodTokenFile = "token_file"
-	sourceVault     = "vault"
+	methodAppRole    = "approle"
+	methodTokenFile  = "token_file"
+	methodCert       = "cert"
+	methodKubernetes = "kubernetes"
+	methodJWT        = "jwt"
+	sourceVault      = "vault"
 )
 
 var (
@@ -31,7 +34,7 @@ const maxSocketPath = 107
 // check refuses what is well-formed and yet cannot work. It changes nothing but the form of vault.address.
 func (r *reading) check(c *config) {
 	r.checkVault(c)
-	r.checkAuth(&c.Vault.Auth)
+	r.checkAuth(&c.Vault)
 	r.checkWatch(c.Watch)
 	r.checkSchedule(c.Schedule)
 	r.checkCampaign(c.Campaign)

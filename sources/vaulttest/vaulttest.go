@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type Server struct {
 	mu       sync.Mutex
 	policies []string          // made, to remove from an external Vault
 	roles    map[string]string // role id → name of the role and of its policy
+	mounts   map[string]bool   // of other logins, below auth/
 }
 
 // Start starts a Vault that ends with the test.
@@ -49,6 +51,23 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s.endWith(t)
+}
+
+// StartTLS is Start with a Vault that serves HTTPS itself, with a certificate of the authority for 127.0.0.1, and asks
+// clients for theirs. An external Vault is not used, as its certificates are its own.
+func StartTLS(t testing.TB, authority *Authority) *Server {
+	t.Helper()
+	_, certFile, keyFile := authority.MustIssue(t, "127.0.0.1")
+	s := newServer()
+	s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}}
+	if err := s.launch(t.Context(), os.Stderr, "-tls-cert", certFile, "-tls-key", keyFile); err != nil {
+		t.Fatal(err)
+	}
+	return s.endWith(t)
+}
+
+func (s *Server) endWith(t testing.TB) *Server {
 	s.t = t
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -61,28 +80,44 @@ func Start(t testing.TB) *Server {
 // Launch starts a Vault for a program, which must call Close. ctx bounds building and starting only. progress hears of
 // a build, nothing else. A program that is killed leaves no Vault behind.
 func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
-	unique := strings.ToLower(rand.Text()[:10])
-	s := &Server{
-		Mount:     "kv-" + unique,
-		AuthMount: "approle-" + unique,
-		roles:     map[string]string{},
-		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
-	}
-	if external() {
-		s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
-	} else {
-		binary, err := build(ctx, progress)
-		if err != nil {
-			return nil, fmt.Errorf("build test/vault: %w", err)
+	s := newServer()
+	if !external() {
+		if err := s.launch(ctx, progress); err != nil {
+			return nil, err
 		}
-		if s.process, err = start(ctx, binary, s); err != nil {
-			return nil, fmt.Errorf("start %s: %w", binary, err)
-		}
+		return s, nil
 	}
+	s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
 	if err := s.mount(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func newServer() *Server {
+	unique := strings.ToLower(rand.Text()[:10])
+	return &Server{
+		Mount:     "kv-" + unique,
+		AuthMount: "approle-" + unique,
+		roles:     map[string]string{},
+		mounts:    map[string]bool{},
+		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
+	}
+}
+
+// launch starts a Vault of our own, with more options of its program, and mounts what is needed.
+func (s *Server) launch(ctx context.Context, progress io.Writer, options ...string) error {
+	binary, err := build(ctx, progress)
+	if err != nil {
+		return fmt.Errorf("build test/vault: %w", err)
+	}
+	if s.process, err = start(ctx, s, binary, options...); err != nil {
+		return fmt.Errorf("start %s: %w", binary, err)
+	}
+	if err := s.mount(ctx); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return nil
 }
 
 // external reports whether a Vault was named to be used instead of an own one.
@@ -102,6 +137,10 @@ func (s *Server) Close() error {
 	remove("sys/auth/" + s.AuthMount)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for mount := range s.mounts {
+		remove("sys/auth/" + mount)
+	}
+	clear(s.mounts)
 	for _, policy := range s.policies {
 		remove("sys/policies/acl/" + policy)
 	}
@@ -148,6 +187,10 @@ func (s *Server) Call(ctx context.Context, method, path string, body, into any) 
 }
 
 func (s *Server) call(ctx context.Context, token, method, path string, body, into any) error {
+	return s.callWith(ctx, nil, token, method, path, body, into)
+}
+
+func (s *Server) callWith(ctx context.Context, header http.Header, token, method, path string, body, into any) error {
 	var content bytes.Buffer
 	if body != nil {
 		if err := json.NewEncoder(&content).Encode(body); err != nil {
@@ -157,6 +200,9 @@ func (s *Server) call(ctx context.Context, token, method, path string, body, int
 	request, err := http.NewRequestWithContext(ctx, method, s.Address+"/v1/"+path, &content)
 	if err != nil {
 		return err
+	}
+	for name, values := range header {
+		request.Header[name] = values
 	}
 	request.Header.Set("X-Vault-Token", token)
 	request.Header.Set("X-Vault-Request", "true")
@@ -194,8 +240,8 @@ type process struct {
 
 // start runs binary and fills in where it listens. The pipe to its standard input closes with this process, however
 // that ends, and ends the server.
-func start(ctx context.Context, binary string, s *Server) (*process, error) {
-	p := &process{command: exec.Command(binary, "-until-eof"), stderr: &bytes.Buffer{}, done: make(chan struct{})}
+func start(ctx context.Context, s *Server, binary string, options ...string) (*process, error) {
+	p := &process{command: exec.Command(binary, append(options, "-until-eof")...), stderr: &bytes.Buffer{}, done: make(chan struct{})}
 	p.command.Stderr = p.stderr
 	var err error
 	if p.stdin, err = p.command.StdinPipe(); err != nil {
