@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -26,7 +27,7 @@ func newCertLogin(address string, auth Auth, pair *clientPair) (*certLogin, erro
 	return &certLogin{address: address, auth: auth, pair: pair}, nil
 }
 
-func (c *certLogin) prepare() (*attempt, error) {
+func (c *certLogin) prepare(context.Context) (*attempt, error) {
 	body := map[string]any{}
 	if c.auth.Role != "" {
 		body["name"] = c.auth.Role

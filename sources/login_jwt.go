@@ -28,10 +28,10 @@ func newJWTLogin(address string, auth Auth) (*jwtLogin, error) {
 	return &jwtLogin{address: address, auth: auth}, nil
 }
 
-func (j *jwtLogin) prepare() (*attempt, error) {
+func (j *jwtLogin) prepare(context.Context) (*attempt, error) {
 	token, err := readLine(j.auth.JWTFile, "vault.auth.jwt_file")
 	if err != nil {
-		return nil, err
+		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
 	}
 	method, err := j.method(token)
 	if err != nil {

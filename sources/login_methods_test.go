@@ -81,19 +81,18 @@ func TestLoginBySignedToken(t *testing.T) {
 // A token that was refused is tried again after a while, as nothing counts them; another in the file at once.
 func TestRefusedSignedToken(t *testing.T) {
 	for _, method := range []string{"jwt", "kubernetes"} {
-		for name, wrong := range map[string]func(l *signedLab) string{
-			"signed by another": func(l *signedLab) string {
-				return l.sign(vaulttest.MustSigner(l.t), rightSubject, inAnHour())
-			},
-			"expired":          func(l *signedLab) string { return l.sign(l.ours, rightSubject, time.Now().Add(-time.Minute)) },
-			"of somebody else": func(l *signedLab) string { return l.sign(l.ours, "somebody", inAnHour()) },
-			"that is no token": func(*signedLab) string { return "canary-canary" },
+		l := newSignedLab(t, method)
+		for name, wrong := range map[string]string{
+			"signed by another": l.sign(vaulttest.MustSigner(l.t), rightSubject, inAnHour()),
+			"expired":           l.sign(l.ours, rightSubject, time.Now().Add(-time.Minute)),
+			"of somebody else":  l.sign(l.ours, "somebody", inAnHour()),
+			"that is no token":  "canary-canary",
 		} {
 			t.Run(method+" "+name, func(t *testing.T) {
-				l := newSignedLab(t, method)
-				l.writeJWT(wrong(l))
+				l.writeJWT(wrong)
 				v := l.vault()
 				kv := l.kv(v)
+				l.proxy.Requests()
 				for range 5 { // more than would lock an AppRole
 					v.Soon()
 					l.mustFail(kv, "login at auth/"+l.mount, l.config.Auth.JWTFile, "next login not before")
@@ -195,7 +194,7 @@ func TestRenewedCertificateIsShown(t *testing.T) {
 	for _, name := range []string{"second", "third"} {
 		l.renew(l.trusted, name)
 		l.server.MustRevokeMountTokens(l.mount)
-		l.pollUntilRead(kv)
+		l.pollUntilRead(v, kv)
 		if got := l.server.MustMountNames(l.mount); len(got) != 1 || got[0] != name {
 			t.Errorf("logged in as %v, want %s", got, name)
 		}
@@ -203,9 +202,10 @@ func TestRenewedCertificateIsShown(t *testing.T) {
 }
 
 // pollUntilRead polls as long as only the least time between two logins puts it off.
-func (l *lab) pollUntilRead(kv *sources.KV) {
+func (l *lab) pollUntilRead(v *sources.Vault, kv *sources.KV) {
 	l.t.Helper()
 	for {
+		v.Soon()
 		_, err := kv.Poll(l.t.Context(), always)
 		if err == nil {
 			return
@@ -228,9 +228,9 @@ func TestBrokenPairKeepsTheLastGoodOne(t *testing.T) {
 		if err := os.WriteFile(l.config.ClientCert, []byte(broken), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		l.pollUntilRead(kv)
+		l.pollUntilRead(v, kv)
 		l.server.MustRevokeMountTokens(l.mount)
-		l.pollUntilRead(kv)
+		l.pollUntilRead(v, kv)
 	}
 	if n := strings.Count(l.log.String(), "the last good one is shown"); n != 1 {
 		t.Errorf("%d warnings, want 1: %s", n, l.log)
@@ -243,7 +243,7 @@ func TestBrokenPairKeepsTheLastGoodOne(t *testing.T) {
 	}
 	l.renew(l.trusted, "whole")
 	l.server.MustRevokeMountTokens(l.mount)
-	l.pollUntilRead(kv)
+	l.pollUntilRead(v, kv)
 	whole, err := os.ReadFile(l.config.ClientKey)
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestBrokenPairKeepsTheLastGoodOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.server.MustRevokeMountTokens(l.mount)
-	l.pollUntilRead(kv)
+	l.pollUntilRead(v, kv)
 	if err := os.WriteFile(l.config.ClientKey, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}

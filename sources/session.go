@@ -55,6 +55,7 @@ type session struct {
 	logins    *api.Client // in the namespace of the login, without a token
 	tokenFile string      // method token_file; else empty
 	refused   *refusals
+	wrapping  *wrapping // nil, but where the secret-id is wrapped
 
 	turn chan struct{} // holds one entry while somebody logs in; owns what follows
 	wait backoff       // between failed logins
@@ -101,12 +102,18 @@ func (s *session) retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hurry, s.forgive, s.doubt = true, true, true
+	if s.wrapping != nil {
+		s.wrapping.soon(true)
+	}
 }
 
 func (s *session) soon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hurry = true
+	if s.wrapping != nil {
+		s.wrapping.soon(false)
+	}
 }
 
 func (s *session) takeTurn(ctx context.Context) error {
@@ -124,7 +131,7 @@ func (s *session) takeTurn(ctx context.Context) error {
 
 // token returns a token to work with, after a login where one is due.
 func (s *session) token(ctx context.Context) (*token, error) {
-	if t := s.get(); s.tokenFile == "" && t != nil && t.fresh(time.Now()) {
+	if t := s.get(); s.tokenFile == "" && t != nil && t.fresh(time.Now()) && !s.wrapping.isDue(time.Now()) {
 		return t, nil
 	}
 	if err := s.takeTurn(ctx); err != nil {
@@ -135,7 +142,7 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		return s.fromFile(ctx)
 	}
 	old := s.get()
-	if old != nil && old.fresh(time.Now()) {
+	if old != nil && old.fresh(time.Now()) && !s.unwrapped(ctx) {
 		return old, nil
 	}
 	t, err := s.login(ctx, loginFloor)
@@ -156,6 +163,18 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		s.vault.logger.Log(ctx, level, "login failed, the token in use still serves", "reason", err.Error(), "expires", old.expires)
 	}
 	return old, nil
+}
+
+// unwrapped exchanges a new wrapping token while the token in use is still fresh, and reports whether it did: it may have
+// ended long before the next login. The caller has the turn.
+func (s *session) unwrapped(ctx context.Context) bool {
+	if !s.wrapping.isDue(time.Now()) {
+		return false
+	}
+	defer s.refused.turn(ctx)()
+	renewed, err := s.wrapping.renew(ctx)
+	s.wrapping.tell(ctx, err)
+	return renewed
 }
 
 // replace is asked after a 403 that came for old. It returns another token to repeat the read with, or nil when a login
@@ -214,15 +233,19 @@ func rootText(err error) string {
 
 // login logs in, or says why it may not yet: floor is the least time since the last one. The caller has the turn.
 func (s *session) login(ctx context.Context, floor time.Duration) (*token, error) {
+	defer s.refused.turn(ctx)()
+	return s.tryLogin(ctx, floor)
+}
+
+func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, error) {
 	s.mu.Lock()
 	forgive, hurry := s.forgive, s.hurry
 	s.forgive, s.hurry = false, false
 	s.mu.Unlock()
 
-	defer s.refused.turn(ctx)()
-	attempt, err := s.vault.method.prepare()
+	attempt, err := s.vault.method.prepare(ctx)
 	if err != nil {
-		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
+		return nil, err
 	}
 	s.mu.Lock()
 	s.hidden = attempt.secret
@@ -256,7 +279,15 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 	}
 	t, err := s.attempt(ctx, attempt)
 	if err != nil {
-		return nil, s.failed(ctx, attempt, key, begun, err)
+		refused := attempt.refusedBy(err)
+		err = s.failed(ctx, attempt, key, begun, err)
+		if refused && attempt.rejected != nil && attempt.rejected(err) {
+			return s.tryLogin(ctx, floor)
+		}
+		return nil, err
+	}
+	if attempt.accepted != nil {
+		attempt.accepted()
 	}
 	s.wait = backoff{}
 	s.last.success, s.last.proven, s.last.warned = t.born, key, ""
@@ -296,7 +327,6 @@ func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error)
 // failed remembers a failed login before its error is returned: a refused secret-id for an hour and across restarts,
 // because Vault locks the role for every host that uses it after five, and anything else for a short while.
 func (s *session) failed(ctx context.Context, attempt *attempt, key string, begun bool, err error) error {
-	f, _ := errors.AsType[*failure](err)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		// It was us who gave up: nothing is learnt from it, and it may have been refused.
 		if begun {
@@ -307,10 +337,10 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 		return err
 	}
 	now := time.Now()
-	if attempt.refusal != "" && f != nil && f.status == http.StatusBadRequest && f.vault {
+	if attempt.refusedBy(err) {
 		s.wait, s.last.proven = backoff{}, ""
 		until, noted := s.refused.add(now, begun, attempt.identity...)
-		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, f.said)}, until: until}
+		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, saidBy(err))}, until: until}
 		if noted != nil {
 			err = fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may write to, and do "+
 				"not try again before", err, noted)

@@ -128,18 +128,18 @@ func NewVault(config VaultConfig) (*Vault, error) {
 			key: config.DigestKey, make: config.MakeStateDir, late: config.OnlyReads,
 		},
 	}
-	if err := v.useMethod(auth, pair); err != nil {
+	if err := v.useMethod(config, auth, pair); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
 // useMethod is the part of NewVault that differs between the logins.
-func (v *Vault) useMethod(auth Auth, pair *clientPair) (err error) {
+func (v *Vault) useMethod(config VaultConfig, auth Auth, pair *clientPair) (err error) {
 	var method loginMethod
 	switch auth.Method {
 	case methodAppRole:
-		method, err = newAppRole(v.address, auth)
+		method, err = newAppRole(v.address, auth, v.wrapping(config, auth))
 		v.session.refused.lock = auth.SecretIDFile // the state directory may not be there yet
 		v.watch(auth.SecretIDFile)
 	case methodCert:
@@ -159,6 +159,19 @@ func (v *Vault) useMethod(auth Auth, pair *clientPair) (err error) {
 	}
 	v.method = method
 	return err
+}
+
+// wrapping returns what unwraps the secret-id, nil where it is not wrapped.
+func (v *Vault) wrapping(config VaultConfig, auth Auth) *wrapping {
+	if !auth.SecretIDWrapped {
+		return nil
+	}
+	v.session.wrapping = &wrapping{
+		vault: v, client: v.session.logins, digest: v.session.refused.digest,
+		file: auth.SecretIDFile, mount: auth.Mount, namespace: auth.Namespace,
+		kept: keptIDs{dir: config.StateDir, onlyReads: config.OnlyReads},
+	}
+	return v.session.wrapping
 }
 
 func (v *Vault) watch(files ...string) {

@@ -31,7 +31,12 @@ const (
 func (v *Vault) Run(ctx context.Context, changed func()) {
 	var watches sync.WaitGroup
 	for _, w := range v.watched {
-		w.changed = changed
+		w.changed = func() {
+			if v.session.wrapping != nil {
+				v.session.wrapping.soon(false)
+			}
+			changed()
+		}
 		watches.Go(func() { w.run(ctx, v.logger) })
 	}
 	watches.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -104,6 +105,23 @@ func (s *Server) MustWrappedSecretID(roleID string, ttl time.Duration) (token st
 	token, err := s.Wrap(s.ctx(), http.MethodPost, "auth/"+s.AuthMount+"/role/"+s.roleName(roleID)+"/secret-id", nil, ttl)
 	s.must(err)
 	return token
+}
+
+// MustSecretIDs lists the accessors of a role's secret-ids.
+func (s *Server) MustSecretIDs(roleID string) (accessors []string) {
+	var list struct{ Data struct{ Keys []string } }
+	s.must(s.Call(s.ctx(), "LIST", "auth/"+s.AuthMount+"/role/"+s.roleName(roleID)+"/secret-id", nil, &list))
+	return list.Data.Keys
+}
+
+// MustDestroySecretIDs destroys every secret-id of a role but those whose accessors are to keep.
+func (s *Server) MustDestroySecretIDs(roleID string, keep ...string) {
+	for _, accessor := range s.MustSecretIDs(roleID) {
+		if !slices.Contains(keep, accessor) {
+			s.must(s.Call(s.ctx(), http.MethodPost, "auth/"+s.AuthMount+"/role/"+s.roleName(roleID)+"/secret-id-accessor/destroy",
+				map[string]any{"secret_id_accessor": accessor}, nil))
+		}
+	}
 }
 
 // MustUnwrap unwraps, as somebody else would, and returns what was wrapped.
