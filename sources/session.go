@@ -41,6 +41,7 @@ type token struct {
 	renew   time.Time // when to log in again; zero: never
 	expires time.Time // zero: never or not known
 	ours    bool      // logged in for by this process
+	role    string    // approle: what Vault calls the role; else empty
 }
 
 // expired reports whether Vault has ended the token for certain; an unknown end is not one.
@@ -55,7 +56,8 @@ type session struct {
 	logins    *api.Client // in the namespace of the login, without a token
 	tokenFile string      // method token_file; else empty
 	refused   *refusals
-	wrapping  *wrapping // nil, but where the secret-id is wrapped
+	wrapping  *wrapping    // nil, but where the secret-id is wrapped
+	ends      *secretIDEnd // nil where nobody is to be warned
 
 	turn chan struct{} // holds one entry while somebody logs in; owns what follows
 	wait backoff       // between failed logins
@@ -131,6 +133,9 @@ func (s *session) takeTurn(ctx context.Context) error {
 
 // token returns a token to work with, after a login where one is due.
 func (s *session) token(ctx context.Context) (*token, error) {
+	if s.ends != nil {
+		s.ends.remind(time.Now())
+	}
 	if t := s.get(); s.tokenFile == "" && t != nil && t.fresh(time.Now()) && !s.wrapping.isDue(time.Now()) {
 		return t, nil
 	}
@@ -295,6 +300,9 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 		s.vault.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
 	s.set(t)
+	if s.ends != nil {
+		s.ends.look(t, key, attempt.secret, t.role)
+	}
 	s.vault.logger.Debug("logged in to vault", "mount", attempt.mount, "expires", t.expires)
 	return t, nil
 }
@@ -316,7 +324,7 @@ func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error)
 			s.vault.address, attempt.step)}
 	}
 	text := credential.NewSecret(secret.Auth.ClientToken)
-	t := &token{client: withToken(s.vault.reads, text), text: text, born: asked, ours: true}
+	t := &token{client: withToken(s.vault.reads, text), text: text, born: asked, ours: true, role: secret.Auth.Metadata["role_name"]}
 	if ttl := time.Duration(secret.Auth.LeaseDuration) * time.Second; ttl > 0 {
 		t.expires = asked.Add(ttl)
 		t.renew = asked.Add(time.Duration(float64(ttl) * (2.0 / 3) * jitter()))
@@ -409,6 +417,9 @@ func (s *session) fromFile(ctx context.Context) (*token, error) {
 }
 
 func (s *session) close(ctx context.Context) error {
+	if s.ends != nil {
+		s.ends.close()
+	}
 	if err := s.takeTurn(ctx); err != nil {
 		if errors.Is(err, errClosed) {
 			return nil

@@ -140,6 +140,9 @@ func (v *Vault) useMethod(config VaultConfig, auth Auth, pair *clientPair) (err 
 	switch auth.Method {
 	case methodAppRole:
 		method, err = newAppRole(v.address, auth, v.wrapping(config, auth))
+		if auth.SecretIDWarn > 0 && !config.OnlyReads {
+			v.session.ends = newSecretIDEnd(v, auth)
+		}
 		v.session.refused.lock = auth.SecretIDFile // the state directory may not be there yet
 		v.watch(auth.SecretIDFile)
 	case methodCert:
