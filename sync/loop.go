@@ -39,7 +39,8 @@ type Daemon struct {
 // instance is the state of one instance.
 type instance struct {
 	Instance
-	touched atomic.Bool // set by hints from outside, taken by the loop
+	touched   atomic.Bool // set by hints from outside, taken by the loop
+	announced atomic.Bool // likewise
 
 	record      Record
 	seq, saved  int       // of the record: changes made, changes on disk
@@ -125,6 +126,13 @@ func New(cfg Config) (*Daemon, error) {
 // blocks and may be called from any goroutine.
 func (d *Daemon) Touched(i int) {
 	d.instances[i].touched.Store(true)
+	d.nudge()
+}
+
+// Announced says that the source of the instance at index i of Config.Instances may have a new version: its next poll comes
+// at once, and nothing else changes. It never blocks and may be called from any goroutine.
+func (d *Daemon) Announced(i int) {
+	d.instances[i].announced.Store(true)
 	d.nudge()
 }
 
@@ -218,6 +226,9 @@ func (d *Daemon) advance(now time.Time) (again time.Time) {
 				in.recoverTry.at = earlier(in.recoverTry.at, now.Add(firstRetry))
 			}
 		}
+		if in.announced.Swap(false) {
+			in.source.pollNow(now)
+		}
 		again = earlier(again, d.advanceInstance(in, now))
 		again = earlier(again, d.advanceSave(in, now))
 	}
@@ -254,6 +265,15 @@ func (d *Daemon) pollSoon(now time.Time) {
 			w.next = earlier(w.next, now.Add(jittered(d.cfg.Poll/10)))
 		}
 	}
+}
+
+// pollNow brings the next poll forward. The one under way may have asked before whatever is to be found, so another follows it.
+func (w *watched) pollNow(now time.Time) {
+	if w.polling {
+		w.again = true
+		return
+	}
+	w.next = now
 }
 
 func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }

@@ -85,10 +85,8 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 		}
 		if in.source.polling {
 			t.polls++
-			in.source.again = true
-		} else {
-			in.source.next = now
 		}
+		in.source.pollNow(now)
 		for _, r := range []*retry{&in.recoverTry, &in.applyTry, &in.restoreTry, &in.activateTry, &in.saveRetry} {
 			r.hurry()
 		}
