@@ -87,7 +87,7 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 			t.polls++
 		}
 		in.source.pollNow(now)
-		for _, r := range []*retry{&in.recoverTry, &in.applyTry, &in.restoreTry, &in.activateTry, &in.saveRetry} {
+		for _, r := range in.retries() {
 			r.hurry()
 		}
 		p.targets = append(p.targets, t)
