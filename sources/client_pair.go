@@ -2,9 +2,12 @@ package sources
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+
+	"campaign-credsync/internal/durable"
 )
 
 // clientPair is our certificate and its key, read anew for each handshake, as both are renewed on disk. While what is
@@ -18,16 +21,30 @@ type clientPair struct {
 	said bool // that what is there now is broken
 }
 
-// newClientPair reads the pair, which must be good at the start.
-func newClientPair(certFile, keyFile string, logger *slog.Logger) (*clientPair, error) {
-	p := &clientPair{certFile: certFile, keyFile: keyFile, logger: logger}
+// newClientPair reads the pair that config names, which must be good at the start. It returns nil where none is named.
+func newClientPair(config VaultConfig, logger *slog.Logger) (*clientPair, error) {
+	switch {
+	case config.ClientCert == "" && config.ClientKey == "":
+		return nil, nil
+	case config.ClientCert == "" || config.ClientKey == "":
+		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
+	}
+	p := &clientPair{certFile: config.ClientCert, keyFile: config.ClientKey, logger: logger}
 	pair, err := p.read()
 	p.good = pair
 	return p, err
 }
 
 func (p *clientPair) read() (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+	cert, err := durable.ReadFile(p.certFile, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("vault.client_cert: %w", err)
+	}
+	key, err := durable.ReadFile(p.keyFile, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("vault.client_key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return nil, fmt.Errorf("vault.client_cert, vault.client_key: %w", err)
 	}

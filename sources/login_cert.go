@@ -9,8 +9,7 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// certLogin logs in by the client's certificate of the connection itself. That is why each login makes its own: one that
-// was kept shows the certificate of its beginning.
+// certLogin logs in by the client's certificate of the connection itself. That is why each login makes its own.
 type certLogin struct {
 	address string
 	auth    Auth

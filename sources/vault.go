@@ -47,6 +47,7 @@ type VaultConfig struct {
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
 // concurrently.
 type Vault struct {
+	made      made
 	address   string
 	logger    *slog.Logger
 	transport *http.Transport
@@ -75,14 +76,10 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	var pair *clientPair
-	switch {
-	case config.ClientCert != "" && config.ClientKey != "":
-		if pair, err = newClientPair(config.ClientCert, config.ClientKey, logger); err != nil {
-			return nil, err
-		}
-	case config.ClientCert != "" || config.ClientKey != "":
-		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
+	made := makingOf(config)
+	pair, err := newClientPair(config, logger)
+	if err != nil {
+		return nil, err
 	}
 	transport, err := newTransport(config, pair)
 	if err != nil {
@@ -107,12 +104,13 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		auth.Namespace = config.Namespace
 	}
 	v := &Vault{
+		made:      made,
 		address:   address,
 		logger:    logger,
 		transport: transport,
 		reads:     withNamespace(client, config.Namespace),
 	}
-	if auth.Method == methodCert {
+	if auth.Method == methodCert { // a connection that was kept shows the certificate of its beginning
 		own := transport.Clone()
 		own.DisableKeepAlives = true
 		if client, err = newClient(address, own); err != nil {

@@ -140,3 +140,44 @@ func TestAlertIsToldWhateverCameBefore(t *testing.T) {
 		})
 	})
 }
+
+// A push is a hint: the next poll comes at once, and that is all that comes.
+func TestAnnouncedVersionIsPolledForAtOnce(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		began := time.Now()
+		polls, _ := w.source.counts()
+		w.daemon.Announced(0)
+		w.settle()
+		if now, _ := w.source.counts(); now != polls+1 {
+			t.Errorf("%d polls after one announcement, want 1", now-polls)
+		}
+		w.source.rotate("two")
+		w.daemon.Announced(0)
+		w.wantOnDisk("prod", "two")
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("applied %v after it was announced", waited)
+		}
+	})
+}
+
+// The poll under way when a version is announced may have been answered before: another one follows it, whatever the
+// number of announcements.
+func TestAnnouncedDuringAPollIsPolledForAgain(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		hang := make(chan struct{})
+		w.source.change(func(s *source) { s.hang = hang })
+		w.daemon.Announced(0)
+		w.settle()
+		polls, _ := w.source.counts()
+		for range 100 {
+			w.daemon.Announced(0)
+			w.settle()
+		}
+		w.source.change(func(s *source) { s.hang = nil })
+		close(hang)
+		w.settle()
+		if now, _ := w.source.counts(); now != polls+1 {
+			t.Errorf("%d polls after the one under way, want 1", now-polls)
+		}
+	})
+}
