@@ -8,13 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
 )
 
-const keptFile = "wrapped-secret-id.json"
+// keptFile ends like no file of an instance.
+const keptFile = "secret-id.key"
 
 // keptIDs keeps the secret-id that was unwrapped, as that works only once: encrypted with a key that systemd-creds has
 // sealed, or, where that cannot be had, as it is, readable for this user only. Not safe for concurrent use.
@@ -80,6 +82,17 @@ func (k *keptIDs) save(record *keptRecord) error {
 		k.memory = record
 	}
 	return err
+}
+
+// forgetKept removes what an earlier configuration unwrapped, once a login without it was accepted.
+func forgetKept(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(dir, keptFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // reserve does beforehand all that keeping a secret-id may fail at: it has a key sealed, and notes that digest is about to

@@ -293,6 +293,8 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 	}
 	if attempt.accepted != nil {
 		attempt.accepted()
+	} else if err := s.forgetKept(); err != nil {
+		s.vault.logger.Warn("an unwrapped secret-id stays kept though it is not used any more", "reason", err.Error())
 	}
 	s.wait = backoff{}
 	s.last.success, s.last.proven, s.last.warned = t.born, key, ""
@@ -305,6 +307,13 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 	}
 	s.vault.logger.Debug("logged in to vault", "mount", attempt.mount, "expires", t.expires)
 	return t, nil
+}
+
+func (s *session) forgetKept() error {
+	if s.refused.late { // a command that only reads
+		return nil
+	}
+	return forgetKept(s.refused.dir)
 }
 
 func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error) {

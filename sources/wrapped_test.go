@@ -11,7 +11,7 @@ import (
 	"campaign-credsync/sources/vaulttest"
 )
 
-const keptFile = "wrapped-secret-id.json"
+const keptFile = "secret-id.key"
 
 func newWrappedLab(t *testing.T) *lab {
 	t.Helper()
@@ -297,4 +297,21 @@ func TestRefusedUnwrappedSecretID(t *testing.T) {
 	}
 	l.wrap(time.Hour)
 	l.mustPoll(l.kv(l.vault()), always)
+}
+
+// What was unwrapped is not left behind when it is not needed any more, and not before.
+func TestKeptSecretIDIsForgotten(t *testing.T) {
+	l := newWrappedLab(t)
+	l.mustPoll(l.kv(l.vault()), always)
+	file := filepath.Join(l.config.StateDir, keptFile)
+	l.config.Auth.SecretIDWrapped = false
+	l.mustFail(l.kv(l.vault()), "refused") // the wrapping token is no secret-id
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("forgotten by a login that was refused: %v", err)
+	}
+	l.writeSecretID(l.server.MustSecretID(l.roleID))
+	l.mustPoll(l.kv(l.vault()), always)
+	if _, err := os.Stat(file); err == nil {
+		t.Error("still there after a login without it")
+	}
 }

@@ -2,27 +2,23 @@ package vaulttest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
-// enable mounts a login method, once, and returns where.
+// enable mounts a login method of its own, and returns where.
 func (s *Server) enable(ctx context.Context, method string, config map[string]any) (mount string, err error) {
-	mount = method + s.Mount[len("kv"):]
+	mount = method + strings.TrimPrefix(s.Mount, "kv") + "-" + strings.ToLower(rand.Text()[:10])
 	s.mu.Lock()
-	enabled := s.mounts[mount]
-	s.mounts[mount] = true
+	s.mounts = append(s.mounts, mount)
 	s.mu.Unlock()
-	if !enabled {
-		if err := s.Call(ctx, http.MethodPost, "sys/auth/"+mount, map[string]any{"type": method}, nil); err != nil {
-			return "", err
-		}
-	}
-	if config == nil {
-		return mount, nil
+	if err := s.Call(ctx, http.MethodPost, "sys/auth/"+mount, map[string]any{"type": method}, nil); err != nil || config == nil {
+		return mount, err
 	}
 	return mount, s.Call(ctx, http.MethodPost, "auth/"+mount+"/config", config, nil)
 }
@@ -131,9 +127,14 @@ func (s *Server) MustUnwrap(token string) map[string]any {
 	return answer.Data
 }
 
-// MustMountTokens counts the live tokens that logins at a mount have made.
+// MountTokens lists the accessors of the live tokens that logins at a mount have made.
+func (s *Server) MountTokens(ctx context.Context, mount string) ([]string, error) {
+	return s.tokens(ctx, func(t liveToken) bool { return t.Path == "auth/"+mount+"/login" })
+}
+
+// MustMountTokens counts them.
 func (s *Server) MustMountTokens(mount string) int {
-	accessors, err := s.tokens(s.ctx(), func(t liveToken) bool { return t.Path == "auth/"+mount+"/login" })
+	accessors, err := s.MountTokens(s.ctx(), mount)
 	s.must(err)
 	return len(accessors)
 }
@@ -150,9 +151,9 @@ func (s *Server) MustMountNames(mount string) (names []string) {
 	return names
 }
 
-// MustRevokeMountTokens revokes every token that logins at a mount have made.
+// MustRevokeMountTokens revokes them.
 func (s *Server) MustRevokeMountTokens(mount string) {
-	accessors, err := s.tokens(s.ctx(), func(t liveToken) bool { return t.Path == "auth/"+mount+"/login" })
+	accessors, err := s.MountTokens(s.ctx(), mount)
 	s.must(err)
 	for _, accessor := range accessors {
 		s.must(s.Call(s.ctx(), http.MethodPost, "auth/token/revoke-accessor", map[string]any{"accessor": accessor}, nil))

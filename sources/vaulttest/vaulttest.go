@@ -40,8 +40,8 @@ type Server struct {
 
 	mu       sync.Mutex
 	policies []string          // made, to remove from an external Vault
+	mounts   []string          // of logins other than AuthMount; likewise
 	roles    map[string]string // role id → name of the role and of its policy
-	mounts   map[string]bool   // of other logins, below auth/
 }
 
 // Start starts a Vault that ends with the test.
@@ -100,7 +100,6 @@ func newServer() *Server {
 		Mount:     "kv-" + unique,
 		AuthMount: "approle-" + unique,
 		roles:     map[string]string{},
-		mounts:    map[string]bool{},
 		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
 	}
 }
@@ -137,10 +136,10 @@ func (s *Server) Close() error {
 	remove("sys/auth/" + s.AuthMount)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for mount := range s.mounts {
+	for _, mount := range s.mounts {
 		remove("sys/auth/" + mount)
 	}
-	clear(s.mounts)
+	s.mounts = nil
 	for _, policy := range s.policies {
 		remove("sys/policies/acl/" + policy)
 	}
