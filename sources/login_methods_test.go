@@ -1,6 +1,7 @@
 package sources_test
 
 import (
+	"crypto/tls"
 	"os"
 	"path/filepath"
 	"strings"
@@ -311,9 +312,11 @@ func TestNamespaceOfEveryLogin(t *testing.T) {
 	for _, method := range []string{"approle", "jwt", "kubernetes"} {
 		t.Run(method, func(t *testing.T) {
 			var l *lab
+			want := map[string]int{"/login": 1, "/auth/token/revoke-self": 1}
 			if method == "approle" {
-				l = newLab(t)
-				l.server.MustWrite(path, oauth())
+				l = newEndingLab(t, time.Hour, 2*time.Hour)
+				l.wrap(time.Hour)
+				want["/sys/wrapping/lookup"], want["/sys/wrapping/unwrap"], want["/secret-id/lookup"] = 1, 1, 1
 			} else {
 				signed := newSignedLab(t, method)
 				signed.writeJWT(signed.sign(signed.ours, rightSubject, inAnHour()))
@@ -322,18 +325,45 @@ func TestNamespaceOfEveryLogin(t *testing.T) {
 			l.config.Namespace, l.config.Auth.Namespace = "team", "shared"
 			v := l.vault()
 			l.mustPoll(l.kv(v), always)
+			if method == "approle" {
+				if err := l.log.Await(t.Context(), endsSoon); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if err := v.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			for _, r := range l.proxy.Requests() {
-				want := "team/"
+			requests := l.proxy.Requests()
+			for _, r := range requests {
+				space := "team/"
 				if strings.HasPrefix(r.Path, "/v1/auth/") || strings.HasPrefix(r.Path, "/v1/sys/") {
-					want = "shared/"
+					space = "shared/"
 				}
-				if strings.TrimSuffix(r.Namespace, "/")+"/" != want {
-					t.Errorf("%s %s goes to namespace %q, want %s", r.Method, r.Path, r.Namespace, want)
+				if strings.TrimSuffix(r.Namespace, "/")+"/" != space {
+					t.Errorf("%s %s goes to namespace %q, want %s", r.Method, r.Path, r.Namespace, space)
+				}
+			}
+			for end, n := range want {
+				if got := count(requests, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, end) }); got != n {
+					t.Errorf("%d requests for %s, want %d", got, end, n)
 				}
 			}
 		})
+	}
+}
+
+// The same of a login by certificate. The proxy that reads the request ends its connection, so it is refused.
+func TestNamespaceOfALoginByCertificate(t *testing.T) {
+	l := newLab(t)
+	authority := vaulttest.MustAuthority(t)
+	pair, _, _ := authority.MustIssue(t, "127.0.0.1")
+	_, l.config.ClientCert, l.config.ClientKey = authority.MustIssue(t, "client")
+	proxy := l.server.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert})
+	l.config.Auth = sources.Auth{Method: "cert", Namespace: "shared"}
+	l.config.Auth.Mount, _ = l.server.MustCertRole(l.server.ReadPolicy(path), time.Hour, authority)
+	l.config.Address, l.config.CACert, l.config.Namespace = proxy.Address, authority.File, "team"
+	l.mustFail(l.kv(l.vault()), "login at auth/"+l.config.Auth.Mount, "ends the TLS connection")
+	if requests := proxy.Requests(); len(requests) != 1 || strings.TrimSuffix(requests[0].Namespace, "/") != "shared" {
+		t.Errorf("asked %+v", requests)
 	}
 }

@@ -67,7 +67,8 @@ type session struct {
 		proven  string // the login that was accepted last
 		warned  string // the failure that was logged because the old token still served
 	}
-	closed bool
+	untried bool // a secret-id was unwrapped, and no login made with it yet
+	closed  bool
 
 	mu      sync.Mutex // guards what follows
 	current *token
@@ -147,10 +148,17 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		return s.fromFile(ctx)
 	}
 	old := s.get()
-	if old != nil && old.fresh(time.Now()) && !s.unwrapped(ctx) {
-		return old, nil
+	if old != nil && old.fresh(time.Now()) {
+		if s.untried = s.unwrapped(ctx) || s.untried; !s.untried {
+			return old, nil
+		}
 	}
 	t, err := s.login(ctx, loginFloor)
+	if w, ok := errors.AsType[*waiting](err); ok && w.floor && s.untried {
+		s.wrapping.dueAt(w.until)
+		return old, nil
+	}
+	s.untried = false
 	if err == nil {
 		s.last.early = 0
 		return t, nil

@@ -53,6 +53,15 @@ func (w *wrapping) soon(again bool) {
 	w.due, w.hurry, w.again = time.Now(), true, w.again || again
 }
 
+// dueAt has the file looked at by the first poll after that, if it is not to be earlier.
+func (w *wrapping) dueAt(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.due.IsZero() {
+		w.due = at
+	}
+}
+
 // isDue tells whether there may be another wrapping token to exchange now. w may be nil.
 func (w *wrapping) isDue(now time.Time) bool {
 	if w == nil {
@@ -153,10 +162,8 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 	} else if _, waits := errors.AsType[*waiting](err); !waits {
 		err = w.wait.failed(digest, now, err)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if until := err.(interface{ RetryAt() time.Time }).RetryAt(); w.due.IsZero() { // else somebody said so meanwhile
-		w.due = until
+	if waits, ok := errors.AsType[*waiting](err); ok { // which all of them are
+		w.dueAt(waits.until)
 	}
 	return false, err
 }
