@@ -40,7 +40,7 @@ type VaultConfig struct {
 	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off. Others note
 	// it before, as they may be killed.
 	OnlyReads bool
-	DigestKey []byte       // key of that digest; required with StateDir
+	DigestKey []byte       // key of that digest, and of those that are versions of a KV version 1 mount; required with StateDir
 	Logger    *slog.Logger // nil discards
 }
 
@@ -54,6 +54,7 @@ type Vault struct {
 	session   *session
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
+	digestKey []byte
 
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
@@ -97,6 +98,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		address:   address,
 		logger:    logger,
 		transport: transport,
+		digestKey: config.DigestKey,
 		reads:     withNamespace(client, config.Namespace),
 	}
 	v.session = &session{

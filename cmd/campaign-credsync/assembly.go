@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks"
@@ -13,7 +12,8 @@ import (
 
 // assembly is the daemon as a configuration describes it, wired and not started.
 type assembly struct {
-	vault     *sources.Vault
+	vault     *sources.Vault        // nil where no instance needs it
+	byFile    map[*sources.File]int // an instance that has the file as its source
 	instances []sync.Instance
 	files     []string // configuration file of each instance
 	settings  sync.Config
@@ -27,41 +27,24 @@ func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, on
 	if err != nil {
 		return nil, err
 	}
-	vault, err := sources.NewVault(sources.VaultConfig{
-		Address: c.Vault.Address, Namespace: c.Vault.Namespace,
-		CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
-		TLSServerName: c.Vault.TLSServerName,
-		Auth: sources.Auth{
-			Method: c.Vault.Auth.Method, Mount: c.Vault.Auth.Mount, Namespace: c.Vault.Auth.Namespace,
-			RoleID: c.Vault.Auth.RoleID.Reveal(), RoleIDFile: c.Vault.Auth.RoleIDFile,
-			SecretIDFile: c.Vault.Auth.SecretIDFile, TokenFile: c.Vault.Auth.TokenFile,
-		},
-		StateDir: c.StateDir, DigestKey: store.Key(), Logger: log,
-		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: claims == nil,
-	})
-	if err != nil {
-		return nil, err
-	}
 	nlserver := sinks.NewNLServer(sinks.NLServerConfig{
 		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
 		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, Logger: log,
 	})
-	a := &assembly{vault: vault, log: log}
-	type secret struct {
-		mount, path string
-		fields      fieldConfig
-	}
-	shared := map[secret]*sources.KV{} // instances with the same secret share its polls
+	a := &assembly{log: log, byFile: map[*sources.File]int{}}
+	shared := map[secret]sync.Source{} // instances with the same secret share its polls
 	for _, i := range c.Instances {
 		if only != "" && i.Name != only {
 			continue
 		}
-		key := secret{i.Mount, i.Path, i.Fields}
-		if shared[key] == nil {
-			shared[key] = vault.KV(i.Mount, i.Path, i.Fields.names())
+		from := secretOf(i)
+		if shared[from] == nil {
+			if shared[from], err = a.source(c, from, store, claims); err != nil {
+				return nil, err
+			}
 		}
 		a.instances = append(a.instances, sync.Instance{
-			Name: i.Name, Source: shared[key], AllowRollback: i.AllowRollback,
+			Name: i.Name, Source: shared[from], Fields: i.Fields.names(), AllowRollback: i.AllowRollback,
 			Sink: claimed{sinks.NewInstance(sinks.InstanceConfig{
 				Name: i.Name, File: i.ConfigFile, StateDir: c.StateDir, NLServer: nlserver, Logger: log,
 			}), claims, i.ConfigFile},
@@ -78,14 +61,12 @@ func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, on
 	return a, nil
 }
 
-func (f fieldConfig) names() sources.Fields {
-	return sources.Fields{
-		credential.FieldOrgID:              f.OrgID,
-		credential.FieldClientID:           f.ClientID,
-		credential.FieldTechnicalAccountID: f.TechnicalAccountID,
-		credential.FieldClientSecret:       f.ClientSecret,
-		credential.FieldPrivateKey:         f.PrivateKey,
+func (f fieldConfig) names() credential.Fields {
+	names := credential.Fields{}
+	for _, field := range f.list() {
+		names[field.ours] = field.theirs
 	}
+	return names
 }
 
 // activator adds what the configuration wants to what nlserver can.
@@ -100,16 +81,4 @@ func (a activator) Steps(instance string) []string {
 
 func (a activator) Activate(ctx context.Context, step string) error {
 	return a.nlserver.Activate(ctx, step)
-}
-
-// closeTime bounds the revocation of the token at the end.
-const closeTime = time.Second
-
-// close revokes the token, for which it has a second: Vault may be what is out of reach.
-func (a *assembly) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-	defer cancel()
-	if err := a.vault.Close(ctx); err != nil {
-		a.log.Warn("token not revoked, it ends by itself", "reason", err)
-	}
 }

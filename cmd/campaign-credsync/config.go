@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -100,11 +102,11 @@ type driftConfig struct {
 
 type instanceConfig struct {
 	Name          string      `yaml:"name"`
-	Mount         string      `yaml:"mount"`
-	Path          string      `yaml:"path"`
-	KVVersion     int         `yaml:"kv_version"`
-	Source        string      `yaml:"source"`
-	File          string      `yaml:"file" is:"absolute"` // always empty in this release
+	Mount         string      `yaml:"mount"`              // mount, path and kv_version: of source vault only
+	Path          string      `yaml:"path"`               //
+	KVVersion     int         `yaml:"kv_version"`         // 1 or 2
+	Source        string      `yaml:"source"`             // vault or file
+	File          string      `yaml:"file" is:"absolute"` // of source file only
 	Fields        fieldConfig `yaml:"fields"`
 	ConfigFile    string      `yaml:"config_file" is:"absolute"`
 	AllowRollback bool        `yaml:"allow_rollback"`
@@ -277,7 +279,9 @@ func parseConfig(file string, text []byte, env func(string) (string, bool)) (*co
 	r := newReading(env)
 	r.read(text, c)
 	if !r.unreadable {
-		r.fillFromEnvironment(c)
+		if c.needsVault() || r.speaksOfVault() {
+			r.fillFromEnvironment(c)
+		}
 		c.complete()
 		r.check(c)
 	}
@@ -316,8 +320,13 @@ func readConfigFile(file string) ([]byte, error) {
 	return text, nil
 }
 
-// effective writes the configuration as YAML, every default filled in and the role-id masked.
+// effective writes the configuration as YAML, every default filled in and the role-id masked. What no instance uses is left
+// out.
 func (c *config) effective(w io.Writer) error {
+	var unused []string
+	if c.Vault.Address == "" {
+		unused = []string{"vault"}
+	}
 	var out bytes.Buffer
 	err := yaml.NewEncoder(&out,
 		yaml.IndentSequence(true),
@@ -327,10 +336,35 @@ func (c *config) effective(w io.Writer) error {
 			}
 			return []byte(`"[set]"`), nil
 		}),
-	).Encode(c)
+	).Encode(without(reflect.ValueOf(*c), unused...))
 	if err != nil {
 		return fmt.Errorf("write the effective configuration: %w", err)
 	}
 	_, err = w.Write(out.Bytes())
 	return err
+}
+
+// MarshalYAML leaves out what belongs to another source: read again, it would be refused.
+func (i instanceConfig) MarshalYAML() (any, error) {
+	var foreign []string
+	if i.Source == sourceFile {
+		foreign = vaultKeys
+	}
+	return without(reflect.ValueOf(i), foreign...), nil
+}
+
+// without lists the keys of a group, in order, except some.
+func without(group reflect.Value, keys ...string) yaml.MapSlice {
+	var kept yaml.MapSlice
+	for field := range group.Type().Fields() {
+		if key := field.Tag.Get("yaml"); key != "" && !slices.Contains(keys, key) {
+			kept = append(kept, yaml.MapItem{Key: key, Value: group.FieldByIndex(field.Index).Interface()})
+		}
+	}
+	return kept
+}
+
+// needsVault reports whether any instance gets its credential from Vault.
+func (c *config) needsVault() bool {
+	return len(c.Instances) == 0 || slices.ContainsFunc(c.Instances, func(i instanceConfig) bool { return i.Source != sourceFile })
 }

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/sources"
 	"campaign-credsync/sync"
 )
 
@@ -28,8 +27,8 @@ type control struct {
 }
 
 type answering struct {
-	daemon *sync.Daemon
-	vault  *sources.Vault
+	daemon   *sync.Daemon
+	assembly *assembly
 }
 
 // loopPatience is how long a turn of the loop is waited for before the status counts as old.
@@ -108,8 +107,8 @@ func (c *control) close() {
 	<-c.ended
 }
 
-func (c *control) serve(daemon *sync.Daemon, vault *sources.Vault) {
-	c.asked.Store(&answering{daemon, vault})
+func (c *control) serve(daemon *sync.Daemon, a *assembly) {
+	c.asked.Store(&answering{daemon, a})
 }
 
 // status answers what is known now. Of a loop that hangs that is old, and may be no longer true; while the daemon stops, or one
@@ -126,7 +125,7 @@ func (c *control) status(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("the daemon hangs: it has done nothing for %v", loopPatience), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, document(asked.daemon.Status(), asked.vault.TokenExpires()))
+	answer(w, asked.assembly.document(asked.daemon.Status()))
 }
 
 func (c *control) sync(w http.ResponseWriter, r *http.Request) {
@@ -135,13 +134,13 @@ func (c *control) sync(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
-	asked.vault.Soon()
+	asked.assembly.soon()
 	status, err := asked.daemon.Check(r.Context(), r.URL.Query()["instance"]...)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, document(status, asked.vault.TokenExpires()))
+	answer(w, asked.assembly.document(status))
 }
 
 func answer(w http.ResponseWriter, d statusDocument) {

@@ -93,14 +93,14 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 	if err != nil {
 		return nil, err
 	}
-	control.serve(daemon, a.vault)
+	control.serve(daemon, a)
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	var group errgroup.Group // none of them fails; all are awaited
 	for _, part := range []func(){
 		func() { daemon.Run(running) },
-		func() { a.vault.Run(running, daemon.CheckSoon) },
+		func() { a.watchSources(running, daemon) },
 		func() { sinks.Watch(running, a.hints(daemon), log) },
 		func() { service.watch(running, daemon) },
 	} {
@@ -115,7 +115,7 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 		select {
 		case <-checks:
 			log.Info("full check asked for", "reason", "SIGUSR1")
-			a.vault.Retry()
+			a.retry()
 			daemon.CheckSoon()
 		case <-hangup:
 			service.reloading()
@@ -160,7 +160,7 @@ func reload(in *invocation, old *config, store *sync.Store, claims *claims, log 
 	if err := claims.take(a, 0); err != nil {
 		return nil, err
 	}
-	a.vault.Retry() // a refused secret-id gets one more try
+	a.retry() // a refused secret-id gets one more try
 	for _, warning := range c.warnings {
 		log.Warn("configuration", "reason", warning)
 	}
