@@ -29,11 +29,15 @@ type File struct {
 
 	settled glance // what it was when it was last left alone; without its content
 	warned  bool   // of its rights
+
+	watched *fileWatch
 }
 
-// NewFile names the file at path. digestKey is that of the digests which tell contents apart. Nothing is read yet.
+// NewFile names the file at path. digestKey is that of the digests which tell contents apart.
 func NewFile(path string, digestKey []byte, logger *slog.Logger) *File {
-	return &File{path: path, key: digestKey, logger: logger}
+	watched := &fileWatch{file: path, limit: maxFile, absence: true}
+	watched.seen = watched.sum() // so that nothing is missed before it is watched
+	return &File{path: path, key: digestKey, logger: logger, watched: watched}
 }
 
 const (
@@ -41,7 +45,7 @@ const (
 	// "vault kv get … > file" first, and fills it when Vault has answered.
 	brokenGrace = 2 * time.Second
 	// settlePatience bounds the wait for a file that changes all the time.
-	settlePatience = 10 * time.Second
+	settlePatience = 5 * time.Second
 	// maxFile bounds the content in bytes.
 	maxFile = maxAnswer
 	// versionKey is where a file may have a number of its own.
@@ -222,18 +226,17 @@ func (f *File) warnOfRights(mode fs.FileMode) {
 		"mode", fmt.Sprintf("%04o", mode.Perm()))
 }
 
-// WatchFiles calls the func of each file when its content is another than at the start or at the last call, also when there
-// is none any more, so that the next poll can be brought forward. It follows every symbolic link on the way to a file,
-// and returns when ctx is done and everything it started has ended. Nothing depends on it.
+// WatchFiles calls the func of each file when its content is another than at NewFile or at the last call, also when there is
+// none any more, so that the next poll can be brought forward. It follows every symbolic link on the way to a file, and
+// returns when ctx is done and everything it started has ended; it runs once at a time. Nothing depends on it.
 func WatchFiles(ctx context.Context, changed map[*File]func(), logger *slog.Logger) {
 	if len(changed) == 0 {
 		return
 	}
 	var files []*fileWatch
 	for f, call := range changed {
-		w := &fileWatch{file: f.path, limit: maxFile, absence: true, changed: call}
-		w.seen = w.sum()
-		files = append(files, w)
+		f.watched.changed = call
+		files = append(files, f.watched)
 	}
 	watchFiles(ctx, logger, gather, files...)
 }
