@@ -152,6 +152,22 @@ func TestFieldsAreTheInstancesOwn(t *testing.T) {
 	})
 }
 
+// A reload that corrects an instance's fields has what was refused for them looked at anew.
+func TestReloadWithOtherFields(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.reload(func(c *credsync.Config) { c.Instances[0].Fields = credential.Fields{credential.FieldClientID: "other"} })
+		w.source.rotate("two")
+		time.Sleep(2 * time.Minute)
+		w.wantState("prod", credsync.StateBlocked)
+		w.source.change(func(s *source) { s.others = map[string]string{"other": "two's other", "third": "two's third"} })
+		time.Sleep(2 * time.Minute)
+		w.wantState("prod", credsync.StateBlocked) // nobody looks at a version again that was refused
+		w.reload(func(c *credsync.Config) { c.Instances[0].Fields = credential.Fields{credential.FieldClientID: "third"} })
+		w.wantState("prod", credsync.StateInSync)
+		w.wantOnDisk("prod", "two's third")
+	})
+}
+
 // A shape that is not the usual one is worth one line for each version.
 func TestUnusualShapeIsToldOnceForEachVersion(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {

@@ -70,7 +70,7 @@ func (d *Daemon) statusOf(in *instance) InstanceStatus {
 		ActivatedAt:    in.record.ActivatedAt,
 		LastCheck:      in.disk.checkedAt,
 		RevertedTotal:  in.record.RevertedTotal,
-		SourceReached:  in.source.polls > 0 && in.source.err == nil,
+		SourceReached:  in.source.asked() && in.source.err == nil,
 		LastPoll:       in.source.lastPoll,
 	}
 	s.State, s.LastError = d.stateOf(in)
@@ -103,7 +103,7 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 
 // waits reports whether something is still to be looked at, or applied.
 func (in *instance) waits() bool {
-	unseen := !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || in.source.polls == 0
+	unseen := !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || !in.source.asked()
 	return unseen || in.record.Applying != nil || in.force != "" || in.pending != nil && !in.pending.same(in.record)
 }
 

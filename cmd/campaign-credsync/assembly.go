@@ -12,53 +12,81 @@ import (
 
 // assembly is the daemon as a configuration describes it, wired and not started.
 type assembly struct {
-	vault     *sources.Vault        // nil where no instance needs it
-	byFile    map[*sources.File]int // an instance that has the file as its source
+	vault     *sources.Vault // nil where no instance needs it
+	nlserver  made[sinks.NLServerConfig, *sinks.NLServer]
+	secrets   map[secret]sync.Source // instances with the same secret share its polls
+	sinks     map[sinks.InstanceConfig]*sinks.Instance
 	instances []sync.Instance
 	files     []string // configuration file of each instance
 	settings  sync.Config
 	log       *slog.Logger
 }
 
+// made is something and what it was made from.
+type made[From comparable, T any] struct {
+	from From
+	it   T
+}
+
 // assemble wires a configuration that was checked. It reads certificates and talks to nobody. claims may be nil where
 // nothing is to be written. only, where not empty, is the one instance to take.
-func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, only string) (*assembly, error) {
+//
+// before, where not nil, is the assembly whose place this one is to take. What a change of the configuration does not touch is
+// the same in both: Vault with its token and connection, secrets, files. So it may be started only when before has ended.
+func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, only string, before *assembly) (*assembly, error) {
 	timing, err := c.Schedule.parse()
 	if err != nil {
 		return nil, err
 	}
-	nlserver := sinks.NewNLServer(sinks.NLServerConfig{
-		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
-		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, Logger: log,
-	})
-	a := &assembly{log: log, byFile: map[*sources.File]int{}}
-	shared := map[secret]sync.Source{} // instances with the same secret share its polls
+	if before == nil {
+		before = &assembly{}
+	}
+	a := &assembly{log: log, secrets: map[secret]sync.Source{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{}}
+	a.useNLServer(c, before)
 	for _, i := range c.Instances {
 		if only != "" && i.Name != only {
 			continue
 		}
-		from := secretOf(i)
-		if shared[from] == nil {
-			if shared[from], err = a.source(c, from, store, claims); err != nil {
-				return nil, err
-			}
+		source, err := a.source(c, secretOf(i), store, claims, before)
+		if err != nil {
+			return nil, err
 		}
 		a.instances = append(a.instances, sync.Instance{
-			Name: i.Name, Source: shared[from], Fields: i.Fields.names(), AllowRollback: i.AllowRollback,
-			Sink: claimed{sinks.NewInstance(sinks.InstanceConfig{
-				Name: i.Name, File: i.ConfigFile, StateDir: c.StateDir, NLServer: nlserver, Logger: log,
-			}), claims, i.ConfigFile},
+			Name: i.Name, Source: source, Fields: i.Fields.names(), AllowRollback: i.AllowRollback,
+			Sink: claimed{a.sink(c, i, before), claims, i.ConfigFile},
 		})
 		a.files = append(a.files, i.ConfigFile)
 	}
 	a.settings = sync.Config{
 		Instances: a.instances, Store: store, Logger: log,
-		Activator: activator{nlserver, c.Campaign.Activate},
+		Activator: activator{a.nlserver.it, c.Campaign.Activate},
 		Poll:      c.Watch.Poll,
 		Revert:    sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
 		Verify: timing.Verify, Reapply: timing.Reapply, ActivateAt: timing.Activate,
 	}
 	return a, nil
+}
+
+func (a *assembly) useNLServer(c *config, before *assembly) {
+	from := sinks.NLServerConfig{
+		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
+		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, Logger: a.log,
+	}
+	a.nlserver = before.nlserver
+	if a.nlserver.it == nil || a.nlserver.from != from {
+		a.nlserver = made[sinks.NLServerConfig, *sinks.NLServer]{from, sinks.NewNLServer(from)}
+	}
+}
+
+func (a *assembly) sink(c *config, i instanceConfig, before *assembly) *sinks.Instance {
+	from := sinks.InstanceConfig{
+		Name: i.Name, File: i.ConfigFile, StateDir: c.StateDir, NLServer: a.nlserver.it, Logger: a.log,
+	}
+	a.sinks[from] = before.sinks[from]
+	if a.sinks[from] == nil {
+		a.sinks[from] = sinks.NewInstance(from)
+	}
+	return a.sinks[from]
 }
 
 func (f fieldConfig) names() credential.Fields {

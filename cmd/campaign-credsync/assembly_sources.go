@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"campaign-credsync/sources"
 	"campaign-credsync/sync"
 )
 
-// secret says where the credential of an instance is kept; its fields are beside the point.
+// secret is what makes two instances' secrets the same. What their fields are called is beside the point.
 type secret struct {
 	mount, path string
 	kvVersion   int
@@ -19,32 +18,37 @@ type secret struct {
 
 func secretOf(i instanceConfig) secret {
 	if i.Source == sourceFile {
-		return secret{file: filepath.Clean(i.File)}
+		return secret{file: i.File}
 	}
 	return secret{mount: i.Mount, path: i.Path, kvVersion: i.KVVersion}
 }
 
-// source makes the source of the instance that is assembled next. The first that is in Vault brings the connection with it.
-func (a *assembly) source(c *config, from secret, store *sync.Store, claims *claims) (sync.Source, error) {
-	if from.file != "" {
-		file := sources.NewFile(from.file, store.Key(), a.log)
-		a.byFile[file] = len(a.instances)
-		return file, nil
+// source returns the source of a secret. The first that is in Vault brings the connection with it.
+func (a *assembly) source(c *config, from secret, store *sync.Store, claims *claims, before *assembly) (sync.Source, error) {
+	if a.secrets[from] != nil {
+		return a.secrets[from], nil
 	}
-	if a.vault == nil {
-		var err error
-		if a.vault, err = newVault(c, store, claims, a.log); err != nil {
+	if from.file == "" && a.vault == nil {
+		if err := a.useVault(c, store, claims, before); err != nil {
 			return nil, err
 		}
 	}
-	if from.kvVersion == 1 {
-		return a.vault.KV1(from.mount, from.path), nil
+	switch {
+	case before.secrets[from] != nil && (from.file != "" || a.vault == before.vault):
+		a.secrets[from] = before.secrets[from]
+	case from.file != "":
+		a.secrets[from] = sources.NewFile(from.file, store.Key(), a.log)
+	case from.kvVersion == 1:
+		a.secrets[from] = a.vault.KV1(from.mount, from.path)
+	default:
+		a.secrets[from] = a.vault.KV(from.mount, from.path)
 	}
-	return a.vault.KV(from.mount, from.path), nil
+	return a.secrets[from], nil
 }
 
-func newVault(c *config, store *sync.Store, claims *claims, log *slog.Logger) (*sources.Vault, error) {
-	return sources.NewVault(sources.VaultConfig{
+// useVault takes the Vault of before if a new one would be the same.
+func (a *assembly) useVault(c *config, store *sync.Store, claims *claims, before *assembly) (err error) {
+	from := sources.VaultConfig{
 		Address: c.Vault.Address, Namespace: c.Vault.Namespace,
 		CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
 		TLSServerName: c.Vault.TLSServerName,
@@ -53,9 +57,15 @@ func newVault(c *config, store *sync.Store, claims *claims, log *slog.Logger) (*
 			RoleID: c.Vault.Auth.RoleID.Reveal(), RoleIDFile: c.Vault.Auth.RoleIDFile,
 			SecretIDFile: c.Vault.Auth.SecretIDFile, TokenFile: c.Vault.Auth.TokenFile,
 		},
-		StateDir: c.StateDir, DigestKey: store.Key(), Logger: log,
+		StateDir: c.StateDir, DigestKey: store.Key(), Logger: a.log,
 		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: claims == nil,
-	})
+	}
+	if before.vault != nil && before.vault.Serves(from) {
+		a.vault = before.vault
+		return nil
+	}
+	a.vault, err = sources.NewVault(from)
+	return err
 }
 
 // watchSources brings polls forward until ctx ends: of all sources when there is another way to log in to Vault, of a file
@@ -65,8 +75,10 @@ func (a *assembly) watchSources(ctx context.Context, daemon *sync.Daemon) {
 	go func() {
 		defer close(ended)
 		changed := map[*sources.File]func(){}
-		for file, instance := range a.byFile {
-			changed[file] = func() { daemon.Announced(instance) }
+		for i, in := range a.instances {
+			if file, ok := in.Source.(*sources.File); ok {
+				changed[file] = func() { daemon.Announced(i) } // any of those that share it
+			}
 		}
 		sources.WatchFiles(ctx, changed, a.log)
 	}()
@@ -112,14 +124,17 @@ func (a *assembly) document(s sync.Status) statusDocument {
 // closeTime bounds the revocation of the token at the end.
 const closeTime = time.Second
 
-// close revokes the token, for which it has a second: Vault may be what is out of reach.
 func (a *assembly) close() {
-	if a.vault == nil {
-		return
+	if a.vault != nil {
+		closeVault(a.vault, a.log)
 	}
+}
+
+// closeVault revokes the token, for which it has a second: Vault may be what is out of reach.
+func closeVault(vault *sources.Vault, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	if err := a.vault.Close(ctx); err != nil {
-		a.log.Warn("token not revoked, it ends by itself", "reason", err)
+	if err := vault.Close(ctx); err != nil {
+		log.Warn("token not revoked, it ends by itself", "reason", err)
 	}
 }
