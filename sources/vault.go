@@ -52,6 +52,7 @@ type Vault struct {
 	logger    *slog.Logger
 	transport *http.Transport
 	reads     *api.Client // without a token; its copies carry one
+	gate      *gate
 	session   *session
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
@@ -82,7 +83,8 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := newClient(address, transport)
+	gate := &gate{}
+	client, err := newClient(address, &careful{next: transport, gate: gate})
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +104,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		logger:    logger,
 		transport: transport,
 		digestKey: config.DigestKey,
+		gate:      gate,
 		reads:     withNamespace(client, config.Namespace),
 	}
 	v.session = &session{
@@ -133,12 +136,16 @@ func NewVault(config VaultConfig) (*Vault, error) {
 }
 
 // Soon forgets the waits after failures, for somebody who wants an answer now. A refused secret-id stays refused.
-func (v *Vault) Soon() { v.session.soon() }
+func (v *Vault) Soon() {
+	v.gate.open()
+	v.session.soon()
+}
 
 // Retry is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more, if it was not
 // tried so often in a row that the role is near its lock.
 func (v *Vault) Retry() {
 	v.retries.Add(1)
+	v.gate.open()
 	v.session.retry()
 }
 
@@ -163,7 +170,7 @@ var environment sync.Mutex
 
 // newClient makes a client of vault/api that no variable of the environment has a say in. api.NewClient reads all of
 // VAULT_* whatever configuration it is given, and fails on a malformed one, so they are hidden while it runs.
-func newClient(address string, transport *http.Transport) (*api.Client, error) {
+func newClient(address string, transport http.RoundTripper) (*api.Client, error) {
 	environment.Lock()
 	defer environment.Unlock()
 	for _, entry := range os.Environ() {
@@ -175,7 +182,7 @@ func newClient(address string, transport *http.Transport) (*api.Client, error) {
 	}
 	client, err := api.NewClient(&api.Config{
 		Address:          address,
-		HttpClient:       &http.Client{Transport: &careful{next: transport}, CheckRedirect: lastResponse},
+		HttpClient:       &http.Client{Transport: transport, CheckRedirect: lastResponse},
 		MaxRetries:       0,
 		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
 		DisableRedirects: true,
