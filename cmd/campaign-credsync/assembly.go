@@ -51,7 +51,7 @@ func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, on
 	a := &assembly{log: log, secrets: map[secret]*sources.KV{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{}}
 	same, err := a.useVault(c, store, claims, before)
 	if err != nil {
-		return nil, err
+		return nil, c.place(err)
 	}
 	a.useNLServer(c, before)
 	for _, i := range c.Instances {
