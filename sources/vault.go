@@ -44,6 +44,16 @@ type VaultConfig struct {
 	Logger    *slog.Logger // nil discards
 }
 
+// SettingError is what is wrong with one setting, found when it was to be used.
+type SettingError struct {
+	Key string // of the configuration, such as vault.ca_cert
+	Err error
+}
+
+func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+func (e *SettingError) Unwrap() error { return e.Err }
+
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
 // concurrently.
 type Vault struct {

@@ -64,8 +64,10 @@ func (a *assembly) useVault(c *config, store *sync.Store, claims *claims, before
 		a.vault = before.vault
 		return nil
 	}
-	a.vault, err = sources.NewVault(from)
-	return err
+	if a.vault, err = sources.NewVault(from); err != nil {
+		return c.place(err)
+	}
+	return nil
 }
 
 // watchSources brings polls forward until ctx ends: of all sources when there is another way to log in to Vault, of a file
