@@ -130,6 +130,9 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 	if err != nil {
 		return nil, err
 	}
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return response, nil // not a body but the connection, which is bounded by whoever asked for it
+	}
 	response.Body = &bounded{ReadCloser: response.Body, left: maxAnswer}
 	return response, nil
 }

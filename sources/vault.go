@@ -54,6 +54,9 @@ type Vault struct {
 	session   *session
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
+	proof     proof
+
+	eventTimes eventTimes
 
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
@@ -94,10 +97,11 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		auth.Namespace = config.Namespace
 	}
 	v := &Vault{
-		address:   address,
-		logger:    logger,
-		transport: transport,
-		reads:     withNamespace(client, config.Namespace),
+		address:    address,
+		logger:     logger,
+		transport:  transport,
+		eventTimes: defaultEventTimes,
+		reads:      withNamespace(client, config.Namespace),
 	}
 	v.session = &session{
 		vault:  v,
@@ -135,6 +139,7 @@ func (v *Vault) Soon() { v.session.soon() }
 func (v *Vault) Retry() {
 	v.retries.Add(1)
 	v.session.retry()
+	v.proof.ask()
 }
 
 // TokenExpires tells when the token in use ends; zero when there is none, it never ends or its end is not known.

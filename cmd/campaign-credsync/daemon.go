@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"campaign-credsync/sinks"
+	"campaign-credsync/sources"
 	"campaign-credsync/sync"
 )
 
@@ -101,6 +102,7 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 	for _, part := range []func(){
 		func() { daemon.Run(running) },
 		func() { a.vault.Run(running, daemon.CheckSoon) },
+		func() { a.vault.Subscribe(running, c.Watch.Poll, a.announcements(c, daemon)) },
 		func() { sinks.Watch(running, a.hints(daemon), log) },
 		func() { service.watch(running, daemon) },
 	} {
@@ -175,4 +177,18 @@ func (a *assembly) hints(daemon *sync.Daemon) map[string]func() {
 		hints[file] = func() { daemon.Touched(i) }
 	}
 	return hints
+}
+
+// announcements tells the loop of events of each secret. There are none where watch.events is off.
+func (a *assembly) announcements(c *config, daemon *sync.Daemon) map[*sources.KV]func() {
+	announcements := map[*sources.KV]func(){}
+	if c.Watch.Events == eventsOff {
+		return announcements
+	}
+	for i, in := range a.instances {
+		if kv, ok := in.Source.(*sources.KV); ok {
+			announcements[kv] = func() { daemon.Announced(i) } // any of those that share it will do
+		}
+	}
+	return announcements
 }
