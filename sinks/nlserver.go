@@ -112,7 +112,7 @@ func (r *readySet) run(ctx context.Context, inherit *os.File) (run, error) {
 	r.rest.inherit = inherit
 	result, err := r.nlserver.execute(ctx, r.step, r.rest)
 	if err != nil && result.ExitCode > 0 {
-		r.nlserver.forgetOption()
+		r.nlserver.ForgetOption()
 	}
 	return result, err
 }

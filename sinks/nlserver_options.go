@@ -81,9 +81,9 @@ func (n *NLServer) chooseOption(ctx context.Context, env []string, executable ex
 	return option, nil
 }
 
-// forgetOption has the next run ask again. It is called when nlserver refused one: behind a wrapper script that stayed as it is,
+// ForgetOption has the next run ask again. It is called when nlserver refused one: behind a wrapper script that stayed as it is,
 // another build may know other options.
-func (n *NLServer) forgetOption() {
+func (n *NLServer) ForgetOption() {
 	select {
 	case <-n.offered.turn:
 		*n.offered.memo = optionMemo{}

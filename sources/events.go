@@ -53,11 +53,14 @@ func (v *Vault) Subscribe(ctx context.Context, poll time.Duration, secrets map[*
 	}
 	s := &subscriber{vault: v, times: v.eventTimes, filtered: true}
 	s.base = min(max(poll, s.times.first), s.times.limit)
+	byPath := map[string]*pushed{}
 	for kv, changed := range secrets {
-		s.secrets = append(s.secrets, &pushed{
-			path: kv.mount + "/data/" + kv.path, changed: changed,
-			pace: rate.NewLimiter(rate.Every(eventPace), eventBurst),
-		})
+		path := kv.mount + "/data/" + kv.path
+		if byPath[path] == nil {
+			byPath[path] = &pushed{path: path, pace: rate.NewLimiter(rate.Every(eventPace), eventBurst)}
+			s.secrets = append(s.secrets, byPath[path])
+		}
+		byPath[path].readers = append(byPath[path].readers, changed)
 	}
 	slices.SortFunc(s.secrets, func(a, b *pushed) int { return strings.Compare(a.path, b.path) })
 	transport := v.transport.Clone()
@@ -71,10 +74,17 @@ func (v *Vault) Subscribe(ctx context.Context, poll time.Duration, secrets map[*
 
 // pushed is a secret that events are wanted for.
 type pushed struct {
-	path    string // as events call it: with the mount and "data/"
-	changed func()
+	path    string   // as events call it: with the mount and "data/"
+	readers []func() // several where it is read with several names of fields
 	pace    *rate.Limiter
-	due     time.Time // when changed is to be called; zero: not
+	due     time.Time // when they are to be told; zero: not
+}
+
+func (p *pushed) announce() {
+	p.due = time.Time{}
+	for _, changed := range p.readers {
+		changed()
+	}
 }
 
 // subscriber belongs to the goroutine of Subscribe.
@@ -192,7 +202,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 func (s *subscriber) announceAll() {
 	for _, p := range s.secrets {
-		p.due = time.Time{}
-		p.changed()
+		p.announce()
 	}
 }

@@ -193,8 +193,7 @@ func (s *subscriber) announce(ctx context.Context, hits <-chan *pushed) error {
 		case <-ctx.Done():
 			for _, p := range s.secrets {
 				if !p.due.IsZero() {
-					p.due = time.Time{}
-					p.changed()
+					p.announce()
 				}
 			}
 			return ctx.Err()
@@ -207,8 +206,7 @@ func (s *subscriber) announce(ctx context.Context, hits <-chan *pushed) error {
 			case p.due.After(now):
 				next = earliest(next, p.due)
 			default:
-				p.due = time.Time{}
-				p.changed()
+				p.announce()
 			}
 		}
 		timer.Reset(next.Sub(now))

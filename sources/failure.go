@@ -40,9 +40,14 @@ func (forPerson) ForPerson() {}
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }
 
-func hasStatus(err error, status int) bool {
-	var f *failure
-	return errors.As(err, &f) && f.status == status
+func hasStatus(err error, status int) bool { return statusOf(err) == status }
+
+// statusOf is the status of the answer that err is about, 0 where there was none.
+func statusOf(err error) int {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.status
+	}
+	return 0
 }
 
 // maxSaid bounds what an error quotes of Vault's own words, in bytes.

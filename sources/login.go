@@ -1,9 +1,10 @@
 package sources
 
 import (
-	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/hashicorp/vault/api"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
@@ -35,61 +36,16 @@ type loginMethod interface {
 // attempt is one login about to be made.
 type attempt struct {
 	step     string // for errors: "login at auth/approle"
-	path     string
-	body     map[string]any
+	mount    string
+	method   api.AuthMethod    // makes the request, and reads nothing by itself
 	identity []string          // what makes two attempts the same; for a digest only
 	secret   credential.Secret // what no error may show
+	remedies map[int]string    // status of the answer → what to do
 	// refusal says that Vault refused this very attempt (it answered 400), and what to do; empty where the same
 	// attempt may succeed later.
 	refusal string
 	// enough says the same of one that was refused so often in a row that not even a person's word tries it again for now.
 	enough string
-}
-
-type appRole struct {
-	address string
-	auth    Auth
-}
-
-func newAppRole(address string, auth Auth) (*appRole, error) {
-	auth.Mount = strings.Trim(auth.Mount, "/")
-	switch {
-	case (auth.RoleID == "") == (auth.RoleIDFile == ""):
-		return nil, errors.New("vault.auth.role_id, vault.auth.role_id_file: set exactly one of them")
-	case auth.SecretIDFile == "":
-		return nil, errors.New("vault.auth.secret_id_file: required for method approle")
-	}
-	if err := checkPath(auth.Mount); err != nil {
-		return nil, fmt.Errorf("vault.auth.mount: %w", err)
-	}
-	return &appRole{address: address, auth: auth}, nil
-}
-
-func (a *appRole) prepare() (*attempt, error) {
-	roleID := a.auth.RoleID
-	if a.auth.RoleIDFile != "" {
-		var err error
-		if roleID, err = readLine(a.auth.RoleIDFile, "vault.auth.role_id_file"); err != nil {
-			return nil, err
-		}
-	}
-	secretID, err := readLine(a.auth.SecretIDFile, "vault.auth.secret_id_file")
-	if err != nil {
-		return nil, err
-	}
-	return &attempt{
-		step:     "login at auth/" + a.auth.Mount,
-		path:     "auth/" + a.auth.Mount + "/login",
-		body:     map[string]any{"role_id": roleID, "secret_id": secretID},
-		identity: []string{a.address, a.auth.Namespace, a.auth.Mount, roleID, secretID},
-		secret:   credential.NewSecret(secretID),
-		refusal: fmt.Sprintf("vault at %s: the secret-id in %s was refused at auth/%s and is not tried again, as five refused logins "+
-			"lock the role for every host: put a new secret-id there, or correct the role id and send SIGHUP",
-			a.address, a.auth.SecretIDFile, a.auth.Mount),
-		enough: fmt.Sprintf("vault at %s: login at auth/%s: the last tries in a row were refused, or cut off before their answer; five "+
-			"refused ones lock the role for every host, so not even SIGHUP or SIGUSR1 tries again for now: see that %s holds the "+
-			"right secret-id", a.address, a.auth.Mount, a.auth.SecretIDFile),
-	}, nil
 }
 
 // maxLine is far above any token or secret-id; Vault's longest tokens have some hundreds of bytes. In bytes.

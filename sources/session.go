@@ -57,15 +57,12 @@ type session struct {
 	refused   *refusals
 
 	turn chan struct{} // holds one entry while somebody logs in; owns what follows
+	wait backoff       // between failed logins
 	last struct {
-		key      string    // the login that failed last
-		err      error     // how
-		failures int       // in a row
-		retryAt  time.Time // when it may be tried again
-		success  time.Time
-		early    int    // tokens in a row that were refused when they were young
-		proven   string // the login that was accepted last
-		warned   string // the failure that was logged because the old token still served
+		success time.Time
+		early   int    // tokens in a row that were refused when they were young
+		proven  string // the login that was accepted last
+		warned  string // the failure that was logged because the old token still served
 	}
 	closed bool
 
@@ -241,9 +238,8 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 	if until, ok := s.refused.refused(key, now); ok && !forgive {
 		return nil, &waiting{cause: forPerson{errors.New(attempt.refusal)}, until: until}
 	}
-	// Another secret-id than the one that failed need not wait.
-	if key == s.last.key && now.Before(s.last.retryAt) && !hurry {
-		return nil, &waiting{cause: s.last.err, until: s.last.retryAt}
+	if err := s.wait.over(key, now); err != nil && !hurry {
+		return nil, err
 	}
 	if hurry {
 		floor = loginFloor
@@ -262,13 +258,13 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 	if err != nil {
 		return nil, s.failed(ctx, attempt, key, begun, err)
 	}
-	s.last.key, s.last.err, s.last.failures, s.last.warned = "", nil, 0, ""
-	s.last.success, s.last.proven = t.born, key
+	s.wait = backoff{}
+	s.last.success, s.last.proven, s.last.warned = t.born, key, ""
 	if err := s.refused.forget(); err != nil {
 		s.vault.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
 	s.set(t)
-	s.vault.logger.Debug("logged in to vault", "mount", attempt.path, "expires", t.expires)
+	s.vault.logger.Debug("logged in to vault", "mount", attempt.mount, "expires", t.expires)
 	return t, nil
 }
 
@@ -277,7 +273,7 @@ func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, cancel) })()
 	asked := time.Now()
-	secret, err := s.logins.Logical().WriteWithContext(bounded, attempt.path, attempt.body)
+	secret, err := attempt.method.Login(bounded, s.logins)
 	if err != nil {
 		if bounded.Err() == nil {
 			ctx = context.WithoutCancel(ctx) // it came all the same
@@ -312,7 +308,7 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 	}
 	now := time.Now()
 	if attempt.refusal != "" && f != nil && f.status == http.StatusBadRequest && f.vault {
-		s.last.failures, s.last.proven = 0, ""
+		s.wait, s.last.proven = backoff{}, ""
 		until, noted := s.refused.add(now, begun, attempt.identity...)
 		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, f.said)}, until: until}
 		if noted != nil {
@@ -326,15 +322,34 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 			s.vault.logger.Warn("a login that was not refused stays noted as one", "reason", err.Error())
 		}
 	}
-	if hasStatus(err, http.StatusForbidden) {
-		err = fmt.Errorf("%w: the role is locked after refused logins (15 minutes, for every host that uses it), "+
-			"or this host may not log in there", err)
+	if remedy := attempt.remedies[statusOf(err)]; remedy != "" {
+		err = fmt.Errorf("%w: %s", err, remedy)
 	}
-	limit := min(backoffFirst<<min(s.last.failures, 10), backoffCap)
-	s.last.key, s.last.err = key, err
-	s.last.failures++
-	s.last.retryAt = now.Add(rand.N(limit))
-	return &waiting{cause: err, until: s.last.retryAt}
+	return s.wait.failed(key, now, err)
+}
+
+// backoff spreads what failed and is tried again: full jitter, up to a cap.
+type backoff struct {
+	key      string    // what failed last
+	err      error     // how
+	failures int       // in a row
+	retryAt  time.Time // when it may be tried again
+}
+
+// over returns an error as long as what key names has to wait. Another than the one that failed need not.
+func (b *backoff) over(key string, now time.Time) error {
+	if key == b.key && now.Before(b.retryAt) {
+		return &waiting{cause: b.err, until: b.retryAt}
+	}
+	return nil
+}
+
+func (b *backoff) failed(key string, now time.Time, err error) error {
+	limit := min(backoffFirst<<min(b.failures, 10), backoffCap)
+	b.key, b.err = key, err
+	b.failures++
+	b.retryAt = now.Add(rand.N(limit))
+	return &waiting{cause: err, until: b.retryAt}
 }
 
 // fromFile takes the token as the file has it now. The caller has the turn.

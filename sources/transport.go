@@ -18,6 +18,9 @@ import (
 // maxAnswer bounds an answer's body in bytes. The metadata of a secret takes about 250 bytes for each version kept.
 const maxAnswer = 1 << 20
 
+// maxPEM is above any bundle of authorities. In bytes.
+const maxPEM = 16 << 20
+
 var errTooLarge = fmt.Errorf("the answer is larger than %d KiB", maxAnswer>>10)
 
 // checkAddress returns the address without a slash at its end.
@@ -45,7 +48,7 @@ func checkAddress(address string) (string, error) {
 func newTransport(config VaultConfig) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
-		pem, err := durable.ReadFile(config.CACert, 16<<20)
+		pem, err := durable.ReadFile(config.CACert, maxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("vault.ca_cert: %w", err)
 		}

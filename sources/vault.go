@@ -47,6 +47,7 @@ type VaultConfig struct {
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
 // concurrently.
 type Vault struct {
+	made      made
 	address   string
 	logger    *slog.Logger
 	transport *http.Transport
@@ -78,6 +79,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
+	made := makingOf(config)
 	transport, err := newTransport(config)
 	if err != nil {
 		return nil, err
@@ -97,6 +99,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		auth.Namespace = config.Namespace
 	}
 	v := &Vault{
+		made:       made,
 		address:    address,
 		logger:     logger,
 		transport:  transport,

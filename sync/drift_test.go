@@ -215,21 +215,6 @@ func TestRecoveryIsHurriedByATouch(t *testing.T) {
 	})
 }
 
-func TestForgivenAtReload(t *testing.T) {
-	one(t, func(w *world) { w.config.MaxReverts = 1 }, func(t *testing.T, w *world) {
-		for range 2 {
-			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
-			w.settle()
-		}
-		w.wantState("prod", credsync.StateDrift)
-		w.stop()
-		w.config.Forgive = true
-		w.start()
-		w.wantOnDisk("prod", "one")
-		w.wantState("prod", credsync.StateInSync)
-	})
-}
-
 // Events may never come (a network file system, a full queue): the schedule alone heals.
 func TestVerifyFindsDriftWithoutEvents(t *testing.T) {
 	one(t, func(w *world) { w.config.Verify = cron.Every(10 * time.Minute) }, func(t *testing.T, w *world) {

@@ -76,6 +76,7 @@ type watched struct {
 	again    bool // once more after the poll under way
 	next     time.Time
 	polls    int
+	answered bool // by then already when this Daemon took another's place
 	retry    retry
 	err      error // of the last poll, when out of reach
 	lastPoll time.Time
@@ -96,16 +97,19 @@ func New(cfg Config) (*Daemon, error) {
 		ready:  make(chan struct{}),
 		ended:  make(chan struct{}),
 	}
+	before := cfg.Before
+	d.cfg.Before = nil // it would keep the one before that alive, and so on
 	bySource := map[Source]*watched{}
 	for _, c := range cfg.Instances {
-		record, err := cfg.Store.Load(c.Name)
-		if err != nil {
-			// What is not known is applied again; that is the remedy, so nobody is needed.
-			d.log.Warn("state is unreadable, starting without it", keyInstance, c.Name, keyReason, err)
+		in := &instance{Instance: c, steps: cfg.Activator.Steps(c.Name)}
+		was := before.find(c.Name)
+		if was != nil {
+			in.takeOver(was, before.cfg, cfg)
+		} else {
+			in.record = d.load(c.Name)
 		}
-		in := &instance{Instance: c, record: record, steps: cfg.Activator.Steps(c.Name)}
 		in.forgetSteps()
-		if cfg.Forgive && len(record.Reverts) > 0 {
+		if before != nil && len(in.record.Reverts) > 0 { // the brake lets go
 			in.record.Reverts = nil
 			in.seq++
 		}
@@ -115,11 +119,26 @@ func New(cfg Config) (*Daemon, error) {
 			bySource[c.Source] = w
 			d.sources = append(d.sources, w)
 		}
+		if was != nil && was.Source == c.Source {
+			w.takeOver(was.source)
+		}
 		in.source, w.members = w, append(w.members, in)
 		d.instances = append(d.instances, in)
 	}
+	if before != nil {
+		d.reapplyAt = d.takeOverReapply(before)
+	}
 	d.publish()
 	return d, nil
+}
+
+func (d *Daemon) load(name string) Record {
+	record, err := d.cfg.Store.Load(name)
+	if err != nil {
+		// What is not known is applied again; that is the remedy, so nobody is needed.
+		d.log.Warn("state is unreadable, starting without it", keyInstance, name, keyReason, err)
+	}
+	return record
 }
 
 // Touched says that the configuration file of the instance at index i of Config.Instances may have changed. It never
@@ -166,7 +185,10 @@ func (d *Daemon) Run(ctx context.Context) {
 
 	now := time.Now()
 	d.turnAt = now
-	d.verifyAt, d.reapplyAt = nextTick(d.cfg.Verify, now), nextTick(d.cfg.Reapply, now)
+	d.verifyAt = nextTick(d.cfg.Verify, now)
+	if d.reapplyAt.IsZero() {
+		d.reapplyAt = nextTick(d.cfg.Reapply, now)
+	}
 	first := &pass{over: d.ready}
 	d.beginPass(first, now)
 	timer := time.NewTimer(0)

@@ -36,7 +36,8 @@ func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
 	return d.Status(), nil
 }
 
-var errEnded = errors.New("the daemon is stopping")
+// ErrEnded says that Run has returned, or is about to.
+var ErrEnded = errors.New("the daemon is stopping")
 
 // Ping returns when the loop has taken a turn: proof that it is alive.
 func (d *Daemon) Ping(ctx context.Context) error {
@@ -54,7 +55,7 @@ func (d *Daemon) submit(ctx context.Context, p *pass) error {
 	select {
 	case d.passes <- p:
 	case <-d.ended:
-		return errEnded
+		return ErrEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -62,7 +63,7 @@ func (d *Daemon) submit(ctx context.Context, p *pass) error {
 	case <-p.over:
 		return nil
 	case <-d.ended:
-		return errEnded
+		return ErrEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -87,7 +88,7 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 			t.polls++
 		}
 		in.source.pollNow(now)
-		for _, r := range []*retry{&in.recoverTry, &in.applyTry, &in.restoreTry, &in.activateTry, &in.saveRetry} {
+		for _, r := range in.retries() {
 			r.hurry()
 		}
 		p.targets = append(p.targets, t)

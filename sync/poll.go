@@ -16,7 +16,8 @@ func (d *Daemon) startPoll(w *watched) {
 		reading, err := source.Poll(ctx, need)
 		return func(now time.Time) {
 			w.polling = false
-			if ctx.Err() != nil {
+			var refusal *credential.Refusal
+			if ctx.Err() != nil && err != nil && !errors.As(err, &refusal) {
 				return // cut short by the stop, tells nothing
 			}
 			w.polls++

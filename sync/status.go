@@ -57,7 +57,7 @@ func (d *Daemon) publish() {
 		status.Instances[i] = d.statusOf(in)
 	}
 	for _, w := range d.sources {
-		status.Reachable = status.Reachable && w.polls > 0 && w.err == nil
+		status.Reachable = status.Reachable && w.asked() && w.err == nil
 		if w.lastPoll.After(status.LastPoll) {
 			status.LastPoll = w.lastPoll
 		}
@@ -106,7 +106,7 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 
 // waits reports whether something is still to be looked at, or applied.
 func (in *instance) waits() bool {
-	unseen := !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || in.source.polls == 0
+	unseen := !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || !in.source.asked()
 	return unseen || in.record.Applying != nil || in.force != "" || in.pending != nil && !in.pending.same(in.record)
 }
 

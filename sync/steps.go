@@ -293,9 +293,13 @@ func (d *Daemon) saveAll() {
 		if in.saved == in.seq {
 			continue
 		}
-		if err := d.cfg.Store.Save(in.Name, in.record); err != nil {
-			d.log.Error("state not saved", keyInstance, in.Name, keyReason, err)
+		err := d.cfg.Store.Save(in.Name, in.record)
+		if err == nil {
+			in.saved = in.seq
+			continue
 		}
+		news := in.saveRetry.fail(time.Now(), err.Error())
+		d.fail(news, "state not saved", keyInstance, in.Name, keyReason, err)
 	}
 }
 

@@ -88,8 +88,10 @@ type Config struct {
 	MaxReverts int           // reverts an hour and instance; default 60
 	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
 	Verify, Reapply, ActivateAt cron.Schedule
-	// Forgive resumes reverts that the brake stopped before this start.
-	Forgive bool
+	// Before is the Daemon whose place this one takes, by an operator's word; its Run has returned, and its Store is this
+	// one's. What it knew of a Source or Sink is kept where Instances have the same one (by ==). Reverts that the brake
+	// stopped are resumed.
+	Before *Daemon
 
 	// OnStatus is called by the loop whenever the status changed. It must not block.
 	OnStatus func(Status)

@@ -26,12 +26,12 @@ type world struct {
 	dir string
 	log *logtest.Buffer
 
-	source  *source
-	sinks   map[string]*sink
-	active  *activator
-	config  credsync.Config
-	daemon  *credsync.Daemon
-	stopped func()
+	source *source
+	sinks  map[string]*sink
+	active *activator
+	config credsync.Config
+	daemon *credsync.Daemon
+	end    func() // of the daemon that runs
 }
 
 const canary = "p8e-CANARYcanaryCANARYcanaryCANARYca"
@@ -89,6 +89,17 @@ func (w *world) launch() {
 		w.t.Fatal(err)
 	}
 	w.config.Store = store
+	w.run()
+	w.t.Cleanup(func() {
+		if strings.Contains(w.log.String(), canary) {
+			w.t.Error("the secret is in the log")
+		}
+	})
+}
+
+// run has a daemon run on the store that is open.
+func (w *world) run() {
+	w.t.Helper()
 	daemon, err := credsync.New(w.config)
 	if err != nil {
 		w.t.Fatal(err)
@@ -100,15 +111,26 @@ func (w *world) launch() {
 	ended := make(chan struct{})
 	go func() { daemon.Run(ctx); close(ended) }()
 	w.daemon = daemon
-	w.stopped = func() { cancel(); <-ended; store.Close() }
-	w.t.Cleanup(func() {
-		if strings.Contains(w.log.String(), canary) {
-			w.t.Error("the secret is in the log")
-		}
-	})
+	w.end = func() { cancel(); <-ended }
 }
 
-func (w *world) stop() { w.stopped() }
+// reload has another daemon take the place of the one that runs, with another configuration.
+func (w *world) reload(change func(*credsync.Config)) {
+	w.t.Helper()
+	if err := w.daemon.Drain(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.end()
+	w.config.Before = w.daemon
+	change(&w.config)
+	w.run()
+	w.config.Before = nil
+}
+
+func (w *world) stop() {
+	w.end()
+	w.config.Store.Close()
+}
 
 // recordOnDisk is what a start would find after a crash now.
 func (w *world) recordOnDisk(name string) string {

@@ -28,8 +28,9 @@ type control struct {
 }
 
 type answering struct {
-	daemon *sync.Daemon
-	vault  *sources.Vault
+	daemon   *sync.Daemon
+	vault    *sources.Vault
+	replaced chan struct{} // closed when another answers in its place
 }
 
 // loopPatience is how long a turn of the loop is waited for before the status counts as old.
@@ -109,7 +110,9 @@ func (c *control) close() {
 }
 
 func (c *control) serve(daemon *sync.Daemon, vault *sources.Vault) {
-	c.asked.Store(&answering{daemon, vault})
+	if before := c.asked.Swap(&answering{daemon, vault, make(chan struct{})}); before != nil {
+		close(before.replaced)
+	}
 }
 
 // status answers what is known now. Of a loop that hangs that is old, and may be no longer true; while the daemon stops, or one
@@ -135,13 +138,31 @@ func (c *control) sync(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
-	asked.vault.Soon()
-	status, err := asked.daemon.Check(r.Context(), r.URL.Query()["instance"]...)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+	for {
+		asked.vault.Soon()
+		status, err := asked.daemon.Check(r.Context(), r.URL.Query()["instance"]...)
+		if err == nil {
+			answer(w, document(status, asked.vault.TokenExpires()))
+			return
+		}
+		if !errors.Is(err, sync.ErrEnded) || !asked.another(r.Context()) {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		asked = c.asked.Load()
 	}
-	answer(w, document(status, asked.vault.TokenExpires()))
+}
+
+// another waits for what answers after a reload, and reports whether there is such a thing: the daemon may be about to end, too.
+func (a *answering) another(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, loopPatience)
+	defer cancel()
+	select {
+	case <-a.replaced:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func answer(w http.ResponseWriter, d statusDocument) {

@@ -18,8 +18,8 @@ import (
 	"campaign-credsync/sync"
 )
 
-// runDaemon runs until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done is in the
-// state directory, which stays locked all the time.
+// runDaemon runs until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done and knows is handed
+// over in memory, and the state directory stays locked all the time.
 func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	hangup := make(chan os.Signal, 1) // from the start, as without it the signal would end the process
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -49,7 +49,7 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	defer store.Close()
 	claims := newClaims(log)
 	defer claims.close()
-	a, err := assemble(c, store, claims, log, "")
+	a, err := assemble(c, store, claims, log, "", nil)
 	if err != nil {
 		return err
 	}
@@ -66,29 +66,33 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	log.Info("started", "version", buildVersion(), "instances", len(a.instances))
 	service := newService(in.env)
-	for {
-		next, err := runUntilReload(ctx, in, c, store, claims, a, control, service, hangup, log)
+	for now := (&generation{config: c, assembly: a}); ; {
+		next, err := now.runUntilReload(ctx, in, store, claims, control, service, hangup, log)
 		if err != nil || next == nil {
 			log.Info("stopped")
 			return err
 		}
-		c, a = next.config, next.assembly
-		claims.keep(a)
-		setLevel(level, c.Log)
+		now = next
+		claims.keep(now.assembly)
+		setLevel(level, now.config.Log)
 	}
 }
 
-type reloaded struct {
+// generation is what runs between two reloads.
+type generation struct {
 	config   *config
 	assembly *assembly
+	after    *sync.Daemon   // whose place it takes; nil for the first
+	retires  *sources.Vault // of the one before, where this one has another
 }
 
-// runUntilReload runs an assembly until ctx ends (nil) or SIGHUP brought a configuration that is good.
-func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.Store, claims *claims, a *assembly,
-	control *control, service *service, hangup <-chan os.Signal, log *slog.Logger) (*reloaded, error) {
+// runUntilReload runs a generation until ctx ends (nil) or SIGHUP brought a configuration that is good: then it returns the next one.
+func (g *generation) runUntilReload(ctx context.Context, in *invocation, store *sync.Store, claims *claims,
+	control *control, service *service, hangup <-chan os.Signal, log *slog.Logger) (*generation, error) {
 
+	a := g.assembly
 	settings := a.settings
-	settings.Forgive = service.reloads > 0
+	settings.Before, g.after = g.after, nil
 	settings.OnStatus = service.show
 	daemon, err := sync.New(settings)
 	if err != nil {
@@ -102,9 +106,10 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 	for _, part := range []func(){
 		func() { daemon.Run(running) },
 		func() { a.vault.Run(running, daemon.CheckSoon) },
-		func() { a.vault.Subscribe(running, c.Watch.Poll, a.announcements(c, daemon)) },
+		func() { a.vault.Subscribe(running, g.config.Watch.Poll, g.announcements(daemon)) },
 		func() { sinks.Watch(running, a.hints(daemon), log) },
 		func() { service.watch(running, daemon) },
+		func() { g.retire(log) }, // beside the rest: files are guarded while a Vault that hangs is waited for
 	} {
 		group.Go(func() error { part(); return nil })
 	}
@@ -112,7 +117,7 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 	checks := make(chan os.Signal, 1)
 	signal.Notify(checks, syscall.SIGUSR1)
 	defer signal.Stop(checks)
-	var next *reloaded
+	var next *generation
 	for next == nil && running.Err() == nil {
 		select {
 		case <-checks:
@@ -121,7 +126,7 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 			daemon.CheckSoon()
 		case <-hangup:
 			service.reloading()
-			if next, err = reload(in, c, store, claims, log); err != nil {
+			if next, err = g.reload(in, store, claims, log); err != nil {
 				log.Error("configuration not reloaded, keeping the old one", "reason", err)
 				service.reloadRefused()
 			}
@@ -136,38 +141,53 @@ func runUntilReload(ctx context.Context, in *invocation, c *config, store *sync.
 	}
 	stop()
 	group.Wait()
-	a.close()
+	if next == nil {
+		a.close()
+		return nil, nil
+	}
+	next.after = daemon
+	if next.assembly.vault != a.vault {
+		next.retires = a.vault
+	}
 	return next, nil
 }
 
+// retire ends what the generation before this one used and this one does not.
+func (g *generation) retire(log *slog.Logger) {
+	if g.retires != nil {
+		closeVault(g.retires, log)
+	}
+}
+
 // reload reads the configuration again. What belongs to the process as a whole cannot change.
-func reload(in *invocation, old *config, store *sync.Store, claims *claims, log *slog.Logger) (*reloaded, error) {
+func (g *generation) reload(in *invocation, store *sync.Store, claims *claims, log *slog.Logger) (*generation, error) {
 	c, err := in.load()
 	if err != nil {
 		return nil, err
 	}
 	for _, fixed := range []struct{ key, was, is string }{
-		{"state_dir", old.StateDir, c.StateDir},
-		{"control_socket", old.ControlSocket, c.ControlSocket},
-		{"log.format", old.Log.Format, c.Log.Format},
+		{"state_dir", g.config.StateDir, c.StateDir},
+		{"control_socket", g.config.ControlSocket, c.ControlSocket},
+		{"log.format", g.config.Log.Format, c.Log.Format},
 	} {
 		if fixed.was != fixed.is {
 			return nil, fmt.Errorf("%s: %s changes from %s to %s, which takes a restart", in.configFile, fixed.key, fixed.was, fixed.is)
 		}
 	}
-	a, err := assemble(c, store, claims, log, "")
+	a, err := assemble(c, store, claims, log, "", g.assembly)
 	if err != nil {
 		return nil, err
 	}
 	if err := claims.take(a, 0); err != nil {
 		return nil, err
 	}
-	a.vault.Retry() // a refused secret-id gets one more try
+	a.vault.Retry()              // a refused secret-id gets one more try
+	a.nlserver.it.ForgetOption() // what is behind a wrapper script may be another build
 	for _, warning := range c.warnings {
 		log.Warn("configuration", "reason", warning)
 	}
 	log.Info("configuration reloaded", "instances", len(a.instances))
-	return &reloaded{c, a}, nil
+	return &generation{config: c, assembly: a}, nil
 }
 
 // hints tells the loop of changes of each instance's file.
@@ -180,12 +200,12 @@ func (a *assembly) hints(daemon *sync.Daemon) map[string]func() {
 }
 
 // announcements tells the loop of events of each secret. There are none where watch.events is off.
-func (a *assembly) announcements(c *config, daemon *sync.Daemon) map[*sources.KV]func() {
+func (g *generation) announcements(daemon *sync.Daemon) map[*sources.KV]func() {
 	announcements := map[*sources.KV]func(){}
-	if c.Watch.Events == eventsOff {
+	if g.config.Watch.Events == eventsOff {
 		return announcements
 	}
-	for i, in := range a.instances {
+	for i, in := range g.assembly.instances {
 		if kv, ok := in.Source.(*sources.KV); ok {
 			announcements[kv] = func() { daemon.Announced(i) } // any of those that share it will do
 		}

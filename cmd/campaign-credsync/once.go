@@ -37,7 +37,7 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 	defer store.Close()
 	claims := newClaims(log)
 	defer claims.close()
-	a, err := assemble(c, store, claims, log, options.instance)
+	a, err := assemble(c, store, claims, log, options.instance, nil)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ type instanceOutlook struct {
 // in a state directory that is made for it where there is none, since the next command must not try the same again.
 func look(ctx context.Context, c *config, log *slog.Logger, instance string) ([]instanceOutlook, error) {
 	store := sync.ReadStore(c.StateDir)
-	a, err := assemble(c, store, nil, log, instance)
+	a, err := assemble(c, store, nil, log, instance, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,7 @@ import (
 // service speaks to systemd, or to nobody where there is none. Nothing in it waits for a manager that does not read for
 // longer than notifyPatience, and show, which the loop calls, not at all.
 type service struct {
-	beat    time.Duration // between two signs of life; 0 = none wanted
-	reloads int
+	beat    time.Duration          // between two signs of life; 0 = none wanted
 	line    atomic.Pointer[string] // newest status
 	changed chan struct{}          // 1 slot: there is a newer one
 
@@ -150,7 +149,6 @@ func (s *service) repeatReady() bool {
 func (s *service) reloading() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reloads++
 	s.owesReady = false
 	notify(systemd.SdNotifyReloading, systemd.SdNotifyMonotonicUsec())
 }

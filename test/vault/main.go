@@ -1,28 +1,34 @@
 // Command vault serves a real HashiCorp Vault core, in memory, for the tests and the demo.
 //
-// It is the server's own code (barrier, policies, AppRole, KV v2, user lockout) behind Vault's own HTTP handler; only
-// the storage is memory and nothing survives the process. It lives in a Go module of its own so that the daemon never
+// It is the server's own code (barrier, policies, AppRole, the logins by certificate, JWT and Kubernetes, KV v2, user
+// lockout) behind Vault's own HTTP handler; only the storage is memory and nothing survives the process. It lives in a Go module of its own so that the daemon never
 // links a line of it. Not for anything but tests: the root token and the unseal key are printed.
 package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
+	jwt "github.com/hashicorp/vault-plugin-auth-jwt"
+	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
 	"github.com/hashicorp/vault/builtin/credential/approle"
+	"github.com/hashicorp/vault/builtin/credential/cert"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -64,6 +70,9 @@ func serve(listen, readyFile, tlsCert, tlsKey string, untilEOF bool) error {
 		Core:           core,
 		ListenerConfig: &configutil.Listener{},
 	})}
+	// As Vault's own listener does: a client may show a certificate and need not, and who signed it is for the login by
+	// certificate to judge.
+	server.TLSConfig = &tls.Config{ClientAuth: tls.RequestClientCert}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -90,7 +99,7 @@ func serve(listen, readyFile, tlsCert, tlsKey string, untilEOF bool) error {
 	return err
 }
 
-// newCore makes an initialised, unsealed core with the kv and approle plugins.
+// newCore makes an initialised, unsealed core with the plugins below.
 func newCore() (core *vault.Core, rootToken string, unsealKey []byte, err error) {
 	logger := hclog.New(&hclog.LoggerOptions{Name: "vault", Level: hclog.Error, Output: os.Stderr})
 	storage, err := inmem.NewInmem(nil, logger)
@@ -102,8 +111,8 @@ func newCore() (core *vault.Core, rootToken string, unsealKey []byte, err error)
 		Logger:             logger,
 		DisableMlock:       true,
 		BuiltinRegistry:    plugins{},
-		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory},
-		CredentialBackends: map[string]logical.Factory{"approle": approle.Factory},
+		LogicalBackends:    secretEngines,
+		CredentialBackends: authMethods,
 	})
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("core: %w", err)
@@ -136,36 +145,37 @@ func announce(file string, r ready) error {
 	return os.Rename(partial, file)
 }
 
+var (
+	secretEngines = map[string]logical.Factory{"kv": kv.Factory}
+	authMethods   = map[string]logical.Factory{
+		"approle": approle.Factory, "cert": cert.Factory, "jwt": jwt.Factory, "kubernetes": kubernetes.Factory,
+	}
+)
+
 // plugins is the registry Vault asks for its built-in plugins.
 type plugins struct{}
 
-func (plugins) factory(name string, kind consts.PluginType) logical.Factory {
-	switch {
-	case name == "kv" && kind == consts.PluginTypeSecrets:
-		return kv.Factory
-	case name == "approle" && kind == consts.PluginTypeCredential:
-		return approle.Factory
+func (plugins) of(kind consts.PluginType) map[string]logical.Factory {
+	switch kind {
+	case consts.PluginTypeSecrets:
+		return secretEngines
+	case consts.PluginTypeCredential:
+		return authMethods
 	}
 	return nil
 }
 
 func (p plugins) Contains(name string, kind consts.PluginType) bool {
-	return p.factory(name, kind) != nil
+	return p.of(kind)[name] != nil
 }
 
 func (p plugins) Get(name string, kind consts.PluginType) (func() (interface{}, error), bool) {
-	f := p.factory(name, kind)
+	f := p.of(kind)[name]
 	return func() (interface{}, error) { return f, nil }, f != nil
 }
 
-func (plugins) Keys(kind consts.PluginType) []string {
-	switch kind {
-	case consts.PluginTypeSecrets:
-		return []string{"kv"}
-	case consts.PluginTypeCredential:
-		return []string{"approle"}
-	}
-	return nil
+func (p plugins) Keys(kind consts.PluginType) []string {
+	return slices.Sorted(maps.Keys(p.of(kind)))
 }
 
 func (plugins) DeprecationStatus(string, consts.PluginType) (consts.DeprecationStatus, bool) {
