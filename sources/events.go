@@ -132,12 +132,17 @@ func (s *subscriber) next(ctx context.Context, seen evidence, ended error) (evid
 	case errors.Is(ended, errRenewed):
 		return now, nil
 	case errors.Is(ended, errNotAllowed):
+		if version, offers := s.offersEvents(ctx, seen.token); !offers {
+			s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", "version "+version+" has none")
+			return s.muchLater(ctx, now)
+		}
 		// It may be the token that has ended. A poll finds out, and has another one then.
+		s.announceAll()
 		proved, err := s.vault.proof.await(ctx, func(e evidence) bool { return e.good > now.good })
 		if err != nil || proved.token != seen.token {
 			return proved, err
 		}
-		s.tellNotAllowed(ctx, proved.token)
+		s.tell(ctx, slog.LevelWarn, toldNotAllowed, "reason", "permission denied; "+s.remedy())
 		return s.muchLater(ctx, proved)
 	case errors.Is(ended, errNotOffered):
 		s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", ended)

@@ -53,38 +53,25 @@ func (s *subscriber) checkPolicy(ctx context.Context, t *token) {
 		capabilities, ok := answer.Data[path].([]any)
 		if ok && !slices.Contains(capabilities, any("subscribe")) && !slices.Contains(capabilities, any("root")) {
 			s.vault.logger.Warn("the policy lets no events of a secret through, new versions are found by polls alone",
-				"path", credential.Escape(path), "reason", "add to the policy: "+policyFor(path))
+				"path", credential.Escape(path), "reason", "add to the policy: "+ruleFor(path))
 		}
 	}
 }
 
-// tellNotAllowed says which lines the policy lacks; but a Vault that does not know of events refuses them with the same
-// answer, and there no policy helps.
-func (s *subscriber) tellNotAllowed(ctx context.Context, t *token) {
+// offersEvents reports whether the Vault is one that may offer events: where it does not, it refuses them with the answer
+// of a policy that lacks a line, and no policy helps.
+func (s *subscriber) offersEvents(ctx context.Context, t *token) (version string, offers bool) {
 	bounded, cancel := context.WithTimeout(ctx, s.times.dial)
 	defer cancel()
 	health, err := t.client.WithNamespace("").Sys().HealthWithContext(bounded)
-	if err == nil && !offersEvents(health.Version) {
-		s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", fmt.Sprintf("version %s has none", clean(health.Version)))
-		return
+	if err != nil {
+		return "", true // not known
 	}
-	lines := []string{`path "` + eventsPath + `" { capabilities = ["read"] }`}
-	for _, p := range s.secrets {
-		lines = append(lines, policyFor(p.path))
-	}
-	s.tell(ctx, slog.LevelWarn, toldNotAllowed,
-		"reason", "permission denied; add to the policy: "+strings.Join(lines, " ")+`, or set watch.events to "off"`)
+	return clean(health.Version), mayOfferEvents(health.Version)
 }
 
-// policyFor is the rule that lets events of a secret through, with what polls need of the same path, as two rules for one
-// path do not add up.
-func policyFor(path string) string {
-	return fmt.Sprintf(`path "%s" { capabilities = ["read", "subscribe"] subscribe_event_types = ["%s"] }`, credential.Escape(path), eventTypes)
-}
-
-// offersEvents reports whether a Vault of that version may offer events: Enterprise, or one of the three that had them as
-// an experiment.
-func offersEvents(version string) bool {
+// mayOfferEvents knows Enterprise, and the versions that had events as an experiment.
+func mayOfferEvents(version string) bool {
 	if strings.Contains(version, "+ent") {
 		return true
 	}
@@ -93,4 +80,18 @@ func offersEvents(version string) bool {
 		return true // not known
 	}
 	return major == 1 && minor >= 13 && minor <= 15
+}
+
+// remedy is what to add to the policy, or else to the configuration.
+func (s *subscriber) remedy() string {
+	rules := []string{`path "` + eventsPath + `" { capabilities = ["read"] }`}
+	for _, p := range s.secrets {
+		rules = append(rules, ruleFor(p.path))
+	}
+	return "add to the policy: " + strings.Join(rules, " ") + `, or set watch.events to "off"`
+}
+
+// ruleFor lets events of a secret through.
+func ruleFor(path string) string {
+	return fmt.Sprintf(`path "%s" { capabilities = ["read", "subscribe"] subscribe_event_types = ["%s"] }`, credential.Escape(path), eventTypes)
 }
