@@ -140,6 +140,9 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 		return nil, err
 	}
 	c.gate.note(response, time.Now())
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return response, nil // not a body but the connection, which is bounded by whoever asked for it
+	}
 	response.Body = &bounded{ReadCloser: response.Body, left: maxAnswer}
 	return response, nil
 }

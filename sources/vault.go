@@ -67,6 +67,9 @@ type Vault struct {
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
 	digestKey []byte
+	proof     proof
+
+	eventTimes eventTimes
 
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
@@ -109,13 +112,14 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		auth.Namespace = config.Namespace
 	}
 	v := &Vault{
-		made:      made,
-		address:   address,
-		logger:    logger,
-		transport: transport,
-		digestKey: config.DigestKey,
-		gate:      gate,
-		reads:     withNamespace(client, config.Namespace),
+		made:       made,
+		address:    address,
+		logger:     logger,
+		transport:  transport,
+		digestKey:  config.DigestKey,
+		gate:       gate,
+		reads:      withNamespace(client, config.Namespace),
+		eventTimes: defaultEventTimes,
 	}
 	v.session = &session{
 		vault:  v,
@@ -157,6 +161,7 @@ func (v *Vault) Retry() {
 	v.retries.Add(1)
 	v.gate.open()
 	v.session.retry()
+	v.proof.ask()
 }
 
 // TokenExpires tells when the token in use ends; zero when there is none, it never ends or its end is not known.

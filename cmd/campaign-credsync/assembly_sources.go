@@ -90,6 +90,20 @@ func (a *assembly) watchSources(ctx context.Context, daemon *sync.Daemon) {
 	<-ended
 }
 
+// subscribe brings polls forward when Vault tells of a new version, until ctx ends.
+func (a *assembly) subscribe(ctx context.Context, watch watchConfig, daemon *sync.Daemon) {
+	if a.vault == nil || watch.Events == eventsOff {
+		return
+	}
+	changed := map[*sources.KV]func(){}
+	for i, in := range a.instances {
+		if kv, ok := in.Source.(*sources.KV); ok {
+			changed[kv] = func() { daemon.Announced(i) } // any of those that share it
+		}
+	}
+	a.vault.Subscribe(ctx, watch.Poll, changed)
+}
+
 // retry forgets what was refused, and every wait: the operator asks.
 func (a *assembly) retry() {
 	if a.vault != nil {

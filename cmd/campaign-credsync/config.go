@@ -73,7 +73,7 @@ type authConfig struct {
 
 type watchConfig struct {
 	Poll   time.Duration `yaml:"poll"`
-	Events string        `yaml:"events"` // auto or off; this release has no events, so both mean polling
+	Events string        `yaml:"events"` // auto or off
 }
 
 // scheduleConfig holds cron expressions; parse makes them usable.
@@ -139,7 +139,7 @@ type logConfig struct {
 func defaultConfig() *config {
 	return &config{
 		Vault:    vaultConfig{Auth: authConfig{Method: methodAppRole}},
-		Watch:    watchConfig{Poll: 30 * time.Second, Events: "auto"},
+		Watch:    watchConfig{Poll: 30 * time.Second, Events: eventsAuto},
 		Schedule: scheduleConfig{Verify: "@every 10m", Timezone: "UTC"},
 		Campaign: campaignConfig{
 			Home:      "/usr/local/neolane/nl6",
