@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"campaign-credsync/internal/credential"
 )
 
@@ -17,6 +19,7 @@ const endAgain = 24 * time.Hour
 // login, once a day; nothing depends on its answer. Safe for concurrent use.
 type secretIDEnd struct {
 	vault  *Vault
+	client *api.Client // in the namespace of the login, without a token; holds up no poll
 	before time.Duration
 	mount  string
 	file   string
@@ -32,8 +35,8 @@ type secretIDEnd struct {
 	warned time.Time
 }
 
-func newSecretIDEnd(v *Vault, auth Auth) *secretIDEnd {
-	e := &secretIDEnd{vault: v, before: auth.SecretIDWarn, mount: auth.Mount, file: auth.SecretIDFile}
+func newSecretIDEnd(v *Vault, auth Auth, client *api.Client) *secretIDEnd {
+	e := &secretIDEnd{vault: v, client: client, before: auth.SecretIDWarn, mount: auth.Mount, file: auth.SecretIDFile}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	return e
 }
@@ -70,7 +73,7 @@ func (e *secretIDEnd) ask(t *token, secretID credential.Secret, role string) (en
 	bounded, cancel := context.WithTimeout(e.ctx, requestTimeout)
 	defer cancel()
 	path := "auth/" + e.mount + "/role/" + role + "/secret-id/lookup"
-	answer, err := withToken(e.vault.session.logins, t.text).Logical().WriteWithContext(bounded, path,
+	answer, err := withToken(e.client, t.text).Logical().WriteWithContext(bounded, path,
 		map[string]any{"secret_id": secretID.Reveal()})
 	switch {
 	case err != nil:

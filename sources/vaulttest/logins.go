@@ -15,7 +15,7 @@ import (
 func (s *Server) enable(ctx context.Context, method string, config map[string]any) (mount string, err error) {
 	mount = method + strings.TrimPrefix(s.Mount, "kv") + "-" + strings.ToLower(rand.Text()[:10])
 	s.mu.Lock()
-	s.mounts = append(s.mounts, mount)
+	s.logins = append(s.logins, mount)
 	s.mu.Unlock()
 	if err := s.Call(ctx, http.MethodPost, "sys/auth/"+mount, map[string]any{"type": method}, nil); err != nil || config == nil {
 		return mount, err

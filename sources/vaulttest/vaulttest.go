@@ -40,34 +40,29 @@ type Server struct {
 
 	mu       sync.Mutex
 	policies []string          // made, to remove from an external Vault
-	mounts   []string          // of logins other than AuthMount; likewise
+	mounts   []string          // likewise
+	logins   []string          // mounts of logins other than AuthMount; likewise
 	roles    map[string]string // role id → name of the role and of its policy
 }
 
 // Start starts a Vault that ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s, err := Launch(t.Context(), os.Stderr)
+	return start(t, Launch)
+}
+
+// StartEvents starts a Vault that pushes events: an older one, and never an external one.
+func StartEvents(t testing.TB) *Server {
+	t.Helper()
+	return start(t, LaunchEvents)
+}
+
+func start(t testing.TB, launch func(context.Context, io.Writer) (*Server, error)) *Server {
+	t.Helper()
+	s, err := launch(t.Context(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.endWith(t)
-}
-
-// StartTLS is Start with a Vault that serves HTTPS itself, with a certificate of the authority for 127.0.0.1, and asks
-// clients for theirs. An external Vault is not used, as its certificates are its own.
-func StartTLS(t testing.TB, authority *Authority) *Server {
-	t.Helper()
-	_, certFile, keyFile := authority.MustIssue(t, "127.0.0.1")
-	s := newServer()
-	s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}}
-	if err := s.launch(t.Context(), os.Stderr, "-tls-cert", certFile, "-tls-key", keyFile); err != nil {
-		t.Fatal(err)
-	}
-	return s.endWith(t)
-}
-
-func (s *Server) endWith(t testing.TB) *Server {
 	s.t = t
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -77,21 +72,44 @@ func (s *Server) endWith(t testing.TB) *Server {
 	return s
 }
 
+// StartTLS is Start with a Vault that serves HTTPS itself, with a certificate of the authority for 127.0.0.1, and asks
+// clients for theirs. An external Vault is not used, as its certificates are its own.
+func StartTLS(t testing.TB, authority *Authority) *Server {
+	t.Helper()
+	_, certFile, keyFile := authority.MustIssue(t, "127.0.0.1")
+	return start(t, func(ctx context.Context, progress io.Writer) (*Server, error) {
+		s := newServer()
+		s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}}
+		return s.launch(ctx, current, progress, "-tls-cert", certFile, "-tls-key", keyFile)
+	})
+}
+
 // Launch starts a Vault for a program, which must call Close. ctx bounds building and starting only. progress hears of
 // a build, nothing else. A program that is killed leaves no Vault behind.
 func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
-	s := newServer()
 	if !external() {
-		if err := s.launch(ctx, progress); err != nil {
-			return nil, err
-		}
-		return s, nil
+		return newServer().launch(ctx, current, progress)
 	}
+	s := newServer()
 	s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
-	if err := s.mount(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+	return s.mounted(ctx)
+}
+
+// LaunchEvents is Launch of the Vault that StartEvents starts.
+func LaunchEvents(ctx context.Context, progress io.Writer) (*Server, error) {
+	return newServer().launch(ctx, pushing, progress)
+}
+
+// launch starts a Vault of our own, with more options of its program.
+func (s *Server) launch(ctx context.Context, module string, progress io.Writer, options ...string) (*Server, error) {
+	binary, err := build(ctx, module, progress)
+	if err != nil {
+		return nil, fmt.Errorf("build test/%s: %w", module, err)
 	}
-	return s, nil
+	if s.process, err = startProcess(ctx, s, binary, options...); err != nil {
+		return nil, fmt.Errorf("start %s: %w", binary, err)
+	}
+	return s.mounted(ctx)
 }
 
 func newServer() *Server {
@@ -104,19 +122,11 @@ func newServer() *Server {
 	}
 }
 
-// launch starts a Vault of our own, with more options of its program, and mounts what is needed.
-func (s *Server) launch(ctx context.Context, progress io.Writer, options ...string) error {
-	binary, err := build(ctx, progress)
-	if err != nil {
-		return fmt.Errorf("build test/vault: %w", err)
-	}
-	if s.process, err = start(ctx, s, binary, options...); err != nil {
-		return fmt.Errorf("start %s: %w", binary, err)
-	}
+func (s *Server) mounted(ctx context.Context) (*Server, error) {
 	if err := s.mount(ctx); err != nil {
-		return errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.Close())
 	}
-	return nil
+	return s, nil
 }
 
 // external reports whether a Vault was named to be used instead of an own one.
@@ -137,9 +147,12 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, mount := range s.mounts {
+		remove("sys/mounts/" + mount)
+	}
+	for _, mount := range s.logins {
 		remove("sys/auth/" + mount)
 	}
-	s.mounts = nil
+	s.mounts, s.logins = nil, nil
 	for _, policy := range s.policies {
 		remove("sys/policies/acl/" + policy)
 	}
@@ -237,9 +250,9 @@ type process struct {
 	stopped error
 }
 
-// start runs binary and fills in where it listens. The pipe to its standard input closes with this process, however
+// startProcess runs binary and fills in where it listens. The pipe to its standard input closes with this process, however
 // that ends, and ends the server.
-func start(ctx context.Context, s *Server, binary string, options ...string) (*process, error) {
+func startProcess(ctx context.Context, s *Server, binary string, options ...string) (*process, error) {
 	p := &process{command: exec.Command(binary, append(options, "-until-eof")...), stderr: &bytes.Buffer{}, done: make(chan struct{})}
 	p.command.Stderr = p.stderr
 	var err error
