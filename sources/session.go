@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -21,9 +20,6 @@ const (
 	// doubtFloor is the age from which a token that never worked for a path is doubted when that path answers 403.
 	// Before it a 403 is taken for the policy's, and a login at every poll would mend nothing.
 	doubtFloor = 5 * time.Minute
-	// backoffFirst and backoffCap bound the full jitter between failed logins.
-	backoffFirst = time.Second
-	backoffCap   = time.Minute
 	// lastWords is how long an answer to a login is waited for by a process that is to end, or to reload: without it nobody
 	// would know whether the secret-id was refused.
 	lastWords = time.Second
@@ -67,8 +63,9 @@ type session struct {
 		proven  string // the login that was accepted last
 		warned  string // the failure that was logged because the old token still served
 	}
-	untried bool // a secret-id was unwrapped, and no login made with it yet
-	closed  bool
+	untried   bool // a secret-id was unwrapped, and no login made with it yet
+	forgotten bool // see forgetKept
+	closed    bool
 
 	mu      sync.Mutex // guards what follows
 	current *token
@@ -157,7 +154,7 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		}
 	}
 	t, err := s.login(ctx, loginFloor)
-	if w, ok := errors.AsType[*waiting](err); ok && w.floor && s.untried {
+	if w, ok := errors.AsType[*waiting](err); ok && w.floor && s.untried && old != nil && !old.expired(time.Now()) {
 		s.wrapping.dueAt(w.until)
 		return old, nil
 	}
@@ -223,28 +220,6 @@ func (s *session) replace(ctx context.Context, old *token, worked bool) (*token,
 		s.last.early++
 	}
 	return t, err
-}
-
-// waiting is the error of a login that is not tried yet.
-type waiting struct {
-	cause error
-	until time.Time
-	floor bool // only because the last one was not long ago
-}
-
-func (w *waiting) Error() string {
-	return fmt.Sprintf("%v; next login not before %s", w.cause, w.until.UTC().Format(time.RFC3339))
-}
-func (w *waiting) Unwrap() error { return w.cause }
-
-// RetryAt is for whoever asks again: earlier there is no answer.
-func (w *waiting) RetryAt() time.Time { return w.until }
-
-func rootText(err error) string {
-	if w, ok := errors.AsType[*waiting](err); ok {
-		return w.cause.Error()
-	}
-	return err.Error()
 }
 
 // login logs in, or says why it may not yet: floor is the least time since the last one. The caller has the turn.
@@ -323,11 +298,14 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 	return t, nil
 }
 
+// forgetKept removes, once, what an earlier configuration unwrapped.
 func (s *session) forgetKept() error {
-	if s.refused.late { // a command that only reads
+	if s.forgotten || s.refused.late { // late is a command that only reads
 		return nil
 	}
-	return forgetKept(s.refused.dir)
+	err := forgetKept(s.refused.dir)
+	s.forgotten = err == nil
+	return err
 }
 
 func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error) {
@@ -389,34 +367,6 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 	return s.wait.failed(key, now, err)
 }
 
-// backoff spreads what failed and is tried again: full jitter, up to a cap.
-type backoff struct {
-	key      string    // what failed last
-	err      error     // how
-	failures int       // in a row
-	retryAt  time.Time // when it may be tried again
-}
-
-// over returns an error as long as what key names has to wait. Another than the one that failed need not.
-func (b *backoff) over(key string, now time.Time) error {
-	if key == b.key && now.Before(b.retryAt) {
-		return &waiting{cause: b.err, until: b.retryAt}
-	}
-	return nil
-}
-
-func (b *backoff) failed(key string, now time.Time, err error) error {
-	limit := min(backoffFirst<<min(b.failures, 10), backoffCap)
-	b.key, b.err = key, err
-	b.failures++
-	if alone, ok := errors.AsType[*leftAlone](err); ok {
-		b.retryAt = alone.until // it has a jitter of its own, and its own words
-		return err
-	}
-	b.retryAt = now.Add(rand.N(limit))
-	return &waiting{cause: err, until: b.retryAt}
-}
-
 // fromFile takes the token as the file has it now. The caller has the turn.
 func (s *session) fromFile(ctx context.Context) (*token, error) {
 	text, err := readLine(s.tokenFile, "vault.auth.token_file")
@@ -476,6 +426,3 @@ func (s *session) close(ctx context.Context) error {
 	}
 	return err
 }
-
-// jitter spreads what many daemons do after the same time: ±10 %.
-func jitter() float64 { return 0.9 + 0.2*rand.Float64() }

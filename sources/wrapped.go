@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -241,6 +242,9 @@ func (w *wrapping) makesSecretIDs(path string) bool {
 	return ok && role != "" && (kind == "secret-id" || kind == "custom-secret-id")
 }
 
+// plainSecretID is what a secret-id that Vault made looks like, and no token of Vault's.
+var plainSecretID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
 // unwrap spends the token. Its answer is waited for longer than any other by a process that is to end.
 func (w *wrapping) unwrap(ctx context.Context, token string) (map[string]any, error) {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
@@ -264,7 +268,11 @@ func (w *wrapping) explain(ctx context.Context, step string, err error, token st
 		return err
 	}
 	maybe := "somebody else may have unwrapped it and have our secret-id, or its time is over"
-	if begun {
+	switch {
+	case plainSecretID.MatchString(token):
+		return &unusableError{fmt.Sprintf("vault at %s: what is in %s looks like a secret-id, and not like a wrapping token: set "+
+			"vault.auth.secret_id_wrapped to false, or put a wrapped secret-id there (vault says: %s)", w.vault.address, w.file, f.said)}
+	case begun:
 		maybe = "this daemon was cut off while it unwrapped it, or somebody else did and has our secret-id"
 	}
 	return &unusableError{fmt.Sprintf("vault at %s: the wrapping token in %s is spent or not known: %s. See who asked for "+

@@ -174,6 +174,13 @@ func TestForeignWrappingTokenIsNotUnwrapped(t *testing.T) {
 	l.server.MustUnwrap(token) // it is not spent
 }
 
+// The commonest mistake is no theft.
+func TestPlainSecretIDTakenForAWrappedOne(t *testing.T) {
+	l := newLab(t)
+	l.config.Auth.SecretIDWrapped = true
+	l.mustFail(l.kv(l.vault()), "looks like a secret-id", "vault.auth.secret_id_wrapped to false", l.config.Auth.SecretIDFile)
+}
+
 // Where the secret-id could not be kept the token stays unspent.
 func TestWrappedSecretIDThatCouldNotBeKept(t *testing.T) {
 	l := newWrappedLab(t)
