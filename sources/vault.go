@@ -33,12 +33,14 @@ type VaultConfig struct {
 	ClientKey     string
 	TLSServerName string // name to verify; empty: the host of Address
 	Auth          Auth
-	StateDir      string // where a refused secret-id is remembered, by digest; empty: in memory only
+	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept; empty: in memory only, and
+	// nothing is unwrapped.
+	StateDir string
 	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. It is called when
 	// there is something to remember, or to look up. nil: the directory must be there.
 	MakeStateDir func() (digestKey []byte, err error)
-	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off. Others note
-	// it before, as they may be killed.
+	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off, others note
+	// it before, as they may be killed; and no secret-id is unwrapped.
 	OnlyReads bool
 	DigestKey []byte       // key of that digest, and of those that are versions of a KV version 1 mount; required with StateDir
 	Logger    *slog.Logger // nil discards

@@ -9,7 +9,7 @@ import (
 )
 
 // testWrappedSecretID: the unit gets a wrapping token in place of a secret-id. What it unwraps survives restarts of the unit.
-// neolane cannot seal before systemd 256, and the sandbox does not change that: the state directory keeps it for neolane only.
+// neolane can seal from systemd 256 on, in the sandbox, too; before, the state directory keeps it for neolane only.
 func testWrappedSecretID(t *testing.T, h *host) {
 	token := h.vault.MustWrappedSecretID(h.roleID, time.Hour)
 	h.secrets = append(h.secrets, token)
@@ -28,8 +28,8 @@ func testWrappedSecretID(t *testing.T, h *host) {
 		t.Errorf("what is kept belongs to %s", rights)
 	}
 	h.run(t, "systemctl", "kill", "--signal=KILL", unit)
-	h.run(t, "systemctl", "restart", unit)
 	version, secret := h.rotate(t)
+	h.run(t, "systemctl", "restart", unit)
 	h.awaitApplied(t, version)
 	if !h.holds(t, secret) {
 		t.Error("the new secret is not in the file")
