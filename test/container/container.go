@@ -42,6 +42,8 @@ type Options struct {
 	Settings  string            // YAML that is added to the daemon's configuration
 	Campaign  string            // YAML that is added to its campaign section, in flow style: "timeout: 2s"
 	Extra     map[string]string // by instance: YAML that is added to its entry, in flow style: "allow_rollback: true"
+	Secrets   map[string]string // by instance: YAML that says where its secret is, in flow style: "source: file, file: /x"
+	NoVault   bool              // leaves out the vault section
 	Progress  io.Writer         // hears of a long build
 
 	Programs Programs          // those that are built already
