@@ -323,3 +323,26 @@ func TestFileRights(t *testing.T) {
 	}
 	v.Ran(1, "end", "set")
 }
+
+// Where inotify does not help, as in a directory that may be passed and not read, or on NFS, the polls find what is new.
+func TestFileThatCannotBeWatched(t *testing.T) {
+	t.Parallel()
+	world.NeedsRoot(t)
+	v := newVolume(t, container.Options{User: 65534}, "")
+	put := func(n int) {
+		v.renamed(v.content(secretOf(n), nil))
+		v.Must(os.Chown(v.file, 65534, 65534))
+	}
+	put(1)
+	v.Must(os.Chmod(filepath.Dir(v.file), 0o711))
+	v.Must(os.Chown(v.Config, 65534, 65534))
+	v.StartDaemon()
+	v.Is("prod", "in_sync")
+	for n := 2; n <= 3; n++ {
+		put(n)
+		v.OnDisk("prod", secretOf(n))
+	}
+	if n := strings.Count(v.Log(), `msg="file cannot be watched, a change of it is found later" file=`+v.file); n != 1 {
+		t.Errorf("told %d times\n%s", n, v.Log())
+	}
+}
