@@ -56,6 +56,18 @@ func (v *Vault) KV1(mount, path string) *KV {
 // (unreachable, sealed, no permission, no login) says nothing about the secret. Poll does not wait between tries: a
 // login that must wait makes it return at once, with the time of the next try. It returns early when ctx is done.
 func (k *KV) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
+	reading, err := k.poll(ctx, need)
+	_, refused := errors.AsType[*credential.Refusal](err)
+	switch {
+	case err == nil || refused:
+		k.vault.proof.polled(k.worked)
+	case ctx.Err() == nil:
+		k.vault.proof.polled(nil)
+	}
+	return reading, err
+}
+
+func (k *KV) poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
 	for _, part := range []string{k.mount, k.path} {
 		if err := checkPath(part); err != nil {
 			return credential.Reading{}, fmt.Errorf("secret at %s/%s: %w", k.mount, k.path, err)

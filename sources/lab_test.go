@@ -60,7 +60,12 @@ func newLab(t *testing.T) *lab {
 
 func newLabWith(t *testing.T, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
 	t.Helper()
-	l := &lab{t: t, server: vaulttest.Start(t), log: &logtest.Buffer{}}
+	return newLabOn(t, vaulttest.Start(t), policy, ttl)
+}
+
+func newLabOn(t *testing.T, server *vaulttest.Server, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
+	t.Helper()
+	l := &lab{t: t, server: server, log: &logtest.Buffer{}}
 	l.proxy = l.server.Proxy(t)
 	roleID, secretID := l.server.MustRole(policy(l.server, path), ttl)
 	l.roleID = roleID

@@ -31,7 +31,7 @@ func (d *Daemon) startPoll(w *watched) {
 			d.polled(w, reading.Version, picks, err, now)
 			if w.again {
 				w.again = false
-				w.next = now
+				w.pollNow(now)
 			}
 		}
 	})
@@ -96,8 +96,8 @@ func (d *Daemon) polled(w *watched, version credential.Version, picks []picked, 
 	w.retry = retry{}
 	w.lastPoll = now
 	w.next = now.Add(jittered(d.cfg.Poll))
-	if w.polls == 1 {
-		// Daemons that were started together spread from the second poll on.
+	if w.spread {
+		w.spread = false
 		w.next = now.Add(rand.N(d.cfg.Poll))
 	}
 	for i, in := range w.members {
@@ -123,10 +123,10 @@ func (in *instance) newest() credential.Version {
 func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	news := w.retry.fail(now, err.Error())
 	w.next = w.retry.at
-	var login interface{ RetryAt() time.Time }
-	if errors.As(err, &login) {
+	var later interface{ RetryAt() time.Time }
+	if errors.As(err, &later) {
 		// Its wait has a jitter of its own: two in a row would pass the cap. Its time may be of the clock on the wall alone.
-		if wait := login.RetryAt().Sub(now); wait < lastRetry {
+		if wait := later.RetryAt().Sub(now); wait <= longestAsked {
 			w.next = now.Add(max(0, wait))
 		}
 	}

@@ -48,3 +48,20 @@ func TestTroubleForPeopleIsAnError(t *testing.T) {
 		}
 	})
 }
+
+// A source that says when it has an answer is asked then, up to some minutes from now.
+func TestSourceSaysWhenItHasAnAnswer(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		back := time.Now().Add(5*time.Minute + 55*time.Second)
+		w.source.change(func(s *source) { s.err = laterTrouble{back} })
+		time.Sleep(40 * time.Second) // past a poll
+		polls, _ := w.source.counts()
+		time.Sleep(time.Until(back) - time.Millisecond)
+		if now, _ := w.source.counts(); now != polls {
+			t.Errorf("asked %d times before", now-polls)
+		}
+		w.source.change(func(s *source) { s.err = nil })
+		time.Sleep(time.Second)
+		w.wantState("prod", credsync.StateInSync)
+	})
+}

@@ -64,8 +64,10 @@ func (a *assembly) useVault(c *config, store *sync.Store, claims *claims, before
 		a.vault = before.vault
 		return nil
 	}
-	a.vault, err = sources.NewVault(from)
-	return err
+	if a.vault, err = sources.NewVault(from); err != nil {
+		return c.place(err)
+	}
+	return nil
 }
 
 // watchSources brings polls forward until ctx ends: of all sources when there is another way to log in to Vault, of a file
@@ -86,6 +88,20 @@ func (a *assembly) watchSources(ctx context.Context, daemon *sync.Daemon) {
 		a.vault.Run(ctx, daemon.CheckSoon)
 	}
 	<-ended
+}
+
+// subscribe brings polls forward when Vault tells of a new version, until ctx ends.
+func (a *assembly) subscribe(ctx context.Context, watch watchConfig, daemon *sync.Daemon) {
+	if a.vault == nil || watch.Events == eventsOff {
+		return
+	}
+	changed := map[*sources.KV]func(){}
+	for i, in := range a.instances {
+		if kv, ok := in.Source.(*sources.KV); ok {
+			changed[kv] = func() { daemon.Announced(i) } // any of those that share it
+		}
+	}
+	a.vault.Subscribe(ctx, watch.Poll, changed)
 }
 
 // retry forgets what was refused, and every wait: the operator asks.

@@ -16,6 +16,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources"
 )
 
 const (
@@ -42,6 +43,8 @@ type config struct {
 
 	// warnings are settings that are allowed and yet probably not meant. validate prints them, run logs them.
 	warnings []string
+	// place gives an error that shows only when a setting is used its place in the file, as problems found before have.
+	place func(err error) error
 }
 
 type vaultConfig struct {
@@ -70,7 +73,7 @@ type authConfig struct {
 
 type watchConfig struct {
 	Poll   time.Duration `yaml:"poll"`
-	Events string        `yaml:"events"` // auto or off; this release has no events, so both mean polling
+	Events string        `yaml:"events"` // auto or off
 }
 
 // scheduleConfig holds cron expressions; parse makes them usable.
@@ -136,7 +139,7 @@ type logConfig struct {
 func defaultConfig() *config {
 	return &config{
 		Vault:    vaultConfig{Auth: authConfig{Method: methodAppRole}},
-		Watch:    watchConfig{Poll: 30 * time.Second, Events: "auto"},
+		Watch:    watchConfig{Poll: 30 * time.Second, Events: eventsAuto},
 		Schedule: scheduleConfig{Verify: "@every 10m", Timezone: "UTC"},
 		Campaign: campaignConfig{
 			Home:      "/usr/local/neolane/nl6",
@@ -287,6 +290,13 @@ func parseConfig(file string, text []byte, env func(string) (string, bool)) (*co
 	}
 	if len(r.problems) > 0 {
 		return c, &configError{file: file, problems: r.sorted()}
+	}
+	c.place = func(err error) error {
+		setting, ok := errors.AsType[*sources.SettingError](err)
+		if !ok {
+			return err
+		}
+		return &configError{file: file, problems: []problem{{r.where(setting.Key), setting.Key, setting.Err.Error()}}}
 	}
 	return c, nil
 }

@@ -17,6 +17,8 @@ import (
 const (
 	methodAppRole   = "approle"
 	methodTokenFile = "token_file"
+	eventsAuto      = "auto"
+	eventsOff       = "off"
 	sourceVault     = "vault"
 	sourceFile      = "file"
 )
@@ -63,7 +65,7 @@ func (r *reading) checkWatch(w watchConfig) {
 	if w.Poll < time.Second || w.Poll > time.Hour {
 		r.refuse("watch.poll", "must be from 1s to 1h")
 	}
-	r.oneOf("watch.events", w.Events, "auto", "off")
+	r.oneOf("watch.events", w.Events, eventsAuto, eventsOff)
 }
 
 func (r *reading) checkSchedule(s scheduleConfig) {

@@ -106,6 +106,7 @@ func (g *generation) runUntilReload(ctx context.Context, in *invocation, store *
 	for _, part := range []func(){
 		func() { daemon.Run(running) },
 		func() { a.watchSources(running, daemon) },
+		func() { a.subscribe(running, g.config.Watch, daemon) },
 		func() { sinks.Watch(running, a.hints(daemon), log) },
 		func() { service.watch(running, daemon) },
 		func() { g.retire(log) }, // beside the rest: files are guarded while a Vault that hangs is waited for
