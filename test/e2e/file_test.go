@@ -18,9 +18,6 @@ import (
 
 const hurry = syscall.SIGUSR1
 
-// hourly leaves everything to events: nothing is found by a poll in the time of a test.
-const hourly = "watch: {poll: 1h}"
-
 // volume is a file that others write, and the daemon of a world that has it as its source.
 type volume struct {
 	*world.World
