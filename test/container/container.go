@@ -46,6 +46,7 @@ type Options struct {
 
 	Programs Programs          // those that are built already
 	Vault    *vaulttest.Server // shared with other containers; the container does not end it
+	Beside   *Container        // in the same Vault: shares its role and its secrets, with a secret-id of its own
 	TokenTTL time.Duration     // of the tokens that a login gives; 0: Vault's default
 	User     int               // the daemon's user and group id, and the owner of everything; 0: who runs this
 }
@@ -65,6 +66,9 @@ func New(ctx context.Context, dir string, options Options) (c *Container, err er
 	c.daemon, c.command, c.nlserver = programs.Daemon, programs.Command, programs.NLServer
 	if c.Vault = options.Vault; c.Vault != nil {
 		c.prefix = strings.ToLower(rand.Text()[:10]) + "/"
+		if options.Beside != nil {
+			c.prefix = options.Beside.prefix
+		}
 	} else if c.Vault, err = vaulttest.Launch(ctx, options.Progress); err != nil {
 		return nil, err
 	}
@@ -103,8 +107,13 @@ func (c *Container) layOut(ctx context.Context) error {
 	}
 	var err error
 	var secretID string
-	// One policy for every instance, also those that are added later.
-	c.RoleID, secretID, err = c.Vault.Role(ctx, c.Vault.ReadPolicy(c.SecretPath("+")), c.options.TokenTTL)
+	if c.options.Beside != nil {
+		c.RoleID = c.options.Beside.RoleID
+		secretID, err = c.Vault.SecretID(ctx, c.RoleID)
+	} else {
+		// One policy for every instance, also those that are added later.
+		c.RoleID, secretID, err = c.Vault.Role(ctx, c.Vault.ReadPolicy(c.SecretPath("+")), c.options.TokenTTL)
+	}
 	if err != nil {
 		return fmt.Errorf("make an AppRole: %w", err)
 	}
