@@ -50,11 +50,11 @@ func newTransport(config VaultConfig) (*http.Transport, error) {
 	if config.CACert != "" {
 		pem, err := durable.ReadFile(config.CACert, maxPEM)
 		if err != nil {
-			return nil, fmt.Errorf("vault.ca_cert: %w", err)
+			return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%w; put the file there, readable for this user", err)}
 		}
 		settings.RootCAs = x509.NewCertPool()
 		if !settings.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("vault.ca_cert: %s holds no certificate in PEM form", config.CACert)
+			return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", config.CACert)}
 		}
 	}
 	switch {
@@ -140,6 +140,9 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 		return nil, err
 	}
 	c.gate.note(response, time.Now())
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return response, nil // not a body but the connection, which is bounded by whoever asked for it
+	}
 	response.Body = &bounded{ReadCloser: response.Body, left: maxAnswer}
 	return response, nil
 }

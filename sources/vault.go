@@ -40,9 +40,19 @@ type VaultConfig struct {
 	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off. Others note
 	// it before, as they may be killed.
 	OnlyReads bool
-	DigestKey []byte       // key of that digest; required with StateDir
+	DigestKey []byte       // key of that digest, and of those that are versions of a KV version 1 mount; required with StateDir
 	Logger    *slog.Logger // nil discards
 }
+
+// SettingError is what is wrong with one setting, found when it was to be used.
+type SettingError struct {
+	Key string // of the configuration, such as vault.ca_cert
+	Err error
+}
+
+func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+func (e *SettingError) Unwrap() error { return e.Err }
 
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
 // concurrently.
@@ -56,6 +66,10 @@ type Vault struct {
 	session   *session
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
+	digestKey []byte
+	proof     proof
+
+	eventTimes eventTimes
 
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
@@ -98,12 +112,14 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		auth.Namespace = config.Namespace
 	}
 	v := &Vault{
-		made:      made,
-		address:   address,
-		logger:    logger,
-		transport: transport,
-		gate:      gate,
-		reads:     withNamespace(client, config.Namespace),
+		made:       made,
+		address:    address,
+		logger:     logger,
+		transport:  transport,
+		digestKey:  config.DigestKey,
+		gate:       gate,
+		reads:      withNamespace(client, config.Namespace),
+		eventTimes: defaultEventTimes,
 	}
 	v.session = &session{
 		vault:  v,
@@ -145,6 +161,7 @@ func (v *Vault) Retry() {
 	v.retries.Add(1)
 	v.gate.open()
 	v.session.retry()
+	v.proof.ask()
 }
 
 // TokenExpires tells when the token in use ends; zero when there is none, it never ends or its end is not known.

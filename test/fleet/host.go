@@ -69,7 +69,7 @@ func Start(c Config) (*Host, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	h.daemon, err = credsync.New(credsync.Config{
-		Instances: []credsync.Instance{{Name: Instance, Source: h.Vault.KV(c.Mount, c.Path, nil), Sink: h.file}},
+		Instances: []credsync.Instance{{Name: Instance, Source: h.Vault.KV(c.Mount, c.Path), Sink: h.file}},
 		Activator: nothing{},
 		Store:     store,
 		Poll:      c.Poll,
