@@ -68,8 +68,8 @@ func (b *bench) figures() (all []figure) {
 
 	applied := b.crowd.appliedAfter(2, b.rotated)
 	say("rotation of the one secret of all: 50, 99, 100 % have applied it after", "%s", quantiles(applied))
-	patience := b.poll + b.poll/10 + 2*time.Second
-	bound(applied[len(applied)-1] <= patience, "100 %% within an interval, its jitter and two seconds: %v", patience)
+	interval := b.poll + b.poll/10 + 2*time.Second
+	bound(applied[len(applied)-1] <= interval, "100 %% within an interval, its jitter and two seconds: %v", interval)
 
 	from, _ = b.bounds(phaseStart)
 	some = b.recorder.between(from, time.Now())
