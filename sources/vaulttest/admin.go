@@ -123,6 +123,12 @@ func (s *Server) SecretID(ctx context.Context, roleID string) (string, error) {
 	return answer.Data.SecretID, err
 }
 
+// DestroySecretID makes a secret-id of a role a stale one.
+func (s *Server) DestroySecretID(ctx context.Context, roleID, secretID string) error {
+	return s.Call(ctx, http.MethodPost, "auth/"+s.AuthMount+"/role/"+s.roleName(roleID)+"/secret-id/destroy",
+		map[string]any{"secret_id": secretID}, nil)
+}
+
 // NewToken makes a token with a policy of its own, which ends after ttl (0: Vault's default).
 func (s *Server) NewToken(ctx context.Context, policyHCL string, ttl time.Duration) (string, error) {
 	name, err := s.policy(ctx, policyHCL)
