@@ -61,13 +61,7 @@ func Start(t testing.TB) *Server {
 // Launch starts a Vault for a program, which must call Close. ctx bounds building and starting only. progress hears of
 // a build, nothing else. A program that is killed leaves no Vault behind.
 func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
-	unique := strings.ToLower(rand.Text()[:10])
-	s := &Server{
-		Mount:     "kv-" + unique,
-		AuthMount: "approle-" + unique,
-		roles:     map[string]string{},
-		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
-	}
+	s := newServer()
 	if external() {
 		s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
 	} else {
@@ -75,14 +69,26 @@ func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
 		if err != nil {
 			return nil, fmt.Errorf("build test/vault: %w", err)
 		}
-		if s.process, err = start(ctx, binary, s); err != nil {
+		var told ready
+		if s.process, told, err = start(ctx, exec.Command(binary, "-until-eof")); err != nil {
 			return nil, fmt.Errorf("start %s: %w", binary, err)
 		}
+		s.Address, s.Token, s.UnsealKey = told.Address, told.RootToken, told.UnsealKey
 	}
 	if err := s.mount(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func newServer() *Server {
+	unique := strings.ToLower(rand.Text()[:10])
+	return &Server{
+		Mount:     "kv-" + unique,
+		AuthMount: "approle-" + unique,
+		roles:     map[string]string{},
+		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
+	}
 }
 
 // external reports whether a Vault was named to be used instead of an own one.
@@ -192,21 +198,27 @@ type process struct {
 	stopped error
 }
 
-// start runs binary and fills in where it listens. The pipe to its standard input closes with this process, however
-// that ends, and ends the server.
-func start(ctx context.Context, binary string, s *Server) (*process, error) {
-	p := &process{command: exec.Command(binary, "-until-eof"), stderr: &bytes.Buffer{}, done: make(chan struct{})}
+// ready is what a server says of itself when it listens.
+type ready struct {
+	Address   string `json:"address"`
+	RootToken string `json:"root_token"`
+	UnsealKey string `json:"unseal_key"`
+}
+
+// start runs a server and returns what it says. The pipe to its standard input closes with this process, however that
+// ends, and ends the server.
+func start(ctx context.Context, command *exec.Cmd) (p *process, told ready, err error) {
+	p = &process{command: command, stderr: &bytes.Buffer{}, done: make(chan struct{})}
 	p.command.Stderr = p.stderr
-	var err error
 	if p.stdin, err = p.command.StdinPipe(); err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	stdout, err := p.command.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	if err := p.command.Start(); err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	first := make(chan []byte, 1)
 	go func() {
@@ -221,18 +233,12 @@ func start(ctx context.Context, binary string, s *Server) (*process, error) {
 	select {
 	case line = <-first:
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), p.stop())
+		return nil, told, errors.Join(ctx.Err(), p.stop())
 	}
-	var ready struct {
-		Address   string `json:"address"`
-		RootToken string `json:"root_token"`
-		UnsealKey string `json:"unseal_key"`
+	if err := json.Unmarshal(line, &told); err != nil {
+		return nil, told, errors.Join(fmt.Errorf("it does not say where it listens"), p.stop(), errors.New(p.stderr.String()))
 	}
-	if err := json.Unmarshal(line, &ready); err != nil {
-		return nil, errors.Join(fmt.Errorf("it does not say where it listens"), p.stop(), errors.New(p.stderr.String()))
-	}
-	s.Address, s.Token, s.UnsealKey = ready.Address, ready.RootToken, ready.UnsealKey
-	return p, nil
+	return p, told, nil
 }
 
 func (p *process) stop() error {
