@@ -44,13 +44,14 @@ func oauth(changes ...any) map[string]any {
 
 // lab is a real Vault, a role that may read the secret, a proxy before the Vault and the configuration for all that.
 type lab struct {
-	t      *testing.T
-	server *vaulttest.Server
-	proxy  *vaulttest.Proxy
-	roleID string
-	config sources.VaultConfig
-	log    *logtest.Buffer
-	hidden []string // what must show nowhere
+	t        *testing.T
+	server   *vaulttest.Server
+	proxy    *vaulttest.Proxy
+	roleID   string
+	config   sources.VaultConfig
+	log      *logtest.Buffer
+	hidden   []string // what must show nowhere
+	lastSaid string
 }
 
 func newLab(t *testing.T) *lab {
@@ -60,7 +61,12 @@ func newLab(t *testing.T) *lab {
 
 func newLabWith(t *testing.T, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
 	t.Helper()
-	l := &lab{t: t, server: vaulttest.Start(t), log: &logtest.Buffer{}}
+	return newLabAt(t, vaulttest.Start(t), policy, ttl)
+}
+
+func newLabAt(t *testing.T, server *vaulttest.Server, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
+	t.Helper()
+	l := &lab{t: t, server: server, log: &logtest.Buffer{}}
 	l.proxy = l.server.Proxy(t)
 	roleID, secretID := l.server.MustRole(policy(l.server, path), ttl)
 	l.roleID = roleID
