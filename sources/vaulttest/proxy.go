@@ -138,11 +138,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Point has the proxy connect to these (host:port) in turn from now on, as a load balancer does: one that refuses is
-// passed over. Connections that are there stay until they break. Without hosts it is the one that it was made for.
+// passed over. A connection stays where it is until it breaks, or until Point is called again and no request is on it.
+// Without hosts it is the one that the proxy was made for.
 func (p *Proxy) Point(hosts ...string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.hosts = hosts
+	p.mu.Unlock()
+	p.pool.CloseIdleConnections()
 }
 
 func (p *Proxy) dial(ctx context.Context, network, target string) (net.Conn, error) {
