@@ -253,7 +253,7 @@ func (k *KV) readData(ctx context.Context, t *token, asked credential.Version, n
 // get reads <mount>/<kind>/<path> and decodes the answer, also that of a 404, which tells of a deleted version. now is
 // the time by Vault's clock, which is what a deletion is measured by.
 func (k *KV) get(ctx context.Context, t *token, kind string, version int, into any) (now time.Time, err error) {
-	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+	bounded, cancel := k.vault.patience.bound(ctx)
 	defer cancel()
 	var query map[string][]string
 	if version > 0 {

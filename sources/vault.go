@@ -53,13 +53,14 @@ type Vault struct {
 	transport *http.Transport
 	reads     *api.Client // without a token; its copies carry one
 	session   *session
+	patience  patience
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
 
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
 
-// requestTimeout bounds one request, its answer's body included.
+// requestTimeout bounds one request, its answer's body included; a read, after others that were not answered.
 const requestTimeout = 35 * time.Second
 
 // NewVault checks the configuration and reads the certificates. It talks to nobody: a Vault that is down is found by
