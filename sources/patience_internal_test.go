@@ -25,6 +25,8 @@ func TestPatienceOfReads(t *testing.T) {
 		const never = time.Hour
 		for i, c := range []struct{ answer, took time.Duration }{
 			{never, 10 * time.Second},
+			{never, 10 * time.Second},
+			{never, 10 * time.Second},
 			{never, 20 * time.Second},
 			{never, 35 * time.Second},
 			{never, 35 * time.Second},
@@ -43,6 +45,8 @@ func TestPatienceOfReads(t *testing.T) {
 		cancel()
 		<-bounded.Done()
 		done()
+		ask(never)
+		ask(never)
 		if took := ask(never); took != 20*time.Second || !errors.Is(bounded.Err(), context.Canceled) {
 			t.Errorf("after %v, %v", took, bounded.Err())
 		}

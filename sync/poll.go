@@ -115,11 +115,15 @@ func (d *Daemon) refused(in *instance, refusal *credential.Refusal) {
 	if !refusal.Version.IsZero() {
 		in.wanted = refusal.Version
 	}
-	if in.refusal != nil && in.refusal.Error() == refusal.Error() && in.refusal.Version.Equal(refusal.Version) {
+	if in.refusal != nil && sameRefusal(in.refusal, refusal) {
 		return
 	}
 	in.refusal = refusal
-	d.log.Error("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
+	tell := d.log.Error
+	if !in.lifted.comes(refusal, time.Now()) {
+		tell = d.log.Debug
+	}
+	tell("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
 }
 
 // told takes a version that is not refused.
@@ -130,7 +134,13 @@ func (d *Daemon) told(in *instance, reading credential.Reading, now time.Time) {
 	}
 	in.wanted = v
 	if in.refusal != nil {
+		tell := d.log.Debug
+		if in.lifted.goes(in.refusal, time.Now()) {
+			tell = d.log.Info
+		}
 		in.refusal = nil
+		tell("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
+	} else if in.lifted.over(time.Now()) {
 		d.log.Info("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
 	}
 	if v.Equal(in.record.Version) && in.record.Applying == nil && in.force == "" {
