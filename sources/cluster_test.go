@@ -19,7 +19,7 @@ import (
 // that is told of one address only.
 func TestCluster(t *testing.T) {
 	c := vaulttest.StartCluster(t, vaulttest.ClusterOptions{Multiplier: 1})
-	l := newLabAt(t, c.Server, (*vaulttest.Server).ReadPolicy, time.Hour)
+	l := newLabOn(t, c.Server, (*vaulttest.Server).ReadPolicy, time.Hour)
 	version := l.server.MustWrite(path, oauth())
 	active := func() *vaulttest.Node {
 		t.Helper()
@@ -43,7 +43,7 @@ func TestCluster(t *testing.T) {
 		for _, standby := range c.Standbys(t.Context()) {
 			l.proxy.Point(standby.Host())
 			if r := l.mustPoll(l.kv(l.vault()), always); r.Version.Number != version || r.Credential == nil {
-				t.Errorf("%s: version %d, %v", standby.ID, r.Version.Number, r.Credential)
+				t.Errorf("%s: version %d", standby.ID, r.Version.Number)
 			}
 		}
 	})
@@ -56,7 +56,7 @@ func TestCluster(t *testing.T) {
 		})
 		defer l.proxy.Forward()
 		if r := l.mustPoll(l.kv(l.vault()), always); r.Version.Number != version || r.Credential == nil {
-			t.Errorf("version %d, %v", r.Version.Number, r.Credential)
+			t.Errorf("version %d", r.Version.Number)
 		}
 	})
 	t.Run("a token serves at every node at once", func(t *testing.T) {

@@ -49,6 +49,18 @@ func (s *Server) ReadPolicy(path string) string {
 		s.Mount, path)
 }
 
+// PushRules are the rules of a policy that allows polls of the secret at path, and events of it.
+func (s *Server) PushRules(path string) []string {
+	return []string{
+		fmt.Sprintf(`path "%s/metadata/%s" { capabilities = ["read"] }`, s.Mount, path),
+		fmt.Sprintf(`path "%s/data/%s" { capabilities = ["read", "subscribe"] subscribe_event_types = ["kv-v2/data-*"] }`, s.Mount, path),
+		`path "sys/events/subscribe/kv-v2/data-*" { capabilities = ["read"] }`,
+	}
+}
+
+// PushPolicy is the least policy for polls and events of the secret at path.
+func (s *Server) PushPolicy(path string) string { return strings.Join(s.PushRules(path), "\n") }
+
 // Role makes a policy from policyHCL and an AppRole role that has it, whose tokens live for ttl (0: Vault's default). The
 // role is known by its role id from then on.
 func (s *Server) Role(ctx context.Context, policyHCL string, ttl time.Duration) (roleID, secretID string, err error) {

@@ -17,25 +17,37 @@ import (
 	"time"
 )
 
-// Build makes sure that Launch finds the server's program built, so that a long build can be shown where its progress is
-// seen: go test keeps the output of a test to itself until it ends. With an external Vault there is nothing to build.
+// Modules below test/, each a Vault of its own.
+const (
+	current = "vault"
+	pushing = "vaultevents" // pushes events, which takes an older one
+)
+
+// Build makes sure that Launch and LaunchEvents find their programs built, so that a long build can be shown where its
+// progress is seen: go test keeps the output of a test to itself until it ends. In place of the first, an external Vault
+// may be used.
 func Build(ctx context.Context, progress io.Writer) error {
+	modules := []string{current, pushing}
 	if external() {
-		return nil
+		modules = modules[1:]
 	}
-	_, err := build(ctx, progress)
-	return err
+	for _, module := range modules {
+		if _, err := build(ctx, module, progress); err != nil {
+			return fmt.Errorf("test/%s: %w", module, err)
+		}
+	}
+	return nil
 }
 
-// build returns the server's program, bin/test-vault, built anew when it is older than its sources. Test processes run
-// in parallel: one builds, the others wait for it.
-func build(ctx context.Context, progress io.Writer) (string, error) {
+// build returns the program of a module, bin/test-<module>, built anew when it is older than its sources. Test processes
+// run in parallel: one builds, the others wait for it.
+func build(ctx context.Context, module string, progress io.Writer) (string, error) {
 	root, err := repository()
 	if err != nil {
 		return "", err
 	}
-	source, binary := filepath.Join(root, "test", "vault"), filepath.Join(root, "bin", "test-vault")
-	if current(binary, source) {
+	source, binary := filepath.Join(root, "test", module), filepath.Join(root, "bin", "test-"+module)
+	if upToDate(binary, source) {
 		return binary, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
@@ -46,7 +58,7 @@ func build(ctx context.Context, progress io.Writer) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	if current(binary, source) {
+	if upToDate(binary, source) {
 		return binary, nil // somebody else built it meanwhile
 	}
 	fresh := binary + ".new"
@@ -79,7 +91,7 @@ func repository() (string, error) {
 	return "", errors.New("no test/vault/go.mod above this package or the working directory; run it inside the repository")
 }
 
-func current(binary, source string) bool {
+func upToDate(binary, source string) bool {
 	built, err := os.Stat(binary)
 	if err != nil {
 		return false
@@ -114,7 +126,7 @@ func lock(ctx context.Context, file string, progress io.Writer) (unlock func(), 
 		}
 		if !said {
 			said = true
-			fmt.Fprintln(progress, "vaulttest: another process builds the test Vault; waiting for it")
+			fmt.Fprintln(progress, "vaulttest: another process builds this test Vault; waiting for it")
 		}
 		select {
 		case <-ctx.Done():
@@ -129,7 +141,7 @@ func lock(ctx context.Context, file string, progress io.Writer) (unlock func(), 
 // detector, vendoring) would compile 1,600 packages a second time.
 func compile(ctx context.Context, source, output string, progress io.Writer) error {
 	environment := append(os.Environ(), "GOFLAGS=", "GOWORK=off")
-	fmt.Fprintln(progress, "vaulttest: building the test Vault: about five minutes the first time, some seconds later on")
+	fmt.Fprintf(progress, "vaulttest: building test/%s: about five minutes the first time, some seconds later on\n", filepath.Base(source))
 	list := exec.CommandContext(ctx, "go", "list", "-deps", "./")
 	list.Dir, list.Env = source, environment
 	packages, err := list.Output()

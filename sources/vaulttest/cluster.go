@@ -58,7 +58,7 @@ type Node struct {
 // LaunchCluster starts three nodes and returns when all of them vote. ctx bounds building and starting only; progress
 // hears of a build. The caller must Close it. A program that is killed leaves nothing behind but the temporary directory.
 func LaunchCluster(ctx context.Context, progress io.Writer, options ClusterOptions) (c *Cluster, err error) {
-	binary, err := build(ctx, progress)
+	binary, err := build(ctx, current, progress)
 	if err != nil {
 		return nil, fmt.Errorf("build test/vault: %w", err)
 	}
@@ -245,7 +245,7 @@ func (n *Node) launch(ctx context.Context) error {
 	if n.cluster.network != nil {
 		command = append(n.cluster.network.within(n.index), command...)
 	}
-	p, _, err := start(ctx, exec.Command(command[0], command[1:]...))
+	p, _, err := startProcess(ctx, exec.Command(command[0], command[1:]...))
 	if err != nil {
 		return fmt.Errorf("start %s: %w", n.ID, err)
 	}

@@ -39,7 +39,7 @@ func (r Request) DataRead() bool {
 	return r.Method == http.MethodGet && strings.Contains(r.Path, "/data/") && !strings.Contains(r.Path, "/metadata/")
 }
 
-// Proxy stands before a Vault at an address of its own: it records requests, and can be cut off, hang, or answer by
+// Proxy stands before a Vault at an address of its own: it records requests, passes WebSockets on, and can be cut off, hang, or answer by
 // itself. Its methods may be called concurrently.
 type Proxy struct {
 	Address string // of the proxy: http://127.0.0.1:port, or https://
@@ -55,6 +55,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	server   *http.Server // nil while down
 	requests []Request
+	taken    []net.Conn    // by WebSockets, which the server does not close
 	hang     chan struct{} // closed to let go; nil: not hanging
 	hosts    []string      // host:port to connect to, in turn; empty: target
 	turn     int
@@ -169,11 +170,14 @@ func (p *Proxy) dial(ctx context.Context, network, target string) (net.Conn, err
 // Down closes the listener and every connection: clients are refused, as when Vault is not running.
 func (p *Proxy) Down() {
 	p.mu.Lock()
-	server := p.server
-	p.server = nil
+	server, taken := p.server, p.taken
+	p.server, p.taken = nil, nil
 	p.mu.Unlock()
 	if server != nil {
 		server.Close()
+	}
+	for _, conn := range taken {
+		conn.Close()
 	}
 	p.serving.Wait()
 }
@@ -207,7 +211,7 @@ func (p *Proxy) Up() error {
 	if p.tls != nil {
 		listener = tls.NewListener(listener, p.tls)
 	}
-	server := &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0), ConnState: p.connState}
 	p.server = server
 	p.serving.Go(func() {
 		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -215,6 +219,14 @@ func (p *Proxy) Up() error {
 		}
 	})
 	return nil
+}
+
+func (p *Proxy) connState(conn net.Conn, state http.ConnState) {
+	if state == http.StateHijacked {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.taken = append(p.taken, conn)
+	}
 }
 
 // keepPlace binds a socket to where another listens, and does not listen: whoever connects while the other is closed is

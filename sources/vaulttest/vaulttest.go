@@ -39,13 +39,25 @@ type Server struct {
 
 	mu       sync.Mutex
 	policies []string          // made, to remove from an external Vault
+	mounts   []string          // likewise
 	roles    map[string]string // role id → name of the role and of its policy
 }
 
 // Start starts a Vault that ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s, err := Launch(t.Context(), os.Stderr)
+	return start(t, Launch)
+}
+
+// StartEvents starts a Vault that pushes events: an older one, and never an external one.
+func StartEvents(t testing.TB) *Server {
+	t.Helper()
+	return start(t, LaunchEvents)
+}
+
+func start(t testing.TB, launch func(context.Context, io.Writer) (*Server, error)) *Server {
+	t.Helper()
+	s, err := launch(t.Context(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,24 +73,31 @@ func Start(t testing.TB) *Server {
 // Launch starts a Vault for a program, which must call Close. ctx bounds building and starting only. progress hears of
 // a build, nothing else. A program that is killed leaves no Vault behind.
 func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
+	if !external() {
+		return launch(ctx, current, progress)
+	}
 	s := newServer()
-	if external() {
-		s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
-	} else {
-		binary, err := build(ctx, progress)
-		if err != nil {
-			return nil, fmt.Errorf("build test/vault: %w", err)
-		}
-		var told ready
-		if s.process, told, err = start(ctx, exec.Command(binary, "-until-eof")); err != nil {
-			return nil, fmt.Errorf("start %s: %w", binary, err)
-		}
-		s.Address, s.Token, s.UnsealKey = told.Address, told.RootToken, told.UnsealKey
+	s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
+	return s.mounted(ctx)
+}
+
+// LaunchEvents is Launch of the Vault that StartEvents starts.
+func LaunchEvents(ctx context.Context, progress io.Writer) (*Server, error) {
+	return launch(ctx, pushing, progress)
+}
+
+func launch(ctx context.Context, module string, progress io.Writer) (*Server, error) {
+	binary, err := build(ctx, module, progress)
+	if err != nil {
+		return nil, fmt.Errorf("build test/%s: %w", module, err)
 	}
-	if err := s.mount(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+	s := newServer()
+	var told ready
+	if s.process, told, err = startProcess(ctx, exec.Command(binary, "-until-eof")); err != nil {
+		return nil, fmt.Errorf("start %s: %w", binary, err)
 	}
-	return s, nil
+	s.Address, s.Token, s.UnsealKey = told.Address, told.RootToken, told.UnsealKey
+	return s.mounted(ctx)
 }
 
 func newServer() *Server {
@@ -89,6 +108,13 @@ func newServer() *Server {
 		roles:     map[string]string{},
 		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
 	}
+}
+
+func (s *Server) mounted(ctx context.Context) (*Server, error) {
+	if err := s.mount(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // external reports whether a Vault was named to be used instead of an own one.
@@ -108,6 +134,9 @@ func (s *Server) Close() error {
 	remove("sys/auth/" + s.AuthMount)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, mount := range s.mounts {
+		remove("sys/mounts/" + mount)
+	}
 	for _, policy := range s.policies {
 		remove("sys/policies/acl/" + policy)
 	}
@@ -205,9 +234,9 @@ type ready struct {
 	UnsealKey string `json:"unseal_key"`
 }
 
-// start runs a server and returns what it says. The pipe to its standard input closes with this process, however that
-// ends, and ends the server.
-func start(ctx context.Context, command *exec.Cmd) (p *process, told ready, err error) {
+// startProcess runs a server and returns what it says. The pipe to its standard input closes with this process, however
+// that ends, and ends the server.
+func startProcess(ctx context.Context, command *exec.Cmd) (p *process, told ready, err error) {
 	p = &process{command: command, stderr: &bytes.Buffer{}, done: make(chan struct{})}
 	p.command.Stderr = p.stderr
 	if p.stdin, err = p.command.StdinPipe(); err != nil {

@@ -43,6 +43,7 @@ type Options struct {
 	Campaign  string            // YAML that is added to its campaign section, in flow style: "timeout: 2s"
 	Extra     map[string]string // by instance: YAML that is added to its entry, in flow style: "allow_rollback: true"
 	Progress  io.Writer         // hears of a long build
+	Push      bool              // Vault pushes events, and the role may have them; with a Vault given, that one must
 
 	Programs Programs          // those that are built already
 	Vault    *vaulttest.Server // shared with other containers; the container does not end it
@@ -65,7 +66,7 @@ func New(ctx context.Context, dir string, options Options) (c *Container, err er
 	c.daemon, c.command, c.nlserver = programs.Daemon, programs.Command, programs.NLServer
 	if c.Vault = options.Vault; c.Vault != nil {
 		c.prefix = strings.ToLower(rand.Text()[:10]) + "/"
-	} else if c.Vault, err = vaulttest.Launch(ctx, options.Progress); err != nil {
+	} else if c.Vault, err = options.launch(ctx); err != nil {
 		return nil, err
 	}
 	if c.Proxy, err = vaulttest.NewProxy(c.Vault.Address, nil); err != nil {
@@ -76,6 +77,13 @@ func New(ctx context.Context, dir string, options Options) (c *Container, err er
 		return nil, err
 	}
 	return c, nil
+}
+
+func (o Options) launch(ctx context.Context) (*vaulttest.Server, error) {
+	if o.Push {
+		return vaulttest.LaunchEvents(ctx, o.Progress)
+	}
+	return vaulttest.Launch(ctx, o.Progress)
 }
 
 // Close ends Vault, unless it is shared. Daemons end with their Stop.
@@ -104,7 +112,11 @@ func (c *Container) layOut(ctx context.Context) error {
 	var err error
 	var secretID string
 	// One policy for every instance, also those that are added later.
-	c.RoleID, secretID, err = c.Vault.Role(ctx, c.Vault.ReadPolicy(c.SecretPath("+")), c.options.TokenTTL)
+	policy := c.Vault.ReadPolicy(c.SecretPath("+"))
+	if c.options.Push {
+		policy = c.Vault.PushPolicy(c.SecretPath("+"))
+	}
+	c.RoleID, secretID, err = c.Vault.Role(ctx, policy, c.options.TokenTTL)
 	if err != nil {
 		return fmt.Errorf("make an AppRole: %w", err)
 	}

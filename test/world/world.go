@@ -97,7 +97,7 @@ func New(t *testing.T, options container.Options) *World {
 	if options.Instances == nil {
 		options.Instances = []string{"prod"}
 	}
-	if options.Vault == nil {
+	if options.Vault == nil && !options.Push {
 		options.Vault = vault
 	}
 	if !strings.Contains(options.Settings, "watch:") {

@@ -1,0 +1,253 @@
+package sources_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+)
+
+const (
+	toldConnected  = "subscribed to events of vault, new versions are found at once"
+	toldNotOffered = "vault offers no events"
+	toldNotAllowed = "events of vault are not allowed"
+	toldFailing    = "events of vault cannot be had"
+)
+
+func TestEventBringsThePollOfItsSecretForward(t *testing.T) {
+	t.Parallel()
+	const other, foreign = "campaign/other/oauth", "elsewhere"
+	p := newPushLab(t, func(s *vaulttest.Server, path string) string {
+		return s.PushPolicy(path) + s.PushPolicy(other) + s.PushPolicy(foreign)
+	})
+	p.subscribe(path, other)
+	p.await(path, 1) // after the connection was made
+	p.await(other, 1)
+	p.proxy.Requests()
+	for version := 2; version < 5; version++ {
+		p.server.MustWrite(foreign, oauth())
+		p.server.MustWrite(path, oauth())
+		p.await(path, version)
+	}
+	p.server.MustWrite(other, oauth())
+	p.await(other, 2)
+	requests := p.proxy.Requests()
+	if n := metadata(requests, path); n != 3 {
+		t.Errorf("%d polls for 3 events", n)
+	}
+	if n := metadata(requests, other); n != 1 {
+		t.Errorf("%d polls of the other secret for 1 event", n)
+	}
+	if len(requests) != 4 {
+		t.Errorf("more was asked than those polls: %+v", requests)
+	}
+	if n := p.told(); n != 1 {
+		t.Errorf("%d lines at info or above:\n%s", n, p.log)
+	}
+}
+
+// Mounts have slashes, and a path that cannot be quoted in a filter has its events picked out here.
+func TestEventsOfAnyPath(t *testing.T) {
+	t.Parallel()
+	const mount, strange = "team a/kv/prod", "x/`y\"/z"
+	rules := []string{fmt.Sprintf(`path "%s/*" { capabilities = ["read", "subscribe"] subscribe_event_types = ["*"] }`, mount)}
+	p := newPushLab(t, func(s *vaulttest.Server, path string) string { return s.PushPolicy(path) + rules[0] })
+	ctx := t.Context()
+	if err := p.server.Call(ctx, http.MethodPost, "sys/mounts/"+strings.ReplaceAll(mount, " ", "%20"),
+		map[string]any{"type": "kv", "options": map[string]string{"version": "2"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	write := func(path string) {
+		t.Helper()
+		where := strings.NewReplacer(" ", "%20", "`", "%60", `"`, "%22").Replace(mount + "/data/" + path)
+		for {
+			err := p.server.Call(ctx, http.MethodPost, where, map[string]any{"data": oauth()}, nil)
+			if err == nil {
+				return
+			}
+			if ctx.Err() != nil || !strings.Contains(err.Error(), "Upgrading") {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	write(path)
+	write(strange)
+	p.subscribeTo(mount, path, strange)
+	p.await(path, 1)
+	p.await(strange, 1)
+	p.proxy.Requests()
+	write("foreign")
+	write(strange)
+	p.await(strange, 2)
+	write(path)
+	p.await(path, 2)
+	if requests := p.proxy.Requests(); len(requests) != 2 {
+		t.Errorf("%d requests for two events: %+v", len(requests), requests)
+	}
+}
+
+func TestBurstOfEventsIsAFewPolls(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	p.proxy.Requests()
+	began := time.Now()
+	for range 99 {
+		p.server.MustWrite(path, oauth())
+	}
+	p.await(path, 100)
+	most := 3 + int(time.Since(began)/time.Second) + 1
+	if n := metadata(p.proxy.Requests(), path); n > most {
+		t.Errorf("%d polls for 99 versions, want at most %d", n, most)
+	}
+}
+
+// Nobody tells of what was written while the connection was gone.
+func TestReconnectFindsWhatWasWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	for version := 2; version < 5; version++ {
+		p.proxy.Down()
+		p.server.MustWrite(path, oauth())
+		if err := p.proxy.Up(); err != nil {
+			t.Fatal(err)
+		}
+		p.await(path, version)
+	}
+	p.server.MustWrite(path, oauth())
+	p.await(path, 5)
+	if n := p.told(); n != 1 {
+		t.Errorf("%d lines at info or above for a connection that came back:\n%s", n, p.log)
+	}
+}
+
+func TestEventsAfterSeal(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	p.server.MustSeal()
+	p.proxy.Down() // a sealed Vault keeps the connection
+	if err := p.proxy.Up(); err != nil {
+		t.Fatal(err)
+	}
+	// Polls have found out, so nobody subscribes until one has succeeded again.
+	p.logged("no events from vault for now")
+	p.server.MustUnseal()
+	p.connected(1)
+	p.await(path, 1)
+	p.server.MustWrite(path, oauth())
+	p.await(path, 2)
+}
+
+// While polls fail, a Vault that is about to come back is left alone by the subscription.
+func TestNobodySubscribesWhilePollsFail(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	p.proxy.Answer("/v1/", http.StatusServiceUnavailable, "Vault is sealed")
+	p.proxy.Down()
+	if err := p.proxy.Up(); err != nil {
+		t.Fatal(err)
+	}
+	failed := func(r vaulttest.Request) bool { return strings.Contains(r.Path, "/metadata/") }
+	if err := p.proxy.Await(t.Context(), 1, subscribes); err != nil {
+		t.Fatal(err)
+	}
+	p.proxy.Requests()
+	if err := p.proxy.Await(t.Context(), 20, failed); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(p.proxy.Requests(), subscribes); n > 1 {
+		t.Errorf("%d tries to subscribe beside polls that fail", n)
+	}
+	p.proxy.Forward()
+	p.server.MustWrite(path, oauth())
+	p.await(path, 2)
+	p.connected(1)
+}
+
+func TestSubscriptionTakesTheNewToken(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	for version := 2; version < 4; version++ {
+		p.server.MustRevokeRoleTokens(p.roleID)
+		p.proxy.Requests()
+		p.tell[path]() // a poll finds out, and logs in
+		p.connected(1)
+		p.await(path, version-1)
+		p.await(path, version-1)
+		p.server.MustWrite(path, oauth())
+		p.await(path, version)
+		requests := p.proxy.Requests()
+		if logins, all := count(requests, vaulttest.Request.Login), count(requests, subscribes); logins != 1 || all != 1 {
+			t.Errorf("%d logins and %d subscriptions for a token that ended", logins, all)
+		}
+	}
+}
+
+// Where a standby sends its clients to the active node, the subscription goes there; anywhere else it does not.
+func TestSubscriptionFollowsAStandby(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.proxy.Serve("/v1/sys/events/", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, p.server.Address+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+	})
+	p.subscribe(path)
+	p.logged(toldConnected)
+	p.await(path, 1)
+	p.server.MustWrite(path, oauth())
+	p.await(path, 2)
+}
+
+// Each rule of the policy is needed, and what is missed without it is told where that can be known.
+func TestPushPolicyIsTheLeast(t *testing.T) {
+	t.Parallel()
+	const other = "campaign/other/oauth"
+	for _, change := range []struct{ name, from, to, says string }{
+		{"no subscription", `path "sys/events/subscribe/kv-v2/data-*" { capabilities = ["read"] }`, "", toldNotAllowed},
+		{"no capability", `"read", "subscribe"`, `"read"`, "the policy lets no events of a secret through"},
+		{"no event types", `subscribe_event_types = ["kv-v2/data-*"]`, "", ""},
+		{"nothing missed", "", "", ""},
+	} {
+		t.Run(change.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPushLab(t, func(s *vaulttest.Server, path string) string {
+				return strings.ReplaceAll(s.PushPolicy(path), change.from, change.to) + strings.Join(s.PushRules(other)[:2], "\n")
+			})
+			p.subscribe(path, other)
+			if change.says != "" {
+				p.logged(change.says)
+			}
+			if change.says == toldNotAllowed {
+				return
+			}
+			p.logged(toldConnected)
+			p.await(path, 1) // after the connection was made
+			p.await(other, 1)
+			told := false
+			for version := 2; version < 5; version++ {
+				p.server.MustWrite(path, oauth())
+				p.server.MustWrite(other, oauth())
+				p.await(other, version)
+				told = told || len(p.found[path]) > 0
+			}
+			if told != (change.from == "") {
+				t.Errorf("events of the secret came: %t", told)
+			}
+			if warned := strings.Contains(p.log.String(), "level=WARN"); warned != (change.says != "") {
+				t.Errorf("warned: %t\n%s", warned, p.log)
+			}
+		})
+	}
+}
