@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -29,6 +30,7 @@ type Cluster struct {
 	binary  string
 	dir     string
 	network *network // nil on loopback
+	copied  *Node    // nil: none
 }
 
 // ClusterOptions say what is wanted.
@@ -48,6 +50,7 @@ type Node struct {
 	cluster *Cluster
 	index   int
 	host    string
+	dir     string // of its storage
 	client  *http.Client
 
 	mu      sync.Mutex // guards what follows
@@ -83,8 +86,8 @@ func LaunchCluster(ctx context.Context, progress io.Writer, options ClusterOptio
 	}
 	for i := range 3 {
 		host := prefix + strconv.Itoa(i+1)
-		n := &Node{ID: "node" + strconv.Itoa(i+1), Address: "http://" + host + ":8200", cluster: c, index: i, host: host}
-		n.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		n := c.newNode("node"+strconv.Itoa(i+1), host, filepath.Join(dir, "node"+strconv.Itoa(i+1)))
+		n.index = i
 		c.Nodes = append(c.Nodes, n)
 		if err = n.launch(ctx); err != nil {
 			return nil, err
@@ -95,6 +98,42 @@ func LaunchCluster(ctx context.Context, progress io.Writer, options ClusterOptio
 		return nil, fmt.Errorf("form a cluster: %w", err)
 	}
 	return c, c.mount(ctx)
+}
+
+func (c *Cluster) newNode(id, host, dir string) *Node {
+	return &Node{
+		ID: id, Address: "http://" + host + ":8200", cluster: c, host: host, dir: dir,
+		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+	}
+}
+
+// Copy starts another Vault with what n stores now, as a cluster of its own: with the same tokens, logins and secrets, it
+// knows nothing of what comes later. It ends with the cluster, which must be on loopback, and may be copied once.
+func (c *Cluster) Copy(ctx context.Context, n *Node) (*Node, error) {
+	if c.network != nil || c.copied != nil {
+		return nil, errors.New("copied already, or in a network")
+	}
+	twin := c.newNode(n.ID, n.host[:strings.LastIndex(n.host, ".")+1]+"9", filepath.Join(c.dir, "copy"))
+	// A stopped process's files are as a crash would leave them.
+	if err := n.Stop(); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.CopyFS(twin.dir, os.DirFS(n.dir)), n.Continue()); err != nil {
+		return nil, err
+	}
+	// Raft's way to start with fewer nodes than there were.
+	peers := fmt.Sprintf(`[{"id": %q, "address": "%s:8201", "non_voter": false}]`, twin.ID, twin.host)
+	if err := os.WriteFile(filepath.Join(twin.dir, "raft", "peers.json"), []byte(peers), 0o600); err != nil {
+		return nil, err
+	}
+	c.copied = twin
+	if err := twin.launch(ctx); err != nil {
+		return nil, err
+	}
+	if err := twin.Unseal(ctx); err != nil {
+		return nil, err
+	}
+	return twin, eventually(ctx, func() bool { return twin.Health(ctx) == http.StatusOK })
 }
 
 // StartCluster starts a cluster that ends with the test.
@@ -172,6 +211,9 @@ func (c *Cluster) Close() error {
 	for _, n := range c.Nodes {
 		n.kill()
 	}
+	if c.copied != nil {
+		c.copied.kill()
+	}
 	if c.network != nil {
 		failed = append(failed, c.network.close())
 	}
@@ -234,12 +276,11 @@ func (c *Cluster) dialActive(ctx context.Context, network, _ string) (net.Conn, 
 }
 
 func (n *Node) launch(ctx context.Context) error {
-	dir := filepath.Join(n.cluster.dir, n.ID)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return err
 	}
 	command := []string{
-		n.cluster.binary, "-until-eof", "-listen", n.host + ":8200", "-raft-dir", dir, "-node-id", n.ID,
+		n.cluster.binary, "-until-eof", "-listen", n.host + ":8200", "-raft-dir", n.dir, "-node-id", n.ID,
 		"-cluster-addr", n.host + ":8201", "-raft-multiplier", strconv.Itoa(max(1, n.cluster.options.Multiplier)),
 	}
 	if n.cluster.network != nil {
