@@ -26,6 +26,7 @@ type failure struct {
 	status int    // of the answer; 0 when there was none
 	said   string // Vault's own words, cleaned; may be empty
 	vault  bool   // the answer had Vault's own form, and not that of something in between
+	denied bool   // it is a policy that forbids what was asked; the token itself is good
 	cause  error  // the caller's context error, errTooLarge or nil; other causes are in text only, redacted
 }
 
@@ -83,6 +84,7 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 		}
 	case errors.As(err, &answer):
 		f.status, f.vault = answer.StatusCode, !answer.RawError
+		f.denied = denies(answer)
 		what = statusMeans(answer.StatusCode)
 		f.said = clean(vaultSaid(answer), hide...)
 		if leaderless(f.said) {
@@ -102,6 +104,12 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 		return forPerson{f}
 	}
 	return v.gate.closedBy(v, f)
+}
+
+// denies reports whether a 403 is about what was asked rather than about the token. Of a token that has ended Vault says "invalid
+// token" as a second error; OpenBao, and older Vaults, say "permission denied" without counting.
+func denies(answer *api.ResponseError) bool {
+	return answer.StatusCode == http.StatusForbidden && len(answer.Errors) == 1 && strings.HasPrefix(answer.Errors[0], "1 error occurred:")
 }
 
 // vaultSaid joins Vault's own error strings. Another program's answer is not quoted at all: it may be a page, and it

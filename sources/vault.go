@@ -1,9 +1,10 @@
-// Package sources reads the credential from where it is kept: one secret of a KV version 2 mount of HashiCorp Vault (or
-// OpenBao), found by a light look at the secret's metadata and read only when its asker needs that version.
+// Package sources reads the credential from where it is kept: a secret of a KV mount of HashiCorp Vault (or OpenBao), or a
+// JSON file. Of version 2 of the engine it looks at the metadata, and reads the secret only when its asker needs that
+// version; version 1 and a file have nothing lighter than the secret itself.
 //
-// A source never sleeps and never retries by itself: it tells at once what it found or why it found nothing, and
-// remembers how long Vault must be left alone. When to ask again is its caller's business. It decides nothing about
-// what is applied, and knows nothing about Campaign.
+// A source never retries by itself: it tells what it found or why it found nothing, at once (a file that has just changed is
+// left alone for a moment first), and remembers how long Vault must be left alone. When to ask again is its caller's
+// business. It decides nothing about what is applied, and knows nothing about Campaign.
 package sources
 
 import (

@@ -38,7 +38,7 @@ func Look(ctx context.Context, in Instance, store *Store, maxReverts int) (Outlo
 		o.Braked = len(o.Drift) > 0
 	}
 	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool {
-		return wantsSecret(v, record, nil, nil, "", in.AllowRollback)
+		return wantsSecret(v, in.Fields, record, nil, nil, "", in.AllowRollback)
 	})
 	if err != nil && !errors.As(err, &o.Refusal) {
 		return o, err

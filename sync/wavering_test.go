@@ -64,14 +64,14 @@ func TestReasonsInTurnAreToldOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		w.wantState("prod", credsync.StateDegraded)
-		if n := w.told("level=WARN"); n != 3 {
+		if n := w.told(`level=WARN msg="source out of reach`); n != 3 {
 			t.Errorf("%d warnings, want 3\n%s", n, w.log)
 		}
 		w.source.change(func(s *source) { s.err = nil })
 		time.Sleep(2 * time.Minute)
 		w.source.change(func(s *source) { s.err = reasons[0] })
 		time.Sleep(time.Minute)
-		if n := w.told("level=WARN"); n != 4 {
+		if n := w.told(`level=WARN msg="source out of reach`); n != 4 {
 			t.Errorf("%d warnings, want 4: it was back in between\n%s", n, w.log)
 		}
 	})
