@@ -348,6 +348,12 @@ func (m *model) checkRest() {
 		k := w.rules.of[f]
 		refused := v.deleted || v.refusal != "" ||
 			k.current >= 0 && !w.rules.allowRollback && goesBack(v, w.newest(k))
+		// A newer version of the same credential may have been told while the file was broken, so that nothing could be recorded:
+		// the version that was is then as good.
+		if refused && !v.deleted && v.refusal == "" && v.content == k.applies[k.current].content &&
+			!goesBack(v, k.applies[k.current].version) && in.State == credsync.StateInSync {
+			refused = false
+		}
 		drift := !k.uncertain && len(credential.Drift(k.wanted(), f.attributes)) > 0
 		var want credsync.State
 		switch {
