@@ -134,7 +134,7 @@ func (s *subscriber) next(ctx context.Context, seen evidence, ended error) (evid
 	case errors.Is(ended, errNotAllowed):
 		if version, offers := s.offersEvents(ctx, seen.token); !offers {
 			s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", "version "+version+" has none")
-			return s.muchLater(ctx, now)
+			return s.muchLater(ctx, seen)
 		}
 		// It may be the token that has ended. A poll finds out, and has another one then.
 		s.announceAll()
@@ -143,16 +143,16 @@ func (s *subscriber) next(ctx context.Context, seen evidence, ended error) (evid
 			return proved, err
 		}
 		s.tell(ctx, slog.LevelWarn, toldNotAllowed, "reason", "permission denied; "+s.remedy())
-		return s.muchLater(ctx, proved)
+		return s.muchLater(ctx, seen)
 	case errors.Is(ended, errNotOffered):
 		s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", ended)
-		return s.muchLater(ctx, now)
+		return s.muchLater(ctx, seen)
 	}
 	s.failures++
 	s.vault.logger.Debug("no events from vault for now", "attempt", s.failures, "reason", ended.Error())
 	if s.failures > eventTries {
 		s.tell(ctx, slog.LevelWarn, "events of vault cannot be had, new versions are found by polls alone", "reason", ended)
-		return s.muchLater(ctx, now)
+		return s.muchLater(ctx, seen)
 	}
 	return s.soon(ctx, now)
 }
@@ -180,20 +180,18 @@ func (s *subscriber) soon(ctx context.Context, lost evidence) (evidence, error) 
 	return now, sleep(ctx, rand.N(s.base))
 }
 
-// muchLater waits an hour, or for the operator's word and the poll that follows it.
-func (s *subscriber) muchLater(ctx context.Context, left evidence) (evidence, error) {
+// muchLater waits an hour, or for the operator's word and the poll that follows it. asked is what was known when Vault was
+// asked last.
+func (s *subscriber) muchLater(ctx context.Context, asked evidence) (evidence, error) {
 	s.failures = 0
 	limited, cancel := context.WithTimeout(ctx, time.Duration(float64(s.times.again)*jitter()))
 	defer cancel()
-	now, err := s.vault.proof.await(limited, func(e evidence) bool { return e.asked > left.asked })
-	if ctx.Err() != nil {
-		return now, ctx.Err()
+	now, err := s.vault.proof.await(limited, func(e evidence) bool { return e.asked > asked.asked })
+	if err != nil {
+		return now, ctx.Err() // nil after the hour
 	}
-	if err == nil {
-		s.told = "" // who asks is told
-		return s.vault.proof.await(ctx, func(e evidence) bool { return e.good > now.good })
-	}
-	return s.vault.proof.await(ctx, func(e evidence) bool { return !e.failing(now) })
+	s.told = "" // who asks is told
+	return s.vault.proof.await(ctx, func(e evidence) bool { return e.good > now.good })
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
