@@ -49,15 +49,15 @@ func (p *pushLab) subscribeTo(mount string, paths ...string) {
 	var running sync.WaitGroup
 	funcs := map[*sources.KV]func(){}
 	for _, path := range paths {
-		kv, told := p.vault.KV(mount, path, nil), make(chan struct{}, 1)
+		kv, told, found := p.vault.KV(mount, path, nil), make(chan struct{}, 1), make(chan int, 1000)
 		p.tell[path] = func() {
 			select {
 			case told <- struct{}{}:
 			default:
 			}
 		}
-		funcs[kv], p.found[path] = p.tell[path], make(chan int, 1000)
-		running.Go(func() { polls(ctx, kv, told, p.found[path]) })
+		funcs[kv], p.found[path] = p.tell[path], found
+		running.Go(func() { polls(ctx, kv, told, found) })
 	}
 	running.Go(func() { p.vault.Subscribe(ctx, time.Second, funcs) })
 	p.stop = sync.OnceFunc(func() { cancel(); running.Wait() })

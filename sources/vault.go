@@ -2,9 +2,8 @@
 // OpenBao), found by a light look at the secret's metadata and read only when its asker needs that version.
 //
 // A source never sleeps and never retries by itself: it tells at once what it found or why it found nothing, and
-// remembers how long Vault must be left alone. When to ask again is its caller's business. [Vault.Subscribe] is the
-// exception, and only tells when. It decides nothing about
-// what is applied, and knows nothing about Campaign.
+// remembers how long Vault must be left alone. When to ask again is its caller's business; [Vault.Subscribe] only tells
+// when that is worth while. It decides nothing about what is applied, and knows nothing about Campaign.
 package sources
 
 import (
