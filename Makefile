@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 PREFIX  ?= /usr
 MINUTES ?= 10
 
-.PHONY: build demo test faults test-systemd bench soak lint vuln install clean
+.PHONY: build demo test faults test-systemd bench bench-fleet soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/campaign-credsync ./cmd/campaign-credsync
@@ -27,6 +27,9 @@ test-systemd: ## the unit, in a container with systemd as PID 1; needs root
 
 bench: build ## the figures, as ratios in one run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
+
+bench-fleet: ## 1,000 daemons and one real Vault, sealed for 5 of 12 minutes; fails when a bound does not hold
+	go run ./test/fleet/bench -csv bin/fleet.csv
 
 soak: ## every fault at random for MINUTES, then the bounds; builds a real Vault at its first run
 	go run ./test/vaultbuild

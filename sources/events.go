@@ -48,13 +48,13 @@ const (
 //
 // Vault Enterprise has them from 1.16 on, older ones behind the experiment events.alpha1; OpenBao has none.
 func (v *Vault) Subscribe(ctx context.Context, poll time.Duration, secrets map[*KV]func()) {
-	if len(secrets) == 0 {
-		return
-	}
 	s := &subscriber{vault: v, times: v.eventTimes, filtered: true}
 	s.base = min(max(poll, s.times.first), s.times.limit)
 	byPath := map[string]*pushed{}
 	for kv, changed := range secrets {
+		if _, ok := kv.engine.(*kv2); !ok {
+			continue // its events have other names
+		}
 		path := kv.mount + "/data/" + kv.path
 		if byPath[path] == nil {
 			byPath[path] = &pushed{path: path, pace: rate.NewLimiter(rate.Every(eventPace), eventBurst)}
@@ -62,12 +62,15 @@ func (v *Vault) Subscribe(ctx context.Context, poll time.Duration, secrets map[*
 		}
 		byPath[path].readers = append(byPath[path].readers, changed)
 	}
+	if len(s.secrets) == 0 {
+		return
+	}
 	slices.SortFunc(s.secrets, func(a, b *pushed) int { return strings.Compare(a.path, b.path) })
 	transport := v.transport.Clone()
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true) // a WebSocket takes the connection over, so none is left to keep
-	transport.DisableKeepAlives = true
-	s.client = &http.Client{Transport: &careful{next: transport}, CheckRedirect: lastResponse}
+	transport.DisableKeepAlives, transport.MaxConnsPerHost = true, 0
+	s.client = &http.Client{Transport: &careful{next: transport, gate: v.gate}, CheckRedirect: lastResponse}
 	defer transport.CloseIdleConnections()
 	s.run(ctx)
 }
@@ -110,6 +113,9 @@ var (
 func (s *subscriber) run(ctx context.Context) {
 	seen, err := s.vault.proof.await(ctx, func(e evidence) bool { return e.token != nil })
 	for err == nil {
+		if err = s.leftAlone(ctx); err != nil {
+			return
+		}
 		began := time.Now()
 		stream, ended := s.dial(ctx, seen.token)
 		if ended == nil {
@@ -120,6 +126,19 @@ func (s *subscriber) run(ctx context.Context) {
 			s.failures = 0
 		}
 		seen, err = s.next(ctx, seen, ended)
+	}
+}
+
+// leftAlone waits while Vault wants to be left alone.
+func (s *subscriber) leftAlone(ctx context.Context) error {
+	for {
+		closed, ok := errors.AsType[*leftAlone](s.vault.gate.closed(s.vault))
+		if !ok {
+			return nil
+		}
+		if err := sleep(ctx, time.Until(closed.until)); err != nil {
+			return err
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 	if lasts {
 		return forPerson{f}
 	}
-	return f
+	return v.gate.closedBy(v, f)
 }
 
 // vaultSaid joins Vault's own error strings. Another program's answer is not quoted at all: it may be a page, and it

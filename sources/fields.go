@@ -9,20 +9,36 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// Fields maps the names of the credential's fields (the Field constants of package credential) to the keys of the
-// secret. A field that it leaves out, or maps to "", has its own name as key.
-type Fields map[string]string
-
-func (f Fields) key(field string) string {
-	if key := f[field]; key != "" {
-		return key
+// pick is the Credential of a Reading: what came from name, under version, is the JSON object. The object is kept as a
+// secret, as a reading may be printed.
+func pick(name string, version credential.Version, object []byte) func(credential.Fields) (credential.Credential, *credential.Refusal) {
+	secret := credential.NewSecret(string(object))
+	return func(fields credential.Fields) (credential.Credential, *credential.Refusal) {
+		c, reason := decode(fields, []byte(secret.Reveal()))
+		if reason != "" {
+			return credential.Credential{}, &credential.Refusal{Version: version, Reason: name + ": " + reason}
+		}
+		return c, nil
 	}
-	return field
 }
 
-// credential takes the credential out of the JSON object of a secret. reason is empty, or says why it cannot; it names
+// canonical is the same however an object's keys are ordered and whatever white space is between them. Of what is no object it
+// is the bytes themselves.
+func canonical(object []byte) []byte {
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(object, &values); err != nil || values == nil {
+		return object
+	}
+	written, err := json.Marshal(values) // sorts the keys
+	if err != nil {
+		return object
+	}
+	return written
+}
+
+// decode takes the credential out of the JSON object of a secret. reason is empty, or says why it cannot; it names
 // fields and keys, and never a value.
-func (f Fields) credential(object []byte) (c credential.Credential, reason string) {
+func decode(fields credential.Fields, object []byte) (c credential.Credential, reason string) {
 	if object = bytes.TrimSpace(object); len(object) == 0 || bytes.Equal(object, []byte("null")) {
 		return c, "the secret holds no data; write the credential anew"
 	}
@@ -42,7 +58,7 @@ func (f Fields) credential(object []byte) (c credential.Credential, reason strin
 		{name: credential.FieldClientSecret, into: &clientSecret},
 		{name: credential.FieldPrivateKey, into: &privateKey, optional: true},
 	} {
-		key := f.key(field.name)
+		key := fields.Key(field.name)
 		value, there := values[key]
 		absent := !there || bytes.Equal(bytes.TrimSpace(value), []byte("null"))
 		switch {

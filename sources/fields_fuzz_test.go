@@ -22,7 +22,7 @@ func FuzzDecodeSecret(f *testing.F) {
 	said := saidOf(secretObjects)
 	f.Fuzz(func(t *testing.T, object []byte) {
 		original := bytes.Clone(object)
-		c, reason := fuzzFields.credential(object)
+		c, reason := decode(fuzzFields, object)
 		if !bytes.Equal(object, original) {
 			t.Fatal("the bytes that were decoded were changed")
 		}
@@ -41,7 +41,7 @@ func FuzzDecodeSecret(f *testing.F) {
 }
 
 // fuzzFields maps a field to another key, so that both the usual names and others are met.
-var fuzzFields = Fields{credential.FieldClientSecret: "secret"}
+var fuzzFields = credential.Fields{credential.FieldClientSecret: "secret"}
 
 const goodObject = `{"ims_org_id":"0123456789ABCDEF01234567@AdobeOrg","client_id":"0123456789abcdef0123456789abcdef",` +
 	`"technical_account_id":"0123456789ABCDEF@techacct.adobe.com","secret":"p8e-CanaryCanaryCanaryCanaryCanary12"%s}`
@@ -104,7 +104,7 @@ func TestJSONBombsAreBounded(t *testing.T) {
 		object := []byte(bomb)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, reason := fuzzFields.credential(object)
+		_, reason := decode(fuzzFields, object)
 		runtime.ReadMemStats(&after)
 		if used := after.TotalAlloc - before.TotalAlloc; used > 64*maxAnswer {
 			t.Errorf("bomb %d (%.20q…): %d bytes for %d", i, bomb, used, len(bomb))
@@ -168,7 +168,7 @@ func topLevelStrings(object []byte) map[string]string {
 func saidOf(objects []string) string {
 	var said strings.Builder
 	for _, object := range objects {
-		_, reason := fuzzFields.credential([]byte(object))
+		_, reason := decode(fuzzFields, []byte(object))
 		said.WriteString(reason + "\n")
 	}
 	return said.String()

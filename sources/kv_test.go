@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sources"
 	"campaign-credsync/sources/vaulttest"
 )
 
@@ -27,8 +26,8 @@ func TestLeastPolicyIsEnough(t *testing.T) {
 		OrgID: "0123456789ABCDEF01234567@AdobeOrg", ClientID: "0123456789abcdef0123456789abcdef",
 		TechnicalAccountID: "0123456789ABCDEF@techacct.adobe.com", ClientSecret: credential.NewSecret(secretCanary),
 	}
-	if key := []byte("k"); reading.Credential.Digest(key) != want.Digest(key) {
-		t.Errorf("another credential than the one written: %v", reading.Credential)
+	if key, got := []byte("k"), l.picked(reading); got.Digest(key) != want.Digest(key) {
+		t.Errorf("another credential than the one written: %v", got)
 	}
 	if logged := l.log.String(); strings.Contains(logged, "WARN") {
 		t.Errorf("the usual case warns: %s", logged)
@@ -61,7 +60,7 @@ func TestRotation(t *testing.T) {
 	l.server.MustWrite(path, oauth("client_secret", "p8e-SecondSecondSecondSecondSecond123"))
 	reading := l.mustPoll(kv, need)
 	if reading.Version.Number != 2 || reading.Credential == nil ||
-		reading.Credential.ClientSecret.Reveal() != "p8e-SecondSecondSecondSecondSecond123" {
+		l.picked(reading).ClientSecret.Reveal() != "p8e-SecondSecondSecondSecondSecond123" {
 		t.Errorf("after a rotation: %+v", reading)
 	}
 	if !reading.Version.Created.After(applied.Created) {
@@ -123,7 +122,7 @@ func TestShapesThatAreRefused(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		data   map[string]any
-		fields sources.Fields
+		fields credential.Fields
 		words  []string
 	}{
 		{"missing", oauth("client_id", nil), nil, []string{"client_id", "missing"}},
@@ -137,11 +136,16 @@ func TestShapesThatAreRefused(t *testing.T) {
 		{"newline", oauth("client_secret", secretCanary+"\n"), nil, []string{"client_secret", "newline"}},
 		{"slash", oauth("client_id", "a/b"), nil, []string{"client_id", `"/"`}},
 		{"umlaut", oauth("client_secret", secretCanary+"ü"), nil, []string{"client_secret", "ASCII"}},
-		{"other key", oauth(), sources.Fields{credential.FieldClientSecret: "secret"}, []string{"client_secret", `"secret"`}},
+		{"other key", oauth(), credential.Fields{credential.FieldClientSecret: "secret"}, []string{"client_secret", `"secret"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			version := l.server.MustWrite(path, test.data)
-			l.mustRefuse(v.KV(l.server.Mount, path, test.fields), version, append(test.words, path)...)
+			_, err := pollWith(t.Context(), v.KV(l.server.Mount, path), test.fields)
+			if err == nil {
+				t.Fatal("not refused")
+			}
+			l.failsWith(err, append(test.words, path)...)
+			l.isRefusal(err, version)
 		})
 	}
 }
@@ -152,28 +156,12 @@ func TestFieldsFromOtherKeys(t *testing.T) {
 		"org": "0123456789ABCDEF01234567@AdobeOrg", "id": "0123456789abcdef0123456789abcdef",
 		"technical_account_id": "0123456789ABCDEF@techacct.adobe.com", "secret": secretCanary, "private_key": nil, "note": 7,
 	})
-	kv := l.vault().KV("/"+l.server.Mount+"/", "/"+path, sources.Fields{
+	reading := l.mustPoll(l.vault().KV("/"+l.server.Mount+"/", "/"+path), always)
+	c, refusal := reading.Credential(credential.Fields{
 		credential.FieldOrgID: "org", credential.FieldClientID: "id", credential.FieldClientSecret: "secret",
 	})
-	if reading := l.mustPoll(kv, always); reading.Credential.ClientSecret.Reveal() != secretCanary {
-		t.Error("the secret was not found under its key")
-	}
-}
-
-func TestUnusualShapeWarnsOnceForEachVersion(t *testing.T) {
-	l := newLab(t)
-	l.server.MustWrite(path, oauth("client_id", "campaign-prod"))
-	kv := l.kv(l.vault())
-	for range 3 {
-		l.mustPoll(kv, always)
-	}
-	if n := strings.Count(l.log.String(), "unusual"); n != 1 {
-		t.Errorf("%d warnings, want 1: %s", n, l.log)
-	}
-	l.server.MustWrite(path, oauth("client_id", "campaign-prod"))
-	l.mustPoll(kv, always)
-	if n := strings.Count(l.log.String(), "unusual"); n != 2 {
-		t.Errorf("%d warnings after another version, want 2", n)
+	if refusal != nil || c.ClientSecret.Reveal() != secretCanary {
+		t.Errorf("the secret was not found under its key: %v", refusal)
 	}
 }
 
@@ -240,7 +228,7 @@ func TestPathIsNotJoinedToAnother(t *testing.T) {
 	l.server.MustWrite(path, oauth())
 	v := l.vault()
 	for _, odd := range []string{"../other", "a//b", "", "a/./b"} {
-		if _, err := v.KV(l.server.Mount, odd, nil).Poll(t.Context(), always); err == nil {
+		if _, err := v.KV(l.server.Mount, odd).Poll(t.Context(), always); err == nil {
 			t.Errorf("path %q is taken", odd)
 		}
 	}
@@ -251,5 +239,5 @@ func TestDataInThePath(t *testing.T) {
 	l := newLab(t)
 	l.useTokenFile(l.server.Token)
 	l.server.MustWrite(path, oauth())
-	l.mustRefuse(l.vault().KV(l.server.Mount, "data/"+path, nil), 0, `leave out the "data/"`)
+	l.mustRefuse(l.vault().KV(l.server.Mount, "data/"+path), 0, `leave out the "data/"`)
 }

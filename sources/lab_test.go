@@ -134,12 +134,27 @@ func (l *lab) vault() *sources.Vault {
 	return v
 }
 
-func (l *lab) kv(v *sources.Vault) *sources.KV { return v.KV(l.server.Mount, path, nil) }
+func (l *lab) kv(v *sources.Vault) *sources.KV { return v.KV(l.server.Mount, path) }
 
 func always(credential.Version) bool { return true }
 func never(credential.Version) bool  { return false }
 
-func (l *lab) mustPoll(kv *sources.KV, need func(credential.Version) bool) credential.Reading {
+// source is what the tests need of every source.
+type source interface {
+	Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error)
+}
+
+// picked is the credential of a reading, whose fields have the usual names.
+func (l *lab) picked(reading credential.Reading) credential.Credential {
+	l.t.Helper()
+	c, refusal := reading.Credential(nil)
+	if refusal != nil {
+		l.t.Fatal(refusal)
+	}
+	return c
+}
+
+func (l *lab) mustPoll(kv source, need func(credential.Version) bool) credential.Reading {
 	l.t.Helper()
 	reading, err := kv.Poll(l.t.Context(), need)
 	if err != nil {
@@ -149,12 +164,31 @@ func (l *lab) mustPoll(kv *sources.KV, need func(credential.Version) bool) crede
 }
 
 // mustFail polls, wants an error that says each of words and shows no secret, and returns it.
-func (l *lab) mustFail(kv *sources.KV, words ...string) error {
+func (l *lab) mustFail(kv source, words ...string) error {
 	l.t.Helper()
-	reading, err := kv.Poll(l.t.Context(), always)
+	reading, err := pollWith(l.t.Context(), kv, nil)
 	if err == nil {
 		l.t.Fatalf("poll: no error, version %v", reading.Version)
 	}
+	l.failsWith(err, words...)
+	return err
+}
+
+// pollWith polls and takes the credential by its fields.
+func pollWith(ctx context.Context, s source, fields credential.Fields) (credential.Reading, error) {
+	reading, err := s.Poll(ctx, always)
+	if err != nil {
+		return reading, err
+	}
+	if _, refusal := reading.Credential(fields); refusal != nil {
+		return reading, refusal
+	}
+	return reading, nil
+}
+
+// failsWith wants an error that says each of words and shows no secret.
+func (l *lab) failsWith(err error, words ...string) {
+	l.t.Helper()
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
 			l.t.Errorf("the error does not say %q: %v", word, err)
@@ -164,13 +198,17 @@ func (l *lab) mustFail(kv *sources.KV, words ...string) error {
 	if strings.ContainsAny(err.Error(), "\n\r\t\x1b") {
 		l.t.Errorf("the error has control characters: %q", err)
 	}
-	return err
 }
 
-func (l *lab) mustRefuse(kv *sources.KV, version int, words ...string) {
+func (l *lab) mustRefuse(kv source, version int, words ...string) {
+	l.t.Helper()
+	l.isRefusal(l.mustFail(kv, words...), version)
+}
+
+func (l *lab) isRefusal(err error, version int) {
 	l.t.Helper()
 	var refusal *credential.Refusal
-	if err := l.mustFail(kv, words...); !errors.As(err, &refusal) {
+	if !errors.As(err, &refusal) {
 		l.t.Fatalf("not a refusal: %v", err)
 	}
 	if refusal.Version.Number != version {

@@ -67,7 +67,8 @@ func TestRevokedTokenOfManyPaths(t *testing.T) {
 			errs <- err
 		}()
 	}
-	if err := l.proxy.Await(t.Context(), len(kvs), func(vaulttest.Request) bool { return true }); err != nil {
+	// The others wait for the one connection, and most of them with the token that has ended.
+	if err := l.proxy.Await(t.Context(), 1, func(vaulttest.Request) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	letGo()

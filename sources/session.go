@@ -122,8 +122,11 @@ func (s *session) takeTurn(ctx context.Context) error {
 	return nil
 }
 
-// token returns a token to work with, after a login where one is due.
+// token returns a token to work with, after a login where one is due. There is none while Vault wants to be left alone.
 func (s *session) token(ctx context.Context) (*token, error) {
+	if err := s.vault.gate.closed(s.vault); err != nil {
+		return nil, err
+	}
 	if t := s.get(); s.tokenFile == "" && t != nil && t.fresh(time.Now()) {
 		return t, nil
 	}
@@ -143,7 +146,7 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		s.last.early = 0
 		return t, nil
 	}
-	if old == nil || old.expired(time.Now()) || ctx.Err() != nil {
+	if _, alone := errors.AsType[*leftAlone](err); alone || old == nil || old.expired(time.Now()) || ctx.Err() != nil {
 		return nil, err
 	}
 	// The old token still serves: worth a warning, and only one for each cause.
@@ -214,6 +217,9 @@ func rootText(err error) string {
 
 // login logs in, or says why it may not yet: floor is the least time since the last one. The caller has the turn.
 func (s *session) login(ctx context.Context, floor time.Duration) (*token, error) {
+	if err := s.vault.gate.closed(s.vault); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	forgive, hurry := s.forgive, s.hurry
 	s.forgive, s.hurry = false, false
@@ -348,6 +354,10 @@ func (b *backoff) failed(key string, now time.Time, err error) error {
 	limit := min(backoffFirst<<min(b.failures, 10), backoffCap)
 	b.key, b.err = key, err
 	b.failures++
+	if alone, ok := errors.AsType[*leftAlone](err); ok {
+		b.retryAt = alone.until // it has a jitter of its own, and its own words
+		return err
+	}
 	b.retryAt = now.Add(rand.N(limit))
 	return &waiting{cause: err, until: b.retryAt}
 }
@@ -373,6 +383,9 @@ func (s *session) fromFile(ctx context.Context) (*token, error) {
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("vault at %s: look up the token: %w", s.vault.address, ctx.Err())
+	}
+	if err := s.vault.gate.closed(s.vault); err != nil {
+		return nil, err
 	}
 	s.set(t)
 	return t, nil

@@ -50,11 +50,11 @@ func newTransport(config VaultConfig) (*http.Transport, error) {
 	if config.CACert != "" {
 		pem, err := durable.ReadFile(config.CACert, maxPEM)
 		if err != nil {
-			return nil, fmt.Errorf("vault.ca_cert: %w", err)
+			return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%w; put the file there, readable for this user", err)}
 		}
 		settings.RootCAs = x509.NewCertPool()
 		if !settings.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("vault.ca_cert: %s holds no certificate in PEM form", config.CACert)
+			return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", config.CACert)}
 		}
 	}
 	switch {
@@ -69,12 +69,15 @@ func newTransport(config VaultConfig) (*http.Transport, error) {
 		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
 	}
 	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:       settings,
-		TLSHandshakeTimeout:   10 * time.Second,
-		MaxIdleConns:          1,
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:     settings,
+		TLSHandshakeTimeout: 10 * time.Second,
+		// One connection, kept: a fleet that opened one for each path would cost Vault a handshake for each poll. Who
+		// waits for it waits no longer than for its own answer. The second one kept is to where a standby redirects.
+		MaxConnsPerHost:       1,
 		MaxIdleConnsPerHost:   1,
+		MaxIdleConns:          2,
 		IdleConnTimeout:       5 * time.Minute,
 		ResponseHeaderTimeout: requestTimeout,
 		Protocols:             new(http.Protocols),
@@ -83,9 +86,12 @@ func newTransport(config VaultConfig) (*http.Transport, error) {
 	return transport, nil
 }
 
-// careful bounds every answer and follows one redirect, of the kind that a standby answers with: 307 to the same path
+// careful bounds every answer, minds what it says about the next request, and follows one redirect, of the kind that a standby answers with: 307 to the same path
 // on the active node. Any other goes to somebody who is not Vault, and our token with it.
-type careful struct{ next http.RoundTripper }
+type careful struct {
+	next http.RoundTripper
+	gate *gate
+}
 
 // RoundTrip serves http.Client.
 func (c *careful) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -133,6 +139,7 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 	if err != nil {
 		return nil, err
 	}
+	c.gate.note(response, time.Now())
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		return response, nil // not a body but the connection, which is bounded by whoever asked for it
 	}

@@ -40,9 +40,19 @@ type VaultConfig struct {
 	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off. Others note
 	// it before, as they may be killed.
 	OnlyReads bool
-	DigestKey []byte       // key of that digest; required with StateDir
+	DigestKey []byte       // key of that digest, and of those that are versions of a KV version 1 mount; required with StateDir
 	Logger    *slog.Logger // nil discards
 }
+
+// SettingError is what is wrong with one setting, found when it was to be used.
+type SettingError struct {
+	Key string // of the configuration, such as vault.ca_cert
+	Err error
+}
+
+func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+func (e *SettingError) Unwrap() error { return e.Err }
 
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
 // concurrently.
@@ -52,9 +62,11 @@ type Vault struct {
 	logger    *slog.Logger
 	transport *http.Transport
 	reads     *api.Client // without a token; its copies carry one
+	gate      *gate
 	session   *session
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
+	digestKey []byte
 	proof     proof
 
 	eventTimes eventTimes
@@ -84,7 +96,8 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := newClient(address, transport)
+	gate := &gate{}
+	client, err := newClient(address, &careful{next: transport, gate: gate})
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +116,10 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		address:    address,
 		logger:     logger,
 		transport:  transport,
-		eventTimes: defaultEventTimes,
+		digestKey:  config.DigestKey,
+		gate:       gate,
 		reads:      withNamespace(client, config.Namespace),
+		eventTimes: defaultEventTimes,
 	}
 	v.session = &session{
 		vault:  v,
@@ -135,12 +150,16 @@ func NewVault(config VaultConfig) (*Vault, error) {
 }
 
 // Soon forgets the waits after failures, for somebody who wants an answer now. A refused secret-id stays refused.
-func (v *Vault) Soon() { v.session.soon() }
+func (v *Vault) Soon() {
+	v.gate.open()
+	v.session.soon()
+}
 
 // Retry is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more, if it was not
 // tried so often in a row that the role is near its lock.
 func (v *Vault) Retry() {
 	v.retries.Add(1)
+	v.gate.open()
 	v.session.retry()
 	v.proof.ask()
 }
@@ -166,7 +185,7 @@ var environment sync.Mutex
 
 // newClient makes a client of vault/api that no variable of the environment has a say in. api.NewClient reads all of
 // VAULT_* whatever configuration it is given, and fails on a malformed one, so they are hidden while it runs.
-func newClient(address string, transport *http.Transport) (*api.Client, error) {
+func newClient(address string, transport http.RoundTripper) (*api.Client, error) {
 	environment.Lock()
 	defer environment.Unlock()
 	for _, entry := range os.Environ() {
@@ -178,7 +197,7 @@ func newClient(address string, transport *http.Transport) (*api.Client, error) {
 	}
 	client, err := api.NewClient(&api.Config{
 		Address:          address,
-		HttpClient:       &http.Client{Transport: &careful{next: transport}, CheckRedirect: lastResponse},
+		HttpClient:       &http.Client{Transport: transport, CheckRedirect: lastResponse},
 		MaxRetries:       0,
 		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
 		DisableRedirects: true,

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"maps"
 	"reflect"
 	"time"
 )
@@ -46,7 +47,7 @@ func (in *instance) takeOver(before *instance, old, now Config) {
 	}
 	if in.Source == before.Source {
 		in.wanted = before.wanted
-		if in.AllowRollback == before.AllowRollback {
+		if in.AllowRollback == before.AllowRollback && maps.Equal(in.Fields, before.Fields) {
 			in.refusal, in.pending = before.refusal, before.pending
 		}
 		if in.pending != nil && in.pending.force == forceDrift && !sameMode {

@@ -39,7 +39,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 		if now := w.statusNow("prod"); now != before {
 			t.Errorf("the status was %+v and is %+v", before, now)
 		}
-		if s := w.daemon.Status(); !s.Reachable || s.LastPoll.IsZero() {
+		if s := w.statusNow("prod"); !s.SourceReached || s.LastPoll.IsZero() {
 			t.Errorf("what was known of the source is lost: %+v", s)
 		}
 		w.sinks["prod"].edit("authIMSTAClientId", "mallory")

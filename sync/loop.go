@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -74,6 +75,7 @@ type watched struct {
 	members  []*instance
 	polling  bool
 	again    bool // once more after the poll under way
+	spread   bool // the poll after the next success is not a whole interval away: many hosts ask at this moment
 	next     time.Time
 	polls    int
 	answered bool // by then already when this Daemon took another's place
@@ -115,7 +117,7 @@ func New(cfg Config) (*Daemon, error) {
 		}
 		w := bySource[c.Source]
 		if w == nil {
-			w = &watched{source: c.Source}
+			w = &watched{source: c.Source, spread: true}
 			bySource[c.Source] = w
 			d.sources = append(d.sources, w)
 		}
@@ -280,17 +282,23 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 	return earlier(d.verifyAt, d.reapplyAt)
 }
 
-// pollSoon brings every poll forward, spread a little, as the same schedule runs on many machines.
+// spreadOfTicks is within what time each source is polled after a tick of a schedule.
+const spreadOfTicks = time.Minute
+
+// pollSoon brings polls forward that are not due soon anyway. The same schedule ticks on many machines at once, so what
+// is brought forward is spread, and what is spread already is left as it is.
 func (d *Daemon) pollSoon(now time.Time) {
 	for _, w := range d.sources {
-		if !w.retry.failed() {
-			w.next = earlier(w.next, now.Add(jittered(d.cfg.Poll/10)))
+		if !w.retry.failed() && w.next.After(now.Add(spreadOfTicks)) {
+			w.next = now.Add(rand.N(spreadOfTicks))
 		}
 	}
 }
 
 // pollNow brings the next poll forward. The one under way may have asked before whatever is to be found, so another follows it.
+// What brings it forward (a push, a signal) may do so on many machines at once, which spread from the poll after it on.
 func (w *watched) pollNow(now time.Time) {
+	w.spread = true
 	if w.polling {
 		w.again = true
 		return

@@ -178,8 +178,12 @@ func (s modelSource) Poll(ctx context.Context, need func(credential.Version) boo
 	}
 	s.g.gone = credential.Version{}
 	s.w.reads++
-	c := newCredential(v.content)
-	return credential.Reading{Version: v.Version, Credential: &c}, nil
+	return credential.Reading{Version: v.Version, Credential: of(newCredential(v.content))}, nil
+}
+
+// of is the Credential of a reading, whatever the fields are called.
+func of(c credential.Credential) func(credential.Fields) (credential.Credential, *credential.Refusal) {
+	return func(credential.Fields) (credential.Credential, *credential.Refusal) { return c, nil }
 }
 
 // modelSink keeps the contract of credsync.Sink, as package sinks does on disk.

@@ -51,8 +51,15 @@ func Look(ctx context.Context, in Instance, store *Store, maxReverts int) (Outlo
 		o.Refusal = rollback(o.Version, record.Version)
 		return o, nil
 	}
-	if c := reading.Credential; c != nil && (record.Applying != nil || c.Digest(store.Key()) != record.Digest) {
-		o.Apply, o.Credential = true, c
+	if reading.Credential == nil {
+		return o, nil
+	}
+	c, refusal := reading.Credential(in.Fields)
+	switch {
+	case refusal != nil:
+		o.Refusal = refusal
+	case record.Applying != nil || c.Digest(store.Key()) != record.Digest:
+		o.Apply, o.Credential = true, &c
 	}
 	return o, nil
 }

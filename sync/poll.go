@@ -1,8 +1,10 @@
 package sync
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -12,8 +14,13 @@ func (d *Daemon) startPoll(w *watched) {
 	w.polling = true
 	source, ctx := w.source, d.work
 	need := w.need()
+	fields := make([]credential.Fields, len(w.members))
+	for i, in := range w.members {
+		fields[i] = in.Fields
+	}
 	d.start(func() func(time.Time) {
 		reading, err := source.Poll(ctx, need)
+		picks := pickAll(reading, fields)
 		return func(now time.Time) {
 			w.polling = false
 			var refusal *credential.Refusal
@@ -21,13 +28,35 @@ func (d *Daemon) startPoll(w *watched) {
 				return // cut short by the stop, tells nothing
 			}
 			w.polls++
-			d.polled(w, reading, err, now)
+			d.polled(w, reading.Version, picks, err, now)
 			if w.again {
 				w.again = false
-				w.next = now
+				w.pollNow(now)
 			}
 		}
 	})
+}
+
+// picked is what a member takes out of a secret that was read; neither when it was not read.
+type picked struct {
+	credential *credential.Credential
+	refusal    *credential.Refusal
+}
+
+func pickAll(reading credential.Reading, fields []credential.Fields) []picked {
+	picks := make([]picked, len(fields))
+	if reading.Credential == nil {
+		return picks
+	}
+	for i, f := range fields {
+		c, refusal := reading.Credential(f)
+		if refusal != nil {
+			picks[i].refusal = refusal
+		} else {
+			picks[i].credential = &c
+		}
+	}
+	return picks
 }
 
 // need returns the question that the source asks in another goroutine, so it works on copies.
@@ -53,8 +82,8 @@ func (w *watched) need() func(credential.Version) bool {
 	}
 }
 
-// polled takes what a source said for all instances that share it.
-func (d *Daemon) polled(w *watched, reading credential.Reading, err error, now time.Time) {
+// polled takes what a source said for all instances that share it; picks are in the order of the members.
+func (d *Daemon) polled(w *watched, version credential.Version, picks []picked, err error, now time.Time) {
 	var refusal *credential.Refusal
 	if err != nil && !errors.As(err, &refusal) {
 		d.outOfReach(w, err, now)
@@ -67,19 +96,19 @@ func (d *Daemon) polled(w *watched, reading credential.Reading, err error, now t
 	w.retry = retry{}
 	w.lastPoll = now
 	w.next = now.Add(jittered(d.cfg.Poll))
-	if w.polls == 1 {
-		// Daemons that were started together spread from the second poll on.
+	if w.spread {
+		w.spread = false
 		w.next = now.Add(rand.N(d.cfg.Poll))
 	}
-	for _, in := range w.members {
+	for i, in := range w.members {
 		switch {
-		case refusal != nil:
+		case refusal == nil && goesBack(version, in.record, in.pending, in.AllowRollback):
+			d.refused(in, rollback(version, in.newest()))
+		case refusal != nil || picks[i].refusal != nil:
 			in.pending = nil // what waited to be applied is wanted no more
-			d.refused(in, refusal)
-		case goesBack(reading.Version, in.record, in.pending, in.AllowRollback):
-			d.refused(in, rollback(reading.Version, in.newest()))
+			d.refused(in, cmp.Or(refusal, picks[i].refusal))
 		default:
-			d.told(in, reading, now)
+			d.told(in, version, picks[i].credential)
 		}
 	}
 }
@@ -94,10 +123,10 @@ func (in *instance) newest() credential.Version {
 func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	news := w.retry.fail(now, err.Error())
 	w.next = w.retry.at
-	var login interface{ RetryAt() time.Time }
-	if errors.As(err, &login) {
+	var later interface{ RetryAt() time.Time }
+	if errors.As(err, &later) {
 		// Its wait has a jitter of its own: two in a row would pass the cap. Its time may be of the clock on the wall alone.
-		if wait := login.RetryAt().Sub(now); wait < lastRetry {
+		if wait := later.RetryAt().Sub(now); wait <= longestAsked {
 			w.next = now.Add(max(0, wait))
 		}
 	}
@@ -122,10 +151,9 @@ func (d *Daemon) refused(in *instance, refusal *credential.Refusal) {
 	d.log.Error("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
 }
 
-// told takes a version that is not refused.
-func (d *Daemon) told(in *instance, reading credential.Reading, now time.Time) {
-	v := reading.Version
-	if in.refusal != nil && in.refusal.Version.Equal(v) && reading.Credential == nil {
+// told takes a version that is not refused; c is nil when the secret was not read.
+func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credential) {
+	if in.refusal != nil && in.refusal.Version.Equal(v) && c == nil {
 		return // still the refused one, whose secret was not read again
 	}
 	in.wanted = v
@@ -137,19 +165,30 @@ func (d *Daemon) told(in *instance, reading credential.Reading, now time.Time) {
 		in.pending = nil
 		return
 	}
-	if reading.Credential == nil {
+	if c == nil {
 		return
 	}
 	if in.pending == nil || !in.pending.version.Equal(v) {
 		in.applyTry = retry{}
 		if !v.Equal(in.record.Version) {
-			d.log.Info("new version", keyInstance, in.Name, keyVersion, v.Number)
+			d.sayNew(in, v, *c)
 		}
 	}
 	in.pending = &pending{
 		version:    v,
-		credential: *reading.Credential,
-		digest:     reading.Credential.Digest(d.cfg.Store.Key()), secretDigest: reading.Credential.SecretDigest(d.cfg.Store.Key()),
+		credential: *c,
+		digest:     c.Digest(d.cfg.Store.Key()), secretDigest: c.SecretDigest(d.cfg.Store.Key()),
 		force: in.force,
+	}
+}
+
+func (d *Daemon) sayNew(in *instance, v credential.Version, c credential.Credential) {
+	d.log.Info("new version", keyInstance, in.Name, keyVersion, v.Number)
+	if v.Reuses(in.newest()) {
+		d.log.Warn("the content changed and its version did not; give each content a version of its own, or leave the version out",
+			keyInstance, in.Name, keyVersion, v.Number)
+	}
+	if odd := c.Oddities(); len(odd) > 0 {
+		d.log.Warn("the shape of the credential is unusual", keyInstance, in.Name, keyVersion, v.Number, keyField, strings.Join(odd, ", "))
 	}
 }

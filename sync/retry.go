@@ -10,6 +10,9 @@ import (
 const (
 	firstRetry = time.Second
 	lastRetry  = time.Minute
+	// longestAsked is up to when a source's own word about its next answer is taken. Beyond, asking costs nothing: it
+	// answers by itself.
+	longestAsked = 6 * time.Minute
 )
 
 // retry is the wait after failures: full jitter, so that many daemons that failed together do not return together.

@@ -21,8 +21,6 @@ const (
 // Status is how everything was after the loop's last turn. It is a value; nothing in it is changed later.
 type Status struct {
 	Instances []InstanceStatus
-	Reachable bool      // every source answered when last asked
-	LastPoll  time.Time // that was answered
 }
 
 // InstanceStatus is how one instance was. Zero times and versions mean never and none.
@@ -36,6 +34,9 @@ type InstanceStatus struct {
 	LastCheck      time.Time
 	RevertedTotal  int
 	LastError      string // of what keeps it from being in sync; one line
+
+	SourceReached bool      // its source answered when last asked
+	LastPoll      time.Time // of its source, that was answered
 }
 
 // InSync reports whether every instance is.
@@ -52,15 +53,9 @@ func (s Status) InSync() bool {
 func (d *Daemon) Status() Status { return *d.status.Load() }
 
 func (d *Daemon) publish() {
-	status := Status{Instances: make([]InstanceStatus, len(d.instances)), Reachable: true}
+	status := Status{Instances: make([]InstanceStatus, len(d.instances))}
 	for i, in := range d.instances {
 		status.Instances[i] = d.statusOf(in)
-	}
-	for _, w := range d.sources {
-		status.Reachable = status.Reachable && w.asked() && w.err == nil
-		if w.lastPoll.After(status.LastPoll) {
-			status.LastPoll = w.lastPoll
-		}
 	}
 	d.status.Store(&status)
 	d.cfg.OnStatus(status)
@@ -75,6 +70,8 @@ func (d *Daemon) statusOf(in *instance) InstanceStatus {
 		ActivatedAt:    in.record.ActivatedAt,
 		LastCheck:      in.disk.checkedAt,
 		RevertedTotal:  in.record.RevertedTotal,
+		SourceReached:  in.source.asked() && in.source.err == nil,
+		LastPoll:       in.source.lastPoll,
 	}
 	s.State, s.LastError = d.stateOf(in)
 	s.LastError = strings.ReplaceAll(s.LastError, "\n", "; ") // joined errors

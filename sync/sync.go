@@ -21,7 +21,8 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// Source says which credential is wanted. Instances that share a Source share its polls.
+// Source says which credential is wanted. Instances that share a Source share its polls; each takes its own fields out of
+// what was read.
 //
 // Poll returns the newest version. It asks need before it reads the secret of that version; when need says no,
 // Reading.Credential is nil. A source that was reached and has no usable credential returns a *credential.Refusal,
@@ -73,6 +74,7 @@ const (
 type Instance struct {
 	Name          string
 	Source        Source
+	Fields        credential.Fields // what the secret calls the fields of the credential
 	Sink          Sink
 	AllowRollback bool // apply a version that goes back
 }
@@ -103,6 +105,7 @@ const (
 	keyInstance  = "instance"
 	keyVersion   = "version"
 	keyAttribute = "attribute"
+	keyField     = "field"
 	keyReason    = "reason"
 	keyDuration  = "duration"
 	keyAttempt   = "attempt"

@@ -178,6 +178,8 @@ type source struct {
 	mu      stdsync.Mutex
 	version credential.Version
 	secret  credential.Credential
+	others  map[string]string   // client ids under other keys
+	refused *credential.Refusal // what is read is of no use
 	err     error
 	hang    chan struct{} // not nil: answers only when closed
 	polls   int
@@ -231,8 +233,16 @@ func (s *source) Poll(ctx context.Context, need func(credential.Version) bool) (
 	reading := credential.Reading{Version: s.version}
 	if need(s.version) {
 		s.reads++
-		secret := s.secret
-		reading.Credential = &secret
+		secret, others, refused := s.secret, s.others, s.refused
+		reading.Credential = func(fields credential.Fields) (credential.Credential, *credential.Refusal) {
+			c := secret
+			if key := fields.Key(credential.FieldClientID); key != credential.FieldClientID {
+				if c.ClientID = others[key]; c.ClientID == "" {
+					return credential.Credential{}, &credential.Refusal{Version: reading.Version, Reason: "field client_id is missing"}
+				}
+			}
+			return c, refused
+		}
 	}
 	return reading, nil
 }

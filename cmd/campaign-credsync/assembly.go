@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks"
@@ -13,9 +12,9 @@ import (
 
 // assembly is the daemon as a configuration describes it, wired and not started.
 type assembly struct {
-	vault     *sources.Vault
+	vault     *sources.Vault // nil where no instance needs it
 	nlserver  made[sinks.NLServerConfig, *sinks.NLServer]
-	secrets   map[secret]*sources.KV // instances with the same secret share its polls
+	secrets   map[secret]sync.Source // instances with the same secret share its polls
 	sinks     map[sinks.InstanceConfig]*sinks.Instance
 	instances []sync.Instance
 	files     []string // configuration file of each instance
@@ -27,12 +26,6 @@ type assembly struct {
 type made[From comparable, T any] struct {
 	from From
 	it   T
-}
-
-// secret is what makes two instances' secrets the same.
-type secret struct {
-	mount, path string
-	fields      fieldConfig
 }
 
 // assemble wires a configuration that was checked. It reads certificates and talks to nobody. claims may be nil where
@@ -48,26 +41,18 @@ func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, on
 	if before == nil {
 		before = &assembly{}
 	}
-	a := &assembly{log: log, secrets: map[secret]*sources.KV{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{}}
-	same, err := a.useVault(c, store, claims, before)
-	if err != nil {
-		return nil, err
-	}
+	a := &assembly{log: log, secrets: map[secret]sync.Source{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{}}
 	a.useNLServer(c, before)
 	for _, i := range c.Instances {
 		if only != "" && i.Name != only {
 			continue
 		}
-		key := secret{i.Mount, i.Path, i.Fields}
-		switch {
-		case a.secrets[key] != nil:
-		case same && before.secrets[key] != nil:
-			a.secrets[key] = before.secrets[key]
-		default:
-			a.secrets[key] = a.vault.KV(i.Mount, i.Path, i.Fields.names())
+		source, err := a.source(c, secretOf(i), store, claims, before)
+		if err != nil {
+			return nil, err
 		}
 		a.instances = append(a.instances, sync.Instance{
-			Name: i.Name, Source: a.secrets[key], AllowRollback: i.AllowRollback,
+			Name: i.Name, Source: source, Fields: i.Fields.names(), AllowRollback: i.AllowRollback,
 			Sink: claimed{a.sink(c, i, before), claims, i.ConfigFile},
 		})
 		a.files = append(a.files, i.ConfigFile)
@@ -80,28 +65,6 @@ func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, on
 		Verify: timing.Verify, Reapply: timing.Reapply, ActivateAt: timing.Activate,
 	}
 	return a, nil
-}
-
-// useVault takes the Vault of before if a new one would be the same, and says whether it did.
-func (a *assembly) useVault(c *config, store *sync.Store, claims *claims, before *assembly) (same bool, err error) {
-	from := sources.VaultConfig{
-		Address: c.Vault.Address, Namespace: c.Vault.Namespace,
-		CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
-		TLSServerName: c.Vault.TLSServerName,
-		Auth: sources.Auth{
-			Method: c.Vault.Auth.Method, Mount: c.Vault.Auth.Mount, Namespace: c.Vault.Auth.Namespace,
-			RoleID: c.Vault.Auth.RoleID.Reveal(), RoleIDFile: c.Vault.Auth.RoleIDFile,
-			SecretIDFile: c.Vault.Auth.SecretIDFile, TokenFile: c.Vault.Auth.TokenFile,
-		},
-		StateDir: c.StateDir, DigestKey: store.Key(), Logger: a.log,
-		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: claims == nil,
-	}
-	if before.vault != nil && before.vault.Serves(from) {
-		a.vault = before.vault
-		return true, nil
-	}
-	a.vault, err = sources.NewVault(from)
-	return false, err
 }
 
 func (a *assembly) useNLServer(c *config, before *assembly) {
@@ -126,14 +89,12 @@ func (a *assembly) sink(c *config, i instanceConfig, before *assembly) *sinks.In
 	return a.sinks[from]
 }
 
-func (f fieldConfig) names() sources.Fields {
-	return sources.Fields{
-		credential.FieldOrgID:              f.OrgID,
-		credential.FieldClientID:           f.ClientID,
-		credential.FieldTechnicalAccountID: f.TechnicalAccountID,
-		credential.FieldClientSecret:       f.ClientSecret,
-		credential.FieldPrivateKey:         f.PrivateKey,
+func (f fieldConfig) names() credential.Fields {
+	names := credential.Fields{}
+	for _, field := range f.list() {
+		names[field.ours] = field.theirs
 	}
+	return names
 }
 
 // activator adds what the configuration wants to what nlserver can.
@@ -148,18 +109,4 @@ func (a activator) Steps(instance string) []string {
 
 func (a activator) Activate(ctx context.Context, step string) error {
 	return a.nlserver.Activate(ctx, step)
-}
-
-// closeTime bounds the revocation of the token at the end.
-const closeTime = time.Second
-
-func (a *assembly) close() { closeVault(a.vault, a.log) }
-
-// closeVault revokes the token, for which it has a second: Vault may be what is out of reach.
-func closeVault(vault *sources.Vault, log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-	defer cancel()
-	if err := vault.Close(ctx); err != nil {
-		log.Warn("token not revoked, it ends by itself", "reason", err)
-	}
 }

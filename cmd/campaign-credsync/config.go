@@ -8,12 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources"
 )
 
 const (
@@ -40,6 +43,8 @@ type config struct {
 
 	// warnings are settings that are allowed and yet probably not meant. validate prints them, run logs them.
 	warnings []string
+	// place gives an error that shows only when a setting is used its place in the file, as problems found before have.
+	place func(err error) error
 }
 
 type vaultConfig struct {
@@ -100,11 +105,11 @@ type driftConfig struct {
 
 type instanceConfig struct {
 	Name          string      `yaml:"name"`
-	Mount         string      `yaml:"mount"`
-	Path          string      `yaml:"path"`
-	KVVersion     int         `yaml:"kv_version"`
-	Source        string      `yaml:"source"`
-	File          string      `yaml:"file" is:"absolute"` // always empty in this release
+	Mount         string      `yaml:"mount"`              // mount, path and kv_version: of source vault only
+	Path          string      `yaml:"path"`               //
+	KVVersion     int         `yaml:"kv_version"`         // 1 or 2
+	Source        string      `yaml:"source"`             // vault or file
+	File          string      `yaml:"file" is:"absolute"` // of source file only
 	Fields        fieldConfig `yaml:"fields"`
 	ConfigFile    string      `yaml:"config_file" is:"absolute"`
 	AllowRollback bool        `yaml:"allow_rollback"`
@@ -277,12 +282,21 @@ func parseConfig(file string, text []byte, env func(string) (string, bool)) (*co
 	r := newReading(env)
 	r.read(text, c)
 	if !r.unreadable {
-		r.fillFromEnvironment(c)
+		if c.needsVault() || r.speaksOfVault() {
+			r.fillFromEnvironment(c)
+		}
 		c.complete()
 		r.check(c)
 	}
 	if len(r.problems) > 0 {
 		return c, &configError{file: file, problems: r.sorted()}
+	}
+	c.place = func(err error) error {
+		setting, ok := errors.AsType[*sources.SettingError](err)
+		if !ok {
+			return err
+		}
+		return &configError{file: file, problems: []problem{{r.where(setting.Key), setting.Key, setting.Err.Error()}}}
 	}
 	return c, nil
 }
@@ -316,8 +330,13 @@ func readConfigFile(file string) ([]byte, error) {
 	return text, nil
 }
 
-// effective writes the configuration as YAML, every default filled in and the role-id masked.
+// effective writes the configuration as YAML, every default filled in and the role-id masked. What no instance uses is left
+// out.
 func (c *config) effective(w io.Writer) error {
+	var unused []string
+	if c.Vault.Address == "" {
+		unused = []string{"vault"}
+	}
 	var out bytes.Buffer
 	err := yaml.NewEncoder(&out,
 		yaml.IndentSequence(true),
@@ -327,10 +346,35 @@ func (c *config) effective(w io.Writer) error {
 			}
 			return []byte(`"[set]"`), nil
 		}),
-	).Encode(c)
+	).Encode(without(reflect.ValueOf(*c), unused...))
 	if err != nil {
 		return fmt.Errorf("write the effective configuration: %w", err)
 	}
 	_, err = w.Write(out.Bytes())
 	return err
+}
+
+// MarshalYAML leaves out what belongs to another source: read again, it would be refused.
+func (i instanceConfig) MarshalYAML() (any, error) {
+	var foreign []string
+	if i.Source == sourceFile {
+		foreign = vaultKeys
+	}
+	return without(reflect.ValueOf(i), foreign...), nil
+}
+
+// without lists the keys of a group, in order, except some.
+func without(group reflect.Value, keys ...string) yaml.MapSlice {
+	var kept yaml.MapSlice
+	for field := range group.Type().Fields() {
+		if key := field.Tag.Get("yaml"); key != "" && !slices.Contains(keys, key) {
+			kept = append(kept, yaml.MapItem{Key: key, Value: group.FieldByIndex(field.Index).Interface()})
+		}
+	}
+	return kept
+}
+
+// needsVault reports whether any instance gets its credential from Vault.
+func (c *config) needsVault() bool {
+	return len(c.Instances) == 0 || slices.ContainsFunc(c.Instances, func(i instanceConfig) bool { return i.Source != sourceFile })
 }

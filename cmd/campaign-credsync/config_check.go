@@ -20,7 +20,11 @@ const (
 	eventsAuto      = "auto"
 	eventsOff       = "off"
 	sourceVault     = "vault"
+	sourceFile      = "file"
 )
+
+// vaultKeys are the keys of an instance that say where in Vault its secret is.
+var vaultKeys = []string{"mount", "path", "kv_version"}
 
 var (
 	instanceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$`)
@@ -32,8 +36,10 @@ const maxSocketPath = 107
 
 // check refuses what is well-formed and yet cannot work. It changes nothing but the form of vault.address.
 func (r *reading) check(c *config) {
-	r.checkVault(c)
-	r.checkAuth(&c.Vault.Auth)
+	if c.needsVault() || r.speaksOfVault() {
+		r.checkVault(c)
+		r.checkAuth(&c.Vault.Auth)
+	}
 	r.checkWatch(c.Watch)
 	r.checkSchedule(c.Schedule)
 	r.checkCampaign(c.Campaign)
@@ -160,41 +166,49 @@ func (r *reading) checkInstances(c *config) {
 
 func (r *reading) checkInstanceSource(key string, i instanceConfig) {
 	switch i.Source {
-	case "file":
-		r.refuse(key+".source", "file is not in this release; use vault")
-		return
 	case sourceVault:
+		r.checkVaultSecret(key, i)
+	case sourceFile:
+		r.checkSecretFile(key, i)
 	default:
-		r.refuse(key+".source", "must be vault")
-		return
+		r.refuse(key+".source", "must be one of vault, file")
 	}
+}
+
+func (r *reading) checkVaultSecret(key string, i instanceConfig) {
 	if i.File != "" {
-		r.refuse(key+".file", "is not in this release; use source: vault, with mount and path")
+		r.refuse(key+".file", "belongs to source file; the source here is vault, which has mount and path")
 	}
-	switch i.KVVersion {
-	case 2:
-	case 1:
-		r.refuse(key+".kv_version", "1 is not in this release; use a KV version 2 mount (vault kv enable-versioning upgrades one)")
-	default:
-		r.refuse(key+".kv_version", "must be 2")
+	if i.KVVersion != 1 && i.KVVersion != 2 {
+		r.refuse(key+".kv_version", "must be 1 or 2")
 	}
 	r.vaultPath(key+".mount", i.Mount)
 	if i.Path == "" {
-		r.refuse(key+".path", "is required: the secret's path within the mount, such as campaign/prod/oauth")
+		r.refuse(key+".path", "is required: the secret's path within the mount, such as campaign/prod/oauth (or set source: file)")
 	} else {
 		r.vaultPath(key+".path", i.Path)
 	}
 }
 
+func (r *reading) checkSecretFile(key string, i instanceConfig) {
+	for _, foreign := range vaultKeys {
+		if _, given := r.at[join(key, foreign)]; given {
+			r.refuse(join(key, foreign), "belongs to source vault; the source here is file")
+		}
+	}
+	if i.File == "" {
+		r.refuse(key+".file", "is required by source file: the path of a JSON file with the credential, such as /run/secrets/campaign.json")
+	}
+	for _, field := range i.Fields.list() {
+		if field.theirs == "version" {
+			r.refuse(join(key+".fields", field.ours), `must not be "version", which counts the versions of a file`)
+		}
+	}
+}
+
 func (r *reading) checkFields(key string, f fieldConfig) {
 	first := map[string]string{} // name in the secret → our field
-	for _, field := range []struct{ ours, theirs string }{
-		{credential.FieldOrgID, f.OrgID},
-		{credential.FieldClientID, f.ClientID},
-		{credential.FieldTechnicalAccountID, f.TechnicalAccountID},
-		{credential.FieldClientSecret, f.ClientSecret},
-		{credential.FieldPrivateKey, f.PrivateKey},
-	} {
+	for _, field := range f.list() {
 		if field.theirs == "" {
 			r.refuse(join(key, field.ours), "must name a field of the secret; leave the key out for %s", field.ours)
 		} else if other, taken := first[field.theirs]; taken {
@@ -202,6 +216,19 @@ func (r *reading) checkFields(key string, f fieldConfig) {
 		} else {
 			first[field.theirs] = field.ours
 		}
+	}
+}
+
+// fieldName is what we and the secret call a field.
+type fieldName struct{ ours, theirs string }
+
+func (f fieldConfig) list() []fieldName {
+	return []fieldName{
+		{credential.FieldOrgID, f.OrgID},
+		{credential.FieldClientID, f.ClientID},
+		{credential.FieldTechnicalAccountID, f.TechnicalAccountID},
+		{credential.FieldClientSecret, f.ClientSecret},
+		{credential.FieldPrivateKey, f.PrivateKey},
 	}
 }
 

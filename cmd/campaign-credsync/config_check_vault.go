@@ -7,7 +7,20 @@ import (
 	"strings"
 )
 
+// speaksOfVault reports whether the file has anything to say about the connection.
+func (r *reading) speaksOfVault() bool {
+	for key := range r.at {
+		if strings.HasPrefix(key, "vault.") {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *reading) checkVault(c *config) {
+	if !c.needsVault() {
+		c.warnings = append(c.warnings, "vault: is not used, as every instance has source: file")
+	}
 	v := &c.Vault
 	if v.Address == "" {
 		r.refuse("vault.address", "is required, such as https://vault.example.com:8200 (or set VAULT_ADDR)")
@@ -32,7 +45,7 @@ func (r *reading) checkVault(c *config) {
 		r.headerValue("vault.auth.namespace", v.Auth.Namespace)
 	}
 	for n, i := range c.Instances {
-		if strings.HasPrefix(i.Path, "data/") || strings.HasSuffix(i.Mount, "/data") {
+		if i.KVVersion == 2 && (strings.HasPrefix(i.Path, "data/") || strings.HasSuffix(i.Mount, "/data")) {
 			c.warnings = append(c.warnings, "instances["+strconv.Itoa(n)+
 				`].path: the "data/" of Vault's API is added by itself; leave it out unless the secret's own path has it`)
 		}

@@ -228,7 +228,9 @@ func FuzzConfig(f *testing.F) {
 		var names, files []string
 		for _, i := range c.Instances {
 			names, files = append(names, i.Name), append(files, filepath.Clean(i.ConfigFile))
-			if !instanceName.MatchString(i.Name) || !filepath.IsAbs(i.ConfigFile) || i.Path == "" || i.KVVersion != 2 {
+			inVault := i.Source == sourceVault && i.Path != "" && (i.KVVersion == 1 || i.KVVersion == 2) && i.File == ""
+			inFile := i.Source == sourceFile && filepath.IsAbs(i.File)
+			if !instanceName.MatchString(i.Name) || !filepath.IsAbs(i.ConfigFile) || inVault == inFile {
 				t.Errorf("accepted the instance %+v", i)
 			}
 		}
@@ -237,7 +239,7 @@ func FuzzConfig(f *testing.F) {
 		if n := len(names); n == 0 || len(slices.Compact(names)) != n || len(slices.Compact(files)) != n {
 			t.Errorf("accepted instances %q with files %q", names, files)
 		}
-		if c.Watch.Poll < time.Second || c.Campaign.Timeout <= 0 || c.Drift.MaxReverts < 1 || c.Vault.Address == "" {
+		if c.Watch.Poll < time.Second || c.Campaign.Timeout <= 0 || c.Drift.MaxReverts < 1 || c.needsVault() && c.Vault.Address == "" {
 			t.Errorf("accepted %+v", c)
 		}
 		if s, err := c.Schedule.parse(); err != nil || s.Verify == nil {

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/sources"
 	"campaign-credsync/sync"
 )
 
@@ -29,7 +28,7 @@ type control struct {
 
 type answering struct {
 	daemon   *sync.Daemon
-	vault    *sources.Vault
+	assembly *assembly
 	replaced chan struct{} // closed when another answers in its place
 }
 
@@ -109,8 +108,8 @@ func (c *control) close() {
 	<-c.ended
 }
 
-func (c *control) serve(daemon *sync.Daemon, vault *sources.Vault) {
-	if before := c.asked.Swap(&answering{daemon, vault, make(chan struct{})}); before != nil {
+func (c *control) serve(daemon *sync.Daemon, a *assembly) {
+	if before := c.asked.Swap(&answering{daemon, a, make(chan struct{})}); before != nil {
 		close(before.replaced)
 	}
 }
@@ -129,7 +128,7 @@ func (c *control) status(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("the daemon hangs: it has done nothing for %v", loopPatience), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, document(asked.daemon.Status(), asked.vault.TokenExpires()))
+	answer(w, asked.assembly.document(asked.daemon.Status()))
 }
 
 func (c *control) sync(w http.ResponseWriter, r *http.Request) {
@@ -139,10 +138,10 @@ func (c *control) sync(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for {
-		asked.vault.Soon()
+		asked.assembly.soon()
 		status, err := asked.daemon.Check(r.Context(), r.URL.Query()["instance"]...)
 		if err == nil {
-			answer(w, document(status, asked.vault.TokenExpires()))
+			answer(w, asked.assembly.document(status))
 			return
 		}
 		if !errors.Is(err, sync.ErrEnded) || !asked.another(r.Context()) {

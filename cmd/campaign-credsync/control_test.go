@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/sources"
 	credsync "campaign-credsync/sync"
 )
 
@@ -21,7 +20,7 @@ import (
 func TestStatusOfAHangingLoop(t *testing.T) {
 	t.Parallel()
 	c := &control{}
-	c.serve(new(credsync.Daemon), new(sources.Vault)) // nobody runs it
+	c.serve(new(credsync.Daemon), new(assembly)) // nobody runs it
 	w := httptest.NewRecorder()
 	c.status(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", nil))
 	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "the daemon hangs") {

@@ -98,15 +98,15 @@ func (g *generation) runUntilReload(ctx context.Context, in *invocation, store *
 	if err != nil {
 		return nil, err
 	}
-	control.serve(daemon, a.vault)
+	control.serve(daemon, a)
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	var group errgroup.Group // none of them fails; all are awaited
 	for _, part := range []func(){
 		func() { daemon.Run(running) },
-		func() { a.vault.Run(running, daemon.CheckSoon) },
-		func() { a.vault.Subscribe(running, g.config.Watch.Poll, g.announcements(daemon)) },
+		func() { a.watchSources(running, daemon) },
+		func() { a.subscribe(running, g.config.Watch, daemon) },
 		func() { sinks.Watch(running, a.hints(daemon), log) },
 		func() { service.watch(running, daemon) },
 		func() { g.retire(log) }, // beside the rest: files are guarded while a Vault that hangs is waited for
@@ -122,7 +122,7 @@ func (g *generation) runUntilReload(ctx context.Context, in *invocation, store *
 		select {
 		case <-checks:
 			log.Info("full check asked for", "reason", "SIGUSR1")
-			a.vault.Retry()
+			a.retry()
 			daemon.CheckSoon()
 		case <-hangup:
 			service.reloading()
@@ -181,7 +181,7 @@ func (g *generation) reload(in *invocation, store *sync.Store, claims *claims, l
 	if err := claims.take(a, 0); err != nil {
 		return nil, err
 	}
-	a.vault.Retry()              // a refused secret-id gets one more try
+	a.retry()                    // a refused secret-id gets one more try
 	a.nlserver.it.ForgetOption() // what is behind a wrapper script may be another build
 	for _, warning := range c.warnings {
 		log.Warn("configuration", "reason", warning)
@@ -197,18 +197,4 @@ func (a *assembly) hints(daemon *sync.Daemon) map[string]func() {
 		hints[file] = func() { daemon.Touched(i) }
 	}
 	return hints
-}
-
-// announcements tells the loop of events of each secret. There are none where watch.events is off.
-func (g *generation) announcements(daemon *sync.Daemon) map[*sources.KV]func() {
-	announcements := map[*sources.KV]func(){}
-	if g.config.Watch.Events == eventsOff {
-		return announcements
-	}
-	for i, in := range g.assembly.instances {
-		if kv, ok := in.Source.(*sources.KV); ok {
-			announcements[kv] = func() { daemon.Announced(i) } // any of those that share it will do
-		}
-	}
-	return announcements
 }

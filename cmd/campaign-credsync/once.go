@@ -62,7 +62,7 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return report(in.stdout, document(status, a.vault.TokenExpires()))
+	return report(in.stdout, a.document(status))
 }
 
 func runSyncByDaemon(ctx context.Context, in *invocation, c *config, instance string) error {
@@ -170,7 +170,7 @@ func runDiff(ctx context.Context, in *invocation, c *config, instance string) er
 		}
 		if o.Refusal != nil {
 			differs = true
-			fmt.Fprintf(in.stdout, "%s: Vault's answer is refused: %v\n", o.name, o.Refusal)
+			fmt.Fprintf(in.stdout, "%s: the secret is refused: %v\n", o.name, o.Refusal)
 		}
 		for _, step := range o.Activation {
 			differs = true

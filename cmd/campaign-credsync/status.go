@@ -37,11 +37,10 @@ type vaultDocument struct {
 	LastPoll     *time.Time `json:"last_poll"`
 }
 
-func document(s sync.Status, tokenExpires time.Time) statusDocument {
-	d := statusDocument{
-		Instances: []instanceDocument{},
-		Vault:     vaultDocument{s.Reachable, known(tokenExpires), known(s.LastPoll)},
-	}
+// document tells of Vault what the instances saw whose credential is there. Where there is none, nothing is out of reach.
+func document(s sync.Status, inVault map[string]bool) statusDocument {
+	d := statusDocument{Instances: []instanceDocument{}, Vault: vaultDocument{Reachable: true}}
+	var lastPoll time.Time
 	for _, in := range s.Instances {
 		d.Instances = append(d.Instances, instanceDocument{
 			Name: in.Name, State: in.State,
@@ -49,9 +48,20 @@ func document(s sync.Status, tokenExpires time.Time) statusDocument {
 			AppliedAt: known(in.AppliedAt), ActivatedAt: known(in.ActivatedAt), LastCheck: known(in.LastCheck),
 			RevertedTotal: in.RevertedTotal, LastError: in.LastError,
 		})
+		if !inVault[in.Name] {
+			continue
+		}
+		d.Vault.Reachable = d.Vault.Reachable && in.SourceReached
+		if in.LastPoll.After(lastPoll) {
+			lastPoll = in.LastPoll
+		}
 	}
+	d.Vault.LastPoll = known(lastPoll)
 	return d
 }
+
+// used reports whether any instance has its credential in Vault: one that was never polled is not reachable.
+func (v vaultDocument) used() bool { return !v.Reachable || v.LastPoll != nil }
 
 func known(t time.Time) *time.Time {
 	if t.IsZero() {
@@ -133,7 +143,11 @@ func show(w io.Writer, d statusDocument, asJSON bool) {
 	if d.Vault.Reachable {
 		reachable = "reachable"
 	}
-	fmt.Fprintf(w, "vault: %s, last poll %s, token until %s\n", reachable, moment(d.Vault.LastPoll), moment(d.Vault.TokenExpires))
+	if d.Vault.used() {
+		fmt.Fprintf(w, "vault: %s, last poll %s, token until %s\n", reachable, moment(d.Vault.LastPoll), moment(d.Vault.TokenExpires))
+	} else {
+		fmt.Fprintln(w, "vault: not used")
+	}
 	for _, in := range d.Instances {
 		if in.LastError != "" {
 			fmt.Fprintf(w, "%s: %s\n", in.Name, in.LastError)

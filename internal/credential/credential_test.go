@@ -154,6 +154,11 @@ func TestGoingBack(t *testing.T) {
 	v := func(number, created int) credential.Version {
 		return credential.Version{Number: number, Created: day(created)}
 	}
+	key := []byte("key")
+	file := func(number int, text string) credential.Version {
+		return credential.NumberedContent(number, key, []byte(text))
+	}
+	content := func(text string) credential.Version { return credential.ContentVersion(key, []byte(text)) }
 	for _, c := range []struct {
 		name     string
 		to, from credential.Version
@@ -166,9 +171,57 @@ func TestGoingBack(t *testing.T) {
 		{"a stale standby after it was written anew", v(1, 1), v(1, 3), true},
 		{"a lower number of the same instant", v(1, 2), v(2, 2), true},
 		{"nothing was applied yet", v(1, 1), credential.Version{}, false},
+		{"a file that is counted", file(3, "b"), file(2, "a"), false},
+		{"a file that is counted, an older one", file(1, "a"), file(2, "b"), true},
+		{"a file, another content under the same number", file(2, "c"), file(2, "b"), false},
+		{"a file that is not counted", content("a"), content("b"), false},
+		{"a file that is not counted any more", content("a"), file(2, "b"), false},
+		{"a file that is counted from now on", file(1, "b"), content("a"), false},
+		{"from Vault to a file", file(1, "a"), v(2, 2), false},
+		{"from a file to Vault", v(1, 1), file(2, "a"), false},
+		{"from Vault to version 1 of the engine", content("a"), v(2, 2), false},
+		{"from version 1 of the engine to version 2", v(1, 1), content("a"), false},
 	} {
 		if got := c.to.GoesBackFrom(c.from); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
+	}
+}
+
+// A version that is made of the content is the same for the same content and key, and tells nothing of it.
+func TestContentVersion(t *testing.T) {
+	key, text := []byte("key"), []byte(canary)
+	v := credential.ContentVersion(key, text)
+	if !v.Equal(credential.ContentVersion(key, text)) {
+		t.Error("the same content has two versions")
+	}
+	if v.Equal(credential.ContentVersion([]byte("other key"), text)) || v.Equal(credential.ContentVersion(key, text[1:])) {
+		t.Error("key or content do not count")
+	}
+	if v.IsZero() || !v.Unordered || v.Number < 1 || v.Number > 1<<31-1 {
+		t.Errorf("version %+v", v)
+	}
+	numbered := credential.NumberedContent(v.Number, key, text)
+	if numbered.Equal(v) || numbered.Unordered {
+		t.Error("a number by chance makes them equal")
+	}
+	if other := credential.NumberedContent(v.Number, key, text[1:]); !other.Reuses(numbered) || numbered.Reuses(numbered) || v.Reuses(v) {
+		t.Error("another content under the same number is not found")
+	}
+	written, err := json.Marshal(v)
+	if err != nil || strings.Contains(string(written), canary) {
+		t.Errorf("written as %s, %v", written, err)
+	}
+	var read credential.Version
+	if err := json.Unmarshal(written, &read); err != nil || !read.Equal(v) {
+		t.Errorf("read back as %+v, %v", read, err)
+	}
+	// As releases before this one wrote it.
+	if err := json.Unmarshal([]byte(`{"number":3,"created":"2026-01-01T00:00:00Z"}`), &read); err != nil || read.Number != 3 {
+		t.Errorf("an old record is read as %+v, %v", read, err)
+	}
+	old, err := json.Marshal(credential.Version{Number: 3})
+	if err != nil || strings.Contains(string(old), "digest") || strings.Contains(string(old), "unordered") {
+		t.Errorf("a version of Vault's is written as %s, %v", old, err)
 	}
 }

@@ -1,39 +1,92 @@
 package credential
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"time"
 )
 
 // Version names one version of a secret at its source. The zero Version means none.
 type Version struct {
-	Number  int       `json:"number"`
+	Number int `json:"number"`
+	// Created is zero where the source does not know: a KV version 1 mount, a file.
 	Created time.Time `json:"created"`
+	// Digest is a keyed digest of the secret's content, of a source that may show another content under the same number.
+	// Empty for the others.
+	Digest string `json:"digest,omitempty"`
+	// Unordered says that the source has no versions: Number comes from Digest, and nobody can tell which of two is newer.
+	Unordered bool `json:"unordered,omitempty"`
+}
+
+// ContentVersion is the version of a content whose source has no versions. Its number is for people to see that something
+// changed: it says nothing to who does not have the key, and the same content has another one under another key.
+func ContentVersion(key, content []byte) Version {
+	v := NumberedContent(0, key, content)
+	v.Number, v.Unordered = numberOf(v.Digest), true
+	return v
+}
+
+// NumberedContent is the version of a content to which its writer gave a number.
+func NumberedContent(number int, key, content []byte) Version {
+	mac := hmac.New(sha256.New, key)
+	mac.Write(content)
+	return Version{Number: number, Digest: hex.EncodeToString(mac.Sum(nil))}
+}
+
+// numberOf makes a number from 1 to 2³¹-1 of a digest: exact in every program that reads JSON, and short enough to compare by eye.
+func numberOf(digest string) int {
+	sum := sha256.Sum256([]byte(digest))
+	return max(1, int(binary.BigEndian.Uint32(sum[:])>>1))
 }
 
 // Equal reports whether both name the same version. A number alone does not: a secret that was deleted with all its
-// versions and written anew counts from 1 again.
+// versions and written anew counts from 1 again, and a file's writer may forget to count.
 func (v Version) Equal(w Version) bool {
-	return v.Number == w.Number && v.Created.Equal(w.Created)
+	return v.Number == w.Number && v.Created.Equal(w.Created) && v.Digest == w.Digest && v.Unordered == w.Unordered
 }
 
 // IsZero reports whether v names no version.
-func (v Version) IsZero() bool { return v.Number == 0 && v.Created.IsZero() }
+func (v Version) IsZero() bool { return v.Number == 0 && v.Created.IsZero() && v.Digest == "" }
 
 // GoesBackFrom reports whether going from w to v is going back: a lower number that was not created later, or the same
 // number created earlier. That is what a stale standby or a rollback shows. A lower number created later is a secret
-// deleted and written anew.
+// deleted and written anew. Where nobody can tell it is false: one of them is unordered, or only one of them has a time, as
+// then they come from sources of different kinds.
 func (v Version) GoesBackFrom(w Version) bool {
+	if v.Unordered || w.Unordered || v.Created.IsZero() != w.Created.IsZero() {
+		return false
+	}
 	return v.Number < w.Number && !v.Created.After(w.Created) || v.Number == w.Number && v.Created.Before(w.Created)
+}
+
+// Reuses reports whether v is another content under the number of w: whoever wrote it did not count on.
+func (v Version) Reuses(w Version) bool {
+	return !v.Unordered && !w.Unordered && v.Created.IsZero() && w.Created.IsZero() && v.Number == w.Number && v.Digest != w.Digest
 }
 
 func (v Version) String() string { return fmt.Sprint(v.Number) }
 
+// Fields maps the names of the credential's fields (the Field constants) to the keys that a secret has for them. A field
+// that it leaves out, or maps to "", has its own name as key.
+type Fields map[string]string
+
+// Key returns the key of a field.
+func (f Fields) Key(field string) string {
+	if key := f[field]; key != "" {
+		return key
+	}
+	return field
+}
+
 // Reading is what a source says when asked for the newest version.
 type Reading struct {
 	Version Version
-	// Credential is nil when the asker did not need it.
-	Credential *Credential
+	// Credential takes a credential out of the secret by the keys that its fields have there: instances that share a secret
+	// may call them differently. It may be called concurrently. nil when the asker did not need the secret.
+	Credential func(Fields) (Credential, *Refusal)
 }
 
 // Refusal is the error of a source that was reached and has no usable credential: no secret, deleted, destroyed, of the
@@ -46,7 +99,7 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string {
-	if r.Version.IsZero() {
+	if r.Version.IsZero() || r.Version.Unordered {
 		return r.Reason
 	}
 	return fmt.Sprintf("version %d: %s", r.Version.Number, r.Reason)

@@ -39,6 +39,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	policies []string          // made, to remove from an external Vault
+	mounts   []string          // likewise
 	roles    map[string]string // role id → name of the role and of its policy
 }
 
@@ -131,6 +132,9 @@ func (s *Server) Close() error {
 	remove("sys/auth/" + s.AuthMount)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, mount := range s.mounts {
+		remove("sys/mounts/" + mount)
+	}
 	for _, policy := range s.policies {
 		remove("sys/policies/acl/" + policy)
 	}

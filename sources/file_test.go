@@ -1,0 +1,465 @@
+package sources_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/logtest"
+	"campaign-credsync/sources"
+)
+
+// fileLab is a file in a directory of its own.
+type fileLab struct {
+	*lab
+	path string
+}
+
+var fileKey = []byte("0123456789abcdef0123456789abcdef")
+
+func newFileLab(t *testing.T) *fileLab {
+	t.Helper()
+	l := &lab{t: t, log: &logtest.Buffer{}, hidden: []string{secretCanary}}
+	t.Cleanup(func() { l.mustNotShow("the log", l.log.String()) })
+	return &fileLab{l, filepath.Join(t.TempDir(), "credential.json")}
+}
+
+func (l *fileLab) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l.log, nil)) }
+
+func (l *fileLab) source() *sources.File { return sources.NewFile(l.path, fileKey, l.logger()) }
+
+func object(changes ...any) []byte {
+	text, err := json.Marshal(oauth(changes...))
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+func (l *fileLab) write(content []byte) {
+	l.t.Helper()
+	l.must(os.WriteFile(l.path, content, 0o600))
+}
+
+func (l *fileLab) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// A file may be counted by its writer, and then has an order, or not.
+func TestFileVersions(t *testing.T) {
+	l := newFileLab(t)
+	f := l.source()
+	l.write(object())
+	first := l.mustPoll(f, always)
+	if v := first.Version; !v.Unordered || !v.Created.IsZero() || l.picked(first).ClientSecret.Reveal() != secretCanary {
+		t.Errorf("read %v, version %+v", l.picked(first), v)
+	}
+	if again := l.mustPoll(f, never); !again.Version.Equal(first.Version) || again.Credential != nil {
+		t.Errorf("without a change: %+v", again)
+	}
+	// The same content, however it is written.
+	l.write([]byte(" {\n" + strings.ReplaceAll(string(object()[1:]), `,`, " ,\t") + "\r\n"))
+	if again := l.mustPoll(f, always); !again.Version.Equal(first.Version) {
+		t.Errorf("written with white space it is version %+v", again.Version)
+	}
+	l.write(object("version", 7))
+	seven := l.mustPoll(f, always)
+	if seven.Version.Number != 7 || seven.Version.Unordered {
+		t.Errorf("version %+v", seven.Version)
+	}
+	l.write(object("version", 7, "note", "more"))
+	reused := l.mustPoll(f, always)
+	if !reused.Version.Reuses(seven.Version) || reused.Version.Equal(seven.Version) {
+		t.Errorf("another content under the same number: %+v", reused.Version)
+	}
+	l.write(object("version", 6))
+	if six := l.mustPoll(f, always).Version; !six.GoesBackFrom(seven.Version) {
+		t.Errorf("version %+v", six)
+	}
+	if logged := l.log.String(); logged != "" {
+		t.Errorf("the usual case is told of: %s", logged)
+	}
+}
+
+// Whatever stands where the file should be: what is no credential is refused, what says nothing about it is out of reach, no
+// value is shown, and the same thing is seen again at once.
+func TestFileThatIsOfNoUse(t *testing.T) {
+	good := string(object())
+	for _, c := range []struct {
+		name    string
+		make    func(l *fileLab)
+		words   []string
+		reached bool
+	}{
+		{"missing", func(*fileLab) {}, []string{"no file at"}, true},
+		{"dangling link", func(l *fileLab) { l.must(os.Symlink("nowhere", l.path)) }, []string{"no file at"}, true},
+		{"empty", func(l *fileLab) { l.write(nil) }, []string{"is empty"}, true},
+		{"blank", func(l *fileLab) { l.write([]byte(" \r\n\t")) }, []string{"is empty"}, true},
+		{"cut off", func(l *fileLab) { l.write(object()[:len(good)-1]) }, []string{"not a whole JSON object"}, true},
+		{"more behind it", func(l *fileLab) { l.write([]byte(good + good)) }, []string{"not a whole JSON object"}, true},
+		{"list", func(l *fileLab) { l.write([]byte("[" + good + "]")) }, []string{"not a whole JSON object"}, true},
+		{"text", func(l *fileLab) { l.write([]byte(secretCanary)) }, []string{"not a whole JSON object"}, true},
+		{"quoted", func(l *fileLab) { l.write([]byte(`"` + secretCanary + `"`)) }, []string{"not a whole JSON object"}, true},
+		{"null", func(l *fileLab) { l.write([]byte("null")) }, []string{"not a whole JSON object"}, true},
+		{"deep", func(l *fileLab) { l.write([]byte(strings.Repeat(`{"a":`, 200000))) }, []string{"not a whole JSON object"}, true},
+		{"no field", func(l *fileLab) { l.write([]byte(`{"version":3}`)) }, []string{"ims_org_id is missing"}, true},
+		{"wrapped as Vault does", func(l *fileLab) { l.write([]byte(`{"data":` + good + `}`)) }, []string{"ims_org_id is missing"}, true},
+		{"newline in the secret", func(l *fileLab) { l.write(object("client_secret", secretCanary+"\n")) }, []string{"client_secret ends in a newline"}, true},
+		{"too large", func(l *fileLab) { l.write(object("filler", strings.Repeat("x", 1<<20))) }, []string{"larger than 1024 KiB"}, true},
+		{"directory", func(l *fileLab) { l.must(os.Mkdir(l.path, 0o700)) }, []string{"not a regular file"}, true},
+		{"FIFO", func(l *fileLab) { l.must(unix.Mkfifo(l.path, 0o600)) }, []string{"not a regular file"}, true},
+		{"socket", func(l *fileLab) {
+			listener, err := net.Listen("unix", l.path)
+			l.must(err)
+			l.t.Cleanup(func() { listener.Close() })
+		}, []string{"not a regular file"}, true},
+		{"device", func(l *fileLab) { l.must(os.Symlink("/dev/zero", l.path)) }, []string{"not a regular file"}, true},
+		{"version is text", func(l *fileLab) { l.write(object("version", "7")) }, []string{`"version"`, "whole number"}, true},
+		{"version is null", func(l *fileLab) { l.write([]byte(strings.Replace(good, "{", `{"version":null,`, 1))) }, []string{"whole number"}, true},
+		{"version is zero", func(l *fileLab) { l.write(object("version", 0)) }, []string{"whole number"}, true},
+		{"version is negative", func(l *fileLab) { l.write(object("version", -7)) }, []string{"whole number"}, true},
+		{"version is a fraction", func(l *fileLab) { l.write(object("version", 7.5)) }, []string{"whole number"}, true},
+		{"version has an exponent", func(l *fileLab) { l.write([]byte(strings.Replace(good, "{", `{"version":7e3,`, 1))) }, []string{"whole number"}, true},
+		{"version is huge", func(l *fileLab) { l.write([]byte(strings.Replace(good, "{", `{"version":1234567890123456,`, 1))) }, []string{"15 digits"}, true},
+		{"version is an object", func(l *fileLab) { l.write(object("version", map[string]any{"a": secretCanary})) }, []string{"whole number"}, true},
+		{"loop of links", func(l *fileLab) { l.must(os.Symlink(filepath.Base(l.path), l.path)) }, []string{"symbolic links", "correct the path"}, false},
+		{"below a file", func(l *fileLab) { l.write(nil); l.path += "/credential.json" }, []string{"not a directory"}, false},
+		{"name too long", func(l *fileLab) { l.path += strings.Repeat("x", 300) }, []string{"too long"}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // each takes the time for which it is hoped to be whole again
+			l := newFileLab(t)
+			c.make(l)
+			f := l.source()
+			err := l.mustFail(f, append(c.words, l.path)...)
+			refusal, reached := errors.AsType[*credential.Refusal](err)
+			if reached != c.reached {
+				t.Fatalf("refused: %v", err)
+			}
+			if _, person := errors.AsType[interface {
+				error
+				ForPerson()
+			}](err); !reached && !person {
+				t.Errorf("waiting mends it not, and it is not said: %v", err)
+			}
+			began := time.Now()
+			again := l.mustFail(f, c.words...)
+			if again.Error() != err.Error() {
+				t.Errorf("told another way: %v, then %v", err, again)
+			}
+			if reached {
+				second, _ := errors.AsType[*credential.Refusal](again)
+				if second == nil || !second.Version.Equal(refusal.Version) {
+					t.Errorf("refused %+v, then %+v", refusal, second)
+				}
+			}
+			if waited := time.Since(began); waited > time.Second {
+				t.Errorf("what is known was waited for again, %v", waited)
+			}
+		})
+	}
+}
+
+// A file that may not be read says nothing about the secret. What is right again is taken.
+func TestFileWithoutPermission(t *testing.T) {
+	l := newFileLab(t)
+	l.write(object())
+	asNobody(t, l.path)
+	f := l.source()
+	l.must(os.Chmod(l.path, 0o644))
+	first := l.mustPoll(f, always)
+	l.must(os.Chmod(l.path, 0))
+	err := l.mustFail(f, "permission denied", l.path, "readable for the daemon's user")
+	if _, refused := errors.AsType[*credential.Refusal](err); refused {
+		t.Errorf("refused: %v", err)
+	}
+	l.must(os.Chmod(l.path, 0o644))
+	if again := l.mustPoll(f, never); !again.Version.Equal(first.Version) {
+		t.Errorf("version %+v, then %+v", first.Version, again.Version)
+	}
+}
+
+// asNobody has this thread alone open files with the rights of nobody where the test is root's. It may still change the modes
+// of its files.
+func asNobody(t *testing.T, path string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	const nobody = 65534
+	for dir := filepath.Dir(path); strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(path, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	unix.SetfsuidRetUid(nobody)
+	t.Cleanup(func() { unix.SetfsuidRetUid(0); runtime.UnlockOSThread() })
+	if now, _ := unix.SetfsuidRetUid(-1); now != nobody {
+		t.Fatalf("files are opened as user %d", now)
+	}
+}
+
+// What every user may read is told once.
+func TestFileForEverybody(t *testing.T) {
+	for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 0, 0o644: 1, 0o602: 1} {
+		l := newFileLab(t)
+		f := l.source()
+		for _, secret := range []string{secretCanary, "p8e-SecondSecondSecondSecondSecond123"} {
+			l.write(object("client_secret", secret))
+			l.must(os.Chmod(l.path, mode))
+			l.mustPoll(f, always)
+		}
+		if n := strings.Count(l.log.String(), "chmod o-rw"); n != want {
+			t.Errorf("mode %o: told %d times, want %d: %s", mode, n, want, l.log)
+		}
+	}
+}
+
+// A file that is being written is never taken half: however it is cut in pieces, what comes out is what was there before, or
+// what is there in the end. The pauses are shorter than the time for which a file must be left alone.
+func TestFileInPieces(t *testing.T) {
+	l := newFileLab(t)
+	before := object("client_id", "before", "client_secret", "p8e-BeforeBeforeBeforeBeforeBefore12")
+	after := object("client_id", "behind", "client_secret", "p8e-BehindBehindBehindBehindBehind12")
+	for _, truncate := range []int{0, os.O_TRUNC} { // without it every mixture of the two is well-formed
+		l.write(before)
+		f := l.source()
+		l.mustPoll(f, always)
+		written := make(chan error)
+		go func() {
+			written <- inPieces(l.path, after, truncate, 12, 40*time.Millisecond)
+		}()
+		for done := false; !done; {
+			select {
+			case err := <-written:
+				l.must(err)
+				done = true
+			default:
+			}
+			c := l.picked(l.mustPoll(f, always))
+			if got := c.ClientID + c.ClientSecret.Reveal()[4:10]; got != "beforeBefore" && got != "behindBehind" {
+				t.Fatalf("half of each: %s", got)
+			}
+		}
+		if c := l.picked(l.mustPoll(f, always)); c.ClientID != "behind" {
+			t.Errorf("in the end it is %s", c.ClientID)
+		}
+	}
+}
+
+func inPieces(path string, content []byte, flags, pieces int, pause time.Duration) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size := len(content)/pieces + 1
+	for from := 0; from < len(content); from += size {
+		if _, err := f.Write(content[from:min(from+size, len(content))]); err != nil {
+			return err
+		}
+		time.Sleep(pause)
+	}
+	return nil
+}
+
+// A file that never comes to rest is no reason to wait for ever, nor to alarm for what is in it.
+func TestFileThatNeverRests(t *testing.T) {
+	t.Parallel()
+	l := newFileLab(t)
+	l.write(object())
+	f := l.source()
+	l.mustPoll(f, always)
+	ctx, cancel := context.WithCancel(t.Context())
+	began, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 0; ctx.Err() == nil; n++ {
+			os.WriteFile(l.path, object("note", n), 0o600)
+			if n == 0 {
+				close(began)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	defer func() { cancel(); <-ended }()
+	<-began
+	err := l.mustFail(f, "all the time", l.path)
+	if _, refused := errors.AsType[*credential.Refusal](err); refused {
+		t.Errorf("refused: %v", err)
+	}
+	// A stop does not wait for it.
+	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	if _, err := f.Poll(short, always); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// Every way in which programs put a new content in place is seen, also the second time.
+func TestFileIsFollowed(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		prepare func(l *fileLab) // makes l.path readable
+		put     func(l *fileLab, n int)
+	}{
+		{"in place", nil, func(l *fileLab, n int) { l.write(object("note", n)) }},
+		{"renamed over, as Vault Agent does", nil, func(l *fileLab, n int) {
+			l.must(os.WriteFile(l.path+".tmp", object("note", n), 0o600))
+			l.must(os.Rename(l.path+".tmp", l.path))
+		}},
+		{"deleted and created", nil, func(l *fileLab, n int) { l.must(os.Remove(l.path)); l.write(object("note", n)) }},
+		{"..data, as the kubelet does", func(l *fileLab) {
+			kubelet(l, 0)
+			l.must(os.Symlink("..data/credential.json", l.path))
+		}, func(l *fileLab, n int) { kubelet(l, n) }},
+		{"a link to another directory, in place there", func(l *fileLab) { l.elsewhere() },
+			func(l *fileLab, n int) {
+				target, err := os.Readlink(l.path)
+				l.must(err)
+				l.must(os.WriteFile(target, object("note", n), 0o600))
+			}},
+		{"a link to another directory, renamed there", func(l *fileLab) { l.elsewhere() },
+			func(l *fileLab, n int) {
+				target, err := os.Readlink(l.path)
+				l.must(err)
+				l.must(os.WriteFile(target+".tmp", object("note", n), 0o600))
+				l.must(os.Rename(target+".tmp", target))
+			}},
+		{"a link that is turned to another directory", func(l *fileLab) { l.elsewhere() }, func(l *fileLab, n int) {
+			old := l.path
+			l.path = filepath.Join(filepath.Dir(old), "fresh")
+			os.Remove(l.path)
+			l.elsewhere()
+			l.must(os.WriteFile(l.path, object("note", n), 0o600))
+			l.must(os.Rename(l.path, old))
+			l.path = old
+		}},
+		{"the directory itself is a link that is turned", func(l *fileLab) {
+			dir := l.release(0)
+			l.must(os.Symlink(dir, filepath.Join(filepath.Dir(l.path), "current")))
+			l.path = filepath.Join(filepath.Dir(l.path), "current", "credential.json")
+		}, func(l *fileLab, n int) {
+			link := filepath.Dir(l.path)
+			l.must(os.Symlink(l.release(n), link+".new"))
+			l.must(os.Rename(link+".new", link))
+		}},
+		{"the directory is made anew", func(l *fileLab) {
+			l.path = filepath.Join(filepath.Dir(l.path), "deep", "er", "credential.json")
+			l.must(os.MkdirAll(filepath.Dir(l.path), 0o700))
+			l.write(object("note", 0))
+		}, func(l *fileLab, n int) {
+			l.must(os.RemoveAll(filepath.Dir(filepath.Dir(l.path))))
+			l.must(os.MkdirAll(filepath.Dir(l.path), 0o700))
+			l.write(object("note", n))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			l := newFileLab(t)
+			if c.prepare != nil {
+				c.prepare(l)
+			} else {
+				l.write(object("note", 0))
+			}
+			f := l.source()
+			version := l.mustPoll(f, always).Version
+			changed := l.follow(f)
+			for n := 1; n <= 3; n++ {
+				c.put(l, n)
+				for seen := version; seen.Equal(version); {
+					select {
+					case <-changed:
+					case <-time.After(20 * time.Second):
+						t.Fatalf("change %d is not seen", n)
+					}
+					reading := l.mustPoll(f, always)
+					l.picked(reading)
+					seen = reading.Version
+					if !seen.Equal(version) {
+						version = seen
+						break
+					}
+				}
+			}
+			// Its end is seen, too.
+			l.must(os.Rename(filepath.Dir(l.path), filepath.Dir(l.path)+".gone"))
+			l.must(os.Rename(filepath.Dir(l.path)+".gone", filepath.Dir(l.path)))
+			l.must(os.Remove(l.path))
+			select {
+			case <-changed:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the end is not seen")
+			}
+		})
+	}
+}
+
+// follow watches the file until the test ends.
+func (l *fileLab) follow(f *sources.File) (changed chan struct{}) {
+	changed = make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		sources.WatchFiles(ctx, map[*sources.File]func(){f: func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}}, l.logger())
+	}()
+	l.t.Cleanup(func() { cancel(); <-ended })
+	return changed
+}
+
+// kubelet puts a set of files in place as the kubelet's AtomicWriter does: a directory of its own, and ..data turned to it by a
+// rename; the old one is removed.
+func kubelet(l *fileLab, n int) {
+	l.t.Helper()
+	volume := filepath.Dir(l.path)
+	dir := fmt.Sprintf("..2026_11_26_12_00_%02d.123456789", n)
+	l.must(os.Mkdir(filepath.Join(volume, dir), 0o755))
+	l.must(os.WriteFile(filepath.Join(volume, dir, "credential.json"), object("note", n), 0o600))
+	old, _ := os.Readlink(filepath.Join(volume, "..data"))
+	l.must(os.Symlink(dir, filepath.Join(volume, "..data_tmp")))
+	l.must(os.Rename(filepath.Join(volume, "..data_tmp"), filepath.Join(volume, "..data")))
+	if old != "" {
+		l.must(os.RemoveAll(filepath.Join(volume, old)))
+	}
+}
+
+// elsewhere makes the path a link to a file in another directory.
+func (l *fileLab) elsewhere() {
+	l.t.Helper()
+	target := filepath.Join(l.t.TempDir(), "rendered.json")
+	l.must(os.WriteFile(target, object("note", 0), 0o600))
+	l.must(os.Symlink(target, l.path))
+}
+
+// release makes a directory with a file in it.
+func (l *fileLab) release(n int) (dir string) {
+	l.t.Helper()
+	dir = l.t.TempDir()
+	l.must(os.WriteFile(filepath.Join(dir, "credential.json"), object("note", n), 0o600))
+	return dir
+}

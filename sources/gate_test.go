@@ -1,0 +1,345 @@
+package sources_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources"
+	"campaign-credsync/sources/vaulttest"
+)
+
+// asks answers what every quota, load balancer and maintenance page may: leave me alone.
+func asks(status int, after string, also ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", after)
+		for i := 0; i < len(also); i += 2 {
+			w.Header().Set(also[i], also[i+1])
+		}
+		w.WriteHeader(status)
+	}
+}
+
+// laterThan returns how long after now the error says that there is an answer; 0 when it does not say.
+func laterThan(err error, now time.Time) time.Duration {
+	var later interface{ RetryAt() time.Time }
+	if !errors.As(err, &later) {
+		return 0
+	}
+	return later.RetryAt().Sub(now)
+}
+
+// What is asked for is given, up to five minutes, and something random on top; then nothing at all is asked.
+func TestRetryAfterIsObeyed(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	v := l.vault()
+	kv, other := l.kv(v), l.kv(v)
+	l.mustPoll(kv, never)
+	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	for _, c := range []struct {
+		name        string
+		answer      http.HandlerFunc
+		least, most time.Duration // before that there is no answer, and at the latest then
+	}{
+		{"seconds", asks(429, "120"), 2 * time.Minute, 3 * time.Minute},
+		{"of 503", asks(503, "7"), 7 * time.Second, 15 * time.Second},
+		{"of another status", asks(418, "30"), 30 * time.Second, time.Minute},
+		{"a date", asks(429, in(time.Minute)), 50 * time.Second, 2 * time.Minute},
+		{"a date of another clock", asks(429, in(25*time.Hour), "Date", in(25*time.Hour-2*time.Minute)), 2 * time.Minute, 4 * time.Minute},
+		{"more than five minutes", asks(503, "301"), 5 * time.Minute, 6 * time.Minute},
+		{"a date in years", asks(503, "Fri, 31 Dec 9999 23:59:59 GMT"), 5 * time.Minute, 6 * time.Minute},
+		{"a huge number", asks(429, "99999999999999999999999"), 5 * time.Minute, 6 * time.Minute},
+		{"none", asks(429, "0"), 0, 0},
+		{"negative", asks(429, "-120"), 0, 0},
+		{"a fraction", asks(429, "1.5"), 0, 0},
+		{"a word", asks(503, "soon"), 0, 0},
+		{"a date that is over", asks(503, "Wed, 21 Oct 2015 07:28:00 GMT"), 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v.Retry()
+			l.proxy.Serve("/v1/", c.answer)
+			began := time.Now()
+			err := l.mustFail(kv, l.proxy.Address)
+			ended := time.Now()
+			if c.most == 0 {
+				if later := laterThan(err, began); later != 0 {
+					t.Errorf("it waits for %v: %v", later, err)
+				}
+				return
+			}
+			if least, most := laterThan(err, ended), laterThan(err, began); most < c.least || least > c.most {
+				t.Errorf("the next request comes after %v, want %v to %v", most, c.least, c.most)
+			}
+			if !strings.Contains(err.Error(), "Retry-After") {
+				t.Errorf("it does not say why it waits: %v", err)
+			}
+			l.proxy.Forward()
+			l.proxy.Requests()
+			for range 3 {
+				if again := l.mustFail(kv, "Retry-After"); again.Error() != err.Error() {
+					t.Errorf("one fact in two ways: %v; %v", err, again)
+				}
+				l.mustFail(other, "Retry-After")
+			}
+			if requests := l.proxy.Requests(); len(requests) != 0 {
+				t.Errorf("asked all the same: %+v", requests)
+			}
+			v.Soon()
+			l.mustPoll(kv, never)
+		})
+	}
+}
+
+// Who answers a login so is left alone as well, also where an old token would still serve.
+func TestRetryAfterOfALogin(t *testing.T) {
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 4*time.Second)
+	l.server.MustWrite(path, oauth())
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustPoll(kv, never)
+	l.proxy.Serve("/login", asks(429, "60"))
+	var err error
+	for err == nil {
+		if time.Now().After(v.TokenExpires()) {
+			t.Fatal("the token was not replaced before its end")
+		}
+		_, err = kv.Poll(t.Context(), never)
+	}
+	if later := laterThan(err, time.Now()); later < 59*time.Second || later > 2*time.Minute {
+		t.Errorf("the next request comes after %v: %v", later, err)
+	}
+	if requests := l.proxy.Requests(); !requests[len(requests)-1].Login() {
+		t.Errorf("asked after the login: %+v", requests[len(requests)-1])
+	}
+	l.mustFail(kv, "Retry-After")
+	if requests := l.proxy.Requests(); len(requests) != 0 {
+		t.Errorf("asked all the same: %+v", requests)
+	}
+	l.proxy.Forward()
+	v.Retry()
+	l.mustPoll(kv, never)
+}
+
+// The same of the question for the end of a token from a file, which is asked before the secret is.
+func TestRetryAfterOfALookup(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	l.useTokenFile(l.server.MustToken(l.server.ReadPolicy(path), time.Hour))
+	l.proxy.Serve("/lookup-self", asks(429, "60"))
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustFail(kv, "Retry-After")
+	if requests := l.proxy.Requests(); len(requests) != 1 {
+		t.Errorf("asked all the same: %+v", requests)
+	}
+	l.proxy.Forward()
+	v.Retry()
+	l.mustPoll(kv, never)
+}
+
+// The one that Vault sends: of a quota, with the headers switched on. It is over when it says, whatever the host asked.
+func TestRateLimitQuota(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	kv := l.kv(l.vault())
+	l.mustPoll(kv, never)
+	if err := l.server.Call(t.Context(), http.MethodPost, "sys/quotas/config", map[string]any{"enable_rate_limit_response_headers": true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.server.Call(t.Context(), http.MethodPost, "sys/quotas/rate-limit/test", map[string]any{
+		"path": l.server.Mount + "/", "rate": 1, "interval": "2s",
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	var began time.Time
+	for err == nil {
+		began = time.Now()
+		_, err = kv.Poll(t.Context(), never)
+	}
+	later := laterThan(err, began)
+	if later < time.Second || later > 7*time.Second {
+		t.Fatalf("the next request comes after %v: %v", later, err)
+	}
+	l.proxy.Requests()
+	polls := 0
+	for err != nil {
+		polls++
+		_, err = kv.Poll(t.Context(), never)
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took < later {
+		t.Errorf("asked after %v, before the %v that were to be waited", took, later)
+	}
+	if requests := l.proxy.Requests(); len(requests) != 1 || polls < 10 {
+		t.Errorf("%d polls, and %d requests for the one that was accepted", polls, len(requests))
+	}
+}
+
+// Many hosts are asked for the same wait. None comes earlier, and they do not come together; the more often in a row
+// they are refused, the less.
+func TestHostsReturnApart(t *testing.T) {
+	const hosts = 300
+	l := newLab(t)
+	l.proxy.Serve("/v1/", asks(429, "1"))
+	all := make([]*sources.Vault, hosts)
+	l.config.StateDir = ""
+	for i := range all {
+		all[i] = l.vault()
+	}
+	for row, width := range []time.Duration{4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute} {
+		var first, last time.Duration = time.Hour, 0
+		for _, v := range all {
+			kv := l.kv(v)
+			v.Soon()
+			began := time.Now()
+			_, err := kv.Poll(t.Context(), never)
+			later, most := laterThan(err, time.Now()), laterThan(err, began)
+			if most < time.Second || later > time.Second+width {
+				t.Fatalf("the next request comes after %v: %v", most, err)
+			}
+			first, last = min(first, later), max(last, later)
+		}
+		if last-first < width*8/10 { // odds of less with 300 hosts: below 1e-27
+			t.Errorf("refused %d times in a row they return between %v and %v, want over %v", row+1, first, last, width)
+		}
+	}
+}
+
+// Logins that fail wait at random up to a minute, however often they have failed.
+func TestLoginBackoffSurvivesItsCap(t *testing.T) {
+	l := newLab(t)
+	l.proxy.Answer("/login", http.StatusInternalServerError)
+	l.config.StateDir = ""
+	v := l.vault()
+	kv := l.kv(v)
+	const failures = 1000
+	var sum, least, most time.Duration = 0, time.Hour, 0
+	for i := range failures {
+		v.Soon()
+		began := time.Now()
+		_, err := kv.Poll(t.Context(), never)
+		wait := laterThan(err, time.Now())
+		if wait > time.Minute || laterThan(err, began) <= 0 {
+			t.Fatalf("the next login after %d failures comes after %v: %v", i+1, wait, err)
+		}
+		if i >= 10 {
+			sum, least, most = sum+wait, min(least, wait), max(most, wait)
+		}
+	}
+	if mean := sum / (failures - 10); mean < 27*time.Second || mean > 33*time.Second { // 5 standard deviations
+		t.Errorf("%v on average", mean)
+	}
+	if least > 2*time.Second || most < 58*time.Second {
+		t.Errorf("from %v to %v, which is not full jitter", least, most)
+	}
+	if logins := l.logins(); logins != failures {
+		t.Errorf("%d logins", logins)
+	}
+}
+
+// accepted counts the connections that a daemon opens.
+type accepted struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (a *accepted) Accept() (net.Conn, error) {
+	conn, err := a.Listener.Accept()
+	if err == nil {
+		a.conns <- conn
+	}
+	return conn, err
+}
+
+// All polls of all paths, and the logins, go over one connection that is kept.
+func TestOneConnection(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &accepted{listener, make(chan net.Conn, 1000)}
+	server := &http.Server{Handler: l.proxy}
+	go server.Serve(counted)
+	defer server.Close()
+	l.config.Address = "http://" + listener.Addr().String()
+	v := l.vault()
+	errs := make(chan error)
+	for range 20 {
+		for range 5 {
+			kv := l.kv(v)
+			go func() {
+				_, err := kv.Poll(t.Context(), always)
+				errs <- err
+			}()
+		}
+		for range 5 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if n := len(counted.conns); n != 1 {
+		t.Errorf("%d connections for 100 polls, want 1", n)
+	}
+	if err := v.Close(t.Context()); err != nil { // the revocation, too
+		t.Error(err)
+	}
+	if n := len(counted.conns); n != 1 {
+		t.Errorf("%d connections with the end", n)
+	}
+}
+
+// A stop is not held up by polls that hang on the only connection, nor by Vault's wish to be left alone.
+func TestCloseBesideHangingPolls(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("left alone %v", alone), func(t *testing.T) {
+			l := newLab(t)
+			l.server.MustWrite(path, oauth())
+			v := l.vault()
+			kv := l.kv(v)
+			l.mustPoll(kv, never)
+			if alone {
+				l.proxy.Serve(path, asks(429, "300"))
+				l.mustFail(kv, "Retry-After")
+				l.proxy.Forward()
+			} else {
+				l.proxy.Requests()
+				l.proxy.Serve(path, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+				running, stop := context.WithCancel(t.Context())
+				errs := make(chan error)
+				for range 3 {
+					kv := l.kv(v)
+					go func() { _, err := kv.Poll(running, never); errs <- err }()
+				}
+				if err := l.proxy.Await(t.Context(), 1, func(vaulttest.Request) bool { return true }); err != nil {
+					t.Fatal(err)
+				}
+				stop()
+				for range 3 {
+					if err := <-errs; !errors.Is(err, context.Canceled) {
+						t.Errorf("a poll ended with %v", err)
+					}
+				}
+			}
+			if err := v.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if n := l.server.MustRoleTokens(l.roleID); n != 0 {
+				t.Errorf("%d tokens are left", n)
+			}
+		})
+	}
+}

@@ -1,0 +1,568 @@
+package e2e_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
+)
+
+// rewrite changes the configuration file by its text, and nothing else.
+func rewrite(w *world.World, old, new string) {
+	w.T.Helper()
+	text, err := os.ReadFile(w.Config)
+	w.Must(err)
+	w.Must(os.WriteFile(w.Config, world.Replaced(w.T, text, old, new), 0o600))
+}
+
+// standing is what a reload must leave of an instance that it does not concern.
+func standing(w *world.World, instance string) string {
+	w.T.Helper()
+	s, err := w.Asker().Status(w.Ctx)
+	w.Must(err)
+	return fmt.Sprintf("%+v", world.One(s, instance))
+}
+
+// twin makes a second Vault in which the daemon finds the same mounts and the same login as in its own.
+func twin(w *world.World) *vaulttest.Server {
+	w.T.Helper()
+	second := vaulttest.Start(w.T)
+	call := func(method, path string, body any) { w.T.Helper(); w.Must(second.Call(w.Ctx, method, path, body, nil)) }
+	call(http.MethodPost, "sys/mounts/"+w.Vault.Mount, map[string]any{"type": "kv", "options": map[string]string{"version": "2"}})
+	call(http.MethodPost, "sys/auth/"+w.Vault.AuthMount, map[string]any{"type": "approle"})
+	call(http.MethodPost, "sys/policies/acl/twin", map[string]any{"policy": w.Vault.ReadPolicy(w.SecretPath("+"))})
+	role := "auth/" + w.Vault.AuthMount + "/role/twin"
+	secretID, err := os.ReadFile(w.SecretID)
+	w.Must(err)
+	call(http.MethodPost, role, map[string]any{"token_policies": "twin"})
+	call(http.MethodPost, role+"/role-id", map[string]any{"role_id": w.RoleID})
+	call(http.MethodPost, role+"/custom-secret-id", map[string]any{"secret_id": strings.TrimSpace(string(secretID))})
+	second.Mount, second.AuthMount = w.Vault.Mount, w.Vault.AuthMount
+	w.Eventually("the mount of the second Vault is ready", func() bool {
+		return second.Call(w.Ctx, http.MethodPost, w.Vault.Mount+"/config", map[string]any{}, nil) == nil
+	})
+	return second
+}
+
+// The address changes to another Vault that holds the same secret: nothing is applied, the old one's token is revoked, and
+// nothing is asked there any more.
+func TestReloadToAnotherVault(t *testing.T) {
+	t.Parallel()
+	w, secrets := world.Started(t, container.Options{})
+	first, firstVault := w.Proxy, w.Vault
+	second := twin(w)
+	proxy := second.Proxy(t)
+	_, err := second.Write(w.Ctx, w.SecretPath("prod"), container.Credential(secrets["prod"]))
+	w.Must(err)
+	rewrite(w, first.Address, proxy.Address)
+	first.Requests()
+	w.HangUp()
+	w.Must(proxy.Await(w.Ctx, 1, vaulttest.Request.Login))
+	w.InSync(1)
+	w.Ran(1, "end", "set")
+	w.Ran(1, "end", "reload")
+	w.Eventually("the token of the old Vault is revoked", func() bool {
+		tokens, err := firstVault.RoleTokens(w.Ctx, w.RoleID)
+		return err == nil && len(tokens) == 0
+	})
+	first.Requests()
+	version, err := second.Write(w.Ctx, w.SecretPath("prod"), container.Credential("p8e-TWOtwoTWOtwoTWOtwoTWOtwoTWOtwo12"))
+	w.Must(err)
+	w.Secrets = append(w.Secrets, "p8e-TWOtwoTWOtwoTWOtwoTWOtwoTWOtwo12")
+	w.InSync(version)
+	if asked := first.Requests(); len(asked) > 0 {
+		t.Errorf("the old Vault is asked: %+v", asked)
+	}
+
+	// Back, because the second one hangs. It is told where the token was left, and meanwhile the file is guarded. What the first one
+	// holds is older: it is refused.
+	letGo := proxy.Hang()
+	defer letGo()
+	rewrite(w, proxy.Address, first.Address)
+	w.HangUp()
+	w.Blank("prod")
+	w.OnDisk("prod", "p8e-TWOtwoTWOtwoTWOtwoTWOtwoTWOtwo12")
+	w.Is("prod", "blocked", "goes back from version 2")
+	w.Eventually("it is told that the token was left", func() bool { return strings.Contains(w.Log(), "token not revoked, it ends by itself") })
+	w.Ran(2, "end", "set")
+	world.Says(t, w.Log(), `msg="new version holds the same credential, recorded"`)
+}
+
+// Certificates of the authority and of the client change, under the same names and under others; a listener that demands the
+// client's certificate gets the new one.
+func TestReloadCertificates(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{})
+	dir := t.TempDir()
+	var mu sync.Mutex
+	var settings *tls.Config
+	var shown []string // common names of clients
+	serve := func(authority *vaulttest.Authority) {
+		pair, _, _ := authority.MustIssue(t, "127.0.0.1")
+		mu.Lock()
+		defer mu.Unlock()
+		settings = &tls.Config{
+			Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: authority.Pool,
+			VerifyConnection: func(s tls.ConnectionState) error {
+				mu.Lock()
+				defer mu.Unlock()
+				shown = append(shown, s.PeerCertificates[0].Subject.CommonName)
+				return nil
+			},
+		}
+	}
+	copyTo := func(from, to string) string {
+		data, err := os.ReadFile(from)
+		w.Must(err)
+		to = filepath.Join(dir, to)
+		w.Must(os.WriteFile(to, data, 0o600))
+		return to
+	}
+	install := func(authority *vaulttest.Authority, client, suffix string) (ca, cert, key string) {
+		_, certFile, keyFile := authority.MustIssue(t, client)
+		return copyTo(authority.File, "ca"+suffix), copyTo(certFile, "cert"+suffix), copyTo(keyFile, "key"+suffix)
+	}
+	one, two, three := vaulttest.MustAuthority(t), vaulttest.MustAuthority(t), vaulttest.MustAuthority(t)
+	serve(one)
+	w.Proxy.Close()
+	var err error
+	w.Proxy, err = vaulttest.NewProxy(w.Vault.Address, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return settings, nil
+	}})
+	w.Must(err)
+	w.Reconfigured(func(*container.Options) {})
+	ca, cert, key := install(one, "client-one", ".pem")
+	rewrite(w, "vault:\n", fmt.Sprintf("vault:\n  ca_cert: %s\n  client_cert: %s\n  client_key: %s\n", ca, cert, key))
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	saw := func(client string) {
+		t.Helper()
+		w.Eventually("the certificate of "+client+" is shown", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(shown) > 0 && shown[len(shown)-1] == client
+		})
+	}
+	saw("client-one")
+
+	// Vault gets another authority: out of reach until the files are replaced and read again.
+	serve(two)
+	w.Proxy.Down()
+	w.Must(w.Proxy.Up())
+	w.Is("prod", "degraded", "authority that is not trusted")
+	install(two, "client-two", ".pem")
+	w.HangUp()
+	w.InSync(1)
+	saw("client-two")
+
+	// The same under other names. A new version comes, too.
+	serve(three)
+	w.Proxy.Down()
+	w.Must(w.Proxy.Up())
+	w.Is("prod", "degraded")
+	install(three, "client-three", ".new.pem")
+	_, second := w.NewSecret("prod")
+	for _, name := range []string{"ca", "cert", "key"} {
+		rewrite(w, filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".new.pem"))
+	}
+	w.HangUp()
+	w.InSync(2)
+	w.Holds("prod", second)
+	saw("client-three")
+	w.Ran(2, "end", "set")
+
+	// What cannot be used is refused, and the old ones serve on.
+	w.Must(os.Remove(filepath.Join(dir, "ca.new.pem")))
+	refused(w, "vault.ca_cert", "no such file")
+	w.Must(os.WriteFile(filepath.Join(dir, "ca.new.pem"), []byte("nonsense"), 0o600))
+	refused(w, "vault.ca_cert", "no certificate")
+	_, third := w.NewSecret("prod")
+	w.InSync(3)
+	w.Holds("prod", third)
+}
+
+// refused sends SIGHUP and demands one line of log that says why the old configuration is kept.
+func refused(w *world.World, says ...string) {
+	w.T.Helper()
+	const told = "configuration not reloaded, keeping the old one"
+	before, after := strings.Count(w.Log(), told), 0
+	w.Signal(syscall.SIGHUP)
+	w.Eventually("it is refused", func() bool { after = strings.Count(w.Log(), told); return after > before })
+	if after != before+1 {
+		w.T.Errorf("it is told %d times", after-before)
+	}
+	last := w.Log()[strings.LastIndex(w.Log(), "level=ERROR msg=\""+told):]
+	last, _, _ = strings.Cut(last, "\n")
+	world.Says(w.T, last, says...)
+}
+
+// The login changes, piece by piece. Each change is one login, nothing is applied anew, and the token that is not needed any more is
+// revoked; without a change there is no login at all.
+func TestReloadLogin(t *testing.T) {
+	t.Parallel()
+	w, _ := world.Started(t, container.Options{})
+	policy := w.Vault.ReadPolicy(w.SecretPath("+"))
+	tokensOf := func(roleID string) int {
+		tokens, err := w.Vault.RoleTokens(w.Ctx, roleID)
+		if err != nil {
+			return -1
+		}
+		return len(tokens)
+	}
+	reload := func(logins int, roleID string) {
+		t.Helper()
+		w.Proxy.Requests()
+		w.HangUp()
+		w.Must(w.Proxy.Await(w.Ctx, 2, func(r vaulttest.Request) bool { return strings.Contains(r.Path, "/metadata/") }))
+		w.InSync(1)
+		got := 0
+		for _, r := range w.Proxy.Requests() {
+			if r.Login() {
+				got++
+			}
+		}
+		if got != logins {
+			t.Errorf("%d logins, want %d\n%s", got, logins, w.Log())
+		}
+		w.Eventually("one token of the role in use is left", func() bool { return tokensOf(roleID) == 1 })
+	}
+	reload(0, w.RoleID)
+
+	roleID, secretID, err := w.Vault.Role(w.Ctx, policy, 0)
+	w.Must(err)
+	w.Secrets = append(w.Secrets, secretID)
+	w.Must(os.WriteFile(w.SecretID, []byte(secretID), 0o600))
+	rewrite(w, w.RoleID, roleID)
+	reload(1, roleID)
+	if n := tokensOf(w.RoleID); n != 0 {
+		t.Errorf("%d tokens of the role that is not used any more", n)
+	}
+	reload(0, roleID)
+
+	// Another secret-id in the same file, then the same one in another file.
+	another, err := w.Vault.SecretID(w.Ctx, roleID)
+	w.Must(err)
+	w.Secrets = append(w.Secrets, another)
+	w.Must(os.WriteFile(w.SecretID, []byte(another), 0o600))
+	reload(1, roleID)
+	elsewhere := t.TempDir() + "/secret_id"
+	w.Must(os.WriteFile(elsewhere, []byte(another), 0o600))
+	rewrite(w, "secret_id_file: "+w.SecretID, "secret_id_file: "+elsewhere)
+	reload(1, roleID)
+
+	// Another mount, made so that it accepts the same.
+	mount := w.Vault.AuthMount + "-2"
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, "sys/auth/"+mount, map[string]any{"type": "approle"}, nil))
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, "sys/policies/acl/"+mount, map[string]any{"policy": policy}, nil))
+	role := "auth/" + mount + "/role/r"
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, role, map[string]any{"token_policies": mount}, nil))
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, role+"/role-id", map[string]any{"role_id": roleID}, nil))
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, role+"/custom-secret-id", map[string]any{"secret_id": another}, nil))
+	rewrite(w, "mount: "+w.Vault.AuthMount+",", "mount: "+mount+",")
+	w.Proxy.Requests()
+	w.HangUp()
+	w.Must(w.Proxy.Await(w.Ctx, 1, func(r vaulttest.Request) bool { return r.Path == "/v1/auth/"+mount+"/login" }))
+	w.InSync(1)
+	w.Eventually("the token of the old mount is revoked", func() bool { return tokensOf(roleID) == 0 })
+
+	// Another method. Its token is not ours, and is left alone by the next reload.
+	token, err := w.Vault.NewToken(w.Ctx, policy, time.Hour)
+	w.Must(err)
+	w.Secrets = append(w.Secrets, token)
+	tokenFile := t.TempDir() + "/token"
+	w.Must(os.WriteFile(tokenFile, []byte(token), 0o600))
+	login := fmt.Sprintf("method: approle, mount: %s, role_id: %s, secret_id_file: %s", mount, roleID, elsewhere)
+	rewrite(w, login, "method: token_file, token_file: "+tokenFile)
+	w.HangUp()
+	w.InSync(1)
+	w.NewSecret("prod")
+	w.InSync(2)
+	rewrite(w, "method: token_file, token_file: "+tokenFile, login)
+	w.HangUp()
+	w.InSync(2)
+	var self struct{ Data map[string]any }
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, "auth/token/lookup", map[string]any{"token": token}, &self))
+
+	// A namespace goes out with every request. This Vault knows none, so that the answer is no.
+	rewrite(w, "vault:\n", "vault:\n  namespace: team\n")
+	w.Proxy.Requests()
+	w.HangUp()
+	w.Must(w.Proxy.Await(w.Ctx, 1, func(r vaulttest.Request) bool { return r.Namespace == "team" }))
+	w.Ran(2, "end", "set")
+	w.Ran(2, "end", "reload")
+}
+
+// Instances come and go; those that stay are left as they are, and what is not kept any more may be kept by another daemon.
+func TestReloadLeavesOtherInstancesAlone(t *testing.T) {
+	t.Parallel()
+	w, secrets := world.Started(t, container.Options{Instances: []string{"stays", "goes"}})
+	w.Blank("stays")
+	w.OnDisk("stays", secrets["stays"])
+	w.InSync(1)
+	before := standing(w, "stays")
+
+	_, secrets["comes"] = w.NewSecret("comes")
+	w.Reconfigured(func(o *container.Options) { o.Instances = []string{"stays", "comes"} })
+	w.HangUp()
+	w.OneInSync("comes", 1)
+	w.Ran(3, "end", "set")
+	if after := standing(w, "stays"); after != before {
+		t.Errorf("the status of the other was\n%s and is\n%s", before, after)
+	}
+
+	// Its claim is free.
+	text, err := os.ReadFile(w.Config)
+	w.Must(err)
+	other := strings.NewReplacer(
+		"state_dir: "+w.StateDir(), "state_dir: "+w.Path("state2"), "control.sock", "control2.sock", "name: comes", "name: goes",
+		w.SecretPath("comes"), w.SecretPath("goes")).Replace(string(text))
+	other = strings.Replace(other, fmt.Sprintf("  - {name: stays, mount: %s, path: %s}\n", w.Vault.Mount, w.SecretPath("stays")), "", 1)
+	w.Must(os.WriteFile(w.Path("other.yaml"), []byte(other), 0o600))
+	stdout, stderr, status := w.RunCommand("--config", w.Path("other.yaml"), "sync", "--instance", "goes")
+	if status != 0 {
+		t.Errorf("another daemon does not get the file that was given up: %d\n%s%s", status, stdout, stderr)
+	}
+	// And is taken again with the instance.
+	w.Reconfigured(func(o *container.Options) { o.Instances = []string{"stays", "comes", "goes"} })
+	w.HangUp()
+	w.OneInSync("goes", 1)
+	stdout, stderr, status = w.RunCommand("--config", w.Path("other.yaml"), "sync", "--instance", "goes")
+	if status != 1 || !strings.Contains(stderr, "another campaign-credsync keeps it") {
+		t.Errorf("two daemons for one file: %d\n%s%s", status, stdout, stderr)
+	}
+}
+
+// Settings of an instance and of all of them: each takes effect, none makes an apply of what is applied.
+func TestReloadSettings(t *testing.T) {
+	t.Parallel()
+	w, secrets := world.Started(t, container.Options{Instances: []string{"prod", "stage"}})
+
+	// Another path, another field; the credential is the same.
+	c := container.Credential(secrets["prod"])
+	c["password"] = c["client_secret"]
+	delete(c, "client_secret")
+	_, err := w.Vault.Write(w.Ctx, w.SecretPath("elsewhere"), c)
+	w.Must(err)
+	rewrite(w, "path: "+w.SecretPath("prod")+"}", "path: "+w.SecretPath("elsewhere")+", fields: {client_secret: password}}")
+	before := standing(w, "stage")
+	w.Proxy.Requests()
+	w.HangUp()
+	w.Must(w.Proxy.Await(w.Ctx, 1, func(r vaulttest.Request) bool {
+		return strings.HasSuffix(r.Path, "data/"+w.SecretPath("elsewhere")) && r.DataRead()
+	}))
+	w.InSync(1)
+	w.Ran(2, "end", "set")
+	if after := standing(w, "stage"); after != before {
+		t.Errorf("the status of the other was\n%s and is\n%s", before, after)
+	}
+	w.Proxy.Requests()
+	w.Pass()
+	for _, r := range w.Proxy.Requests() {
+		if strings.Contains(r.Path, w.SecretPath("prod")) {
+			t.Errorf("the old path is asked: %+v", r)
+		}
+	}
+
+	// drift.revert: what was put back is only reported, and is put back again. drift.max_reverts and the brake are DriftWar's.
+	rewrite(w, "watch:", "drift: {revert: alert}\nwatch:")
+	w.HangUp()
+	w.Blank("stage")
+	w.Is("stage", "drift", "drift.revert: alert")
+	w.HangUp()
+	w.Is("stage", "drift", "drift.revert: alert")
+	if n := strings.Count(w.Log(), "drift, left as it is by drift.revert: alert"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	rewrite(w, "revert: alert", "revert: splice")
+	w.HangUp()
+	w.OnDisk("stage", secrets["stage"])
+	w.InSync(1)
+
+	// Steps of activation: the new ones come with the next apply.
+	w.Reconfigured(func(o *container.Options) { o.Campaign = "activate: {restart: [pipelined]}" })
+	w.HangUp()
+	w.Ran(0, "end", "restart")
+	_, secrets["stage"] = w.NewSecret("stage")
+	w.OneInSync("stage", 2)
+	w.Ran(1, "end", "restart", "pipelined@stage")
+
+	// The interval of polls: a new version is not found any more within an hour, but by the reload's own poll.
+	rewrite(w, "poll: 1s", "poll: 1h")
+	rewrite(w, "level: debug", "level: warn")
+	w.HangUp()
+	w.Pass()
+	w.Proxy.Requests()
+	quiet := len(w.Log())
+	w.NewSecret("stage")
+	w.Signal(syscall.SIGHUP)
+	w.OneInSync("stage", 3)
+	if said := w.Log()[quiet:]; said != "" {
+		t.Errorf("log.level: warn, and yet it says\n%s", said)
+	}
+}
+
+// With a Vault that does not answer nothing that was known is lost: not what is in order, not a refusal, not a version that waits for
+// nlserver, not an activation that waits for its time. And nothing is told again.
+func TestReloadWhileVaultHangs(t *testing.T) {
+	t.Parallel()
+	w, _ := world.Started(t, container.Options{Instances: []string{"fine", "refused", "fails", "held"}})
+	rewrite(w, "watch:", "schedule: {activate: \"0 0 29 2 *\"}\nwatch:")
+	w.HangUp()
+	w.Must(w.Vault.Delete(w.Ctx, w.SecretPath("refused"), 1))
+	w.Faults(`{"fail": "before", "only_for": ["fails"]}`)
+	_, waits := w.NewSecret("fails")
+	w.NewSecret("held")
+	w.Is("refused", "blocked", "is deleted")
+	w.Is("fails", "pending", "iRc=")
+	w.Is("held", "activation_pending")
+	w.Is("fine", "in_sync")
+
+	letGo := w.Proxy.Hang()
+	defer letGo()
+	polls := func() {
+		t.Helper()
+		for _, name := range w.Instances {
+			w.Must(w.Proxy.Await(w.Ctx, 1, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, w.SecretPath(name)) }))
+		}
+		w.Proxy.Requests()
+	}
+	w.Proxy.Requests()
+	polls()
+	before, err := w.Asker().Status(w.Ctx)
+	w.Must(err)
+	told := func() (n int) {
+		for _, text := range []string{"secret refused", "secret is refused no more", "new version", "credential applied", "msg=activated"} {
+			n += strings.Count(w.Log(), text)
+		}
+		return n
+	}
+	lines := told()
+	w.HangUp()
+	polls() // those of the new generation
+	after, err := w.Asker().Status(w.Ctx)
+	w.Must(err)
+	for _, name := range w.Instances {
+		was, is := world.One(before, name), world.One(after, name)
+		if name == "fails" {
+			was.LastError, is.LastError = "", "" // of another attempt
+		}
+		if is != was {
+			t.Errorf("the status was\n%+v and is\n%+v", was, is)
+		}
+	}
+	if !after.Vault.Reachable {
+		t.Error("Vault is out of reach, though nobody knows that yet")
+	}
+	if n := told() - lines; n != 0 {
+		t.Errorf("%d lines are told again\n%s", n, w.Log())
+	}
+	// The credential that waits is in hand: no Vault is needed to try again.
+	w.Faults("")
+	w.HangUp()
+	w.OnDisk("fails", waits)
+	w.Is("fails", "activation_pending")
+	letGo()
+	w.Must(w.Vault.Undelete(w.Ctx, w.SecretPath("refused"), 1))
+	w.OneInSync("refused", 1)
+	if n := strings.Count(w.Log(), "credential applied"); n != 6 {
+		t.Errorf("%d applies, want 6\n%s", n, w.Log())
+	}
+	w.Logins(0)
+}
+
+// Twenty SIGHUPs, whatever is under way: nothing is lost, nothing is done twice, and Vault sees no login of them.
+func TestHangUpStorm(t *testing.T) {
+	t.Parallel()
+	w, secrets := world.Started(t, container.Options{})
+	w.Proxy.Requests()
+	storm := func() {
+		for range 20 {
+			w.Signal(syscall.SIGHUP)
+			time.Sleep(5 * time.Millisecond) // two at once are one
+		}
+	}
+	w.Faults(`{"write_delay": "500ms"}`)
+	_, secrets["prod"] = w.NewSecret("prod")
+	w.WaitsAt("write_delay")
+	storm()
+	w.InSync(2)
+	w.Ran(2, "end", "set")
+	w.Ran(2, "end", "reload")
+
+	w.Faults(`{"on": ["reload"], "start_delay": "500ms"}`)
+	_, secrets["prod"] = w.NewSecret("prod")
+	w.Eventually("activation begins", func() bool { return w.CountRuns("start", "reload") == 3 })
+	storm()
+	w.InSync(3)
+	w.Ran(3, "end", "set")
+	w.Ran(3, "end", "reload")
+
+	w.Faults("")
+	letGo := w.Proxy.Hang()
+	defer letGo()
+	storm()
+	w.Blank("prod")
+	w.OnDisk("prod", secrets["prod"])
+	w.Is("prod", "in_sync")
+	letGo()
+	_, secrets["prod"] = w.NewSecret("prod")
+	w.InSync(4)
+	w.Holds("prod", secrets["prod"])
+	w.Ran(4, "end", "set")
+	w.Ran(4, "end", "reload")
+	w.Logins(0)
+}
+
+// Each way for a configuration to be bad is told in one line, with its place and what to do; polls and reverts go on, and the next good one
+// is taken.
+func TestReloadOfABadConfiguration(t *testing.T) {
+	t.Parallel()
+	w, secrets := world.Started(t, container.Options{})
+	good, err := os.ReadFile(w.Config)
+	w.Must(err)
+	version := 1
+	for _, c := range []struct {
+		name     string
+		old, new string
+		says     []string
+	}{
+		{"unknown key", "vault:\n", "vault:\n  adress: x\n", []string{"config.yaml:2:3", "adress"}},
+		{"scheme", "http://", "htp://", []string{"config.yaml:2:12", "vault.address", "https://"}},
+		{"missing authority", "vault:\n", "vault:\n  ca_cert: /nowhere/ca.pem\n", []string{"config.yaml:2:12", "vault.ca_cert", "/nowhere/ca.pem", "readable"}},
+		{"half a pair", "vault:\n", "vault:\n  client_cert: /nowhere/c.pem\n", []string{"config.yaml:2:16", "client_key"}},
+		{"state_dir", "state_dir: ", "state_dir: /else", []string{"config.yaml", "state_dir", "restart"}},
+		{"control_socket", "control.sock", "other.sock", []string{"config.yaml", "control_socket", "restart"}},
+		{"no file", "", "", []string{"config.yaml", "no such file"}},
+	} {
+		if c.old == "" {
+			w.Must(os.Remove(w.Config))
+		} else {
+			rewrite(w, c.old, c.new)
+		}
+		refused(w, c.says...)
+		w.Is("prod", "in_sync")
+		w.Blank("prod")
+		w.OnDisk("prod", secrets["prod"])
+		_, secrets["prod"] = w.NewSecret("prod")
+		version++
+		w.InSync(version)
+		w.Must(os.WriteFile(w.Config, good, 0o600))
+	}
+	rewrite(w, "watch:", "drift: {revert: alert}\nwatch:")
+	w.HangUp()
+	w.Blank("prod")
+	w.Is("prod", "drift")
+}

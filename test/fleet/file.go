@@ -1,0 +1,56 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+// file is a configuration file in memory, written by a command that takes no time and encrypts at random.
+type file struct {
+	mu         sync.Mutex
+	credential credential.Credential
+	attributes credential.Attributes
+	writes     int
+}
+
+func (f *file) holds() credential.Credential {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.credential
+}
+
+func (f *file) Recover(context.Context) error { return nil }
+
+func (f *file) Look(context.Context) (credential.Attributes, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.attributes, nil
+}
+
+func (f *file) Apply(_ context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.writes++
+	f.credential = c
+	f.attributes = credential.Attributes{
+		{Name: "authIMSTAClientId", Value: c.ClientID},
+		{Name: "authIMSTAClientSecret", Value: fmt.Sprintf("@cipher%d", f.writes)},
+		{Name: "authIMSTAId", Value: c.TechnicalAccountID},
+	}
+	return f.attributes, 0, nil
+}
+
+// Restore has nothing to do, as nobody else writes.
+func (f *file) Restore(ctx context.Context, _ credential.Attributes) (credential.Attributes, error) {
+	return f.Look(ctx)
+}
+
+// nothing is to be told of a new credential.
+type nothing struct{}
+
+func (nothing) Steps(string) []string                  { return nil }
+func (nothing) Activate(context.Context, string) error { return nil }

@@ -1,0 +1,128 @@
+// Package fleet is many hosts in one process: each has the daemon's own code for Vault (package sources) and for its
+// decisions (package sync), with a login, a token, a connection and a state directory of its own.
+//
+// Campaign is left out: the configuration file of a host is in memory, and nothing is activated. So is the watch of the
+// secret-id's file, as the kernel has too few inotify instances for a thousand. What Vault sees is what it sees of as
+// many daemons.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"campaign-credsync/sources"
+	credsync "campaign-credsync/sync"
+)
+
+// Config says what a host is to be like.
+type Config struct {
+	Dir              string // must be there, and be empty; belongs to the host
+	Address          string // of Vault
+	AuthMount        string // AppRole, below auth/
+	RoleID, SecretID string
+	Mount, Path      string        // of the secret, in a KV version 2 mount
+	Poll             time.Duration // 0: the default
+	// OnStatus is called whenever the host's status changed, one call at a time. It must not block.
+	OnStatus func(credsync.Status)
+	Logger   *slog.Logger // nil discards
+}
+
+// Host is a daemon that runs, or ran. Its methods may be called concurrently.
+type Host struct {
+	Vault *sources.Vault
+
+	daemon *credsync.Daemon
+	store  *credsync.Store
+	file   *file
+	stop   context.CancelFunc
+	ended  chan struct{}
+	closed atomic.Bool
+}
+
+// Instance is the name of each host's only instance.
+const Instance = "prod"
+
+// Start starts a host. Stop ends it.
+func Start(c Config) (*Host, error) {
+	secretID := filepath.Join(c.Dir, "secret_id")
+	if err := os.WriteFile(secretID, []byte(c.SecretID+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	state := filepath.Join(c.Dir, "state")
+	store, err := credsync.OpenStore(state, 0)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{store: store, file: &file{}, ended: make(chan struct{})}
+	h.Vault, err = sources.NewVault(sources.VaultConfig{
+		Address:  c.Address,
+		Auth:     sources.Auth{Method: "approle", Mount: c.AuthMount, RoleID: c.RoleID, SecretIDFile: secretID},
+		StateDir: state, DigestKey: store.Key(), Logger: c.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	h.daemon, err = credsync.New(credsync.Config{
+		Instances: []credsync.Instance{{Name: Instance, Source: h.Vault.KV(c.Mount, c.Path), Sink: h.file}},
+		Activator: nothing{},
+		Store:     store,
+		Poll:      c.Poll,
+		OnStatus:  c.OnStatus,
+		Logger:    c.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	h.stop = stop
+	go func() {
+		defer close(h.ended)
+		h.daemon.Run(ctx)
+	}()
+	return h, nil
+}
+
+// Status is what the host's daemon would answer now.
+func (h *Host) Status() credsync.InstanceStatus { return h.daemon.Status().Instances[0] }
+
+// CheckNow is SIGUSR1.
+func (h *Host) CheckNow() {
+	h.Vault.Retry()
+	h.daemon.CheckSoon()
+}
+
+// ClientSecret is what the host's configuration file holds.
+func (h *Host) ClientSecret() string { return h.file.holds().ClientSecret.Reveal() }
+
+// Stop ends the daemon as SIGTERM does: it revokes its token. A second call does nothing.
+func (h *Host) Stop(ctx context.Context) error {
+	if h.closed.Swap(true) {
+		return nil
+	}
+	h.stop()
+	<-h.ended
+	err := h.Vault.Close(ctx)
+	if closed := h.store.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return fmt.Errorf("stop a host: %w", err)
+	}
+	return nil
+}
+
+// Kill ends it as SIGKILL does: what is on disk is all that a next one knows, and the token lives on.
+func (h *Host) Kill() error {
+	if h.closed.Swap(true) {
+		return nil
+	}
+	h.stop()
+	<-h.ended
+	return h.store.Close()
+}
