@@ -72,7 +72,7 @@ func polls(ctx context.Context, kv *sources.KV, told <-chan struct{}, found chan
 		reading, err := kv.Poll(ctx, never)
 		var again <-chan time.Time
 		if err != nil {
-			again = time.After(20 * time.Millisecond)
+			again = time.After(2 * time.Millisecond)
 		} else {
 			found <- reading.Version.Number
 		}

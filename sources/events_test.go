@@ -47,6 +47,9 @@ func TestEventBringsThePollOfItsSecretForward(t *testing.T) {
 	if n := p.told(); n != 1 {
 		t.Errorf("%d lines at info or above:\n%s", n, p.log)
 	}
+	if strings.Contains(p.log.String(), "another secret") {
+		t.Errorf("Vault was asked for the events of other secrets:\n%s", p.log)
+	}
 }
 
 // Mounts have slashes, and a path that cannot be quoted in a filter has its events picked out here.
@@ -88,6 +91,7 @@ func TestEventsOfAnyPath(t *testing.T) {
 	if requests := p.proxy.Requests(); len(requests) != 2 {
 		t.Errorf("%d requests for two events: %+v", len(requests), requests)
 	}
+	p.logged("another secret")
 }
 
 func TestBurstOfEventsIsAFewPolls(t *testing.T) {
@@ -163,7 +167,7 @@ func TestNobodySubscribesWhilePollsFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.proxy.Requests()
-	if err := p.proxy.Await(t.Context(), 20, failed); err != nil {
+	if err := p.proxy.Await(t.Context(), 100, failed); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(p.proxy.Requests(), subscribes); n > 1 {
