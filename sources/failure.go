@@ -94,7 +94,11 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 		f.status, f.vault = answer.StatusCode, !answer.RawError
 		f.denied = denies(answer)
 		what = statusMeans(answer.StatusCode)
-		if f.said = clean(vaultSaid(answer), hide...); f.said != "" {
+		f.said = clean(vaultSaid(answer), hide...)
+		if leaderless(f.said) {
+			what = fmt.Sprintf("answers %d: %s", answer.StatusCode, noLeader)
+		}
+		if f.said != "" {
 			what += fmt.Sprintf(" (vault says: %s)", f.said)
 		}
 	default:
@@ -156,6 +160,14 @@ func statusMeans(status int) string {
 	return fmt.Sprintf("answers %d", status)
 }
 
+// leaderless reports whether a standby's own words tell that it knows no active node. Vault has two ways to say it, one
+// with status 500 and one with 503.
+func leaderless(said string) bool {
+	return strings.Contains(said, "active cluster node not found") || strings.Contains(said, "no active Vault instance found")
+}
+
+const noLeader = "a standby that finds no active node: they are electing one; if it stays so, most nodes must run, be unsealed and reach each other"
+
 const noAnswer = "no answer in time; is it overloaded, or cut off by a firewall?"
 
 // networkMeans tells why there was no answer, and whether that lasts until a person changes something here or there.
@@ -167,12 +179,16 @@ func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool
 		alert    *net.OpError
 		header   tls.RecordHeaderError
 		redirect *redirectError
+		sent     *sentOnError
 		dns      *net.DNSError
 		timeout  net.Error
 		syntax   *json.SyntaxError
 		shape    *json.UnmarshalTypeError
 	)
 	switch {
+	case errors.As(err, &sent):
+		what, lasts = networkMeans(sent.cause, hide...)
+		return "a standby redirects to " + clean(sent.to) + " as the active node, and there " + what, lasts
 	case errors.As(err, &unknown):
 		return "its certificate is signed by an authority that is not trusted here; set vault.ca_cert to that authority's certificate", true
 	case errors.As(err, &hostname):
@@ -184,6 +200,9 @@ func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool
 			"Vault speaks TLS 1.2 or later", true
 	case errors.As(err, &header), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return "does not speak TLS on this port; check vault.address (https or http?)", true
+	case errors.As(err, &redirect) && redirect.again:
+		return "a standby redirects to " + clean(redirect.to) + ", which redirects as well: the active node is changing; if it stays so, " +
+			"set api_addr of each node to its own address", false
 	case errors.As(err, &redirect):
 		return "redirects to " + clean(redirect.to) + ", which is not followed; set vault.address to Vault itself", true
 	case errors.Is(err, errTooLarge):

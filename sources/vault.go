@@ -4,7 +4,8 @@
 //
 // A source never retries by itself: it tells what it found or why it found nothing, at once (a file that has just changed is
 // left alone for a moment first), and remembers how long Vault must be left alone. When to ask again is its caller's
-// business. It decides nothing about what is applied, and knows nothing about Campaign.
+// business; [Vault.Subscribe] only tells when that is worth while. It decides nothing about what is applied, and knows
+// nothing about Campaign.
 package sources
 
 import (
@@ -67,6 +68,7 @@ type Vault struct {
 	reads     *api.Client // without a token; its copies carry one
 	gate      *gate
 	session   *session
+	patience  patience
 	method    loginMethod // nil for token_file
 	watched   []*fileWatch
 	digestKey []byte
@@ -77,7 +79,7 @@ type Vault struct {
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
 
-// requestTimeout bounds one request, its answer's body included.
+// requestTimeout bounds one request, its answer's body included; a read, after others that were not answered.
 const requestTimeout = 35 * time.Second
 
 // NewVault checks the configuration and reads the certificates. It talks to nobody: a Vault that is down is found by

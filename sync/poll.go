@@ -145,11 +145,15 @@ func (d *Daemon) refused(in *instance, refusal *credential.Refusal) {
 	if !refusal.Version.IsZero() {
 		in.wanted = refusal.Version
 	}
-	if in.refusal != nil && in.refusal.Error() == refusal.Error() && in.refusal.Version.Equal(refusal.Version) {
+	if in.refusal != nil && sameRefusal(in.refusal, refusal) {
 		return
 	}
 	in.refusal = refusal
-	d.log.Error("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
+	tell := d.log.Error
+	if !in.lifted.comes(refusal, time.Now()) {
+		tell = d.log.Debug
+	}
+	tell("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
 }
 
 // told takes a version that is not refused; c is nil when the secret was not read.
@@ -159,7 +163,13 @@ func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credenti
 	}
 	in.wanted = v
 	if in.refusal != nil {
+		tell := d.log.Debug
+		if in.lifted.goes(in.refusal, time.Now()) {
+			tell = d.log.Info
+		}
 		in.refusal = nil
+		tell("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
+	} else if in.lifted.over(time.Now()) {
 		d.log.Info("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
 	}
 	if in.record.holds(v, in.Fields) && in.record.Applying == nil && in.force == "" {

@@ -232,6 +232,8 @@ type Run struct {
 	At         string    `json:"at"`        // waiting: the fault that made it wait
 	ChildPID   int       `json:"child_pid"` // child
 	DurationUS int64     `json:"duration_us"`
+	// SecretSHA256 is the beginning of the digest of what is set.
+	SecretSHA256 string `json:"secret_sha256"`
 }
 
 // Runs returns the stand-in's log.
