@@ -26,6 +26,7 @@ type failure struct {
 	status int    // of the answer; 0 when there was none
 	said   string // Vault's own words, cleaned; may be empty
 	vault  bool   // the answer had Vault's own form, and not that of something in between
+	denied bool   // it is a policy that forbids what was asked; the token itself is good
 	cause  error  // the caller's context error, errTooLarge or nil; other causes are in text only, redacted
 }
 
@@ -83,8 +84,13 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 		}
 	case errors.As(err, &answer):
 		f.status, f.vault = answer.StatusCode, !answer.RawError
+		f.denied = denies(answer)
 		what = statusMeans(answer.StatusCode)
-		if f.said = clean(vaultSaid(answer), hide...); f.said != "" {
+		f.said = clean(vaultSaid(answer), hide...)
+		if leaderless(f.said) {
+			what = fmt.Sprintf("answers %d: %s", answer.StatusCode, noLeader)
+		}
+		if f.said != "" {
 			what += fmt.Sprintf(" (vault says: %s)", f.said)
 		}
 	default:
@@ -98,6 +104,12 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 		return forPerson{f}
 	}
 	return v.gate.closedBy(v, f)
+}
+
+// denies reports whether a 403 is about what was asked rather than about the token. Of a token that has ended Vault says "invalid
+// token" as a second error; OpenBao, and older Vaults, say "permission denied" without counting.
+func denies(answer *api.ResponseError) bool {
+	return answer.StatusCode == http.StatusForbidden && len(answer.Errors) == 1 && strings.HasPrefix(answer.Errors[0], "1 error occurred:")
 }
 
 // vaultSaid joins Vault's own error strings. Another program's answer is not quoted at all: it may be a page, and it
@@ -140,6 +152,14 @@ func statusMeans(status int) string {
 	return fmt.Sprintf("answers %d", status)
 }
 
+// leaderless reports whether a standby's own words tell that it knows no active node. Vault has two ways to say it, one
+// with status 500 and one with 503.
+func leaderless(said string) bool {
+	return strings.Contains(said, "active cluster node not found") || strings.Contains(said, "no active Vault instance found")
+}
+
+const noLeader = "a standby that finds no active node: they are electing one; if it stays so, most nodes must run, be unsealed and reach each other"
+
 const noAnswer = "no answer in time; is it overloaded, or cut off by a firewall?"
 
 // networkMeans tells why there was no answer, and whether that lasts until a person changes something here or there.
@@ -151,12 +171,16 @@ func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool
 		alert    *net.OpError
 		header   tls.RecordHeaderError
 		redirect *redirectError
+		sent     *sentOnError
 		dns      *net.DNSError
 		timeout  net.Error
 		syntax   *json.SyntaxError
 		shape    *json.UnmarshalTypeError
 	)
 	switch {
+	case errors.As(err, &sent):
+		what, lasts = networkMeans(sent.cause, hide...)
+		return "a standby redirects to " + clean(sent.to) + " as the active node, and there " + what, lasts
 	case errors.As(err, &unknown):
 		return "its certificate is signed by an authority that is not trusted here; set vault.ca_cert to that authority's certificate", true
 	case errors.As(err, &hostname):
@@ -168,6 +192,9 @@ func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool
 			"Vault speaks TLS 1.2 or later", true
 	case errors.As(err, &header), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return "does not speak TLS on this port; check vault.address (https or http?)", true
+	case errors.As(err, &redirect) && redirect.again:
+		return "a standby redirects to " + clean(redirect.to) + ", which redirects as well: the active node is changing; if it stays so, " +
+			"set api_addr of each node to its own address", false
 	case errors.As(err, &redirect):
 		return "redirects to " + clean(redirect.to) + ", which is not followed; set vault.address to Vault itself", true
 	case errors.Is(err, errTooLarge):

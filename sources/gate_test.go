@@ -1,10 +1,7 @@
 package sources_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -245,101 +242,5 @@ func TestLoginBackoffSurvivesItsCap(t *testing.T) {
 	}
 	if logins := l.logins(); logins != failures {
 		t.Errorf("%d logins", logins)
-	}
-}
-
-// accepted counts the connections that a daemon opens.
-type accepted struct {
-	net.Listener
-	conns chan net.Conn
-}
-
-func (a *accepted) Accept() (net.Conn, error) {
-	conn, err := a.Listener.Accept()
-	if err == nil {
-		a.conns <- conn
-	}
-	return conn, err
-}
-
-// All polls of all paths, and the logins, go over one connection that is kept.
-func TestOneConnection(t *testing.T) {
-	l := newLab(t)
-	l.server.MustWrite(path, oauth())
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	counted := &accepted{listener, make(chan net.Conn, 1000)}
-	server := &http.Server{Handler: l.proxy}
-	go server.Serve(counted)
-	defer server.Close()
-	l.config.Address = "http://" + listener.Addr().String()
-	v := l.vault()
-	errs := make(chan error)
-	for range 20 {
-		for range 5 {
-			kv := l.kv(v)
-			go func() {
-				_, err := kv.Poll(t.Context(), always)
-				errs <- err
-			}()
-		}
-		for range 5 {
-			if err := <-errs; err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	if n := len(counted.conns); n != 1 {
-		t.Errorf("%d connections for 100 polls, want 1", n)
-	}
-	if err := v.Close(t.Context()); err != nil { // the revocation, too
-		t.Error(err)
-	}
-	if n := len(counted.conns); n != 1 {
-		t.Errorf("%d connections with the end", n)
-	}
-}
-
-// A stop is not held up by polls that hang on the only connection, nor by Vault's wish to be left alone.
-func TestCloseBesideHangingPolls(t *testing.T) {
-	for _, alone := range []bool{false, true} {
-		t.Run(fmt.Sprintf("left alone %v", alone), func(t *testing.T) {
-			l := newLab(t)
-			l.server.MustWrite(path, oauth())
-			v := l.vault()
-			kv := l.kv(v)
-			l.mustPoll(kv, never)
-			if alone {
-				l.proxy.Serve(path, asks(429, "300"))
-				l.mustFail(kv, "Retry-After")
-				l.proxy.Forward()
-			} else {
-				l.proxy.Requests()
-				l.proxy.Serve(path, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-				running, stop := context.WithCancel(t.Context())
-				errs := make(chan error)
-				for range 3 {
-					kv := l.kv(v)
-					go func() { _, err := kv.Poll(running, never); errs <- err }()
-				}
-				if err := l.proxy.Await(t.Context(), 1, func(vaulttest.Request) bool { return true }); err != nil {
-					t.Fatal(err)
-				}
-				stop()
-				for range 3 {
-					if err := <-errs; !errors.Is(err, context.Canceled) {
-						t.Errorf("a poll ended with %v", err)
-					}
-				}
-			}
-			if err := v.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if n := l.server.MustRoleTokens(l.roleID); n != 0 {
-				t.Errorf("%d tokens are left", n)
-			}
-		})
 	}
 }

@@ -44,13 +44,14 @@ func oauth(changes ...any) map[string]any {
 
 // lab is a real Vault, a role that may read the secret, a proxy before the Vault and the configuration for all that.
 type lab struct {
-	t      *testing.T
-	server *vaulttest.Server
-	proxy  *vaulttest.Proxy
-	roleID string
-	config sources.VaultConfig
-	log    *logtest.Buffer
-	hidden []string // what must show nowhere
+	t        *testing.T
+	server   *vaulttest.Server
+	proxy    *vaulttest.Proxy
+	roleID   string
+	config   sources.VaultConfig
+	log      *logtest.Buffer
+	hidden   []string // what must show nowhere
+	lastSaid string
 }
 
 func newLab(t *testing.T) *lab {

@@ -413,8 +413,11 @@ func (s *session) close(ctx context.Context) error {
 	if err != nil {
 		err = s.vault.explain(ctx, "revoke the token", err, hide...)
 	}
-	if hasStatus(err, http.StatusForbidden) {
-		return nil // it has ended already
+	if f, ok := errors.AsType[*failure](err); ok && f.status == http.StatusForbidden {
+		if !f.denied {
+			return nil // it has ended already
+		}
+		return fmt.Errorf(`%w; give the role Vault's policy "default", or one that allows to update auth/token/revoke-self`, err)
 	}
 	return err
 }

@@ -113,19 +113,30 @@ func (c *careful) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, &redirectError{}
 	}
-	asked := request.URL
-	same := target.EscapedPath() == asked.EscapedPath() && target.RawQuery == asked.RawQuery && target.User == nil &&
-		(target.Scheme == "https" || target.Scheme == "http" && asked.Scheme == "http")
-	if response.StatusCode != http.StatusTemporaryRedirect || !same {
-		return nil, &redirectError{to: target.Scheme + "://" + target.Host}
+	if !standbys(response, target, request.URL) {
+		return nil, &redirectError{to: origin(target)}
 	}
 	response, err = c.send(request, target, body)
-	if err == nil && response.StatusCode >= 300 && response.StatusCode <= 399 {
-		response.Body.Close()
-		return nil, &redirectError{to: target.Scheme + "://" + target.Host}
+	if err != nil {
+		return nil, &sentOnError{to: origin(target), cause: err}
 	}
-	return response, err
+	if response.StatusCode < 300 || response.StatusCode > 399 {
+		return response, err
+	}
+	response.Body.Close()
+	// Its sender took it for the active node: it was, a moment ago, or will be.
+	further, err := response.Location()
+	return nil, &redirectError{to: origin(target), again: err == nil && standbys(response, further, target)}
 }
+
+// standbys reports whether a redirect is of the kind that a standby answers with.
+func standbys(response *http.Response, target, asked *url.URL) bool {
+	return response.StatusCode == http.StatusTemporaryRedirect &&
+		target.EscapedPath() == asked.EscapedPath() && target.RawQuery == asked.RawQuery && target.User == nil &&
+		(target.Scheme == "https" || target.Scheme == "http" && asked.Scheme == "http")
+}
+
+func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*http.Response, error) {
 	copied := request.Clone(request.Context())
@@ -148,9 +159,22 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 }
 
 // redirectError is an answer that sends us to where we do not go.
-type redirectError struct{ to string }
+type redirectError struct {
+	to    string
+	again bool // it was followed once, and sends us on as a standby does
+}
 
 func (e *redirectError) Error() string { return "redirects to " + e.to }
+
+// sentOnError is why there was no answer from where a standby redirects to: a node that was the active one may be gone,
+// and a standby that is left alone goes on naming it.
+type sentOnError struct {
+	to    string
+	cause error
+}
+
+func (e *sentOnError) Error() string { return "redirected to " + e.to + ": " + e.cause.Error() }
+func (e *sentOnError) Unwrap() error { return e.cause }
 
 // bounded fails, rather than ending early, when a body is larger than allowed.
 type bounded struct {

@@ -1,9 +1,11 @@
-// Package sources reads the credential from where it is kept: one secret of a KV version 2 mount of HashiCorp Vault (or
-// OpenBao), found by a light look at the secret's metadata and read only when its asker needs that version.
+// Package sources reads the credential from where it is kept: a secret of a KV mount of HashiCorp Vault (or OpenBao), or a
+// JSON file. Of version 2 of the engine it looks at the metadata, and reads the secret only when its asker needs that
+// version; version 1 and a file have nothing lighter than the secret itself.
 //
-// A source never sleeps and never retries by itself: it tells at once what it found or why it found nothing, and
-// remembers how long Vault must be left alone. When to ask again is its caller's business; [Vault.Subscribe] only tells
-// when that is worth while. It decides nothing about what is applied, and knows nothing about Campaign.
+// A source never retries by itself: it tells what it found or why it found nothing, at once (a file that has just changed is
+// left alone for a moment first), and remembers how long Vault must be left alone. When to ask again is its caller's
+// business; [Vault.Subscribe] only tells when that is worth while. It decides nothing about what is applied,
+// and knows nothing about Campaign.
 package sources
 
 import (
@@ -64,6 +66,7 @@ type Vault struct {
 	reads     *api.Client // without a token; its copies carry one
 	gate      *gate
 	session   *session
+	patience  patience
 	method    loginMethod // nil for token_file
 	watched   *fileWatch
 	digestKey []byte
@@ -74,7 +77,7 @@ type Vault struct {
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
 
-// requestTimeout bounds one request, its answer's body included.
+// requestTimeout bounds one request, its answer's body included; a read, after others that were not answered.
 const requestTimeout = 35 * time.Second
 
 // NewVault checks the configuration and reads the certificates. It talks to nobody: a Vault that is down is found by

@@ -168,6 +168,37 @@ func TestReloadWithOtherFields(t *testing.T) {
 	})
 }
 
+// Under other names the version that is applied holds another credential: it is applied, also when the names changed while no daemon
+// ran; and is not where it is the same under both.
+func TestOtherFieldsOfTheSameVersion(t *testing.T) {
+	named := func(key string) credential.Fields { return credential.Fields{credential.FieldClientID: key} }
+	inWorld(t, []string{"prod"}, func(w *world) {
+		w.config.Instances[0].Fields = named("first")
+		w.source.change(func(s *source) {
+			s.others = map[string]string{"first": "one", "same": "one", "second": "two", "third": "three"}
+		})
+	}, func(t *testing.T, w *world) {
+		w.wantOnDisk("prod", "one")
+		w.reload(func(c *credsync.Config) { c.Instances[0].Fields = named("same") })
+		w.wantState("prod", credsync.StateInSync)
+		_, reads := w.source.counts()
+		time.Sleep(time.Hour)
+		if _, now := w.source.counts(); now != reads {
+			t.Errorf("the secret is read again and again: %d times in an hour", now-reads)
+		}
+		if n := w.sinks["prod"].applied(); n != 1 {
+			t.Errorf("applied %d times", n)
+		}
+		w.reload(func(c *credsync.Config) { c.Instances[0].Fields = named("second") })
+		w.wantOnDisk("prod", "two")
+		w.stop()
+		w.config.Instances[0].Fields = named("third")
+		w.start()
+		w.wantOnDisk("prod", "three")
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
 // A shape that is not the usual one is worth one line for each version.
 func TestUnusualShapeIsToldOnceForEachVersion(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {

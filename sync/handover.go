@@ -48,7 +48,7 @@ func (in *instance) takeOver(before *instance, old, now Config) {
 	if in.Source == before.Source {
 		in.wanted = before.wanted
 		if in.AllowRollback == before.AllowRollback && maps.Equal(in.Fields, before.Fields) {
-			in.refusal, in.pending = before.refusal, before.pending
+			in.refusal, in.lifted, in.pending = before.refusal, before.lifted, before.pending
 		}
 		if in.pending != nil && in.pending.force == forceDrift && !sameMode {
 			in.pending = nil

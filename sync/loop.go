@@ -57,6 +57,7 @@ type instance struct {
 	pending     *pending
 	wanted      credential.Version // newest one the source told of
 	refusal     *credential.Refusal
+	lifted      lifted // the refusal before
 	force       string // an apply is wanted although in sync: why
 	applyTry    retry
 	restoreTry  retry

@@ -71,8 +71,12 @@ func (k *fileRules) wanted() credential.Attributes {
 	return k.applies[k.current].attributes
 }
 
-// goesBack is the contract's sentence: a lower number that was not created later (or the same number, created before).
+// goesBack is the contract's sentence: a lower number that was not created later (or the same number, created before). A source
+// without versions has no way back: what it shows is what is wanted.
 func goesBack(v, from *modelVersion) bool {
+	if v.Unordered {
+		return false
+	}
 	return v.Number < from.Number && !v.Created.After(from.Created) || v.Number == from.Number && v.Created.Before(from.Created)
 }
 

@@ -105,6 +105,8 @@ type model struct {
 	alive  bool
 	wait   []func() // for the ends of killed daemons
 	held   cron.Schedule
+
+	unordered bool // the source has no versions but contents
 }
 
 func newModel(t *testing.T, seed uint64, root string) *model {
@@ -117,7 +119,7 @@ func newModel(t *testing.T, seed uint64, root string) *model {
 		credsync.RevertApply, credsync.RevertAlert}[w.rng.IntN(5)]
 	w.rules.maxReverts = 1 + w.rng.IntN(6)
 	w.rules.allowRollback = w.rng.IntN(6) == 0
-	m := &model{t: t, w: w, log: &logtest.Buffer{}, root: root}
+	m := &model{t: t, w: w, log: &logtest.Buffer{}, root: root, unordered: seed%4 == 3}
 	if w.rng.IntN(8) == 0 {
 		m.held = cron.Every(90 * time.Minute)
 	}
@@ -241,6 +243,9 @@ func (m *model) newVersion(content, refusal string) {
 
 func (m *model) write(number int, content, refusal string) {
 	v := &modelVersion{Version: credential.Version{Number: number, Created: time.Now()}, content: content, refusal: refusal}
+	if m.unordered {
+		v.Version = credential.ContentVersion([]byte("key"), fmt.Append(nil, content, refusal, len(m.w.versions)))
+	}
 	m.w.versions, m.w.shown = append(m.w.versions, v), v
 	m.w.note("version %d is %s %s", number, content, refusal)
 }
@@ -343,6 +348,12 @@ func (m *model) checkRest() {
 		k := w.rules.of[f]
 		refused := v.deleted || v.refusal != "" ||
 			k.current >= 0 && !w.rules.allowRollback && goesBack(v, w.newest(k))
+		// A newer version of the same credential may have been told while the file was broken, so that nothing could be recorded:
+		// the version that was is then as good.
+		if refused && !v.deleted && v.refusal == "" && v.content == k.applies[k.current].content &&
+			!goesBack(v, k.applies[k.current].version) && in.State == credsync.StateInSync {
+			refused = false
+		}
 		drift := !k.uncertain && len(credential.Drift(k.wanted(), f.attributes)) > 0
 		var want credsync.State
 		switch {

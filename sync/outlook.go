@@ -38,7 +38,7 @@ func Look(ctx context.Context, in Instance, store *Store, maxReverts int) (Outlo
 		o.Braked = len(o.Drift) > 0
 	}
 	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool {
-		return wantsSecret(v, record, nil, nil, "", in.AllowRollback)
+		return wantsSecret(v, in.Fields, record, nil, nil, "", in.AllowRollback)
 	})
 	if err != nil && !errors.As(err, &o.Refusal) {
 		return o, err
@@ -71,5 +71,6 @@ func rollback(v, applied credential.Version) *credential.Refusal {
 			v.Created.UTC().Format(time.RFC3339), applied.Created.UTC().Format(time.RFC3339))}
 	}
 	return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
-		"goes back from version %d; set allow_rollback for the instance if that is meant", applied.Number)}
+		"goes back from version %d: a node of Vault is behind the others, or it was rolled back; set allow_rollback for the instance if that is meant",
+		applied.Number)}
 }

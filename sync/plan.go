@@ -41,6 +41,7 @@ type disk struct {
 // pending is a credential that waits to be applied.
 type pending struct {
 	version      credential.Version
+	fields       credential.Fields // that it was picked by
 	credential   credential.Credential
 	digest       string // keyed
 	secretDigest string // of the secret alone
@@ -223,7 +224,7 @@ func planActivation(now time.Time, instances []activationView) (step string, for
 }
 
 // wantsSecret says whether the secret of a version must be read for an instance, given what is known of it.
-func wantsSecret(v credential.Version, r Record, p *pending, refused *credential.Refusal, force string, allowRollback bool) bool {
+func wantsSecret(v credential.Version, fields credential.Fields, r Record, p *pending, refused *credential.Refusal, force string, allowRollback bool) bool {
 	switch {
 	case p != nil && p.version.Equal(v) && p.force == force:
 		return false // in hand already
@@ -234,7 +235,7 @@ func wantsSecret(v credential.Version, r Record, p *pending, refused *credential
 	case force != "" || r.Applying != nil:
 		return true
 	}
-	return !v.Equal(r.Version)
+	return !r.holds(v, fields)
 }
 
 // goesBack reports whether v is older than what is applied or about to be.

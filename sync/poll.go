@@ -62,6 +62,7 @@ func pickAll(reading credential.Reading, fields []credential.Fields) []picked {
 // need returns the question that the source asks in another goroutine, so it works on copies.
 func (w *watched) need() func(credential.Version) bool {
 	type known struct {
+		fields  credential.Fields
 		record  Record
 		pending *pending
 		refusal *credential.Refusal
@@ -70,11 +71,11 @@ func (w *watched) need() func(credential.Version) bool {
 	}
 	members := make([]known, len(w.members))
 	for i, in := range w.members {
-		members[i] = known{in.record, in.pending, in.refusal, in.force, in.AllowRollback}
+		members[i] = known{in.Fields, in.record, in.pending, in.refusal, in.force, in.AllowRollback}
 	}
 	return func(v credential.Version) bool {
 		for _, k := range members {
-			if wantsSecret(v, k.record, k.pending, k.refusal, k.force, k.allow) {
+			if wantsSecret(v, k.fields, k.record, k.pending, k.refusal, k.force, k.allow) {
 				return true
 			}
 		}
@@ -144,11 +145,15 @@ func (d *Daemon) refused(in *instance, refusal *credential.Refusal) {
 	if !refusal.Version.IsZero() {
 		in.wanted = refusal.Version
 	}
-	if in.refusal != nil && in.refusal.Error() == refusal.Error() && in.refusal.Version.Equal(refusal.Version) {
+	if in.refusal != nil && sameRefusal(in.refusal, refusal) {
 		return
 	}
 	in.refusal = refusal
-	d.log.Error("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
+	tell := d.log.Error
+	if !in.lifted.comes(refusal, time.Now()) {
+		tell = d.log.Debug
+	}
+	tell("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
 }
 
 // told takes a version that is not refused; c is nil when the secret was not read.
@@ -158,10 +163,16 @@ func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credenti
 	}
 	in.wanted = v
 	if in.refusal != nil {
+		tell := d.log.Debug
+		if in.lifted.goes(in.refusal, time.Now()) {
+			tell = d.log.Info
+		}
 		in.refusal = nil
+		tell("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
+	} else if in.lifted.over(time.Now()) {
 		d.log.Info("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
 	}
-	if v.Equal(in.record.Version) && in.record.Applying == nil && in.force == "" {
+	if in.record.holds(v, in.Fields) && in.record.Applying == nil && in.force == "" {
 		in.pending = nil
 		return
 	}
@@ -176,6 +187,7 @@ func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credenti
 	}
 	in.pending = &pending{
 		version:    v,
+		fields:     in.Fields,
 		credential: *c,
 		digest:     c.Digest(d.cfg.Store.Key()), secretDigest: c.SecretDigest(d.cfg.Store.Key()),
 		force: in.force,

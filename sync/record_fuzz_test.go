@@ -107,7 +107,7 @@ func checkDecisions(t *testing.T, record Record, now time.Time, bits uint16) {
 		t.Fatalf("a revert now makes %v of %v", reverted.Reverts, record.Reverts)
 	}
 	checkActivation(t, record, now)
-	wantsSecret(credential.Version{Number: int(bits), Created: now}, record, v.pending, nil, "", bit(5))
+	wantsSecret(credential.Version{Number: int(bits), Created: now}, nil, record, v.pending, nil, "", bit(5))
 	checkRoundTrip(t, record.applied(pending{version: credential.Version{Number: 1, Created: now}, digest: "d"}, credential.Attributes{{Name: "a"}}, record.Activation, now))
 }
 

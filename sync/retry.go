@@ -3,6 +3,7 @@ package sync
 import (
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -21,7 +22,12 @@ type retry struct {
 	attempt int
 	at      time.Time // no attempt before
 	reason  string    // of the last failure
+	told    []string  // reasons that are no news, the newest last
 }
+
+// keptReasons is how many reasons in a row of failures are known: nodes of a Vault that has no active one give three or
+// four, in turn.
+const keptReasons = 8
 
 // fail notes a failure and says whether its reason is new, so worth a line at more than debug level.
 func (r *retry) fail(now time.Time, reason string) (news bool) {
@@ -31,9 +37,14 @@ func (r *retry) fail(now time.Time, reason string) (news bool) {
 	}
 	r.attempt++
 	r.at = now.Add(rand.N(limit) + time.Millisecond)
-	news = timeOfDay.ReplaceAllString(reason, "") != timeOfDay.ReplaceAllString(r.reason, "")
 	r.reason = reason
-	return news
+	fact := timeOfDay.ReplaceAllString(reason, "")
+	if slices.Contains(r.told, fact) {
+		return false
+	}
+	r.told = append(slices.Clone(r.told), fact)
+	r.told = r.told[max(0, len(r.told)-keptReasons):]
+	return true
 }
 
 // timeOfDay is what makes the same reason look new: nlserver's output and retry times carry it.

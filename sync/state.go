@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,7 +26,9 @@ import (
 // and keyed digests, never a secret. It is a value: slices in it are never changed in place.
 type Record struct {
 	Version credential.Version `json:"version"` // applied
-	Digest  string             `json:"digest"`  // of the applied credential, keyed
+	// Fields are the names by which the credential was picked from the version; nil in records of old: not known.
+	Fields credential.Fields `json:"fields,omitempty"`
+	Digest string            `json:"digest"` // of the applied credential, keyed
 	// SecretDigest is the same of its secret alone: two secrets are never encrypted alike.
 	SecretDigest string                `json:"secret_digest,omitempty"`
 	Attributes   credential.Attributes `json:"attributes"` // as they were right after the apply
@@ -224,10 +227,16 @@ func (s *Store) write(name string, data []byte) error {
 	return durable.WriteFile(filepath.Join(s.dir, name), data)
 }
 
+// holds reports whether what is applied was picked from v by fields. Under other names the same version is another credential.
+func (r Record) holds(v credential.Version, fields credential.Fields) bool {
+	return v.Equal(r.Version) && (len(r.Fields) == 0 || maps.Equal(r.Fields, fields))
+}
+
 // applied is the record after an apply: one value, so that version, digest, attributes and the activation that is due
 // reach the disk together.
 func (r Record) applied(p pending, attributes credential.Attributes, steps []string, now time.Time) Record {
-	r.Version, r.Digest, r.SecretDigest, r.Attributes, r.AppliedAt = p.version, p.digest, p.secretDigest, attributes, now
+	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
+	r.Attributes, r.AppliedAt = attributes, now
 	r.Applying = nil
 	return r.activationDue(steps, now)
 }

@@ -263,9 +263,13 @@ func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err er
 // recordSame notes that a new version holds the credential that is applied already.
 func (d *Daemon) recordSame(in *instance, now time.Time) {
 	r := in.record
-	r.Version = in.pending.version
+	again := r.Version.Equal(in.pending.version)
+	r.Version, r.Fields = in.pending.version, in.pending.fields
 	in.pending = nil
 	in.changed(r, now)
+	if again { // by other names
+		return
+	}
 	d.log.Info("new version holds the same credential, recorded", keyInstance, in.Name, keyVersion, r.Version.Number)
 }
 

@@ -96,8 +96,12 @@ func upToDate(binary, source string) bool {
 	if err != nil {
 		return false
 	}
-	for _, name := range []string{"main.go", "go.mod", "go.sum"} {
-		if info, err := os.Stat(filepath.Join(source, name)); err != nil && !errors.Is(err, fs.ErrNotExist) ||
+	sources, err := filepath.Glob(filepath.Join(source, "*.go"))
+	if err != nil {
+		return false
+	}
+	for _, file := range append(sources, filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum")) {
+		if info, err := os.Stat(file); err != nil && !errors.Is(err, fs.ErrNotExist) ||
 			err == nil && info.ModTime().After(built.ModTime()) {
 			return false
 		}

@@ -57,6 +57,8 @@ type Proxy struct {
 	requests []Request
 	taken    []net.Conn    // by WebSockets, which the server does not close
 	hang     chan struct{} // closed to let go; nil: not hanging
+	hosts    []string      // host:port to connect to, in turn; empty: target
+	turn     int
 	answers  []answer
 }
 
@@ -88,7 +90,8 @@ func NewProxy(target string, settings *tls.Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{host: "127.0.0.1:0", tls: settings, pool: &http.Transport{}}
+	p := &Proxy{host: "127.0.0.1:0", tls: settings}
+	p.pool = &http.Transport{DialContext: p.dial}
 	p.forward = &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
 		Transport: p.pool,
@@ -133,6 +136,35 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.forward.ServeHTTP(w, r)
+}
+
+// Point has the proxy connect to these (host:port) in turn from now on, as a load balancer does: one that refuses is
+// passed over. A connection stays where it is until it breaks, or until Point is called again and no request is on it.
+// Without hosts it is the one that the proxy was made for.
+func (p *Proxy) Point(hosts ...string) {
+	p.mu.Lock()
+	p.hosts = hosts
+	p.mu.Unlock()
+	p.pool.CloseIdleConnections()
+}
+
+func (p *Proxy) dial(ctx context.Context, network, target string) (net.Conn, error) {
+	p.mu.Lock()
+	hosts, from := p.hosts, p.turn
+	p.turn++
+	p.mu.Unlock()
+	if len(hosts) == 0 {
+		hosts = []string{target}
+	}
+	var failed error
+	for i := range hosts {
+		c, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, network, hosts[(from+i)%len(hosts)])
+		if err == nil {
+			return c, nil
+		}
+		failed = errors.Join(failed, err)
+	}
+	return nil, failed
 }
 
 // Down closes the listener and every connection: clients are refused, as when Vault is not running.

@@ -92,9 +92,11 @@ func launch(ctx context.Context, module string, progress io.Writer) (*Server, er
 		return nil, fmt.Errorf("build test/%s: %w", module, err)
 	}
 	s := newServer()
-	if s.process, err = startProcess(ctx, binary, s); err != nil {
+	var told ready
+	if s.process, told, err = startProcess(ctx, exec.Command(binary, "-until-eof")); err != nil {
 		return nil, fmt.Errorf("start %s: %w", binary, err)
 	}
+	s.Address, s.Token, s.UnsealKey = told.Address, told.RootToken, told.UnsealKey
 	return s.mounted(ctx)
 }
 
@@ -225,21 +227,27 @@ type process struct {
 	stopped error
 }
 
-// startProcess runs binary and fills in where it listens. The pipe to its standard input closes with this process, however
+// ready is what a server says of itself when it listens.
+type ready struct {
+	Address   string `json:"address"`
+	RootToken string `json:"root_token"`
+	UnsealKey string `json:"unseal_key"`
+}
+
+// startProcess runs a server and returns what it says. The pipe to its standard input closes with this process, however
 // that ends, and ends the server.
-func startProcess(ctx context.Context, binary string, s *Server) (*process, error) {
-	p := &process{command: exec.Command(binary, "-until-eof"), stderr: &bytes.Buffer{}, done: make(chan struct{})}
+func startProcess(ctx context.Context, command *exec.Cmd) (p *process, told ready, err error) {
+	p = &process{command: command, stderr: &bytes.Buffer{}, done: make(chan struct{})}
 	p.command.Stderr = p.stderr
-	var err error
 	if p.stdin, err = p.command.StdinPipe(); err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	stdout, err := p.command.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	if err := p.command.Start(); err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	first := make(chan []byte, 1)
 	go func() {
@@ -254,18 +262,12 @@ func startProcess(ctx context.Context, binary string, s *Server) (*process, erro
 	select {
 	case line = <-first:
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), p.stop())
+		return nil, told, errors.Join(ctx.Err(), p.stop())
 	}
-	var ready struct {
-		Address   string `json:"address"`
-		RootToken string `json:"root_token"`
-		UnsealKey string `json:"unseal_key"`
+	if err := json.Unmarshal(line, &told); err != nil {
+		return nil, told, errors.Join(fmt.Errorf("it does not say where it listens"), p.stop(), errors.New(p.stderr.String()))
 	}
-	if err := json.Unmarshal(line, &ready); err != nil {
-		return nil, errors.Join(fmt.Errorf("it does not say where it listens"), p.stop(), errors.New(p.stderr.String()))
-	}
-	s.Address, s.Token, s.UnsealKey = ready.Address, ready.RootToken, ready.UnsealKey
-	return p, nil
+	return p, told, nil
 }
 
 func (p *process) stop() error {

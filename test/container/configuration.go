@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Reconfigure changes Instances, Settings, Campaign or Extra and writes the daemon's configuration anew; SIGHUP makes a
+// Reconfigure changes Instances, Settings, Campaign, Extra, Secrets or NoVault and writes the daemon's configuration anew; SIGHUP makes a
 // running daemon read it. Instances that have no file get one. Not to be called concurrently.
 func (c *Container) Reconfigure(ctx context.Context, change func(*Options)) error {
 	change(&c.options)
@@ -21,17 +21,24 @@ func (c *Container) Reconfigure(ctx context.Context, change func(*Options)) erro
 				return err
 			}
 		}
-		fmt.Fprintf(&instances, "  - {name: %s, mount: %s, path: %s%s}\n", name, c.Vault.Mount, c.SecretPath(name), also(c.options.Extra[name]))
+		where := c.options.Secrets[name]
+		if where == "" {
+			where = fmt.Sprintf("mount: %s, path: %s", c.Vault.Mount, c.SecretPath(name))
+		}
+		fmt.Fprintf(&instances, "  - {name: %s, %s%s}\n", name, where, also(c.options.Extra[name]))
 	}
-	text := fmt.Sprintf(`vault:
+	vault := fmt.Sprintf(`vault:
   address: %s
   auth: {method: approle, mount: %s, role_id: %s, secret_id_file: %s}
-campaign: {home: %s%s}
+`, c.Proxy.Address, c.Vault.AuthMount, c.RoleID, c.SecretID)
+	if c.options.NoVault {
+		vault = ""
+	}
+	text := vault + fmt.Sprintf(`campaign: {home: %s%s}
 instances:
 %sstate_dir: %s
 control_socket: %s
-%s`, c.Proxy.Address, c.Vault.AuthMount, c.RoleID, c.SecretID, c.Home, also(c.options.Campaign), instances.String(), c.StateDir(),
-		c.socket(), c.options.Settings)
+%s`, c.Home, also(c.options.Campaign), instances.String(), c.StateDir(), c.socket(), c.options.Settings)
 	return os.WriteFile(c.Config, []byte(text), 0o600)
 }
 

@@ -42,11 +42,14 @@ type Options struct {
 	Settings  string            // YAML that is added to the daemon's configuration
 	Campaign  string            // YAML that is added to its campaign section, in flow style: "timeout: 2s"
 	Extra     map[string]string // by instance: YAML that is added to its entry, in flow style: "allow_rollback: true"
+	Secrets   map[string]string // by instance: YAML that says where its secret is, in flow style: "source: file, file: /x"
+	NoVault   bool              // leaves out the vault section
 	Progress  io.Writer         // hears of a long build
 	Push      bool              // Vault pushes events, and the role may have them; with a Vault given, that one must
 
 	Programs Programs          // those that are built already
 	Vault    *vaulttest.Server // shared with other containers; the container does not end it
+	Beside   *Container        // in the same Vault: shares its role and its secrets, with a secret-id of its own
 	TokenTTL time.Duration     // of the tokens that a login gives; 0: Vault's default
 	User     int               // the daemon's user and group id, and the owner of everything; 0: who runs this
 }
@@ -66,6 +69,9 @@ func New(ctx context.Context, dir string, options Options) (c *Container, err er
 	c.daemon, c.command, c.nlserver = programs.Daemon, programs.Command, programs.NLServer
 	if c.Vault = options.Vault; c.Vault != nil {
 		c.prefix = strings.ToLower(rand.Text()[:10]) + "/"
+		if options.Beside != nil {
+			c.prefix = options.Beside.prefix
+		}
 	} else if c.Vault, err = options.launch(ctx); err != nil {
 		return nil, err
 	}
@@ -116,7 +122,12 @@ func (c *Container) layOut(ctx context.Context) error {
 	if c.options.Push {
 		policy = c.Vault.PushPolicy(c.SecretPath("+"))
 	}
-	c.RoleID, secretID, err = c.Vault.Role(ctx, policy, c.options.TokenTTL)
+	if c.options.Beside != nil {
+		c.RoleID = c.options.Beside.RoleID
+		secretID, err = c.Vault.SecretID(ctx, c.RoleID)
+	} else {
+		c.RoleID, secretID, err = c.Vault.Role(ctx, policy, c.options.TokenTTL)
+	}
 	if err != nil {
 		return fmt.Errorf("make an AppRole: %w", err)
 	}
@@ -220,6 +231,8 @@ type Run struct {
 	At         string    `json:"at"`        // waiting: the fault that made it wait
 	ChildPID   int       `json:"child_pid"` // child
 	DurationUS int64     `json:"duration_us"`
+	// SecretSHA256 is the beginning of the digest of what is set.
+	SecretSHA256 string `json:"secret_sha256"`
 }
 
 // Runs returns the stand-in's log.

@@ -130,7 +130,7 @@ func TestDriftWarOfFiftyASecond(t *testing.T) {
 	if *full {
 		writes = 3000
 	}
-	w, secrets := world.Started(t, container.Options{Settings: "drift: {max_reverts: 20}"})
+	w, secrets := world.Started(t, container.Options{Settings: "drift: {max_reverts: 20}\nwatch: {poll: 1s, events: off}"}) // that there are none is told at its own time
 	war := attack(w)
 	w.Is("prod", "drift", "drift.max_reverts")
 	reverts := func() int {

@@ -35,18 +35,13 @@ type Config struct {
 
 // Host is a daemon that runs, or ran. Its methods may be called concurrently.
 type Host struct {
-	Vault *sources.Vault
-
-	daemon *credsync.Daemon
+	vault  *sources.Vault
 	store  *credsync.Store
 	file   *file
 	stop   context.CancelFunc
 	ended  chan struct{}
 	closed atomic.Bool
 }
-
-// Instance is the name of each host's only instance.
-const Instance = "prod"
 
 // Start starts a host. Stop ends it.
 func Start(c Config) (*Host, error) {
@@ -60,7 +55,7 @@ func Start(c Config) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{store: store, file: &file{}, ended: make(chan struct{})}
-	h.Vault, err = sources.NewVault(sources.VaultConfig{
+	h.vault, err = sources.NewVault(sources.VaultConfig{
 		Address:  c.Address,
 		Auth:     sources.Auth{Method: "approle", Mount: c.AuthMount, RoleID: c.RoleID, SecretIDFile: secretID},
 		StateDir: state, DigestKey: store.Key(), Logger: c.Logger,
@@ -68,8 +63,8 @@ func Start(c Config) (*Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	h.daemon, err = credsync.New(credsync.Config{
-		Instances: []credsync.Instance{{Name: Instance, Source: h.Vault.KV(c.Mount, c.Path), Sink: h.file}},
+	daemon, err := credsync.New(credsync.Config{
+		Instances: []credsync.Instance{{Name: "prod", Source: h.vault.KV(c.Mount, c.Path), Sink: h.file}},
 		Activator: nothing{},
 		Store:     store,
 		Poll:      c.Poll,
@@ -83,18 +78,9 @@ func Start(c Config) (*Host, error) {
 	h.stop = stop
 	go func() {
 		defer close(h.ended)
-		h.daemon.Run(ctx)
+		daemon.Run(ctx)
 	}()
 	return h, nil
-}
-
-// Status is what the host's daemon would answer now.
-func (h *Host) Status() credsync.InstanceStatus { return h.daemon.Status().Instances[0] }
-
-// CheckNow is SIGUSR1.
-func (h *Host) CheckNow() {
-	h.Vault.Retry()
-	h.daemon.CheckSoon()
 }
 
 // ClientSecret is what the host's configuration file holds.
@@ -107,7 +93,7 @@ func (h *Host) Stop(ctx context.Context) error {
 	}
 	h.stop()
 	<-h.ended
-	err := h.Vault.Close(ctx)
+	err := h.vault.Close(ctx)
 	if closed := h.store.Close(); err == nil {
 		err = closed
 	}
@@ -115,14 +101,4 @@ func (h *Host) Stop(ctx context.Context) error {
 		return fmt.Errorf("stop a host: %w", err)
 	}
 	return nil
-}
-
-// Kill ends it as SIGKILL does: what is on disk is all that a next one knows, and the token lives on.
-func (h *Host) Kill() error {
-	if h.closed.Swap(true) {
-		return nil
-	}
-	h.stop()
-	<-h.ended
-	return h.store.Close()
 }

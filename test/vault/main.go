@@ -1,8 +1,9 @@
-// Command vault serves a real HashiCorp Vault core, in memory, for the tests and the demo.
+// Command vault serves a real HashiCorp Vault core, in memory or as one node of a raft cluster, for the tests and the demo.
 //
 // It is the server's own code (barrier, policies, AppRole, the logins by certificate, JWT and Kubernetes, KV v2, user
-// lockout) behind Vault's own HTTP handler; only the storage is memory and nothing survives the process. It lives in a Go module of its own so that the daemon never
-// links a line of it. Not for anything but tests: the root token and the unseal key are printed.
+// lockout) behind Vault's own HTTP handler; only the storage is memory, unless -raft-dir is given, and nothing survives
+// the process. It lives in a Go module of its own so that the daemon never links a line of it. Not for anything but
+// tests: the root token and the unseal key are printed.
 package main
 
 import (
@@ -33,6 +34,7 @@ import (
 	"github.com/hashicorp/vault/internalshared/configutil"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/sdk/physical/inmem"
 	"github.com/hashicorp/vault/vault"
 )
@@ -40,8 +42,8 @@ import (
 // ready is what a caller needs to use the server: printed as one line of JSON, and written to -ready where given.
 type ready struct {
 	Address   string `json:"address"`
-	RootToken string `json:"root_token"`
-	UnsealKey string `json:"unseal_key"` // hexadecimal
+	RootToken string `json:"root_token"` // empty for a node of a cluster
+	UnsealKey string `json:"unseal_key"` // hexadecimal; empty for a node of a cluster
 }
 
 func main() {
@@ -50,21 +52,38 @@ func main() {
 	tlsCert := flag.String("tls-cert", "", "serve HTTPS with this certificate (PEM)")
 	tlsKey := flag.String("tls-key", "", "private key of -tls-cert (PEM)")
 	untilEOF := flag.Bool("until-eof", false, "stop when standard input closes, so that the server never outlives its starter")
+	var n node
+	flag.StringVar(&n.dir, "raft-dir", "", "be a node of a raft cluster that keeps its storage here, and starts sealed")
+	flag.StringVar(&n.id, "node-id", "", "name of the node; with -raft-dir")
+	flag.StringVar(&n.clusterAddr, "cluster-addr", "", "host:port where the other nodes reach it; with -raft-dir")
+	flag.IntVar(&n.multiplier, "raft-multiplier", 5, "of raft's timeouts; with -raft-dir")
 	flag.Parse()
-	if err := serve(*listen, *readyFile, *tlsCert, *tlsKey, *untilEOF); err != nil {
+	if err := serve(*listen, *readyFile, *tlsCert, *tlsKey, *untilEOF, n); err != nil {
 		fmt.Fprintln(os.Stderr, "vault:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(listen, readyFile, tlsCert, tlsKey string, untilEOF bool) error {
-	core, rootToken, unsealKey, err := newCore()
-	if err != nil {
-		return err
-	}
+func serve(listen, readyFile, tlsCert, tlsKey string, untilEOF bool, n node) error {
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
+	}
+	scheme := "http"
+	if tlsCert != "" {
+		scheme = "https"
+	}
+	told := ready{Address: scheme + "://" + listener.Addr().String()}
+	var core *vault.Core
+	if n.dir != "" {
+		core, err = n.core(told.Address, os.Stderr)
+	} else {
+		var unsealKey []byte
+		core, told.RootToken, unsealKey, err = newCore()
+		told.UnsealKey = hex.EncodeToString(unsealKey)
+	}
+	if err != nil {
+		return err
 	}
 	server := &http.Server{Handler: vaulthttp.Handler.Handler(&vault.HandlerProperties{
 		Core:           core,
@@ -81,11 +100,7 @@ func serve(listen, readyFile, tlsCert, tlsKey string, untilEOF bool) error {
 	}
 	go func() { <-ctx.Done(); server.Close() }()
 
-	scheme := "http"
-	if tlsCert != "" {
-		scheme = "https"
-	}
-	if err := announce(readyFile, ready{scheme + "://" + listener.Addr().String(), rootToken, hex.EncodeToString(unsealKey)}); err != nil {
+	if err := announce(readyFile, told); err != nil {
 		return err
 	}
 	if tlsCert != "" {
@@ -106,14 +121,7 @@ func newCore() (core *vault.Core, rootToken string, unsealKey []byte, err error)
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("storage: %w", err)
 	}
-	core, err = vault.NewCore(&vault.CoreConfig{
-		Physical:           storage,
-		Logger:             logger,
-		DisableMlock:       true,
-		BuiltinRegistry:    plugins{},
-		LogicalBackends:    secretEngines,
-		CredentialBackends: authMethods,
-	})
+	core, err = vault.NewCore(coreConfig(storage, logger))
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("core: %w", err)
 	}
@@ -127,6 +135,18 @@ func newCore() (core *vault.Core, rootToken string, unsealKey []byte, err error)
 		return nil, "", nil, fmt.Errorf("unseal: %w", err)
 	}
 	return core, result.RootToken, result.SecretShares[0], nil
+}
+
+// coreConfig is what every core is made of.
+func coreConfig(storage physical.Backend, logger hclog.Logger) *vault.CoreConfig {
+	return &vault.CoreConfig{
+		Physical:           storage,
+		Logger:             logger,
+		DisableMlock:       true,
+		BuiltinRegistry:    plugins{},
+		LogicalBackends:    secretEngines,
+		CredentialBackends: authMethods,
+	}
 }
 
 func announce(file string, r ready) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -55,19 +56,29 @@ func (c *crowd) status(i int, s credsync.Status) {
 	}
 }
 
-// await waits until all daemons fit, or for the longest time that any bound has.
+// patience is far above all bounds: what takes longer does not come.
+const patience = 10 * time.Minute
+
+// await waits until all daemons fit.
 func (c *crowd) await(ctx context.Context, fits func(told) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
+		missing := 0
 		c.mu.Lock()
-		missing := slices.ContainsFunc(c.hosts, func(h told) bool { return !fits(h) })
+		for _, h := range c.hosts {
+			if !fits(h) {
+				missing++
+			}
+		}
 		c.mu.Unlock()
-		if !missing {
+		if missing == 0 {
 			return nil
 		}
 		select {
 		case <-c.changed:
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("%d daemons are missing: %w", missing, ctx.Err())
 		}
 	}
 }

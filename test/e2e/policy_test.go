@@ -1,0 +1,271 @@
+package e2e_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
+)
+
+// What README tells a security team to type is what is tested here: the policy is cut out of it, and its commands are carried out
+// as requests, with the names of this test's own mounts in place of those in README.
+
+// manual is the part of README that is typed at Vault.
+type manual struct {
+	text   string // of README, with the names of a world
+	policy string
+	lines  []string // of the policy
+	role   string
+}
+
+// readManual reads README for a world.
+func readManual(w *world.World) *manual {
+	w.T.Helper()
+	text, err := os.ReadFile("../../README.md")
+	w.Must(err)
+	unique := strings.ToLower(rand.Text()[:10])
+	m := &manual{role: "web1-" + unique}
+	m.text = strings.NewReplacer(
+		"secret/data/campaign/prod/oauth", w.Vault.Mount+"/data/"+w.SecretPath("prod"),
+		"secret/metadata/campaign/prod/oauth", w.Vault.Mount+"/metadata/"+w.SecretPath("prod"),
+		"auth/approle/", "auth/"+w.Vault.AuthMount+"/",
+		"campaign-prod", "prod-"+unique, "campaign-web1", m.role,
+	).Replace(string(text))
+	_, rest, found := strings.Cut(m.text, "vault policy write prod-"+unique+" - <<'EOF'\n")
+	m.policy, _, _ = strings.Cut(rest, "EOF\n")
+	for line := range strings.Lines(m.policy) {
+		if strings.HasPrefix(line, "path ") {
+			m.lines = append(m.lines, line)
+		}
+	}
+	if !found || len(m.lines) < 2 {
+		w.T.Fatalf("there is no policy in README:\n%s", m.policy)
+	}
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, "sys/policies/acl/prod-"+unique, map[string]any{"policy": m.policy}, nil))
+	return m
+}
+
+// command finds the one command of README that begins so, and returns its arguments.
+func (m *manual) command(t *testing.T, start string) []string {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(m.text) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), start); ok {
+			if found != nil {
+				t.Fatalf("README says %q twice", start)
+			}
+			found = strings.Fields(strings.TrimRight(rest, "|\n"))
+		}
+	}
+	if found == nil {
+		t.Fatalf("README does not say %q", start)
+	}
+	return found
+}
+
+// write is `vault write`: the arguments are a path and fields. Vault only warns of a field that it does not know.
+func (m *manual) write(w *world.World, args []string, also map[string]any) (data map[string]any) {
+	w.T.Helper()
+	body := map[string]any{}
+	for _, field := range args[1:] {
+		name, value, ok := strings.Cut(field, "=")
+		if !ok {
+			w.T.Fatalf("%q is no field", field)
+		}
+		body[name] = value
+	}
+	for name, value := range also {
+		body[name] = value
+	}
+	var answer struct {
+		Data     map[string]any
+		Warnings []string
+	}
+	err := w.Vault.Call(w.Ctx, http.MethodPost, args[0], body, &answer)
+	if err != nil && !strings.Contains(err.Error(), "EOF") && !strings.Contains(err.Error(), "end of JSON") { // 204: nothing to decode
+		w.T.Fatal(err)
+	}
+	if len(answer.Warnings) > 0 {
+		w.T.Errorf("vault write %v: %v", args, answer.Warnings)
+	}
+	return answer.Data
+}
+
+// logsIn makes README's role and has the daemon log in with it.
+func (m *manual) logsIn(w *world.World, also map[string]any) {
+	w.T.Helper()
+	role := m.command(w.T, "vault write auth/"+w.Vault.AuthMount+"/role/"+m.role+" ")
+	m.write(w, append([]string{"auth/" + w.Vault.AuthMount + "/role/" + m.role}, role...), also)
+	read := m.command(w.T, "vault read -field=role_id ")
+	var roleID struct {
+		Data struct {
+			RoleID string `json:"role_id"`
+		}
+	}
+	w.Must(w.Vault.Call(w.Ctx, http.MethodGet, read[0], nil, &roleID))
+	secretID := m.write(w, m.command(w.T, "vault write -f -field=secret_id "), nil)["secret_id"].(string)
+	w.Secrets = append(w.Secrets, secretID)
+	w.Must(os.WriteFile(w.SecretID, []byte(secretID+"\n"), 0o600))
+	rewrite(w, w.RoleID, roleID.Data.RoleID)
+}
+
+// setPolicy replaces the policy.
+func (m *manual) setPolicy(w *world.World, policy string) {
+	w.T.Helper()
+	name := regexp.MustCompile(`token_policies=(\S+)`).FindStringSubmatch(m.text)[1]
+	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, "sys/policies/acl/"+name, map[string]any{"policy": policy}, nil))
+}
+
+// tokens counts the live tokens of README's role.
+func (m *manual) tokens(w *world.World) (n int) {
+	w.T.Helper()
+	var list struct{ Data struct{ Keys []string } }
+	w.Eventually("Vault lists the tokens", func() bool {
+		return w.Vault.Call(w.Ctx, "LIST", "auth/token/accessors", nil, &list) == nil
+	})
+	for _, accessor := range list.Data.Keys {
+		var token struct {
+			Data struct{ Meta map[string]string }
+		}
+		err := w.Vault.Call(w.Ctx, http.MethodPost, "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &token)
+		if _, gone := errors.AsType[*vaulttest.StatusError](err); err != nil && !gone {
+			w.T.Fatal(err)
+		}
+		if err == nil && token.Data.Meta["role_name"] == m.role {
+			n++
+		}
+	}
+	return n
+}
+
+const notRevoked = "token not revoked, it ends by itself"
+
+// With exactly README's policy a rotation goes through, nothing is complained of, and the token is revoked at the end. Without Vault's
+// policy "default" only the last needs a line more.
+func TestReadmePolicy(t *testing.T) {
+	t.Parallel()
+	const revokeSelf = `path "auth/token/revoke-self" { capabilities = ["update"] }`
+	for _, c := range []struct {
+		name       string
+		role       map[string]any
+		also       string
+		leftBehind bool
+	}{
+		{"as it is", nil, "", false},
+		{"without default", map[string]any{"token_no_default_policy": true}, "", true},
+		{"without default, but to revoke itself", map[string]any{"token_no_default_policy": true}, revokeSelf, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, container.Options{})
+			m := readManual(w)
+			m.setPolicy(w, m.policy+c.also)
+			m.logsIn(w, c.role)
+			w.NewSecret("prod")
+			w.StartDaemon()
+			w.InSync(1)
+			_, second := w.NewSecret("prod")
+			w.InSync(2)
+			w.Holds("prod", second)
+			w.Idle(w.SecretPath("prod"))
+			if n := m.tokens(w); n != 1 {
+				t.Errorf("%d tokens", n)
+			}
+			w.Stop()
+			left := m.tokens(w) > 0
+			told := strings.Contains(w.Log(), notRevoked)
+			if left != c.leftBehind || told != c.leftBehind {
+				t.Errorf("the token is left behind: %v, and that is told: %v\n%s", left, told, w.Log())
+			}
+			if told {
+				world.Says(t, w.Log(), "auth/token/revoke-self")
+			}
+			for line := range strings.Lines(w.Log()) {
+				if (strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR")) && !strings.Contains(line, notRevoked) {
+					t.Errorf("it complains: %s", line)
+				}
+			}
+		})
+	}
+}
+
+// Each line of README's policy is needed: without it, or with another capability, something definite is worse.
+func TestReadmePolicyLineByLine(t *testing.T) {
+	t.Parallel()
+	missed := map[string]func(w *world.World){
+		"/data/": func(w *world.World) {
+			w.Is("prod", "degraded", "permission denied", "/data/"+w.SecretPath("prod"), "give the role a policy")
+			w.Ran(0, "start", "set")
+		},
+		"/metadata/": func(w *world.World) {
+			w.InSync(1)
+			world.Says(w.T, w.Log(), `level=WARN msg="the policy forbids the metadata, so every poll reads the secret itself"`)
+			w.Proxy.Requests()
+			w.Must(w.Proxy.Await(w.Ctx, 2, vaulttest.Request.DataRead))
+		},
+	}
+	w := world.New(t, container.Options{Programs: world.Plain()})
+	m := readManual(w)
+	m.logsIn(w, nil)
+	w.NewSecret("prod")
+	for i, line := range m.lines {
+		what := ""
+		for part := range missed {
+			if strings.Contains(line, part) {
+				what = part
+			}
+		}
+		if what == "" {
+			t.Errorf("nobody knows what this line of README's policy is for: %s", line)
+			continue
+		}
+		less := strings.Replace(m.policy, line, "", 1)
+		other := strings.Replace(m.policy, line, regexp.MustCompile(`\[.*\]`).ReplaceAllString(line, `["list"]`), 1)
+		for name, policy := range map[string]string{"without": less, "with another capability": other} {
+			t.Run(fmt.Sprintf("line %d %s", i+1, name), func(t *testing.T) {
+				w.In(t)
+				m.setPolicy(w, policy)
+				w.StartDaemon()
+				missed[what](w)
+				w.Stop()
+				w.Must(os.RemoveAll(w.StateDir()))
+			})
+			w.In(t)
+		}
+	}
+	// And no line gives more than what the daemon asks for.
+	m.setPolicy(w, m.policy)
+	token, err := w.Vault.NewToken(w.Ctx, m.policy, 0)
+	w.Must(err)
+	w.Secrets = append(w.Secrets, token)
+	own, other := "/data/"+w.SecretPath("prod"), "/data/"+w.SecretPath("stage")
+	for _, c := range []struct {
+		method, path string
+		allowed      bool
+	}{
+		{http.MethodGet, own, true},
+		{http.MethodGet, strings.Replace(own, "/data/", "/metadata/", 1), true},
+		{http.MethodPost, own, false},
+		{http.MethodDelete, own, false},
+		{"LIST", "/metadata/", false},
+		{http.MethodGet, other, false},
+	} {
+		request, err := http.NewRequestWithContext(w.Ctx, c.method, w.Vault.Address+"/v1/"+w.Vault.Mount+c.path, nil)
+		w.Must(err)
+		request.Header.Set("X-Vault-Token", token)
+		response, err := http.DefaultClient.Do(request)
+		w.Must(err)
+		response.Body.Close()
+		if allowed := response.StatusCode == http.StatusOK; allowed != c.allowed {
+			t.Errorf("%s %s: status %d", c.method, c.path, response.StatusCode)
+		}
+	}
+}
