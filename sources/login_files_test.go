@@ -2,6 +2,7 @@ package sources_test
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,6 +146,22 @@ func TestTokenFile(t *testing.T) {
 	l.mustPoll(l.kv(again), always)
 	os.Remove(l.config.Auth.TokenFile)
 	l.mustFail(l.kv(again), "vault.auth.token_file", "no such file")
+}
+
+// The end of a token is for the status only: where the policy hides it, it is not known, and all else is as ever.
+func TestTokenFileWhoseEndIsHidden(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	l.useTokenFile(l.server.MustToken(l.server.ReadPolicy(path), time.Hour))
+	l.proxy.Answer("/lookup-self", http.StatusForbidden, "permission denied")
+	v := l.vault()
+	l.mustPoll(l.kv(v), always)
+	if end := v.TokenExpires(); !end.IsZero() {
+		t.Errorf("the token ends at %s, which nobody said", end)
+	}
+	if l.log.String() != "" {
+		t.Errorf("said: %s", l.log)
+	}
 }
 
 func TestNewTokenFileIsPickedUp(t *testing.T) {
