@@ -69,7 +69,7 @@ func (v *Vault) Subscribe(ctx context.Context, poll time.Duration, secrets map[*
 	transport := v.transport.Clone()
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true) // a WebSocket takes the connection over, so none is left to keep
-	transport.DisableKeepAlives = true
+	transport.DisableKeepAlives, transport.MaxConnsPerHost = true, 0
 	s.client = &http.Client{Transport: &careful{next: transport, gate: v.gate}, CheckRedirect: lastResponse}
 	defer transport.CloseIdleConnections()
 	s.run(ctx)
@@ -113,6 +113,9 @@ var (
 func (s *subscriber) run(ctx context.Context) {
 	seen, err := s.vault.proof.await(ctx, func(e evidence) bool { return e.token != nil })
 	for err == nil {
+		if err = s.leftAlone(ctx); err != nil {
+			return
+		}
 		began := time.Now()
 		stream, ended := s.dial(ctx, seen.token)
 		if ended == nil {
@@ -123,6 +126,19 @@ func (s *subscriber) run(ctx context.Context) {
 			s.failures = 0
 		}
 		seen, err = s.next(ctx, seen, ended)
+	}
+}
+
+// leftAlone waits while Vault wants to be left alone.
+func (s *subscriber) leftAlone(ctx context.Context) error {
+	for {
+		closed, ok := errors.AsType[*leftAlone](s.vault.gate.closed(s.vault))
+		if !ok {
+			return nil
+		}
+		if err := sleep(ctx, time.Until(closed.until)); err != nil {
+			return err
+		}
 	}
 }
 
@@ -137,7 +153,7 @@ func (s *subscriber) next(ctx context.Context, seen evidence, ended error) (evid
 	case errors.Is(ended, errNotAllowed):
 		if version, offers := s.offersEvents(ctx, seen.token); !offers {
 			s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", "version "+version+" has none")
-			return s.muchLater(ctx, now)
+			return s.muchLater(ctx, seen)
 		}
 		// It may be the token that has ended. A poll finds out, and has another one then.
 		s.announceAll()
@@ -146,16 +162,16 @@ func (s *subscriber) next(ctx context.Context, seen evidence, ended error) (evid
 			return proved, err
 		}
 		s.tell(ctx, slog.LevelWarn, toldNotAllowed, "reason", "permission denied; "+s.remedy())
-		return s.muchLater(ctx, proved)
+		return s.muchLater(ctx, seen)
 	case errors.Is(ended, errNotOffered):
 		s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", ended)
-		return s.muchLater(ctx, now)
+		return s.muchLater(ctx, seen)
 	}
 	s.failures++
 	s.vault.logger.Debug("no events from vault for now", "attempt", s.failures, "reason", ended.Error())
 	if s.failures > eventTries {
 		s.tell(ctx, slog.LevelWarn, "events of vault cannot be had, new versions are found by polls alone", "reason", ended)
-		return s.muchLater(ctx, now)
+		return s.muchLater(ctx, seen)
 	}
 	return s.soon(ctx, now)
 }
@@ -183,20 +199,18 @@ func (s *subscriber) soon(ctx context.Context, lost evidence) (evidence, error) 
 	return now, sleep(ctx, rand.N(s.base))
 }
 
-// muchLater waits an hour, or for the operator's word and the poll that follows it.
-func (s *subscriber) muchLater(ctx context.Context, left evidence) (evidence, error) {
+// muchLater waits an hour, or for the operator's word and the poll that follows it. asked is what was known when Vault was
+// asked last.
+func (s *subscriber) muchLater(ctx context.Context, asked evidence) (evidence, error) {
 	s.failures = 0
 	limited, cancel := context.WithTimeout(ctx, time.Duration(float64(s.times.again)*jitter()))
 	defer cancel()
-	now, err := s.vault.proof.await(limited, func(e evidence) bool { return e.asked > left.asked })
-	if ctx.Err() != nil {
-		return now, ctx.Err()
+	now, err := s.vault.proof.await(limited, func(e evidence) bool { return e.asked > asked.asked })
+	if err != nil {
+		return now, ctx.Err() // nil after the hour
 	}
-	if err == nil {
-		s.told = "" // who asks is told
-		return s.vault.proof.await(ctx, func(e evidence) bool { return e.good > now.good })
-	}
-	return s.vault.proof.await(ctx, func(e evidence) bool { return !e.failing(now) })
+	s.told = "" // who asks is told
+	return s.vault.proof.await(ctx, func(e evidence) bool { return e.good > now.good })
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -49,15 +49,15 @@ func (p *pushLab) subscribeTo(mount string, paths ...string) {
 	var running sync.WaitGroup
 	funcs := map[*sources.KV]func(){}
 	for _, path := range paths {
-		kv, told := p.vault.KV(mount, path), make(chan struct{}, 1)
+		kv, told, found := p.vault.KV(mount, path), make(chan struct{}, 1), make(chan int, 1000)
 		p.tell[path] = func() {
 			select {
 			case told <- struct{}{}:
 			default:
 			}
 		}
-		funcs[kv], p.found[path] = p.tell[path], make(chan int, 1000)
-		running.Go(func() { polls(ctx, kv, told, p.found[path]) })
+		funcs[kv], p.found[path] = p.tell[path], found
+		running.Go(func() { polls(ctx, kv, told, found) })
 	}
 	running.Go(func() { p.vault.Subscribe(ctx, time.Second, funcs) })
 	p.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
@@ -72,7 +72,7 @@ func polls(ctx context.Context, kv *sources.KV, told <-chan struct{}, found chan
 		reading, err := kv.Poll(ctx, never)
 		var again <-chan time.Time
 		if err != nil {
-			again = time.After(20 * time.Millisecond)
+			again = time.After(2 * time.Millisecond)
 		} else {
 			found <- reading.Version.Number
 		}

@@ -78,6 +78,7 @@ func TestPolicyThatIsMendedIsFoundWhenAsked(t *testing.T) {
 // and then left alone.
 func TestHostileAnswersToASubscription(t *testing.T) {
 	t.Parallel()
+	server := vaulttest.Start(t)
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
 	for name, serve := range map[string]http.HandlerFunc{
@@ -105,7 +106,7 @@ func TestHostileAnswersToASubscription(t *testing.T) {
 		},
 		"garbage after the handshake": taken("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 			"Sec-WebSocket-Accept: %ACCEPT%\r\n\r\n", strings.Repeat("\xff\x00garbage", 1000)),
-		"another's handshake": taken("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"a handshake of another": taken("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 			"Sec-WebSocket-Accept: AAAA\r\n\r\n"),
 		"no HTTP":     taken("220 mail.example.com ESMTP\r\n"),
 		"cut off":     taken("HTTP/1.1 101 Switching Pro"),
@@ -116,7 +117,8 @@ func TestHostileAnswersToASubscription(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := pushLabOn(newLabWith(t, (*vaulttest.Server).PushPolicy, time.Hour))
+			path := "campaign/" + strings.ReplaceAll(name, " ", "-")
+			p := pushLabOn(newLabOn(t, server, func(s *vaulttest.Server, _ string) string { return s.PushPolicy(path) }, time.Hour))
 			p.proxy.Serve("/v1/sys/events/", serve)
 			p.subscribe(path)
 			if name == "silence" { // which is what an idle Vault does

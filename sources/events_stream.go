@@ -160,6 +160,7 @@ func (s *subscriber) meant(content []byte) *pushed {
 			return p
 		}
 	}
+	s.vault.logger.Debug("an event of vault is about another secret")
 	return nil
 }
 

@@ -48,7 +48,9 @@ func (p *proof) polled(t *token) {
 			return
 		}
 		e.good++
-		e.token = t
+		if e.token == nil || !t.born.Before(e.token.born) { // a poll that was slow has the one before
+			e.token = t
+		}
 	})
 }
 

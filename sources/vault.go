@@ -4,7 +4,8 @@
 //
 // A source never retries by itself: it tells what it found or why it found nothing, at once (a file that has just changed is
 // left alone for a moment first), and remembers how long Vault must be left alone. When to ask again is its caller's
-// business. It decides nothing about what is applied, and knows nothing about Campaign.
+// business; [Vault.Subscribe] only tells when that is worth while. It decides nothing about what is applied, and knows
+// nothing about Campaign.
 package sources
 
 import (

@@ -27,12 +27,14 @@ func main() {
 	}
 	reverts := flag.Int("reverts", 1000, "reverts of each kind")
 	applies := flag.Int("applies", 200, "rotations for the overhead of an apply")
+	pushes := flag.Int("pushes", 300, "rotations that Vault pushes")
 	seconds := flag.Int("seconds", 30, "of several editors at work")
 	idle := flag.Duration("idle", time.Minute, "of doing nothing")
+	only := flag.String("only", "", "the one part to measure: idle, restarts, reverts, applies, push, editors; empty: all")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := measure(ctx, *reverts, *applies, *seconds, *idle); err != nil {
+	if err := measure(ctx, *reverts, *applies, *pushes, *seconds, *idle, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
@@ -44,7 +46,7 @@ type figure struct{ what, measured, asked string }
 
 const instance = "prod"
 
-func measure(ctx context.Context, reverts, applies, seconds int, idle time.Duration) error {
+func measure(ctx context.Context, reverts, applies, pushes, seconds int, idle time.Duration, only string) error {
 	// On the file system of the checkout, as /tmp may be in memory.
 	here, err := os.Getwd()
 	if err != nil {
@@ -77,8 +79,12 @@ func measure(ctx context.Context, reverts, applies, seconds int, idle time.Durat
 		{"restarts", func() ([]figure, error) { return measureRestarts(ctx, c) }},
 		{"reverts", func() ([]figure, error) { return measureReverts(ctx, c, reverts) }},
 		{"applies", func() ([]figure, error) { return measureApplies(ctx, c, applies) }},
+		{"push", func() ([]figure, error) { return measurePush(ctx, dir, pushes) }},
 		{"editors", func() ([]figure, error) { return measureEditors(ctx, c, time.Duration(seconds)*time.Second) }},
 	} {
+		if only != "" && only != part.name {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "measuring %s ...\n", part.name)
 		figures, err := part.run()
 		all = append(all, figures...)
