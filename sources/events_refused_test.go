@@ -119,6 +119,9 @@ func TestHostileAnswersToASubscription(t *testing.T) {
 			t.Parallel()
 			path := "campaign/" + strings.ReplaceAll(name, " ", "-")
 			p := pushLabOn(newLabOn(t, server, func(s *vaulttest.Server, _ string) string { return s.PushPolicy(path) }, time.Hour))
+			if name == "dead connection" {
+				p.vault.ImpatientEvents(300 * time.Millisecond)
+			}
 			p.proxy.Serve("/v1/sys/events/", serve)
 			p.subscribe(path)
 			if name == "silence" { // which is what an idle Vault does
@@ -207,6 +210,7 @@ func TestSubscriptionIsNeverAnswered(t *testing.T) {
 	}
 	defer listener.Close()
 	p := pushLabOn(l)
+	p.vault.ImpatientEvents(300 * time.Millisecond)
 	p.proxy.Serve("/v1/sys/events/", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+listener.Addr().String()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 	})

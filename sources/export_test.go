@@ -5,7 +5,12 @@ import "time"
 // HurryEvents shortens what a subscription waits for. It is called before Subscribe.
 func (v *Vault) HurryEvents() {
 	v.eventTimes.first, v.eventTimes.limit = 10*time.Millisecond, 40*time.Millisecond
-	v.eventTimes.ping, v.eventTimes.pong, v.eventTimes.dial = 100*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+	v.eventTimes.ping = 100 * time.Millisecond
+}
+
+// ImpatientEvents bounds how long an answer is waited for, to a ping and to the handshake.
+func (v *Vault) ImpatientEvents(answer time.Duration) {
+	v.eventTimes.pong, v.eventTimes.dial = answer, answer
 }
 
 // ForgiveEvents has a connection count as one that did not fail once it has lived for d, and a server that offers no events

@@ -51,6 +51,14 @@ func statusOf(err error) int {
 	return 0
 }
 
+// saidBy is what Vault itself said in err, cleaned.
+func saidBy(err error) string {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.said
+	}
+	return ""
+}
+
 // maxSaid bounds what an error quotes of Vault's own words, in bytes.
 const maxSaid = 300
 

@@ -92,6 +92,15 @@ func (l *lab) writeSecretID(secretID string) {
 	}
 }
 
+// wrap makes the secret-id file hold a new secret-id's wrapping token, which it returns.
+func (l *lab) wrap(ttl time.Duration) (token string) {
+	l.t.Helper()
+	l.config.Auth.SecretIDWrapped = true
+	token = l.server.MustWrappedSecretID(l.roleID, ttl)
+	l.writeSecretID(token)
+	return token
+}
+
 // useTokenFile makes token_file the method, with token in the file.
 func (l *lab) useTokenFile(token string) {
 	l.t.Helper()

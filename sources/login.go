@@ -1,8 +1,12 @@
 package sources
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -12,25 +16,33 @@ import (
 
 // Auth says how to log in.
 type Auth struct {
-	Method       string // approle (also when empty) or token_file
+	Method       string // approle (also when empty), token_file, cert, kubernetes or jwt
 	Mount        string // empty: the method's name
 	Namespace    string // where the login happens; empty: VaultConfig.Namespace
 	RoleID       string // approle: this or RoleIDFile
 	RoleIDFile   string
 	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped
-	TokenFile    string // token_file: read anew at each poll; one newline at its end is dropped
+	// SecretIDWrapped says that SecretIDFile holds a response-wrapping token, which is exchanged for the secret-id once.
+	SecretIDWrapped bool
+	SecretIDWarn    time.Duration // approle: before the secret-id's end it is warned of; 0: never
+	TokenFile       string        // token_file: read anew at each poll; one newline at its end is dropped
+	Role            string        // kubernetes, jwt: required; cert: empty for any role that fits
+	JWTFile         string        // kubernetes, jwt: read anew at each login; one newline at its end is dropped
 }
 
 const (
-	methodAppRole   = "approle"
-	methodTokenFile = "token_file"
+	methodAppRole    = "approle"
+	methodTokenFile  = "token_file"
+	methodCert       = "cert"
+	methodKubernetes = "kubernetes"
+	methodJWT        = "jwt"
 )
 
 // loginMethod is a way to a token that costs a login. A token file is none: see session.fromFile.
 type loginMethod interface {
-	// prepare reads what the login needs from its files, anew each time. It asks nobody on the network, and is not
-	// called concurrently.
-	prepare() (*attempt, error)
+	// prepare reads what the login needs from its files, anew each time, and is not called concurrently. It asks nobody on
+	// the network, but for a secret-id that has to be unwrapped.
+	prepare(ctx context.Context) (*attempt, error)
 }
 
 // attempt is one login about to be made.
@@ -46,6 +58,16 @@ type attempt struct {
 	refusal string
 	// enough says the same of one that was refused so often in a row that not even a person's word tries it again for now.
 	enough string
+	// accepted and rejected, where not nil, hear of a token and of a refusal. rejected reports whether prepare has
+	// something else to try now.
+	accepted func()
+	rejected func(refusal error) bool
+}
+
+// refusedBy tells whether err is Vault's refusal of this very attempt.
+func (a *attempt) refusedBy(err error) bool {
+	f, ok := errors.AsType[*failure](err)
+	return ok && a.refusal != "" && f.status == http.StatusBadRequest && f.vault
 }
 
 // maxLine is far above any token or secret-id; Vault's longest tokens have some hundreds of bytes. In bytes.
@@ -62,12 +84,14 @@ func readLine(file, key string) (string, error) {
 	switch {
 	case line == "":
 		return "", fmt.Errorf("%s: %s is empty; write it again", key, file)
-	case strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }):
+	case strings.ContainsFunc(line, notInLine):
 		return "", fmt.Errorf("%s: %s holds a space, a second line or another character that does not belong there; "+
 			"it must hold the bare value", key, file)
 	}
 	return line, nil
 }
+
+func notInLine(r rune) bool { return r <= ' ' || r > '~' }
 
 // checkPath refuses what would name another place in Vault once the path is joined.
 func checkPath(path string) error {

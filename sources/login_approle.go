@@ -1,10 +1,10 @@
 package sources
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/hashicorp/vault/api/auth/approle"
 
@@ -12,36 +12,53 @@ import (
 )
 
 type appRole struct {
-	address string
-	auth    Auth
+	address  string
+	auth     Auth
+	wrapping *wrapping // nil: the file holds the secret-id itself
 }
 
-func newAppRole(address string, auth Auth) (*appRole, error) {
-	auth.Mount = strings.Trim(auth.Mount, "/")
+// newAppRole checks its settings. wrapping may be nil.
+func newAppRole(address string, auth Auth, wrapping *wrapping) (*appRole, error) {
 	switch {
 	case (auth.RoleID == "") == (auth.RoleIDFile == ""):
 		return nil, errors.New("vault.auth.role_id, vault.auth.role_id_file: set exactly one of them")
 	case auth.SecretIDFile == "":
 		return nil, errors.New("vault.auth.secret_id_file: required for method approle")
+	case wrapping != nil && wrapping.kept.dir == "":
+		return nil, errors.New("vault.auth.secret_id_wrapped: needs a state directory, to keep what was unwrapped")
 	}
-	if err := checkPath(auth.Mount); err != nil {
-		return nil, fmt.Errorf("vault.auth.mount: %w", err)
-	}
-	return &appRole{address: address, auth: auth}, nil
+	return &appRole{address: address, auth: auth, wrapping: wrapping}, nil
 }
 
-func (a *appRole) prepare() (*attempt, error) {
+func (a *appRole) prepare(ctx context.Context) (*attempt, error) {
 	roleID := a.auth.RoleID
 	if a.auth.RoleIDFile != "" {
 		var err error
 		if roleID, err = readLine(a.auth.RoleIDFile, "vault.auth.role_id_file"); err != nil {
+			return nil, forPerson{fmt.Errorf("vault login: %w", err)}
+		}
+	}
+	if a.wrapping != nil {
+		secretID, from, err := a.wrapping.secretID(ctx)
+		if err != nil {
 			return nil, err
 		}
+		attempt, err := a.attempt(roleID, secretID.Reveal(), "unwrapped from "+a.auth.SecretIDFile, "wrapped secret-id")
+		if err == nil {
+			attempt.accepted = func() { a.wrapping.accepted(from) }
+			attempt.rejected = func(refusal error) bool { return a.wrapping.rejected(ctx, from, refusal) }
+		}
+		return attempt, err
 	}
 	secretID, err := readLine(a.auth.SecretIDFile, "vault.auth.secret_id_file")
 	if err != nil {
-		return nil, err
+		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
 	}
+	return a.attempt(roleID, secretID, "in "+a.auth.SecretIDFile, "secret-id")
+}
+
+// attempt makes the attempt. origin says where the secret-id came from, what what is to be put there.
+func (a *appRole) attempt(roleID, secretID, origin, what string) (*attempt, error) {
 	method, err := approle.NewAppRoleAuth(roleID, &approle.SecretID{FromString: secretID}, approle.WithMountPath(a.auth.Mount))
 	if err != nil {
 		return nil, err
@@ -56,11 +73,11 @@ func (a *appRole) prepare() (*attempt, error) {
 			http.StatusForbidden: "the role is locked after refused logins (15 minutes, for every host that uses it), or this host " +
 				"may not log in there",
 		},
-		refusal: fmt.Sprintf("vault at %s: the secret-id in %s was refused at auth/%s and is not tried again, as five refused logins "+
-			"lock the role for every host: put a new secret-id there, or correct the role id and send SIGHUP",
-			a.address, a.auth.SecretIDFile, a.auth.Mount),
+		refusal: fmt.Sprintf("vault at %s: the secret-id %s was refused at auth/%s and is not tried again, as five refused logins "+
+			"lock the role for every host: put a new %s there, or correct the role id and send SIGHUP",
+			a.address, origin, a.auth.Mount, what),
 		enough: fmt.Sprintf("vault at %s: login at auth/%s: the last tries in a row were refused, or cut off before their answer; five "+
 			"refused ones lock the role for every host, so not even SIGHUP or SIGUSR1 tries again for now: see that %s holds the "+
-			"right secret-id", a.address, a.auth.Mount, a.auth.SecretIDFile),
+			"right %s", a.address, a.auth.Mount, a.auth.SecretIDFile, what),
 	}, nil
 }

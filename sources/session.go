@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -21,9 +20,6 @@ const (
 	// doubtFloor is the age from which a token that never worked for a path is doubted when that path answers 403.
 	// Before it a 403 is taken for the policy's, and a login at every poll would mend nothing.
 	doubtFloor = 5 * time.Minute
-	// backoffFirst and backoffCap bound the full jitter between failed logins.
-	backoffFirst = time.Second
-	backoffCap   = time.Minute
 	// lastWords is how long an answer to a login is waited for by a process that is to end, or to reload: without it nobody
 	// would know whether the secret-id was refused.
 	lastWords = time.Second
@@ -41,6 +37,7 @@ type token struct {
 	renew   time.Time // when to log in again; zero: never
 	expires time.Time // zero: never or not known
 	ours    bool      // logged in for by this process
+	role    string    // approle: what Vault calls the role; else empty
 }
 
 // expired reports whether Vault has ended the token for certain; an unknown end is not one.
@@ -55,6 +52,8 @@ type session struct {
 	logins    *api.Client // in the namespace of the login, without a token
 	tokenFile string      // method token_file; else empty
 	refused   *refusals
+	wrapping  *wrapping    // nil, but where the secret-id is wrapped
+	ends      *secretIDEnd // nil where nobody is to be warned
 
 	turn chan struct{} // holds one entry while somebody logs in; owns what follows
 	wait backoff       // between failed logins
@@ -64,7 +63,9 @@ type session struct {
 		proven  string // the login that was accepted last
 		warned  string // the failure that was logged because the old token still served
 	}
-	closed bool
+	untried   bool // a secret-id was unwrapped, and no login made with it yet
+	forgotten bool // see forgetKept
+	closed    bool
 
 	mu      sync.Mutex // guards what follows
 	current *token
@@ -101,12 +102,18 @@ func (s *session) retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hurry, s.forgive, s.doubt = true, true, true
+	if s.wrapping != nil {
+		s.wrapping.soon(true)
+	}
 }
 
 func (s *session) soon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hurry = true
+	if s.wrapping != nil {
+		s.wrapping.soon(false)
+	}
 }
 
 func (s *session) takeTurn(ctx context.Context) error {
@@ -127,7 +134,10 @@ func (s *session) token(ctx context.Context) (*token, error) {
 	if err := s.vault.gate.closed(s.vault); err != nil {
 		return nil, err
 	}
-	if t := s.get(); s.tokenFile == "" && t != nil && t.fresh(time.Now()) {
+	if s.ends != nil {
+		s.ends.remind(time.Now())
+	}
+	if t := s.get(); s.tokenFile == "" && t != nil && t.fresh(time.Now()) && !s.wrapping.isDue(time.Now()) {
 		return t, nil
 	}
 	if err := s.takeTurn(ctx); err != nil {
@@ -139,9 +149,16 @@ func (s *session) token(ctx context.Context) (*token, error) {
 	}
 	old := s.get()
 	if old != nil && old.fresh(time.Now()) {
-		return old, nil
+		if s.untried = s.unwrapped(ctx) || s.untried; !s.untried {
+			return old, nil
+		}
 	}
 	t, err := s.login(ctx, loginFloor)
+	if w, ok := errors.AsType[*waiting](err); ok && w.floor && s.untried && old != nil && !old.expired(time.Now()) {
+		s.wrapping.dueAt(w.until)
+		return old, nil
+	}
+	s.untried = false
 	if err == nil {
 		s.last.early = 0
 		return t, nil
@@ -159,6 +176,18 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		s.vault.logger.Log(ctx, level, "login failed, the token in use still serves", "reason", err.Error(), "expires", old.expires)
 	}
 	return old, nil
+}
+
+// unwrapped exchanges a new wrapping token while the token in use is still fresh, and reports whether it did: it may have
+// ended long before the next login. The caller has the turn.
+func (s *session) unwrapped(ctx context.Context) bool {
+	if !s.wrapping.isDue(time.Now()) {
+		return false
+	}
+	defer s.refused.turn(ctx)()
+	renewed, err := s.wrapping.renew(ctx)
+	s.wrapping.tell(ctx, err)
+	return renewed
 }
 
 // replace is asked after a 403 that came for old. It returns another token to repeat the read with, or nil when a login
@@ -193,30 +222,13 @@ func (s *session) replace(ctx context.Context, old *token, worked bool) (*token,
 	return t, err
 }
 
-// waiting is the error of a login that is not tried yet.
-type waiting struct {
-	cause error
-	until time.Time
-	floor bool // only because the last one was not long ago
-}
-
-func (w *waiting) Error() string {
-	return fmt.Sprintf("%v; next login not before %s", w.cause, w.until.UTC().Format(time.RFC3339))
-}
-func (w *waiting) Unwrap() error { return w.cause }
-
-// RetryAt is for whoever asks again: earlier there is no answer.
-func (w *waiting) RetryAt() time.Time { return w.until }
-
-func rootText(err error) string {
-	if w, ok := errors.AsType[*waiting](err); ok {
-		return w.cause.Error()
-	}
-	return err.Error()
-}
-
 // login logs in, or says why it may not yet: floor is the least time since the last one. The caller has the turn.
 func (s *session) login(ctx context.Context, floor time.Duration) (*token, error) {
+	defer s.refused.turn(ctx)()
+	return s.tryLogin(ctx, floor)
+}
+
+func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, error) {
 	if err := s.vault.gate.closed(s.vault); err != nil {
 		return nil, err
 	}
@@ -225,10 +237,9 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 	s.forgive, s.hurry = false, false
 	s.mu.Unlock()
 
-	defer s.refused.turn(ctx)()
-	attempt, err := s.vault.method.prepare()
+	attempt, err := s.vault.method.prepare(ctx)
 	if err != nil {
-		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
+		return nil, err
 	}
 	s.mu.Lock()
 	s.hidden = attempt.secret
@@ -262,7 +273,17 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 	}
 	t, err := s.attempt(ctx, attempt)
 	if err != nil {
-		return nil, s.failed(ctx, attempt, key, begun, err)
+		refused := attempt.refusedBy(err)
+		err = s.failed(ctx, attempt, key, begun, err)
+		if refused && attempt.rejected != nil && attempt.rejected(err) {
+			return s.tryLogin(ctx, floor)
+		}
+		return nil, err
+	}
+	if attempt.accepted != nil {
+		attempt.accepted()
+	} else if err := s.forgetKept(); err != nil {
+		s.vault.logger.Warn("an unwrapped secret-id stays kept though it is not used any more", "reason", err.Error())
 	}
 	s.wait = backoff{}
 	s.last.success, s.last.proven, s.last.warned = t.born, key, ""
@@ -270,8 +291,21 @@ func (s *session) login(ctx context.Context, floor time.Duration) (*token, error
 		s.vault.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
 	s.set(t)
+	if s.ends != nil {
+		s.ends.look(t, key, attempt.secret, t.role)
+	}
 	s.vault.logger.Debug("logged in to vault", "mount", attempt.mount, "expires", t.expires)
 	return t, nil
+}
+
+// forgetKept removes, once, what an earlier configuration unwrapped.
+func (s *session) forgetKept() error {
+	if s.forgotten || s.refused.late { // late is a command that only reads
+		return nil
+	}
+	err := forgetKept(s.refused.dir)
+	s.forgotten = err == nil
+	return err
 }
 
 func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error) {
@@ -291,7 +325,7 @@ func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error)
 			s.vault.address, attempt.step)}
 	}
 	text := credential.NewSecret(secret.Auth.ClientToken)
-	t := &token{client: withToken(s.vault.reads, text), text: text, born: asked, ours: true}
+	t := &token{client: withToken(s.vault.reads, text), text: text, born: asked, ours: true, role: secret.Auth.Metadata["role_name"]}
 	if ttl := time.Duration(secret.Auth.LeaseDuration) * time.Second; ttl > 0 {
 		t.expires = asked.Add(ttl)
 		t.renew = asked.Add(time.Duration(float64(ttl) * (2.0 / 3) * jitter()))
@@ -302,7 +336,6 @@ func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error)
 // failed remembers a failed login before its error is returned: a refused secret-id for an hour and across restarts,
 // because Vault locks the role for every host that uses it after five, and anything else for a short while.
 func (s *session) failed(ctx context.Context, attempt *attempt, key string, begun bool, err error) error {
-	f, _ := errors.AsType[*failure](err)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		// It was us who gave up: nothing is learnt from it, and it may have been refused.
 		if begun {
@@ -313,10 +346,10 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 		return err
 	}
 	now := time.Now()
-	if attempt.refusal != "" && f != nil && f.status == http.StatusBadRequest && f.vault {
+	if attempt.refusedBy(err) {
 		s.wait, s.last.proven = backoff{}, ""
 		until, noted := s.refused.add(now, begun, attempt.identity...)
-		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, f.said)}, until: until}
+		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, saidBy(err))}, until: until}
 		if noted != nil {
 			err = fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may write to, and do "+
 				"not try again before", err, noted)
@@ -332,36 +365,6 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 		err = fmt.Errorf("%w: %s", err, remedy)
 	}
 	return s.wait.failed(key, now, s.vault.gate.down(now), err)
-}
-
-// backoff spreads what failed and is tried again: full jitter, up to a cap.
-type backoff struct {
-	key      string    // what failed last
-	err      error     // how
-	failures int       // in a row
-	retryAt  time.Time // when it may be tried again
-}
-
-// over returns an error as long as what key names has to wait. Another than the one that failed need not.
-func (b *backoff) over(key string, now time.Time) error {
-	if key == b.key && now.Before(b.retryAt) {
-		return &waiting{cause: b.err, until: b.retryAt}
-	}
-	return nil
-}
-
-// failed notes that what key names failed, at a time when nothing had been answered for down. The wait is up to as long as
-// that, as it is not this that is in trouble: a token that ends in an outage must not begin with short waits again.
-func (b *backoff) failed(key string, now time.Time, down time.Duration, err error) error {
-	limit := min(max(backoffFirst<<min(b.failures, 10), down), backoffCap)
-	b.key, b.err = key, err
-	b.failures++
-	if alone, ok := errors.AsType[*leftAlone](err); ok {
-		b.retryAt = alone.until // it has a jitter of its own, and its own words
-		return err
-	}
-	b.retryAt = now.Add(rand.N(limit))
-	return &waiting{cause: err, until: b.retryAt}
 }
 
 // fromFile takes the token as the file has it now. The caller has the turn.
@@ -394,6 +397,9 @@ func (s *session) fromFile(ctx context.Context) (*token, error) {
 }
 
 func (s *session) close(ctx context.Context) error {
+	if s.ends != nil {
+		s.ends.close()
+	}
 	if err := s.takeTurn(ctx); err != nil {
 		if errors.Is(err, errClosed) {
 			return nil
@@ -423,6 +429,3 @@ func (s *session) close(ctx context.Context) error {
 	}
 	return err
 }
-
-// jitter spreads what many daemons do after the same time: ±10 %.
-func jitter() float64 { return 0.9 + 0.2*rand.Float64() }

@@ -45,8 +45,8 @@ func checkAddress(address string) (string, error) {
 }
 
 // newTransport speaks HTTP/1.1 only: a connection that died silently is then given up with the request that found it
-// dead, where HTTP/2 would put the next request on it too.
-func newTransport(config VaultConfig) (*http.Transport, error) {
+// dead, where HTTP/2 would put the next request on it too. pair may be nil.
+func newTransport(config VaultConfig, pair *clientPair) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
 		pem, err := durable.ReadFile(config.CACert, maxPEM)
@@ -58,16 +58,9 @@ func newTransport(config VaultConfig) (*http.Transport, error) {
 			return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", config.CACert)}
 		}
 	}
-	switch {
-	case config.ClientCert != "" && config.ClientKey != "":
-		pair, err := tls.LoadX509KeyPair(config.ClientCert, config.ClientKey)
-		if err != nil {
-			return nil, fmt.Errorf("vault.client_cert, vault.client_key: %w", err)
-		}
+	if pair != nil {
 		// Offered whatever authorities the server names: those of Vault's cert login are not the listener's.
-		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-	case config.ClientCert != "" || config.ClientKey != "":
-		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
+		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.current(), nil }
 	}
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,

@@ -35,12 +35,14 @@ type VaultConfig struct {
 	ClientKey     string
 	TLSServerName string // name to verify; empty: the host of Address
 	Auth          Auth
-	StateDir      string // where a refused secret-id is remembered, by digest; empty: in memory only
+	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept; empty: in memory only, and
+	// nothing is unwrapped.
+	StateDir string
 	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. It is called when
 	// there is something to remember, or to look up. nil: the directory must be there.
 	MakeStateDir func() (digestKey []byte, err error)
-	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off. Others note
-	// it before, as they may be killed.
+	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off, others note
+	// it before, as they may be killed; and no secret-id is unwrapped.
 	OnlyReads bool
 	DigestKey []byte       // key of that digest, and of those that are versions of a KV version 1 mount; required with StateDir
 	Logger    *slog.Logger // nil discards
@@ -68,7 +70,7 @@ type Vault struct {
 	session   *session
 	patience  patience
 	method    loginMethod // nil for token_file
-	watched   *fileWatch
+	watched   []*fileWatch
 	digestKey []byte
 	proof     proof
 
@@ -95,7 +97,11 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	made := makingOf(config)
-	transport, err := newTransport(config)
+	pair, err := newClientPair(config, logger)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := newTransport(config, pair)
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +117,10 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if auth.Mount == "" {
 		auth.Mount = auth.Method
 	}
+	auth.Mount = strings.Trim(auth.Mount, "/")
+	if err := checkPath(auth.Mount); err != nil {
+		return nil, fmt.Errorf("vault.auth.mount: %w", err)
+	}
 	if auth.Namespace == "" {
 		auth.Namespace = config.Namespace
 	}
@@ -124,6 +134,13 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		reads:      withNamespace(client, config.Namespace),
 		eventTimes: defaultEventTimes,
 	}
+	aside, err := v.aside()
+	if err != nil {
+		return nil, err
+	}
+	if auth.Method == methodCert { // a connection that was kept shows the certificate of its beginning
+		client = aside
+	}
 	v.session = &session{
 		vault:  v,
 		logins: withNamespace(client, auth.Namespace),
@@ -133,23 +150,66 @@ func NewVault(config VaultConfig) (*Vault, error) {
 			key: config.DigestKey, make: config.MakeStateDir, late: config.OnlyReads,
 		},
 	}
-	switch auth.Method {
-	case methodAppRole:
-		role, err := newAppRole(address, auth)
-		if err != nil {
-			return nil, err
-		}
-		v.session.refused.lock = auth.SecretIDFile // the state directory may not be there yet
-		v.method, v.watched = role, newFileWatch(auth.SecretIDFile)
-	case methodTokenFile:
-		if auth.TokenFile == "" {
-			return nil, errors.New("vault.auth.token_file: required for method token_file")
-		}
-		v.session.tokenFile, v.watched = auth.TokenFile, newFileWatch(auth.TokenFile)
-	default:
-		return nil, fmt.Errorf("vault.auth.method: %q is not known (approle, token_file)", auth.Method)
+	if err := v.useMethod(config, auth, pair); err != nil {
+		return nil, err
+	}
+	if auth.Method == methodAppRole && auth.SecretIDWarn > 0 && !config.OnlyReads {
+		v.session.ends = newSecretIDEnd(v, auth, withNamespace(aside, auth.Namespace))
 	}
 	return v, nil
+}
+
+// aside makes a client whose requests have connections of their own.
+func (v *Vault) aside() (*api.Client, error) {
+	own := v.transport.Clone()
+	own.DisableKeepAlives = true
+	return newClient(v.address, &careful{next: own, gate: v.gate})
+}
+
+// useMethod is the part of NewVault that differs between the logins.
+func (v *Vault) useMethod(config VaultConfig, auth Auth, pair *clientPair) (err error) {
+	var method loginMethod
+	switch auth.Method {
+	case methodAppRole:
+		method, err = newAppRole(v.address, auth, v.wrapping(config, auth))
+		v.session.refused.lock = auth.SecretIDFile // the state directory may not be there yet
+		v.watch(auth.SecretIDFile)
+	case methodCert:
+		method, err = newCertLogin(v.address, auth, pair)
+		v.watch(pair.files()...)
+	case methodKubernetes, methodJWT:
+		method, err = newJWTLogin(v.address, auth)
+		v.watch(auth.JWTFile)
+	case methodTokenFile:
+		if auth.TokenFile == "" {
+			err = errors.New("vault.auth.token_file: required for method token_file")
+		}
+		v.session.tokenFile = auth.TokenFile
+		v.watch(auth.TokenFile)
+	default:
+		err = fmt.Errorf("vault.auth.method: %q is not known (approle, token_file, cert, kubernetes, jwt)", auth.Method)
+	}
+	v.method = method
+	return err
+}
+
+// wrapping returns what unwraps the secret-id, nil where it is not wrapped.
+func (v *Vault) wrapping(config VaultConfig, auth Auth) *wrapping {
+	if !auth.SecretIDWrapped {
+		return nil
+	}
+	v.session.wrapping = &wrapping{
+		vault: v, client: v.session.logins, digest: v.session.refused.digest,
+		file: auth.SecretIDFile, mount: auth.Mount, namespace: auth.Namespace,
+		kept: keptIDs{dir: config.StateDir, onlyReads: config.OnlyReads},
+	}
+	return v.session.wrapping
+}
+
+func (v *Vault) watch(files ...string) {
+	for _, file := range files {
+		v.watched = append(v.watched, newFileWatch(file))
+	}
 }
 
 // Soon forgets the waits after failures, for somebody who wants an answer now. A refused secret-id stays refused.

@@ -24,13 +24,20 @@ const (
 	rewatchCap   = time.Minute
 )
 
-// Run watches the file of the secret-id (or of the token) and calls changed when another one is there than at NewVault
-// or at the last call, so that the next poll can be brought forward. It returns when ctx is done and everything it
-// started has ended; it runs once at a time. Where the directory cannot be watched it looks once a minute; nothing
-// depends on it, as each login reads the file anyway.
+// Run watches what the login reads (the secret-id, token, JWT or certificate) and calls changed when another one is there
+// than at NewVault or at the last call, so that the next poll can be brought forward.
+// It returns when ctx is done and everything it started has ended; it runs once at a time. Where the directory cannot be
+// watched it looks once a minute; nothing depends on it, as each login reads the file anyway.
 func (v *Vault) Run(ctx context.Context, changed func()) {
-	v.watched.changed = changed
-	watchFiles(ctx, v.logger, quiet, v.watched)
+	for _, w := range v.watched {
+		w.changed = func() {
+			if v.session.wrapping != nil {
+				v.session.wrapping.soon(false)
+			}
+			changed()
+		}
+	}
+	watchFiles(ctx, v.logger, quiet, v.watched...)
 }
 
 // fileWatch belongs to its maker, and then to the goroutine of watchFiles.

@@ -13,7 +13,7 @@ import (
 type pass struct {
 	names   []string // empty = all
 	over    chan struct{}
-	targets []target // set by the loop
+	targets []target // of the loop: those that are not settled yet
 	drain   bool     // no check, but an end of all that runs a command
 }
 
@@ -102,10 +102,10 @@ func (d *Daemon) endPasses(now time.Time) {
 		if p.drain && d.commandRuns() {
 			return false
 		}
-		for _, t := range p.targets {
-			if !d.settled(t, now) {
-				return false
-			}
+		// Each for itself: one of many sources is being polled at any time.
+		p.targets = slices.DeleteFunc(p.targets, func(t target) bool { return d.settled(t, now) })
+		if len(p.targets) > 0 {
+			return false
 		}
 		close(p.over)
 		return true

@@ -55,7 +55,9 @@ func (a *assembly) useVault(c *config, store *sync.Store, claims *claims, before
 		Auth: sources.Auth{
 			Method: c.Vault.Auth.Method, Mount: c.Vault.Auth.Mount, Namespace: c.Vault.Auth.Namespace,
 			RoleID: c.Vault.Auth.RoleID.Reveal(), RoleIDFile: c.Vault.Auth.RoleIDFile,
-			SecretIDFile: c.Vault.Auth.SecretIDFile, TokenFile: c.Vault.Auth.TokenFile,
+			SecretIDFile: c.Vault.Auth.SecretIDFile, SecretIDWrapped: c.Vault.Auth.SecretIDWrapped,
+			SecretIDWarn: c.Vault.Auth.SecretIDWarn, TokenFile: c.Vault.Auth.TokenFile,
+			Role: c.Vault.Auth.Role, JWTFile: c.Vault.Auth.JWTFile,
 		},
 		StateDir: c.StateDir, DigestKey: store.Key(), Logger: a.log,
 		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: claims == nil,

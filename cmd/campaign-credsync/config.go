@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -65,10 +66,11 @@ type authConfig struct {
 	RoleID          credential.Secret `yaml:"role_id"`
 	RoleIDFile      string            `yaml:"role_id_file" is:"absolute"`
 	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute"`
-	SecretIDWrapped bool              `yaml:"secret_id_wrapped"` // always false in this release
+	SecretIDWrapped bool              `yaml:"secret_id_wrapped"` // SecretIDFile holds a wrapping token
+	SecretIDWarn    time.Duration     `yaml:"secret_id_warn"`    // before a secret-id's end; 0: never
 	TokenFile       string            `yaml:"token_file" is:"absolute"`
-	Role            string            `yaml:"role"`                   // of methods that this release does not have
-	JWTFile         string            `yaml:"jwt_file" is:"absolute"` // likewise
+	Role            string            `yaml:"role"`                   // of cert, kubernetes and jwt
+	JWTFile         string            `yaml:"jwt_file" is:"absolute"` // of kubernetes and jwt
 }
 
 type watchConfig struct {
@@ -135,10 +137,18 @@ type logConfig struct {
 	Format string `yaml:"format"`
 }
 
+const (
+	defaultSecretIDWarn = 7 * 24 * time.Hour
+	// kubernetesJWTFile is where Kubernetes puts a pod's service account token.
+	kubernetesJWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+	// notSaid is a duration that nobody writes, in place of a default that depends on another key.
+	notSaid = time.Duration(math.MinInt64)
+)
+
 // defaultConfig holds every default that depends on no other key. The others are added by complete.
 func defaultConfig() *config {
 	return &config{
-		Vault:    vaultConfig{Auth: authConfig{Method: methodAppRole}},
+		Vault:    vaultConfig{Auth: authConfig{Method: methodAppRole, SecretIDWarn: notSaid}},
 		Watch:    watchConfig{Poll: 30 * time.Second, Events: eventsAuto},
 		Schedule: scheduleConfig{Verify: "@every 10m", Timezone: "UTC"},
 		Campaign: campaignConfig{
@@ -180,11 +190,21 @@ func (i *instanceConfig) setDefaults() {
 
 // complete adds the defaults that depend on other keys.
 func (c *config) complete() {
-	if c.Vault.Auth.Mount == "" {
-		c.Vault.Auth.Mount = c.Vault.Auth.Method
+	a := &c.Vault.Auth
+	if a.Mount == "" {
+		a.Mount = a.Method
 	}
-	if c.Vault.Auth.Namespace == "" {
-		c.Vault.Auth.Namespace = c.Vault.Namespace
+	if a.Namespace == "" {
+		a.Namespace = c.Vault.Namespace
+	}
+	if a.SecretIDWarn == notSaid {
+		a.SecretIDWarn = 0
+		if a.Method == methodAppRole {
+			a.SecretIDWarn = defaultSecretIDWarn
+		}
+	}
+	if a.JWTFile == "" && a.Method == methodKubernetes {
+		a.JWTFile = kubernetesJWTFile
 	}
 	for n := range c.Instances {
 		if i := &c.Instances[n]; i.ConfigFile == "" {

@@ -15,12 +15,15 @@ import (
 
 // Values that the code asks for by name.
 const (
-	methodAppRole   = "approle"
-	methodTokenFile = "token_file"
-	eventsAuto      = "auto"
-	eventsOff       = "off"
-	sourceVault     = "vault"
-	sourceFile      = "file"
+	methodAppRole    = "approle"
+	methodTokenFile  = "token_file"
+	methodCert       = "cert"
+	methodKubernetes = "kubernetes"
+	methodJWT        = "jwt"
+	eventsAuto       = "auto"
+	eventsOff        = "off"
+	sourceVault      = "vault"
+	sourceFile       = "file"
 )
 
 // vaultKeys are the keys of an instance that say where in Vault its secret is.
@@ -38,7 +41,7 @@ const maxSocketPath = 107
 func (r *reading) check(c *config) {
 	if c.needsVault() || r.speaksOfVault() {
 		r.checkVault(c)
-		r.checkAuth(&c.Vault.Auth)
+		r.checkAuth(&c.Vault)
 	}
 	r.checkWatch(c.Watch)
 	r.checkSchedule(c.Schedule)

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -52,55 +53,82 @@ func (r *reading) checkVault(c *config) {
 	}
 }
 
-func (r *reading) checkAuth(a *authConfig) {
+func (r *reading) checkAuth(v *vaultConfig) {
+	a := &v.Auth
 	switch a.Method {
 	case methodAppRole:
-		hasID, hasFile := a.RoleID.Reveal() != "", a.RoleIDFile != ""
-		switch {
-		case hasID && hasFile:
-			r.refuse("vault.auth.role_id_file", "stands beside role_id; keep one of the two")
-		case !hasID && !hasFile && !r.refused["vault.auth.role_id_file"]:
-			r.refuse("vault.auth.role_id", "is required by method approle, or role_id_file")
-		}
-		if a.SecretIDFile == "" {
-			r.refuse("vault.auth.secret_id_file", "is required by method approle, such as ${CREDENTIALS_DIRECTORY}/secret_id")
-		}
+		r.checkAppRole(a)
 	case methodTokenFile:
 		if a.TokenFile == "" {
 			r.refuse("vault.auth.token_file", "is required by method token_file")
 		}
-	case "cert", "kubernetes", "jwt":
-		r.refuse("vault.auth.method", "%s is not in this release; use approle or token_file", a.Method)
-		return
+	case methodCert:
+		if v.ClientCert == "" && v.ClientKey == "" {
+			r.refuse("vault.client_cert", "is required by method cert, with client_key")
+		}
+		if strings.HasPrefix(v.Address, "http://") {
+			r.refuse("vault.address", "must be an https URL for method cert, which shows its certificate in the TLS handshake")
+		}
+	case methodKubernetes, methodJWT:
+		if a.Role == "" {
+			r.refuse("vault.auth.role", "is required by method %s", a.Method)
+		}
+		if a.JWTFile == "" && !r.refused["vault.auth.jwt_file"] {
+			r.refuse("vault.auth.jwt_file", "is required by method %s", a.Method)
+		}
 	default:
-		r.refuse("vault.auth.method", "must be one of approle, token_file")
+		r.refuse("vault.auth.method", "must be one of approle, token_file, cert, kubernetes, jwt")
 		return
 	}
 	r.checkAuthForeign(a)
-	if a.SecretIDWrapped {
-		r.refuse("vault.auth.secret_id_wrapped", "is not in this release; unwrap the secret-id before, into secret_id_file")
-	}
 	r.vaultPath("vault.auth.mount", a.Mount)
+}
+
+func (r *reading) checkAppRole(a *authConfig) {
+	hasID, hasFile := a.RoleID.Reveal() != "", a.RoleIDFile != ""
+	switch {
+	case hasID && hasFile:
+		r.refuse("vault.auth.role_id_file", "stands beside role_id; keep one of the two")
+	case !hasID && !hasFile && !r.refused["vault.auth.role_id_file"]:
+		r.refuse("vault.auth.role_id", "is required by method approle, or role_id_file")
+	}
+	if a.SecretIDFile == "" {
+		r.refuse("vault.auth.secret_id_file", "is required by method approle, such as ${CREDENTIALS_DIRECTORY}/secret_id")
+	}
+	if a.SecretIDWarn < 0 {
+		r.refuse("vault.auth.secret_id_warn", "must be 0s, for never, or longer, such as 168h")
+	}
 }
 
 // checkAuthForeign refuses what belongs to another method: it would be ignored, which its author cannot have meant.
 func (r *reading) checkAuthForeign(a *authConfig) {
 	for _, k := range []struct {
-		key, method string
-		set         bool
+		key     string
+		set     bool
+		methods []string
 	}{
-		{"role_id", methodAppRole, a.RoleID.Reveal() != ""},
-		{"role_id_file", methodAppRole, a.RoleIDFile != ""},
-		{"secret_id_file", methodAppRole, a.SecretIDFile != ""},
-		{"secret_id_wrapped", methodAppRole, a.SecretIDWrapped},
-		{"token_file", methodTokenFile, a.TokenFile != ""},
-		{"role", "cert, kubernetes or jwt", a.Role != ""},
-		{"jwt_file", "kubernetes or jwt", a.JWTFile != ""},
+		{"role_id", a.RoleID.Reveal() != "", []string{methodAppRole}},
+		{"role_id_file", a.RoleIDFile != "", []string{methodAppRole}},
+		{"secret_id_file", a.SecretIDFile != "", []string{methodAppRole}},
+		{"secret_id_wrapped", a.SecretIDWrapped, []string{methodAppRole}},
+		{"secret_id_warn", a.SecretIDWarn != 0, []string{methodAppRole}},
+		{"token_file", a.TokenFile != "", []string{methodTokenFile}},
+		{"role", a.Role != "", []string{methodCert, methodKubernetes, methodJWT}},
+		{"jwt_file", a.JWTFile != "", []string{methodKubernetes, methodJWT}},
 	} {
-		if k.set && k.method != a.Method {
-			r.refuse("vault.auth."+k.key, "belongs to method %s; the method here is %s", k.method, a.Method)
+		if k.set && !slices.Contains(k.methods, a.Method) {
+			r.refuse("vault.auth."+k.key, "belongs to method %s; the method here is %s", orList(k.methods), a.Method)
 		}
 	}
+}
+
+// orList writes names as a sentence does: "a", "a or b", "a, b or c".
+func orList(names []string) string {
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // hostURL takes an address that is scheme and host only. What is wrong is told without the address, which may hold a password.

@@ -160,15 +160,23 @@ func (s *Server) Revoke(ctx context.Context, token string) error {
 
 // RoleTokens lists the accessors of the live tokens that logins with a role have made.
 func (s *Server) RoleTokens(ctx context.Context, roleID string) ([]string, error) {
+	return s.tokens(ctx, func(t liveToken) bool { return t.Meta["role_name"] == s.roleName(roleID) })
+}
+
+type liveToken struct {
+	Path string
+	Meta map[string]string
+}
+
+// tokens lists the accessors of the live tokens that fit.
+func (s *Server) tokens(ctx context.Context, fits func(liveToken) bool) ([]string, error) {
 	var list struct{ Data struct{ Keys []string } }
 	if err := s.Call(ctx, "LIST", "auth/token/accessors", nil, &list); err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, accessor := range list.Data.Keys {
-		var token struct {
-			Data struct{ Meta map[string]string }
-		}
+		var token struct{ Data liveToken }
 		err := s.Call(ctx, http.MethodPost, "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &token)
 		if gone, ok := errors.AsType[*StatusError](err); ok && (gone.Status == http.StatusForbidden || gone.Status == http.StatusNotFound) {
 			continue // ended since it was listed
@@ -176,7 +184,7 @@ func (s *Server) RoleTokens(ctx context.Context, roleID string) ([]string, error
 		if err != nil {
 			return nil, err
 		}
-		if token.Data.Meta["role_name"] == s.roleName(roleID) {
+		if fits(token.Data) {
 			found = append(found, accessor)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type Server struct {
 	mu       sync.Mutex
 	policies []string          // made, to remove from an external Vault
 	mounts   []string          // likewise
+	logins   []string          // mounts of logins other than AuthMount; likewise
 	roles    map[string]string // role id → name of the role and of its policy
 }
 
@@ -70,11 +72,23 @@ func start(t testing.TB, launch func(context.Context, io.Writer) (*Server, error
 	return s
 }
 
+// StartTLS is Start with a Vault that serves HTTPS itself, with a certificate of the authority for 127.0.0.1, and asks
+// clients for theirs. An external Vault is not used, as its certificates are its own.
+func StartTLS(t testing.TB, authority *Authority) *Server {
+	t.Helper()
+	_, certFile, keyFile := authority.MustIssue(t, "127.0.0.1")
+	return start(t, func(ctx context.Context, progress io.Writer) (*Server, error) {
+		s := newServer()
+		s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}}
+		return s.launch(ctx, current, progress, "-tls-cert", certFile, "-tls-key", keyFile)
+	})
+}
+
 // Launch starts a Vault for a program, which must call Close. ctx bounds building and starting only. progress hears of
 // a build, nothing else. A program that is killed leaves no Vault behind.
 func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
 	if !external() {
-		return launch(ctx, current, progress)
+		return newServer().launch(ctx, current, progress)
 	}
 	s := newServer()
 	s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
@@ -83,17 +97,17 @@ func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
 
 // LaunchEvents is Launch of the Vault that StartEvents starts.
 func LaunchEvents(ctx context.Context, progress io.Writer) (*Server, error) {
-	return launch(ctx, pushing, progress)
+	return newServer().launch(ctx, pushing, progress)
 }
 
-func launch(ctx context.Context, module string, progress io.Writer) (*Server, error) {
+// launch starts a Vault of our own, with more options of its program.
+func (s *Server) launch(ctx context.Context, module string, progress io.Writer, options ...string) (*Server, error) {
 	binary, err := build(ctx, module, progress)
 	if err != nil {
 		return nil, fmt.Errorf("build test/%s: %w", module, err)
 	}
-	s := newServer()
 	var told ready
-	if s.process, told, err = startProcess(ctx, exec.Command(binary, "-until-eof")); err != nil {
+	if s.process, told, err = startProcess(ctx, exec.Command(binary, append(options, "-until-eof")...)); err != nil {
 		return nil, fmt.Errorf("start %s: %w", binary, err)
 	}
 	s.Address, s.Token, s.UnsealKey = told.Address, told.RootToken, told.UnsealKey
@@ -137,6 +151,10 @@ func (s *Server) Close() error {
 	for _, mount := range s.mounts {
 		remove("sys/mounts/" + mount)
 	}
+	for _, mount := range s.logins {
+		remove("sys/auth/" + mount)
+	}
+	s.mounts, s.logins = nil, nil
 	for _, policy := range s.policies {
 		remove("sys/policies/acl/" + policy)
 	}
@@ -183,6 +201,10 @@ func (s *Server) Call(ctx context.Context, method, path string, body, into any) 
 }
 
 func (s *Server) call(ctx context.Context, token, method, path string, body, into any) error {
+	return s.callWith(ctx, nil, token, method, path, body, into)
+}
+
+func (s *Server) callWith(ctx context.Context, header http.Header, token, method, path string, body, into any) error {
 	var content bytes.Buffer
 	if body != nil {
 		if err := json.NewEncoder(&content).Encode(body); err != nil {
@@ -192,6 +214,9 @@ func (s *Server) call(ctx context.Context, token, method, path string, body, int
 	request, err := http.NewRequestWithContext(ctx, method, s.Address+"/v1/"+path, &content)
 	if err != nil {
 		return err
+	}
+	for name, values := range header {
+		request.Header[name] = values
 	}
 	request.Header.Set("X-Vault-Token", token)
 	request.Header.Set("X-Vault-Request", "true")

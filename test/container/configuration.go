@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Reconfigure changes Instances, Settings, Campaign, Extra, Secrets or NoVault and writes the daemon's configuration anew; SIGHUP makes a
+// Reconfigure changes Instances, Settings, Campaign, Login, Extra, Secrets or NoVault and writes the daemon's configuration anew; SIGHUP makes a
 // running daemon read it. Instances that have no file get one. Not to be called concurrently.
 func (c *Container) Reconfigure(ctx context.Context, change func(*Options)) error {
 	change(&c.options)
@@ -29,8 +29,8 @@ func (c *Container) Reconfigure(ctx context.Context, change func(*Options)) erro
 	}
 	vault := fmt.Sprintf(`vault:
   address: %s
-  auth: {method: approle, mount: %s, role_id: %s, secret_id_file: %s}
-`, c.Proxy.Address, c.Vault.AuthMount, c.RoleID, c.SecretID)
+  auth: {%s}
+`, c.Proxy.Address, c.login())
 	if c.options.NoVault {
 		vault = ""
 	}
@@ -40,6 +40,18 @@ instances:
 control_socket: %s
 %s`, c.Home, also(c.options.Campaign), instances.String(), c.StateDir(), c.socket(), c.options.Settings)
 	return os.WriteFile(c.Config, []byte(text), 0o600)
+}
+
+// AppRole is the YAML of vault.auth for the container's role, in flow style.
+func (c *Container) AppRole() string {
+	return fmt.Sprintf("method: approle, mount: %s, role_id: %s, secret_id_file: %s", c.Vault.AuthMount, c.RoleID, c.SecretID)
+}
+
+func (c *Container) login() string {
+	if c.options.Login != "" {
+		return c.options.Login
+	}
+	return c.AppRole()
 }
 
 func also(flow string) string {

@@ -51,6 +51,7 @@ type Options struct {
 	Vault    *vaulttest.Server // shared with other containers; the container does not end it
 	Beside   *Container        // in the same Vault: shares its role and its secrets, with a secret-id of its own
 	TokenTTL time.Duration     // of the tokens that a login gives; 0: Vault's default
+	Login    string            // YAML of vault.auth, in flow style, in place of that for the AppRole
 	User     int               // the daemon's user and group id, and the owner of everything; 0: who runs this
 }
 

@@ -146,7 +146,10 @@ func (m *manual) tokens(w *world.World) (n int) {
 	return n
 }
 
-const notRevoked = "token not revoked, it ends by itself"
+const (
+	notRevoked = "token not revoked, it ends by itself"
+	endsSoon   = "the secret-id ends soon"
+)
 
 // With exactly README's policy a rotation goes through, nothing is complained of, and the token is revoked at the end. Without Vault's
 // policy "default" only the last needs a line more.
@@ -211,10 +214,17 @@ func TestReadmePolicyLineByLine(t *testing.T) {
 			w.Proxy.Requests()
 			w.Must(w.Proxy.Await(w.Ctx, 2, vaulttest.Request.DataRead))
 		},
+		"/secret-id/lookup": func(w *world.World) {
+			w.InSync(1)
+			w.Eventually("the look-up is refused", func() bool { return strings.Contains(w.Log(), "does not let us look up") })
+			if strings.Contains(w.Running.Log(), endsSoon) {
+				w.T.Errorf("it knows when the secret-id ends:\n%s", w.Log())
+			}
+		},
 	}
 	w := world.New(t, container.Options{Programs: world.Plain()})
 	m := readManual(w)
-	m.logsIn(w, nil)
+	m.logsIn(w, map[string]any{"secret_id_ttl": "24h"})
 	w.NewSecret("prod")
 	for i, line := range m.lines {
 		what := ""
@@ -243,6 +253,9 @@ func TestReadmePolicyLineByLine(t *testing.T) {
 	}
 	// And no line gives more than what the daemon asks for.
 	m.setPolicy(w, m.policy)
+	w.StartDaemon()
+	w.Eventually("it warns of the secret-id's end", func() bool { return strings.Contains(w.Running.Log(), endsSoon) })
+	w.Stop()
 	token, err := w.Vault.NewToken(w.Ctx, m.policy, 0)
 	w.Must(err)
 	w.Secrets = append(w.Secrets, token)

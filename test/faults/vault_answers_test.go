@@ -42,7 +42,7 @@ func TestVaultAnswersWithTrouble(t *testing.T) {
 		{"501", "/v1/kv-", answer(501, ""), "", []string{"not initialised"}},
 		{"418", "/v1/kv-", answer(418, ""), "", []string{"418"}},
 		{"redirect elsewhere", "/v1/kv-", redirect("http://198.51.100.1/" + answerCanary), "", []string{"redirects", "198.51.100.1", "vault.address"}},
-		{"redirect to itself", "/v1/kv-", redirectToSelf, "", []string{"redirects", "vault.address"}},
+		{"redirect to itself", "/v1/kv-", redirectToSelf, "", []string{"redirects", "api_addr"}},
 		{"metadata cut", "/metadata/", cut(half + `"` + answerCanary), "", []string{"closed without an answer", "metadata"}},
 		{"headers cut", "/metadata/", hangUp("HTTP/1.1 200 OK\r\nContent-Le"), "", []string{"not HTTP", "vault.address"}},
 		{"no HTTP", "/metadata/", hangUp("SSH-2.0-OpenSSH_9.2\r\n"), "", []string{"not HTTP", "vault.address"}},

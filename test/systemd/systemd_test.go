@@ -46,6 +46,7 @@ func TestUnit(t *testing.T) {
 		{"kill -9 while nlserver writes", testKill},
 		{"bad configuration at start", testBadConfiguration},
 		{"notify-reload", testNotifyReload},
+		{"wrapped secret-id", testWrappedSecretID},
 		{"secrets show nowhere", testSecretsShowNowhere},
 	} {
 		passed := t.Run(part.name, func(t *testing.T) { part.test(t, h) })

@@ -76,3 +76,14 @@ func (w *World) answer(kind, instance string) string {
 	w.Must(w.Vault.Call(w.Ctx, http.MethodGet, w.Vault.Mount+kind+w.SecretPath(instance), nil, &answer))
 	return string(answer)
 }
+
+// MountTokens counts the live tokens of logins at a mount, as Tokens does.
+func (w *World) MountTokens(mount string) (n int) {
+	w.T.Helper()
+	w.Eventually("Vault lists the tokens", func() bool {
+		accessors, err := w.Vault.MountTokens(w.Ctx, mount)
+		n = len(accessors)
+		return err == nil
+	})
+	return n
+}

@@ -1,0 +1,74 @@
+package sources
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"campaign-credsync/internal/durable"
+)
+
+// clientPair is our certificate and its key, read anew for each handshake, as both are renewed on disk. While what is
+// there is broken, or half of it is renewed, the last good pair is shown. Safe for concurrent use.
+type clientPair struct {
+	certFile, keyFile string
+	logger            *slog.Logger
+
+	mu   sync.Mutex
+	good *tls.Certificate
+	said bool // that what is there now is broken
+}
+
+// newClientPair reads the pair that config names, which must be good at the start. It returns nil where none is named.
+func newClientPair(config VaultConfig, logger *slog.Logger) (*clientPair, error) {
+	switch {
+	case config.ClientCert == "" && config.ClientKey == "":
+		return nil, nil
+	case config.ClientCert == "" || config.ClientKey == "":
+		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
+	}
+	p := &clientPair{certFile: config.ClientCert, keyFile: config.ClientKey, logger: logger}
+	pair, err := p.read()
+	p.good = pair
+	return p, err
+}
+
+func (p *clientPair) read() (*tls.Certificate, error) {
+	cert, err := durable.ReadFile(p.certFile, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("vault.client_cert: %w", err)
+	}
+	key, err := durable.ReadFile(p.keyFile, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("vault.client_key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("vault.client_cert, vault.client_key: %w", err)
+	}
+	return &pair, nil
+}
+
+// current returns the pair to show now.
+func (p *clientPair) current() *tls.Certificate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pair, err := p.read()
+	switch {
+	case err == nil:
+		p.good, p.said = pair, false
+	case !p.said:
+		p.said = true
+		p.logger.Warn("client certificate cannot be read, the last good one is shown", "file", p.certFile, "reason", err.Error())
+	}
+	return p.good
+}
+
+func (p *clientPair) files() []string {
+	if p == nil {
+		return nil
+	}
+	return []string{p.certFile, p.keyFile}
+}

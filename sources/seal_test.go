@@ -1,0 +1,77 @@
+package sources_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// putSealer puts a script in the place of systemd-creds.
+func putSealer(t *testing.T, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "systemd-creds"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+}
+
+// A systemd-creds that does not do what it should is not relied on: the secret-id is kept all the same.
+func TestSealerThatCannotBeReliedOn(t *testing.T) {
+	for name, script := range map[string]string{
+		"fails":                   "echo canary-of-the-sealer >&2; exit 1",
+		"says yes to everything":  "exit 0",
+		"opens as something else": "echo sealed",
+		"opens nothing":           `case "$*" in *encrypt*) echo sealed;; *) exit 1;; esac`,
+		"never ends":              "sleep 60 & wait",
+	} {
+		t.Run(name, func(t *testing.T) {
+			putSealer(t, script)
+			l := newWrappedLab(t)
+			l.mustPoll(l.kv(l.vault()), always)
+			if !strings.Contains(l.log.String(), "kept in state_dir for this user only, as systemd-creds does not seal here") {
+				t.Errorf("said: %s", l.log)
+			}
+			l.mustPoll(l.kv(l.vault()), always)
+			if got := unwraps(l.proxy.Requests()); got != 1 {
+				t.Errorf("unwrapped %d times, want 1", got)
+			}
+		})
+	}
+}
+
+// What is sealed goes through pipes, never through arguments, and its file does not show the secret-id.
+func TestSealer(t *testing.T) {
+	arguments := filepath.Join(t.TempDir(), "arguments")
+	putSealer(t, `echo "$@" >>`+arguments+`; exec base64 $(case "$*" in *decrypt*) echo -d;; esac)`)
+	l := newWrappedLab(t)
+	l.mustPoll(l.kv(l.vault()), always)
+	if !strings.Contains(l.log.String(), "sealed by systemd-creds") {
+		t.Errorf("said: %s", l.log)
+	}
+	content, err := os.ReadFile(filepath.Join(l.config.StateDir, keptFile))
+	if err != nil || strings.Contains(string(content), `"secret_id"`) || !strings.Contains(string(content), `"sealed_key"`) {
+		t.Errorf("not sealed: %v", err)
+	}
+	said, err := os.ReadFile(arguments)
+	if err != nil || strings.Count(string(said), "\n") != 2 {
+		t.Errorf("called with %q, %v", said, err)
+	}
+	for line := range strings.Lines(string(said)) {
+		for _, word := range strings.Fields(line) {
+			if !strings.HasPrefix(word, "-") && word != "encrypt" && word != "decrypt" {
+				t.Errorf("an argument is %q", word)
+			}
+		}
+	}
+
+	// Where it is gone, what is sealed cannot be had, and that is said; the next wrapped secret-id mends it.
+	t.Setenv("PATH", "/nowhere")
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustFail(kv, "cannot be unsealed", "put a new wrapped secret-id there")
+	l.wrap(time.Hour)
+	l.mustPoll(kv, always)
+}

@@ -1,0 +1,336 @@
+package sources_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+)
+
+const keptFile = "secret-id.key"
+
+func newWrappedLab(t *testing.T) *lab {
+	t.Helper()
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	l.wrap(time.Hour)
+	return l
+}
+
+func unwraps(requests []vaulttest.Request) int {
+	return count(requests, func(r vaulttest.Request) bool { return r.Path == "/v1/sys/wrapping/unwrap" })
+}
+
+// What is unwrapped once serves every later start.
+func TestWrappedSecretID(t *testing.T) {
+	l := newWrappedLab(t)
+	for start := range 3 {
+		v := l.vault()
+		l.mustPoll(l.kv(v), always)
+		if err := v.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		requests := l.proxy.Requests()
+		if got, want := unwraps(requests), map[bool]int{true: 1}[start == 0]; got != want {
+			t.Errorf("start %d: unwrapped %d times, want %d", start, got, want)
+		}
+	}
+	if n := strings.Count(l.log.String(), "secret-id unwrapped"); n != 1 {
+		t.Errorf("%d lines, want 1: %s", n, l.log)
+	}
+	file := filepath.Join(l.config.StateDir, keptFile)
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("%s has mode %v", file, info.Mode())
+	}
+}
+
+// Another wrapping token is unwrapped at once, though the token in use is fresh: it may end before that does.
+func TestNewWrappedSecretIDIsUnwrappedAtOnce(t *testing.T) {
+	l := newWrappedLab(t)
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustPoll(kv, always)
+	changed := run(t, v)
+	l.proxy.Requests()
+	l.wrap(time.Hour)
+	await(t, changed)
+	l.mustPoll(kv, never)
+	if got := unwraps(l.proxy.Requests()); got != 1 {
+		t.Errorf("unwrapped %d times, want 1", got)
+	}
+	// The login with it follows, as soon as the last one is long enough ago.
+	for l.logins() == 0 {
+		l.mustPoll(kv, never)
+		select {
+		case <-t.Context().Done():
+			t.Fatal("no login with it")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if strings.Contains(l.log.String(), "level=WARN") {
+		t.Errorf("it was worth a warning: %s", l.log)
+	}
+	again := l.vault()
+	l.mustPoll(l.kv(again), always)
+	if got := unwraps(l.proxy.Requests()); got != 0 {
+		t.Errorf("unwrapped %d times more after a restart", got)
+	}
+}
+
+// A token that is spent raises the alarm, once, and is left alone until a person acts.
+func TestSpentWrappingToken(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	stolen := l.wrap(time.Hour)
+	thief := l.server.MustUnwrap(stolen)
+	l.hidden = append(l.hidden, thief["secret_id"].(string))
+	v := l.vault()
+	kv := l.kv(v)
+	for range 3 {
+		l.mustFail(kv, "spent or not known", "somebody else may have unwrapped it", "audit log", l.config.Auth.SecretIDFile, "next login not before")
+	}
+	if requests := l.proxy.Requests(); len(requests) != 1 {
+		t.Errorf("asked %+v, want one question", requests)
+	}
+	v.Retry()
+	l.mustFail(kv, "spent or not known")
+	if requests := l.proxy.Requests(); len(requests) != 1 {
+		t.Errorf("after Retry asked %+v, want one question", requests)
+	}
+	changed := run(t, v)
+	l.wrap(time.Hour)
+	await(t, changed)
+	l.mustPoll(kv, always)
+}
+
+// As long as a new one cannot be had, the secret-id before it serves.
+func TestOldSecretIDServesUntilThereIsANewOne(t *testing.T) {
+	l := newWrappedLab(t)
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustPoll(kv, always)
+	for name, spoil := range map[string]func(){
+		"spent":     func() { l.server.MustUnwrap(l.wrap(time.Hour)) },
+		"gone":      func() { os.Remove(l.config.Auth.SecretIDFile) },
+		"empty":     func() { l.writeSecretID("") },
+		"another's": func() { l.writeSecretID(l.otherWrapping()) },
+		"cut off":   func() { l.wrap(time.Hour); l.proxy.Answer("/wrapping/", http.StatusServiceUnavailable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(l.log.String())
+			spoil()
+			for range 2 { // the running daemon, and one started now
+				v.Soon()
+				l.mustPoll(kv, always)
+				v = l.vault()
+				kv = l.kv(v)
+				l.mustPoll(kv, always)
+			}
+			log := l.log.String()[before:]
+			if n := strings.Count(log, "the one before it serves"); n < 1 || n > 3 { // one each
+				t.Errorf("%d lines, want one of each: %s", n, log)
+			}
+			if level := map[bool]string{true: "level=WARN", false: "level=ERROR"}[name == "cut off"]; !strings.Contains(log, level) {
+				t.Errorf("no line with %s: %s", level, log)
+			}
+			l.proxy.Forward()
+			l.wrap(time.Hour)
+			v.Soon()
+			l.proxy.Requests()
+			l.mustPoll(kv, always)
+			if got := unwraps(l.proxy.Requests()); got != 1 {
+				t.Errorf("the next one is unwrapped %d times, want 1", got)
+			}
+		})
+	}
+}
+
+// otherWrapping wraps something that is no secret-id.
+func (l *lab) otherWrapping() string {
+	l.t.Helper()
+	token, err := l.server.Wrap(l.t.Context(), http.MethodGet, l.server.Mount+"/data/"+path, nil, time.Hour)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return token
+}
+
+func TestForeignWrappingTokenIsNotUnwrapped(t *testing.T) {
+	l := newWrappedLab(t)
+	token := l.otherWrapping()
+	l.writeSecretID(token)
+	l.mustFail(l.kv(l.vault()), "wraps the answer of "+l.server.Mount+"/data/"+path, "somebody may have put it in the place of ours")
+	if got := unwraps(l.proxy.Requests()); got != 0 {
+		t.Errorf("unwrapped %d times", got)
+	}
+	l.server.MustUnwrap(token) // it is not spent
+}
+
+// The commonest mistake is no theft.
+func TestPlainSecretIDTakenForAWrappedOne(t *testing.T) {
+	l := newLab(t)
+	l.config.Auth.SecretIDWrapped = true
+	l.mustFail(l.kv(l.vault()), "looks like a secret-id", "vault.auth.secret_id_wrapped to false", l.config.Auth.SecretIDFile)
+}
+
+// Where the secret-id could not be kept the token stays unspent.
+func TestWrappedSecretIDThatCouldNotBeKept(t *testing.T) {
+	l := newWrappedLab(t)
+	blocked := filepath.Join(l.config.StateDir, keptFile+".partial")
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustFail(kv, "is not unwrapped", "could not be kept", "state_dir", l.config.Auth.SecretIDFile)
+	if got := unwraps(l.proxy.Requests()); got != 0 {
+		t.Errorf("unwrapped %d times", got)
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	v.Soon()
+	l.mustPoll(kv, always)
+}
+
+// A file that says nothing about the token in use is kept from being written after the unwrapping: the secret-id serves
+// from memory, and is written as soon as that is possible.
+func TestUnwrappedSecretIDThatIsNotWritten(t *testing.T) {
+	l := newWrappedLab(t)
+	blocked := filepath.Join(l.config.StateDir, keptFile+".partial")
+	l.proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
+		if err := os.Mkdir(blocked, 0o700); err != nil {
+			t.Error(err)
+		}
+		l.proxy.Pass(w, r)
+	})
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustPoll(kv, always)
+	if !strings.Contains(l.log.String(), "could not be kept, and is lost at a stop") {
+		t.Errorf("not told: %s", l.log)
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	l.server.MustRevokeRoleTokens(l.roleID)
+	l.pollUntilRead(v, kv)
+	l.proxy.Forward()
+	again := l.vault()
+	l.mustPoll(l.kv(again), always)
+}
+
+// A daemon that was killed while it unwrapped says so: not everything that is spent was stolen.
+func TestUnwrappingThatWasCutOff(t *testing.T) {
+	l := newWrappedLab(t)
+	l.proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
+		l.proxy.Pass(discarded{}, r) // Vault did it, and its answer is lost
+		panic(http.ErrAbortHandler)
+	})
+	l.mustFail(l.kv(l.vault()), "unwrap the secret-id")
+	l.proxy.Forward()
+	l.mustFail(l.kv(l.vault()), "this daemon was cut off while it unwrapped it")
+}
+
+type discarded struct{}
+
+func (discarded) Header() http.Header         { return http.Header{} }
+func (discarded) Write(p []byte) (int, error) { return len(p), nil }
+func (discarded) WriteHeader(int)             {}
+
+// A new secret-id that Vault refuses does not take the place of the one before.
+func TestNewSecretIDThatIsRefused(t *testing.T) {
+	l := newWrappedLab(t)
+	l.mustPoll(l.kv(l.vault()), always)
+	before := l.server.MustSecretIDs(l.roleID)
+	l.wrap(time.Hour)
+	l.server.MustDestroySecretIDs(l.roleID, before...)
+	for range 2 {
+		l.mustPoll(l.kv(l.vault()), always)
+	}
+	if !strings.Contains(l.log.String(), "the one before it serves") {
+		t.Errorf("not told: %s", l.log)
+	}
+	l.wrap(time.Hour)
+	for range 2 {
+		l.mustPoll(l.kv(l.vault()), always)
+	}
+	if content, err := os.ReadFile(filepath.Join(l.config.StateDir, keptFile)); err != nil || strings.Contains(string(content), "previous") {
+		t.Errorf("the old one is kept after another was accepted: %v", err)
+	}
+}
+
+// Commands that only read unwrap nothing, and use what is kept.
+func TestReadersDoNotUnwrap(t *testing.T) {
+	l := newWrappedLab(t)
+	l.config.OnlyReads = true
+	l.mustFail(l.kv(l.vault()), "was not unwrapped yet", "this command only reads", l.config.Auth.SecretIDFile)
+	if requests := l.proxy.Requests(); len(requests) != 0 {
+		t.Errorf("Vault was asked: %+v", requests)
+	}
+	l.config.OnlyReads = false
+	l.mustPoll(l.kv(l.vault()), always)
+	before, err := os.ReadFile(filepath.Join(l.config.StateDir, keptFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.wrap(time.Hour)
+	l.proxy.Requests()
+	l.config.OnlyReads = true
+	l.mustPoll(l.kv(l.vault()), always)
+	if got := unwraps(l.proxy.Requests()); got != 0 {
+		t.Errorf("unwrapped %d times", got)
+	}
+	after, err := os.ReadFile(filepath.Join(l.config.StateDir, keptFile))
+	if err != nil || string(before) != string(after) {
+		t.Errorf("written: %v", err)
+	}
+}
+
+// The lockout of AppRole holds for what was unwrapped, too.
+func TestRefusedUnwrappedSecretID(t *testing.T) {
+	l := newWrappedLab(t)
+	l.mustPoll(l.kv(l.vault()), always)
+	l.server.MustDestroySecretIDs(l.roleID)
+	l.proxy.Requests()
+	for range 6 {
+		v := l.vault()
+		kv := l.kv(v)
+		v.Retry()
+		if _, err := kv.Poll(t.Context(), always); err == nil {
+			t.Fatal("accepted")
+		} else {
+			l.mustNotShow("the error", err.Error())
+		}
+	}
+	if logins := l.logins(); logins != 3 {
+		t.Errorf("%d logins, want 3", logins)
+	}
+	l.wrap(time.Hour)
+	l.mustPoll(l.kv(l.vault()), always)
+}
+
+// What was unwrapped is not left behind when it is not needed any more, and not before.
+func TestKeptSecretIDIsForgotten(t *testing.T) {
+	l := newWrappedLab(t)
+	l.mustPoll(l.kv(l.vault()), always)
+	file := filepath.Join(l.config.StateDir, keptFile)
+	l.config.Auth.SecretIDWrapped = false
+	l.mustFail(l.kv(l.vault()), "refused") // the wrapping token is no secret-id
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("forgotten by a login that was refused: %v", err)
+	}
+	l.writeSecretID(l.server.MustSecretID(l.roleID))
+	l.mustPoll(l.kv(l.vault()), always)
+	if _, err := os.Stat(file); err == nil {
+		t.Error("still there after a login without it")
+	}
+}
