@@ -108,10 +108,14 @@ func TestHostileAnswersToASubscription(t *testing.T) {
 			"Sec-WebSocket-Accept: %ACCEPT%\r\n\r\n", strings.Repeat("\xff\x00garbage", 1000)),
 		"a handshake of another": taken("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 			"Sec-WebSocket-Accept: AAAA\r\n\r\n"),
-		"no HTTP":     taken("220 mail.example.com ESMTP\r\n"),
-		"cut off":     taken("HTTP/1.1 101 Switching Pro"),
-		"a redirect":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/elsewhere", 302) },
-		"a 502":       func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>bad gateway</html>", 502) },
+		"no HTTP": taken("220 mail.example.com ESMTP\r\n"),
+		"cut off": taken("HTTP/1.1 101 Switching Pro"),
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/elsewhere", http.StatusFound)
+		},
+		"a 502": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<html>bad gateway</html>", http.StatusBadGateway)
+		},
 		"many a 1xx":  taken(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 1000)),
 		"huge answer": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); w.Write(make([]byte, 10<<20)) },
 	} {

@@ -1,6 +1,8 @@
 package sources_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,4 +76,39 @@ func TestSealer(t *testing.T) {
 	l.mustFail(kv, "cannot be unsealed", "put a new wrapped secret-id there")
 	l.wrap(time.Hour)
 	l.mustPoll(kv, always)
+}
+
+// A stop does not wait for a systemd-creds that hangs. Nothing is spent then, and nothing is taken for what it is not: the next
+// start unwraps, and seals.
+func TestStopWhileSealing(t *testing.T) {
+	begun := filepath.Join(t.TempDir(), "begun")
+	putSealer(t, "touch "+begun+"; sleep 60 & wait")
+	l := newWrappedLab(t)
+	v := l.vault()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := l.kv(v).Poll(ctx, always)
+		failed <- err
+	}()
+	l.eventually(func() bool { _, err := os.Stat(begun); return err == nil })
+	stop()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Errorf("fails with %v", err)
+	}
+	if entries, err := os.ReadDir(l.config.StateDir); err != nil || len(entries) != 0 {
+		t.Errorf("noted: %v, %v", entries, err)
+	}
+	if l.log.String() != "" {
+		t.Errorf("said: %s", l.log)
+	}
+	putSealer(t, `exec base64 $(case "$*" in *decrypt*) echo -d;; esac)`)
+	l.mustPoll(l.kv(l.vault()), always)
+	if got := unwraps(l.proxy.Requests()); got != 1 {
+		t.Errorf("unwrapped %d times, want 1", got)
+	}
+	if !strings.Contains(l.log.String(), "sealed by systemd-creds") {
+		t.Errorf("said: %s", l.log)
+	}
 }

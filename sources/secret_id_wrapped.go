@@ -101,10 +101,13 @@ func (w *wrapping) secretID(ctx context.Context) (id credential.Secret, from str
 	return id, entry.From, nil
 }
 
-// tell logs once that an older secret-id serves in place of what is in the file.
+// tell logs once that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
 func (w *wrapping) tell(ctx context.Context, failed error) {
-	if failed == nil {
+	switch {
+	case failed == nil:
 		w.told = ""
+		return
+	case ctx.Err() != nil && errors.Is(failed, ctx.Err()):
 		return
 	}
 	cause := rootText(failed)
@@ -181,6 +184,9 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 		return err
 	}
 	key, unsealed, err := w.kept.reserve(ctx, record, digest)
+	if err != nil && errors.Is(err, ctx.Err()) {
+		return fmt.Errorf("vault login: the wrapping token in %s is not unwrapped yet: %w", w.file, err)
+	}
 	if err != nil {
 		return forPerson{fmt.Errorf("vault login: the wrapping token in %s is not unwrapped, as its secret-id could not be kept: %w; let "+
 			"this user write to state_dir", w.file, err)}
