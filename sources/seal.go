@@ -56,7 +56,7 @@ func (k sealedKey) open(ctx context.Context) ([]byte, error) {
 
 // systemdCreds has one thing sealed or opened. It goes through pipes: arguments are for everybody to see.
 func systemdCreds(ctx context.Context, verb string, user bool, input []byte) ([]byte, error) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTime)
+	bounded, cancel := context.WithTimeout(ctx, sealTime)
 	defer cancel()
 	arguments := []string{verb, "--name=" + sealName, "--newline=no", "-", "-"}
 	if user {

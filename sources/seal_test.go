@@ -1,6 +1,8 @@
 package sources_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,4 +76,27 @@ func TestSealer(t *testing.T) {
 	l.mustFail(kv, "cannot be unsealed", "put a new wrapped secret-id there")
 	l.wrap(time.Hour)
 	l.mustPoll(kv, always)
+}
+
+// A stop does not wait for a systemd-creds that hangs, nor is the token spent, or anything kept unsealed, because of it.
+func TestStopWhileSealing(t *testing.T) {
+	began := filepath.Join(t.TempDir(), "began")
+	putSealer(t, ": >"+began+"; sleep 60 & wait")
+	l := newWrappedLab(t)
+	ctx, stop := context.WithCancel(t.Context())
+	polled := make(chan error)
+	go func() {
+		_, err := l.kv(l.vault()).Poll(ctx, always)
+		polled <- err
+	}()
+	for _, err := os.Stat(began); err != nil; _, err = os.Stat(began) {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	if err := <-polled; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+	if got := unwraps(l.proxy.Requests()); got != 0 {
+		t.Errorf("unwrapped %d times", got)
+	}
 }
