@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,10 @@ type keptIDs struct {
 	memory *keptRecord // what could not be written yet
 	opened string      // From of the entry that was opened last
 	plain  credential.Secret
+	token  struct { // the one of the file: its sum, which needs no key, and its digest
+		sum    [sha256.Size]byte
+		digest string
+	}
 }
 
 // keptRecord is the file.
@@ -35,6 +40,8 @@ type keptRecord struct {
 	Previous *keptID `json:"previous,omitempty"` // until Current was accepted by a login
 	// Unwrapping is the digest of a wrapping token that was about to be unwrapped: if it is spent, that may have been us.
 	Unwrapping string `json:"unwrapping,omitempty"`
+
+	damaged bool // what is there does not parse
 }
 
 // keptID is one secret-id.
@@ -62,7 +69,7 @@ func (k *keptIDs) load() (*keptRecord, error) {
 	}
 	record := &keptRecord{}
 	if json.Unmarshal(content, record) != nil {
-		return &keptRecord{}, nil
+		return &keptRecord{damaged: true}, nil
 	}
 	return record, nil
 }
@@ -105,8 +112,9 @@ func (k *keptIDs) reserve(ctx context.Context, record *keptRecord, digest string
 	}
 	noted := *record
 	noted.Unwrapping = digest
+	before := k.memory
 	if err := k.save(&noted); err != nil {
-		k.memory = nil // nothing is lost
+		k.memory = before // it may be all there is
 		return key, unsealed, err
 	}
 	return key, unsealed, nil
@@ -124,6 +132,27 @@ func (k *keptIDs) put(record *keptRecord, key sealedKey, digest, id string) erro
 		next.Previous = record.Previous
 	}
 	return k.save(next)
+}
+
+// knows notes that digest is that of a wrapping token whose secret-id is kept.
+func (k *keptIDs) knows(token, digest string) {
+	k.token.sum, k.token.digest = sha256.Sum256([]byte(token)), digest
+}
+
+// inMemory reports whether the secret-id that token wrapped is in memory.
+func (k *keptIDs) inMemory(token string) bool {
+	return k.opened != "" && k.opened == k.token.digest && k.token.sum == sha256.Sum256([]byte(token))
+}
+
+// again keeps what is in memory anew: somebody has emptied the directory. digest is that of its wrapping token under the
+// key that the directory has now.
+func (k *keptIDs) again(ctx context.Context, digest string) error {
+	key, _ := newSealedKey(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	k.token.digest = digest
+	return k.put(&keptRecord{}, key, digest, k.plain.Reveal())
 }
 
 // open returns the secret-id of an entry.

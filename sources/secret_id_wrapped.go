@@ -139,6 +139,14 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 			record.Current.Refused = false
 			w.kept.save(record) // or it is in memory
 		}
+		w.kept.knows(token, digest)
+		return false, nil
+	}
+	if record.Current == nil && w.kept.inMemory(token) {
+		if err := w.kept.again(ctx, digest); err != nil && ctx.Err() == nil {
+			w.vault.logger.Error("the kept secret-id was lost and cannot be written again; let this user write to state_dir",
+				"file", w.file, "reason", err.Error())
+		}
 		return false, nil
 	}
 	if w.kept.onlyReads {
@@ -158,16 +166,18 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 		w.wait = backoff{}
 		return true, nil
 	}
-	if u, ok := errors.AsType[*unusableError](err); ok {
+	_, waits := errors.AsType[*waiting](err)
+	if u, ok := errors.AsType[*unusableError](err); ok && !waits {
 		w.wait = backoff{}
 		w.unusable.digest, w.unusable.err = digest, forPerson{u}
 		w.unusable.until = now.Add(time.Duration(float64(refusedFor) * jitter()))
 		err = &waiting{cause: w.unusable.err, until: w.unusable.until}
-	} else if _, waits := errors.AsType[*waiting](err); !waits {
-		err = w.wait.failed(digest, now, err)
+	} else if !waits {
+		err = w.wait.failed(digest, now, w.vault.gate.down(now), err)
 	}
-	if waits, ok := errors.AsType[*waiting](err); ok { // which all of them are
-		w.dueAt(waits.until)
+	var later interface{ RetryAt() time.Time }
+	if errors.As(err, &later) { // which all of them are
+		w.dueAt(later.RetryAt())
 	}
 	return false, err
 }
@@ -179,7 +189,7 @@ func (u *unusableError) Error() string { return u.text }
 
 // exchange makes sure that the token is that of a secret-id and that this can be kept, unwraps it, and keeps it.
 func (w *wrapping) exchange(ctx context.Context, token, digest string, record *keptRecord) error {
-	if err := w.lookUp(ctx, token, record.Unwrapping == digest); err != nil {
+	if err := w.lookUp(ctx, token, digest, record); err != nil {
 		return err
 	}
 	key, unsealed, err := w.kept.reserve(ctx, record, digest)
@@ -192,7 +202,7 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 	}
 	answer, err := w.unwrap(ctx, token)
 	if err != nil {
-		return w.explain(ctx, "unwrap the secret-id", err, token, false)
+		return w.explain(ctx, "unwrap the secret-id", err, token, notBefore)
 	}
 	id, _ := answer["secret_id"].(string)
 	if id == "" || strings.ContainsFunc(id, notInLine) {
@@ -209,6 +219,7 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 	} else {
 		w.vault.logger.Info("secret-id unwrapped, and kept in state_dir, sealed by systemd-creds", "file", w.file)
 	}
+	w.kept.knows(token, digest)
 	if uses, _ := answer["secret_id_num_uses"].(json.Number); uses != "" && uses != "0" {
 		w.vault.logger.Warn("the secret-id may be used a few times only, and each login is one; make it with secret_id_num_uses=0",
 			"file", w.file, "uses", uses.String())
@@ -218,12 +229,12 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 
 // lookUp refuses what is not the wrapping of a secret-id of our mount: somebody may have put something else in its place.
 // It spends nothing.
-func (w *wrapping) lookUp(ctx context.Context, token string, begun bool) error {
+func (w *wrapping) lookUp(ctx context.Context, token, digest string, record *keptRecord) error {
 	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	answer, err := w.client.Logical().WriteWithContext(bounded, "sys/wrapping/lookup", map[string]any{"token": token})
 	if err != nil {
-		return w.explain(ctx, "look up the wrapping token", err, token, begun)
+		return w.explain(ctx, "look up the wrapping token", err, token, record.spent(digest))
 	}
 	var made string
 	if answer != nil {
@@ -263,8 +274,22 @@ func (w *wrapping) unwrap(ctx context.Context, token string) (map[string]any, er
 	return answer.Data, nil
 }
 
-// explain puts a failed request into words. begun says that we were cut off while we unwrapped this very token.
-func (w *wrapping) explain(ctx context.Context, step string, err error, token string, begun bool) error {
+// notBefore is who may have spent a token that this daemon has not unwrapped.
+const notBefore = "somebody else may have unwrapped it and have our secret-id, or its time is over"
+
+// spent says who may have spent the token with that digest, if it is.
+func (r *keptRecord) spent(digest string) string {
+	switch {
+	case r.Unwrapping == digest:
+		return "this daemon was cut off while it unwrapped it, or somebody else did and has our secret-id"
+	case r.damaged:
+		return keptFile + " in state_dir is damaged, so this daemon may have unwrapped it before, or somebody else did and has our secret-id"
+	}
+	return notBefore
+}
+
+// explain puts a failed request into words. spent says who may have spent the token.
+func (w *wrapping) explain(ctx context.Context, step string, err error, token, spent string) error {
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 		ctx = context.WithoutCancel(ctx) // the answer came all the same
 	}
@@ -273,17 +298,13 @@ func (w *wrapping) explain(ctx context.Context, step string, err error, token st
 	if !ok || f.status != http.StatusBadRequest || !f.vault {
 		return err
 	}
-	maybe := "somebody else may have unwrapped it and have our secret-id, or its time is over"
-	switch {
-	case plainSecretID.MatchString(token):
+	if plainSecretID.MatchString(token) {
 		return &unusableError{fmt.Sprintf("vault at %s: what is in %s looks like a secret-id, and not like a wrapping token: set "+
 			"vault.auth.secret_id_wrapped to false, or put a wrapped secret-id there (vault says: %s)", w.vault.address, w.file, f.said)}
-	case begun:
-		maybe = "this daemon was cut off while it unwrapped it, or somebody else did and has our secret-id"
 	}
 	return &unusableError{fmt.Sprintf("vault at %s: the wrapping token in %s is spent or not known: %s. See who asked for "+
 		"sys/wrapping/unwrap in Vault's audit log, destroy that secret-id, and put a new wrapped secret-id there (vault says: %s)",
-		w.vault.address, w.file, maybe, f.said)}
+		w.vault.address, w.file, spent, f.said)}
 }
 
 // accepted forgets the secret-id before the one that a login was made with.

@@ -334,3 +334,79 @@ func TestKeptSecretIDIsForgotten(t *testing.T) {
 		t.Error("still there after a login without it")
 	}
 }
+
+// Somebody empties the state directory, its digest key included: the secret-id serves from memory and is kept anew. Nobody
+// has stolen anything, so nothing says so.
+func TestKeptSecretIDThatWasLost(t *testing.T) {
+	for name, lose := range map[string]func(file string) error{
+		"removed": os.Remove,
+		"cut off": func(file string) error { return os.Truncate(file, 20) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newWrappedLab(t)
+			key := l.config.DigestKey
+			l.config.MakeStateDir = func() ([]byte, error) { return key, nil }
+			l.mustPoll(l.kv(l.vault()), always)
+			v := l.vault() // has it from the file
+			kv := l.kv(v)
+			l.mustPoll(kv, always)
+			key = []byte("fedcba9876543210fedcba9876543210")
+			if err := lose(filepath.Join(l.config.StateDir, keptFile)); err != nil {
+				t.Fatal(err)
+			}
+			l.server.MustRevokeRoleTokens(l.roleID)
+			l.pollUntilRead(v, kv)
+			l.mustPoll(l.kv(l.vault()), always)
+			if got := unwraps(l.proxy.Requests()); got != 1 || strings.Contains(l.log.String(), "spent") {
+				t.Errorf("unwrapped %d times: %s", got, l.log)
+			}
+		})
+	}
+}
+
+// What is in memory only is not given up for a new one that cannot be kept either.
+func TestUnwrappedSecretIDThatIsNotWrittenServesOn(t *testing.T) {
+	l := newWrappedLab(t)
+	blocked := filepath.Join(l.config.StateDir, keptFile+".partial")
+	l.proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
+		if err := os.Mkdir(blocked, 0o700); err != nil {
+			t.Error(err)
+		}
+		l.proxy.Pass(w, r)
+	})
+	v := l.vault()
+	kv := l.kv(v)
+	l.mustPoll(kv, always)
+	l.wrap(time.Hour)
+	l.server.MustRevokeRoleTokens(l.roleID)
+	l.pollUntilRead(v, kv)
+}
+
+// An hour later a token that was found unusable is looked up again: it may have been the wrong Vault that was asked.
+func TestUnusableWrappingTokenIsNotPutOffForEver(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	l.hidden = append(l.hidden, l.server.MustUnwrap(l.wrap(time.Hour))["secret_id"].(string))
+	kv := l.kv(l.vault())
+	until := func(err error) string {
+		_, at, _ := strings.Cut(err.Error(), "next login not before ")
+		return at
+	}
+	first := until(l.mustFail(kv, "spent or not known"))
+	for range 5 {
+		if next := until(l.mustFail(kv, "spent or not known")); next != first {
+			t.Fatalf("put off from %s to %s", first, next)
+		}
+	}
+}
+
+// Nor does what was lost while no daemon ran look like a theft.
+func TestKeptSecretIDThatIsDamaged(t *testing.T) {
+	l := newWrappedLab(t)
+	l.mustPoll(l.kv(l.vault()), always)
+	file := filepath.Join(l.config.StateDir, keptFile)
+	if err := os.Truncate(file, 20); err != nil {
+		t.Fatal(err)
+	}
+	l.mustFail(l.kv(l.vault()), keptFile+" in state_dir is damaged", "put a new wrapped secret-id there")
+}

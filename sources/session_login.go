@@ -151,5 +151,5 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 	if remedy := attempt.remedies[statusOf(err)]; remedy != "" {
 		err = fmt.Errorf("%w: %s", err, remedy)
 	}
-	return s.wait.failed(key, now, err)
+	return s.wait.failed(key, now, s.vault.gate.down(now), err)
 }

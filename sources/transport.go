@@ -2,6 +2,7 @@ package sources
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -143,6 +144,9 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 	}
 	response, err := c.next.RoundTrip(copied)
 	if err != nil {
+		if !errors.Is(request.Context().Err(), context.Canceled) { // else it was us who gave up
+			c.gate.failed(time.Now())
+		}
 		return nil, err
 	}
 	c.gate.note(response, time.Now())

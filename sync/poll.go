@@ -158,7 +158,7 @@ func (in *instance) newest() credential.Version {
 
 func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	news := w.retry.fail(now, err.Error())
-	w.next = w.retry.at
+	w.next, w.spread = w.retry.at, true // more hosts come back in its first seconds than later
 	var later interface{ RetryAt() time.Time }
 	if errors.As(err, &later) {
 		// Its wait has a jitter of its own: two in a row would pass the cap. Its time may be of the clock on the wall alone.

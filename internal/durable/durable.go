@@ -3,8 +3,10 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +20,11 @@ const partialSuffix = ".partial"
 // daemon cannot read. Not for concurrent use on the same path.
 func WriteFile(path string, data []byte) (err error) {
 	partial := path + partialSuffix
-	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	// A new one in any case: what is there may be a link to somebody else's file, or have other rights. No directory is removed.
+	if err := syscall.Unlink(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &fs.PathError{Op: "unlink", Path: partial, Err: err}
+	}
+	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

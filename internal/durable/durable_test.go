@@ -56,3 +56,31 @@ func TestRemovePartials(t *testing.T) {
 		t.Errorf("left: %v", entries)
 	}
 }
+
+// Who may write to the directory cannot have a command of root's write through a link, nor keep a way to read the new file.
+func TestWriteFileMakesAFileOfItsOwn(t *testing.T) {
+	for name, plant := range map[string]func(elsewhere, partial string) error{
+		"symbolic link": os.Symlink,
+		"hard link":     os.Link,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			elsewhere, path := filepath.Join(dir, "elsewhere"), filepath.Join(dir, "file")
+			if err := os.WriteFile(elsewhere, []byte("theirs"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := plant(elsewhere, path+".partial"); err != nil {
+				t.Fatal(err)
+			}
+			if err := durable.WriteFile(path, []byte("ours")); err != nil {
+				t.Fatal(err)
+			}
+			if content, err := os.ReadFile(elsewhere); err != nil || string(content) != "theirs" {
+				t.Errorf("the file elsewhere is %q, %v", content, err)
+			}
+			if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
+				t.Errorf("written as %v, %v", info.Mode(), err)
+			}
+		})
+	}
+}

@@ -97,9 +97,8 @@ func run(from, to string) error {
 	}
 	answered := s.sum("metadata", "login", "data", "other")
 	steady := s.columns["steady"][0].Y
-	// The start is one burst, far above everything else: it is told in words, not drawn to scale.
+	// The start, and the first retries of an outage, are far above everything else: told in words, not drawn to scale.
 	top := 4.4 * steady
-	burst := slices.MaxFunc(answered, func(a, b plotter.XY) int { return int(a.Y - b.Y) })
 
 	p := plot.New()
 	p.Title.Text = "Requests to Vault, in each second"
@@ -152,15 +151,25 @@ func run(from, to string) error {
 		p.Add(line)
 		p.Legend.Add(l.name, line)
 	}
-	if burst.Y > top {
+	for _, cut := range []struct {
+		values plotter.XYs
+		says   string
+	}{
+		{answered, "all start at once: up to %.0f/s"},
+		{s.columns["sealed"], "sealed, first retries: up to %.0f/s"},
+	} {
+		burst := slices.MaxFunc(cut.values, func(a, b plotter.XY) int { return int(a.Y - b.Y) })
+		if burst.Y <= top {
+			continue
+		}
 		note, err := plotter.NewLabels(plotter.XYLabels{
 			XYs:    plotter.XYs{{X: burst.X, Y: 4.2 * steady}},
-			Labels: []string{fmt.Sprintf("all started at once: %.0f in one second (cut off here)", burst.Y)},
+			Labels: []string{fmt.Sprintf(cut.says, burst.Y)},
 		})
 		if err != nil {
 			return err
 		}
-		note.Offset.X = vg.Points(6)
+		note.Offset.X = vg.Points(24) // beside what is cut off
 		note.TextStyle[0].Font.Size = vg.Points(9)
 		p.Add(note)
 	}
