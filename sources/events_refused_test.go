@@ -30,7 +30,7 @@ func TestVaultWithoutEvents(t *testing.T) {
 				p.tell[path]()
 				p.await(path, 1)
 			}
-			if n := count(p.proxy.Requests(), func(r vaulttest.Request) bool { return !strings.Contains(r.Path, "/metadata/") }); n != 0 {
+			if n := vaulttest.Count(p.proxy.Requests(), func(r vaulttest.Request) bool { return !strings.Contains(r.Path, "/metadata/") }); n != 0 {
 				t.Errorf("%d requests beside polls", n)
 			}
 			if n := p.told(); n != 1 || strings.Contains(p.log.String(), "level=WARN") {
@@ -131,20 +131,20 @@ func TestHostileAnswersToASubscription(t *testing.T) {
 			if name == "silence" { // which is what an idle Vault does
 				p.logged(toldConnected)
 				p.await(path, 1)
-				if n := count(p.proxy.Requests(), subscribes); n != 1 {
+				if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 1 {
 					t.Errorf("%d connections to one that has nothing to say", n)
 				}
 				return
 			}
 			p.logged(toldFailing)
-			if n := count(p.proxy.Requests(), subscribes); n != 9 {
+			if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 9 {
 				t.Errorf("%d tries, want 9", n)
 			}
 			for range 3 {
 				p.tell[path]()
 				p.await(path, 1)
 			}
-			if n := count(p.proxy.Requests(), subscribes); n != 0 {
+			if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 0 {
 				t.Errorf("%d tries after that", n)
 			}
 			if n := strings.Count(p.log.String(), "level=WARN"); n != 1 {
@@ -199,7 +199,7 @@ func TestMessagesThatAreNoEvents(t *testing.T) {
 	}
 	event <- `{"data":{"event":{"metadata":{"data_path":"` + p.server.Mount + "/data/" + path + `"}}}}`
 	p.await(path, 2)
-	if n := count(p.proxy.Requests(), subscribes); n != 1 {
+	if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 1 {
 		t.Errorf("%d connections", n)
 	}
 }

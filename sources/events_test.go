@@ -177,7 +177,7 @@ func TestNobodySubscribesWhilePollsFail(t *testing.T) {
 			if err := p.proxy.Await(t.Context(), 50, failed); err != nil {
 				t.Fatal(err)
 			}
-			if n := count(p.proxy.Requests(), subscribes); n > 1+1 { // the first may be the connection's own
+			if n := vaulttest.Count(p.proxy.Requests(), subscribes); n > 1+1 { // the first may be the connection's own
 				t.Errorf("%d tries to subscribe beside polls that fail", n)
 			}
 			p.proxy.Forward()
@@ -203,7 +203,7 @@ func TestSubscriptionTakesTheNewToken(t *testing.T) {
 		p.server.MustWrite(path, oauth())
 		p.await(path, version)
 		requests := p.proxy.Requests()
-		if logins, all := count(requests, vaulttest.Request.Login), count(requests, subscribes); logins != 1 || all != 1 {
+		if logins, all := vaulttest.Count(requests, vaulttest.Request.Login), vaulttest.Count(requests, subscribes); logins != 1 || all != 1 {
 			t.Errorf("%d logins and %d subscriptions for a token that ended", logins, all)
 		}
 	}

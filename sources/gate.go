@@ -18,7 +18,8 @@ const (
 )
 
 // gate is closed while Vault, or what stands before it, has asked to be left alone with Retry-After. It is one for all
-// requests: a quota that refuses one would refuse the others, and count them. It also knows since when nothing is answered. Its methods may be called concurrently.
+// requests: a quota that refuses one would refuse the others, and count them. It also knows since when nothing is answered.
+// Its methods may be called concurrently.
 type gate struct {
 	mu     sync.Mutex
 	until  time.Time

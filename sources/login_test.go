@@ -125,7 +125,7 @@ func TestTokenIsReplacedBeforeItsEnd(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if n := count(l.proxy.Requests(), func(r vaulttest.Request) bool { return strings.Contains(r.Path, "renew") }); n != 0 {
+	if n := vaulttest.Count(l.proxy.Requests(), func(r vaulttest.Request) bool { return strings.Contains(r.Path, "renew") }); n != 0 {
 		t.Errorf("%d renewals", n)
 	}
 }
@@ -323,7 +323,7 @@ func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
 	if err := func() error {
 		for l.proxy.Requests(); ; {
 			l.mustPoll(kv, never)
-			if count(l.proxy.Requests(), vaulttest.Request.Login) > 0 {
+			if vaulttest.Count(l.proxy.Requests(), vaulttest.Request.Login) > 0 {
 				return nil
 			}
 			select {

@@ -143,7 +143,11 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 		return false, nil
 	}
 	if record.Current == nil && w.kept.inMemory(token) {
-		if err := w.kept.again(ctx, digest); err != nil && ctx.Err() == nil {
+		err := w.kept.again(ctx, digest)
+		if ctx.Err() != nil {
+			return false, fmt.Errorf("vault login: the kept secret-id is not written again yet: %w", ctx.Err())
+		}
+		if err != nil {
 			w.vault.logger.Error("the kept secret-id was lost and cannot be written again; let this user write to state_dir",
 				"file", w.file, "reason", err.Error())
 		}

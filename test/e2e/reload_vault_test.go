@@ -196,13 +196,7 @@ func TestReloadLogin(t *testing.T) {
 		w.HangUp()
 		w.Must(w.Proxy.Await(w.Ctx, 2, func(r vaulttest.Request) bool { return strings.Contains(r.Path, "/metadata/") }))
 		w.InSync(1)
-		got := 0
-		for _, r := range w.Proxy.Requests() {
-			if r.Login() {
-				got++
-			}
-		}
-		if got != logins {
+		if got := vaulttest.Count(w.Proxy.Requests(), vaulttest.Request.Login); got != logins {
 			t.Errorf("%d logins, want %d\n%s", got, logins, w.Log())
 		}
 		w.Eventually("one token of the role in use is left", func() bool { return tokensOf(roleID) == 1 })
