@@ -26,6 +26,10 @@ func TestEventBringsThePollOfItsSecretForward(t *testing.T) {
 	p.subscribe(path, other)
 	p.await(path, 1) // after the connection was made
 	p.await(other, 1)
+	policy := func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/capabilities-self") } // asked once, beside the polls
+	if err := p.proxy.Await(t.Context(), 1, policy); err != nil {
+		t.Fatal(err)
+	}
 	p.proxy.Requests()
 	for version := 2; version < 5; version++ {
 		p.server.MustWrite(foreign, oauth())

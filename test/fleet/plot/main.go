@@ -98,22 +98,23 @@ func run(from, to string) error {
 	answered := s.sum("metadata", "login", "data", "other")
 	steady := s.columns["steady"][0].Y
 	// The start, and the first retries of an outage, are far above everything else: told in words, not drawn to scale.
-	top := 4.4 * steady
+	top := 4.8 * steady
 
 	p := plot.New()
 	p.Title.Text = "Requests to Vault, in each second"
 	p.Title.TextStyle.Font.Size = vg.Points(13)
 	p.X.Label.Text = "time since the start (s)"
 	p.Y.Label.Text = "requests per second (1/s)"
-	p.X.Min, p.X.Max = 0, float64(len(s.phase))
+	p.X.Min, p.X.Max = 0, 1.06*float64(len(s.phase)) // room for the name of the last phase
 	p.Y.Min, p.Y.Max = 0, top
 	p.X.Tick.Marker = every(60)
 	p.Y.Tick.Marker = every(20)
-	p.Legend.Top, p.Legend.Left = true, false
+	// Beside the burst of the start. On the left, as a font that is wider than ours then reaches into nothing.
+	p.Legend.Top, p.Legend.Left, p.Legend.XOffs = true, true, 1.4*vg.Centimeter
 	p.Legend.Padding = vg.Points(2)
 	p.Legend.TextStyle.Font.Size = vg.Points(9)
 
-	if err := s.shadePhases(p, top); err != nil {
+	if err := s.shadePhases(p, top, steady); err != nil {
 		return err
 	}
 	p.Add(plotter.NewGrid())
@@ -163,7 +164,7 @@ func run(from, to string) error {
 			continue
 		}
 		note, err := plotter.NewLabels(plotter.XYLabels{
-			XYs:    plotter.XYs{{X: burst.X, Y: 4.2 * steady}},
+			XYs:    plotter.XYs{{X: burst.X, Y: 3.7 * steady}},
 			Labels: []string{fmt.Sprintf(cut.says, burst.Y)},
 		})
 		if err != nil {
@@ -177,7 +178,7 @@ func run(from, to string) error {
 }
 
 // shadePhases marks when Vault was sealed, and writes the name of each phase above it.
-func (s *series) shadePhases(p *plot.Plot, top float64) error {
+func (s *series) shadePhases(p *plot.Plot, top, steady float64) error {
 	names := map[string]string{"steady": "steady", "sealed": "Vault sealed", "back": "back", "rotation": "rotation"}
 	for i := 0; i < len(s.phase); {
 		end := i
@@ -198,7 +199,7 @@ func (s *series) shadePhases(p *plot.Plot, top float64) error {
 				return err
 			}
 			border.Color, border.Width = grey, vg.Points(0.7)
-			label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: float64(i), Y: 3.2 * top / 4.4}}, Labels: []string{name}})
+			label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: float64(i), Y: 3.25 * steady}}, Labels: []string{name}})
 			if err != nil {
 				return err
 			}
