@@ -29,8 +29,10 @@ func (b *backoff) over(key string, now time.Time) error {
 	return nil
 }
 
-func (b *backoff) failed(key string, now time.Time, err error) error {
-	limit := min(backoffFirst<<min(b.failures, 10), backoffCap)
+// failed notes that what key names failed, at a time when nothing had been answered for down. The wait is up to as long as
+// that, as it is not this that is in trouble: a token that ends in an outage must not begin with short waits again.
+func (b *backoff) failed(key string, now time.Time, down time.Duration, err error) error {
+	limit := min(max(backoffFirst<<min(b.failures, 10), down), backoffCap)
 	b.key, b.err = key, err
 	b.failures++
 	if alone, ok := errors.AsType[*leftAlone](err); ok {

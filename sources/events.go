@@ -40,7 +40,8 @@ const (
 // Subscribe has Vault push what is written to secrets, over one WebSocket for all of them, and calls the secret's func
 // when it may have a new version, so that the next poll can be brought forward. That is all an event is good for: those
 // of the time without a connection are lost, so polls go on, and all funcs are called after each connection that is made.
-// The funcs must not block, and are called by one goroutine at a time. poll is the interval of the polls.
+// The funcs must not block, and are called by one goroutine at a time. Each KV must name a secret of its own. poll is the
+// interval of the polls.
 //
 // It returns when ctx is done and everything it started has ended; it runs once at a time. It has no login of its own: it
 // waits for a poll that succeeded, and takes its token. Where Vault offers no events, or the policy does not allow them,
@@ -50,17 +51,13 @@ const (
 func (v *Vault) Subscribe(ctx context.Context, poll time.Duration, secrets map[*KV]func()) {
 	s := &subscriber{vault: v, times: v.eventTimes, filtered: true}
 	s.base = min(max(poll, s.times.first), s.times.limit)
-	byPath := map[string]*pushed{}
 	for kv, changed := range secrets {
 		if _, ok := kv.engine.(*kv2); !ok {
 			continue // its events have other names
 		}
-		path := kv.mount + "/data/" + kv.path
-		if byPath[path] == nil {
-			byPath[path] = &pushed{path: path, pace: rate.NewLimiter(rate.Every(eventPace), eventBurst)}
-			s.secrets = append(s.secrets, byPath[path])
-		}
-		byPath[path].readers = append(byPath[path].readers, changed)
+		s.secrets = append(s.secrets, &pushed{
+			path: kv.at("data"), changed: changed, pace: rate.NewLimiter(rate.Every(eventPace), eventBurst),
+		})
 	}
 	if len(s.secrets) == 0 {
 		return
@@ -77,17 +74,15 @@ func (v *Vault) Subscribe(ctx context.Context, poll time.Duration, secrets map[*
 
 // pushed is a secret that events are wanted for.
 type pushed struct {
-	path    string   // as events call it: with the mount and "data/"
-	readers []func() // several where it is read with several names of fields
+	path    string // as events call it: with the mount and "data/"
+	changed func()
 	pace    *rate.Limiter
-	due     time.Time // when they are to be told; zero: not
+	due     time.Time // when changed is to be called; zero: not
 }
 
 func (p *pushed) announce() {
 	p.due = time.Time{}
-	for _, changed := range p.readers {
-		changed()
-	}
+	p.changed()
 }
 
 // subscriber belongs to the goroutine of Subscribe.

@@ -136,7 +136,7 @@ func subscribes(r vaulttest.Request) bool {
 
 // metadata counts the polls of a secret among requests.
 func metadata(requests []vaulttest.Request, path string) int {
-	return count(requests, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/metadata/"+path) })
+	return vaulttest.Count(requests, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/metadata/"+path) })
 }
 
 // accept is the answer to a WebSocket's key.

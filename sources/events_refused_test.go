@@ -30,7 +30,7 @@ func TestVaultWithoutEvents(t *testing.T) {
 				p.tell[path]()
 				p.await(path, 1)
 			}
-			if n := count(p.proxy.Requests(), func(r vaulttest.Request) bool { return !strings.Contains(r.Path, "/metadata/") }); n != 0 {
+			if n := vaulttest.Count(p.proxy.Requests(), func(r vaulttest.Request) bool { return !strings.Contains(r.Path, "/metadata/") }); n != 0 {
 				t.Errorf("%d requests beside polls", n)
 			}
 			if n := p.told(); n != 1 || strings.Contains(p.log.String(), "level=WARN") {
@@ -108,10 +108,14 @@ func TestHostileAnswersToASubscription(t *testing.T) {
 			"Sec-WebSocket-Accept: %ACCEPT%\r\n\r\n", strings.Repeat("\xff\x00garbage", 1000)),
 		"a handshake of another": taken("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 			"Sec-WebSocket-Accept: AAAA\r\n\r\n"),
-		"no HTTP":     taken("220 mail.example.com ESMTP\r\n"),
-		"cut off":     taken("HTTP/1.1 101 Switching Pro"),
-		"a redirect":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/elsewhere", 302) },
-		"a 502":       func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>bad gateway</html>", 502) },
+		"no HTTP": taken("220 mail.example.com ESMTP\r\n"),
+		"cut off": taken("HTTP/1.1 101 Switching Pro"),
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/elsewhere", http.StatusFound)
+		},
+		"a 502": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<html>bad gateway</html>", http.StatusBadGateway)
+		},
 		"many a 1xx":  taken(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 1000)),
 		"huge answer": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); w.Write(make([]byte, 10<<20)) },
 	} {
@@ -127,20 +131,20 @@ func TestHostileAnswersToASubscription(t *testing.T) {
 			if name == "silence" { // which is what an idle Vault does
 				p.logged(toldConnected)
 				p.await(path, 1)
-				if n := count(p.proxy.Requests(), subscribes); n != 1 {
+				if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 1 {
 					t.Errorf("%d connections to one that has nothing to say", n)
 				}
 				return
 			}
 			p.logged(toldFailing)
-			if n := count(p.proxy.Requests(), subscribes); n != 9 {
+			if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 9 {
 				t.Errorf("%d tries, want 9", n)
 			}
 			for range 3 {
 				p.tell[path]()
 				p.await(path, 1)
 			}
-			if n := count(p.proxy.Requests(), subscribes); n != 0 {
+			if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 0 {
 				t.Errorf("%d tries after that", n)
 			}
 			if n := strings.Count(p.log.String(), "level=WARN"); n != 1 {
@@ -195,7 +199,7 @@ func TestMessagesThatAreNoEvents(t *testing.T) {
 	}
 	event <- `{"data":{"event":{"metadata":{"data_path":"` + p.server.Mount + "/data/" + path + `"}}}}`
 	p.await(path, 2)
-	if n := count(p.proxy.Requests(), subscribes); n != 1 {
+	if n := vaulttest.Count(p.proxy.Requests(), subscribes); n != 1 {
 		t.Errorf("%d connections", n)
 	}
 }

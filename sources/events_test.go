@@ -26,6 +26,10 @@ func TestEventBringsThePollOfItsSecretForward(t *testing.T) {
 	p.subscribe(path, other)
 	p.await(path, 1) // after the connection was made
 	p.await(other, 1)
+	policy := func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/capabilities-self") } // asked once, beside the polls
+	if err := p.proxy.Await(t.Context(), 1, policy); err != nil {
+		t.Fatal(err)
+	}
 	p.proxy.Requests()
 	for version := 2; version < 5; version++ {
 		p.server.MustWrite(foreign, oauth())
@@ -173,7 +177,7 @@ func TestNobodySubscribesWhilePollsFail(t *testing.T) {
 			if err := p.proxy.Await(t.Context(), 50, failed); err != nil {
 				t.Fatal(err)
 			}
-			if n := count(p.proxy.Requests(), subscribes); n > 1+1 { // the first may be the connection's own
+			if n := vaulttest.Count(p.proxy.Requests(), subscribes); n > 1+1 { // the first may be the connection's own
 				t.Errorf("%d tries to subscribe beside polls that fail", n)
 			}
 			p.proxy.Forward()
@@ -199,7 +203,7 @@ func TestSubscriptionTakesTheNewToken(t *testing.T) {
 		p.server.MustWrite(path, oauth())
 		p.await(path, version)
 		requests := p.proxy.Requests()
-		if logins, all := count(requests, vaulttest.Request.Login), count(requests, subscribes); logins != 1 || all != 1 {
+		if logins, all := vaulttest.Count(requests, vaulttest.Request.Login), vaulttest.Count(requests, subscribes); logins != 1 || all != 1 {
 			t.Errorf("%d logins and %d subscriptions for a token that ended", logins, all)
 		}
 	}

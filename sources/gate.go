@@ -18,12 +18,16 @@ const (
 )
 
 // gate is closed while Vault, or what stands before it, has asked to be left alone with Retry-After. It is one for all
-// requests: a quota that refuses one would refuse the others, and count them. Its methods may be called concurrently.
+// requests: a quota that refuses one would refuse the others, and count them. It also knows since when nothing is answered.
+// Its methods may be called concurrently.
 type gate struct {
 	mu     sync.Mutex
 	until  time.Time
 	status int // of the answer that closed it
 	inRow  int // times it closed with nothing accepted between
+	// downSince is when the first request failed after the last that did not: no answer, or one that says that Vault cannot
+	// or does not want to. Zero: it answers.
+	downSince time.Time
 }
 
 // note takes what an answer asks for. The wait begins now and is never shorter than asked for, unless that is above
@@ -32,6 +36,12 @@ func (g *gate) note(response *http.Response, now time.Time) {
 	asked := askedFor(response, now)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	switch status := response.StatusCode; {
+	case status < 500 && status != http.StatusTooManyRequests:
+		g.downSince = time.Time{}
+	case g.downSince.IsZero():
+		g.downSince = now
+	}
 	if asked == 0 {
 		if response.StatusCode < 400 {
 			g.inRow = 0
@@ -47,6 +57,25 @@ func (g *gate) note(response *http.Response, now time.Time) {
 	if !closed { // else it was asked before that was known
 		g.inRow++
 	}
+}
+
+// failed notes that there was no answer.
+func (g *gate) failed(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.downSince.IsZero() {
+		g.downSince = now
+	}
+}
+
+// down returns how long nothing has been answered.
+func (g *gate) down(now time.Time) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.downSince.IsZero() {
+		return 0
+	}
+	return now.Sub(g.downSince)
 }
 
 // closed returns nil or why nothing may be asked now.

@@ -244,3 +244,44 @@ func TestLoginBackoffSurvivesItsCap(t *testing.T) {
 		t.Errorf("%d logins", logins)
 	}
 }
+
+// Tokens that end in an outage: the logins that are due then wait as what has failed for that long, not as what fails for
+// the first time. Else all hosts would ask every few seconds when Vault comes back.
+func TestLoginLateInAnOutage(t *testing.T) {
+	const hosts = 30
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 4*time.Second)
+	l.server.MustWrite(path, oauth())
+	l.config.StateDir = ""
+	type host struct {
+		vault *sources.Vault
+		kv    *sources.KV
+	}
+	all := make([]host, hosts)
+	for i := range all {
+		all[i].vault = l.vault()
+		all[i].kv = l.kv(all[i].vault)
+		l.mustPoll(all[i].kv, never)
+	}
+	l.proxy.Answer("/v1/", http.StatusServiceUnavailable)
+	began := time.Now()
+	for _, h := range all {
+		l.mustFail(h.kv, "sealed")
+	}
+	var most time.Duration
+	for _, h := range all {
+		select {
+		case <-time.After(time.Until(h.vault.TokenExpires())):
+		case <-t.Context().Done():
+		}
+		_, err := h.kv.Poll(t.Context(), never)
+		most = max(most, laterThan(err, time.Now()))
+	}
+	if down := time.Since(began); most < down/2 || most > down { // odds of less with 30 hosts: 1e-9
+		t.Errorf("the next logins come within %v, %v into the outage", most, down)
+	}
+	l.proxy.Forward()
+	for _, h := range all {
+		h.vault.Soon()
+		l.mustPoll(h.kv, never)
+	}
+}

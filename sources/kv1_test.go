@@ -3,7 +3,6 @@ package sources_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vaulttest"
@@ -112,7 +111,10 @@ func TestDeepMounts(t *testing.T) {
 			t.Errorf("KV version %d: read %v", version, got)
 		}
 		l.server.MustSetPolicy(l.roleID, vaulttest.ReadPolicyAt("other"))
-		time.Sleep(1100 * time.Millisecond) // the floor between two logins
+		l.eventually(func() bool { // the least time between two logins is over
+			_, err := kv.Poll(t.Context(), always)
+			return err != nil && !strings.Contains(err.Error(), "next login")
+		})
 		l.mustFail(kv, "permission denied", "policy", at)
 	}
 }

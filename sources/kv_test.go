@@ -176,7 +176,7 @@ func TestDeletedAndBack(t *testing.T) {
 	l.server.MustDelete(path, 1)
 	l.proxy.Requests()
 	l.mustRefuse(kv, 1, "deleted", "undelete")
-	if n := count(l.proxy.Requests(), vaulttest.Request.DataRead); n != 0 {
+	if n := vaulttest.Count(l.proxy.Requests(), vaulttest.Request.DataRead); n != 0 {
 		t.Errorf("%d reads of a deleted secret", n)
 	}
 	l.server.MustUndelete(path, 1)

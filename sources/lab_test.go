@@ -226,13 +226,4 @@ func (l *lab) isRefusal(err error, version int) {
 	}
 }
 
-func count(requests []vaulttest.Request, fits func(vaulttest.Request) bool) (n int) {
-	for _, r := range requests {
-		if fits(r) {
-			n++
-		}
-	}
-	return n
-}
-
-func (l *lab) logins() int { return count(l.proxy.Requests(), vaulttest.Request.Login) }
+func (l *lab) logins() int { return vaulttest.Count(l.proxy.Requests(), vaulttest.Request.Login) }

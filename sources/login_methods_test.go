@@ -344,7 +344,7 @@ func TestNamespaceOfEveryLogin(t *testing.T) {
 				}
 			}
 			for end, n := range want {
-				if got := count(requests, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, end) }); got != n {
+				if got := vaulttest.Count(requests, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, end) }); got != n {
 					t.Errorf("%d requests for %s, want %d", got, end, n)
 				}
 			}

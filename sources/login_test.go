@@ -1,7 +1,6 @@
 package sources_test
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -126,7 +125,7 @@ func TestTokenIsReplacedBeforeItsEnd(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if n := count(l.proxy.Requests(), func(r vaulttest.Request) bool { return strings.Contains(r.Path, "renew") }); n != 0 {
+	if n := vaulttest.Count(l.proxy.Requests(), func(r vaulttest.Request) bool { return strings.Contains(r.Path, "renew") }); n != 0 {
 		t.Errorf("%d renewals", n)
 	}
 }
@@ -261,110 +260,6 @@ func TestRefusalThatCannotBeNotedStillHolds(t *testing.T) {
 	}
 }
 
-// run starts v.Run and returns the signal that a change gives.
-func run(t *testing.T, v *sources.Vault) <-chan struct{} {
-	t.Helper()
-	changed := make(chan struct{}, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		v.Run(ctx, func() { changed <- struct{}{} })
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return changed
-}
-
-func await(t *testing.T, changed <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-changed:
-	case <-t.Context().Done():
-		t.Fatal("no change was seen")
-	}
-}
-
-func TestNewSecretIDIsPickedUp(t *testing.T) {
-	l := newLab(t)
-	l.server.MustWrite(path, oauth())
-	right, second := l.server.MustSecretID(l.roleID), l.server.MustSecretID(l.roleID)
-	l.writeSecretID("00000000-canary-canary-canary-000000000000")
-	v := l.vault()
-	kv := l.kv(v)
-	l.mustFail(kv, "refused")
-	changed := run(t, v)
-	l.writeSecretID(right)
-	await(t, changed)
-	l.mustPoll(kv, always)
-
-	// As an editor or a provisioning tool does it: a new file moved over the old one.
-	fresh := l.config.Auth.SecretIDFile + ".tmp"
-	l.hidden = append(l.hidden, second)
-	if err := os.WriteFile(fresh, []byte(second), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(fresh, l.config.Auth.SecretIDFile); err != nil {
-		t.Fatal(err)
-	}
-	await(t, changed)
-}
-
-func TestWatchSurvivesItsDirectory(t *testing.T) {
-	l := newLab(t)
-	v := l.vault()
-	changed := run(t, v)
-	dir := filepath.Dir(l.config.Auth.SecretIDFile)
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	l.writeSecretID("another")
-	await(t, changed)
-}
-
-func TestSecretIDFile(t *testing.T) {
-	for _, test := range []struct {
-		name, content string
-		words         []string
-	}{
-		{"empty", "", []string{"empty"}},
-		{"newline only", "\n", []string{"empty"}},
-		{"two lines", "canary-one\ncanary-two\n", []string{"second line"}},
-		{"two newlines", "canary-one\n\n", []string{"second line"}},
-		{"binary", "canary\x00one", []string{"does not belong"}},
-		{"large", strings.Repeat("x", 1<<20), []string{"larger"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			l := newLab(t)
-			l.hidden = append(l.hidden, "canary")
-			if err := os.WriteFile(l.config.Auth.SecretIDFile, []byte(test.content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			l.mustFail(l.kv(l.vault()), append(test.words, "vault.auth.secret_id_file", l.config.Auth.SecretIDFile)...)
-			if requests := l.proxy.Requests(); len(requests) != 0 {
-				t.Errorf("Vault was asked: %+v", requests)
-			}
-		})
-	}
-	l := newLab(t)
-	os.Remove(l.config.Auth.SecretIDFile)
-	l.mustFail(l.kv(l.vault()), "no such file", "vault.auth.secret_id_file", "put the file there")
-}
-
-func TestRoleIDFile(t *testing.T) {
-	l := newLab(t)
-	l.server.MustWrite(path, oauth())
-	l.config.Auth.RoleID, l.config.Auth.RoleIDFile = "", filepath.Join(t.TempDir(), "role_id")
-	kv := l.kv(l.vault())
-	l.mustFail(kv, "vault.auth.role_id_file", "no such file")
-	if err := os.WriteFile(l.config.Auth.RoleIDFile, []byte(l.roleID+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l.mustPoll(kv, always)
-}
-
 func TestFailedLoginsBackOff(t *testing.T) {
 	for _, test := range []struct {
 		status int
@@ -428,7 +323,7 @@ func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
 	if err := func() error {
 		for l.proxy.Requests(); ; {
 			l.mustPoll(kv, never)
-			if count(l.proxy.Requests(), vaulttest.Request.Login) > 0 {
+			if vaulttest.Count(l.proxy.Requests(), vaulttest.Request.Login) > 0 {
 				return nil
 			}
 			select {
@@ -444,44 +339,4 @@ func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
 	if n := strings.Count(l.log.String(), "still serves"); n != 1 {
 		t.Errorf("%d warnings, want 1: %s", n, l.log)
 	}
-}
-
-func TestTokenFile(t *testing.T) {
-	l := newLab(t)
-	l.server.MustWrite(path, oauth())
-	policy := l.server.ReadPolicy(path)
-	token := l.server.MustToken(policy, time.Hour)
-	l.useTokenFile(token)
-	v := l.vault()
-	kv := l.kv(v)
-	l.mustPoll(kv, always)
-	if left := time.Until(v.TokenExpires()); left < 50*time.Minute || left > time.Hour {
-		t.Errorf("the token ends in %s, want about an hour", left)
-	}
-	l.proxy.Requests()
-	l.mustPoll(kv, never)
-	if requests := l.proxy.Requests(); len(requests) != 1 {
-		t.Errorf("a steady poll makes %+v", requests)
-	}
-	l.server.MustRevoke(token)
-	l.mustFail(kv, "permission denied", l.config.Auth.TokenFile)
-	second := l.server.MustToken(policy, time.Hour)
-	l.writeToken(second)
-	l.mustPoll(kv, always)
-	if err := v.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	// It is not ours to revoke.
-	again := l.vault()
-	l.mustPoll(l.kv(again), always)
-	os.Remove(l.config.Auth.TokenFile)
-	l.mustFail(l.kv(again), "vault.auth.token_file", "no such file")
-}
-
-func TestNewTokenFileIsPickedUp(t *testing.T) {
-	l := newLab(t)
-	l.useTokenFile("first")
-	changed := run(t, l.vault())
-	l.writeToken("second")
-	await(t, changed)
 }

@@ -49,7 +49,7 @@ func TestSecretIDThatEndsSoon(t *testing.T) {
 	if n := strings.Count(l.log.String(), endsSoon); n != 1 {
 		t.Errorf("%d warnings, want 1: %s", n, l.log)
 	}
-	if n := count(l.proxy.Requests(), lookup); n != 1 {
+	if n := vaulttest.Count(l.proxy.Requests(), lookup); n != 1 {
 		t.Errorf("%d lookups, want 1", n)
 	}
 }
@@ -76,7 +76,7 @@ func TestSecretIDThatNeedsNoWarning(t *testing.T) {
 			if strings.Contains(l.log.String(), endsSoon) {
 				t.Errorf("warned: %s", l.log)
 			}
-			if n := count(l.proxy.Requests(), lookup); n != test.lookups {
+			if n := vaulttest.Count(l.proxy.Requests(), lookup); n != test.lookups {
 				t.Errorf("%d lookups, want %d", n, test.lookups)
 			}
 		})
@@ -96,7 +96,7 @@ func TestSecretIDThatMayNotBeLookedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.mustPoll(kv, always)
-	if n := count(l.proxy.Requests(), lookup); n != 1 {
+	if n := vaulttest.Count(l.proxy.Requests(), lookup); n != 1 {
 		t.Errorf("%d lookups, want 1", n)
 	}
 	for line := range strings.Lines(l.log.String()) {

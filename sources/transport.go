@@ -2,7 +2,7 @@ package sources
 
 import (
 	"bytes"
-	"campaign-credsync/internal/durable"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"campaign-credsync/internal/durable"
 )
 
 // maxAnswer bounds an answer's body in bytes. The metadata of a secret takes about 250 bytes for each version kept.
@@ -79,8 +81,9 @@ func newTransport(config VaultConfig, pair *clientPair) (*http.Transport, error)
 	return transport, nil
 }
 
-// careful bounds every answer, minds what it says about the next request, and follows one redirect, of the kind that a standby answers with: 307 to the same path
-// on the active node. Any other goes to somebody who is not Vault, and our token with it.
+// careful bounds every answer, minds what it says about the next request, and follows one redirect, of the kind that a
+// standby answers with: 307 to the same path on the active node. Any other goes to somebody who is not Vault, and our token
+// with it.
 type careful struct {
 	next http.RoundTripper
 	gate *gate
@@ -141,6 +144,9 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 	}
 	response, err := c.next.RoundTrip(copied)
 	if err != nil {
+		if !errors.Is(request.Context().Err(), context.Canceled) { // else it was us who gave up
+			c.gate.failed(time.Now())
+		}
 		return nil, err
 	}
 	c.gate.note(response, time.Now())

@@ -3,7 +3,6 @@ package sync
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -283,30 +282,6 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 	return earlier(d.verifyAt, d.reapplyAt)
 }
 
-// spreadOfTicks is within what time each source is polled after a tick of a schedule.
-const spreadOfTicks = time.Minute
-
-// pollSoon brings polls forward that are not due soon anyway. The same schedule ticks on many machines at once, so what
-// is brought forward is spread, and what is spread already is left as it is.
-func (d *Daemon) pollSoon(now time.Time) {
-	for _, w := range d.sources {
-		if !w.retry.failed() && w.next.After(now.Add(spreadOfTicks)) {
-			w.next = now.Add(rand.N(spreadOfTicks))
-		}
-	}
-}
-
-// pollNow brings the next poll forward. The one under way may have asked before whatever is to be found, so another follows it.
-// What brings it forward (a push, a signal) may do so on many machines at once, which spread from the poll after it on.
-func (w *watched) pollNow(now time.Time) {
-	w.spread = true
-	if w.polling {
-		w.again = true
-		return
-	}
-	w.next = now
-}
-
 func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
 // advanceInstance asks what is to be done about one instance, and starts it.
@@ -354,17 +329,6 @@ func (d *Daemon) view(in *instance, now time.Time) view {
 		activating: d.activating || d.draining, saving: in.saving, activates: len(in.steps) > 0, recordWait: in.recordWait(),
 		recoverRetry: in.recoverTry.at, applyRetry: in.applyTry.at, restoreRetry: in.restoreTry.at,
 	}
-}
-
-func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
-	if w.polling {
-		return time.Time{}
-	}
-	if now.Before(w.next) {
-		return w.next
-	}
-	d.startPoll(w)
-	return time.Time{}
 }
 
 // advanceSave writes a changed record. Changes that only count wait a little, so that a burst of reverts is not

@@ -71,6 +71,6 @@ func rollback(v, applied credential.Version) *credential.Refusal {
 			v.Created.UTC().Format(time.RFC3339), applied.Created.UTC().Format(time.RFC3339))}
 	}
 	return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
-		"goes back from version %d: a node of Vault is behind the others, or it was rolled back; set allow_rollback for the instance if that is meant",
-		applied.Number)}
+		"goes back from version %d: the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if "+
+			"that is meant", applied.Number)}
 }

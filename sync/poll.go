@@ -10,6 +10,41 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
+func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
+	if w.polling {
+		return time.Time{}
+	}
+	if now.Before(w.next) {
+		return w.next
+	}
+	d.startPoll(w)
+	return time.Time{}
+}
+
+// spreadOfTicks is within what time each source is polled after a tick of a schedule.
+const spreadOfTicks = time.Minute
+
+// pollSoon brings polls forward that are not due soon anyway. The same schedule ticks on many machines at once, so what
+// is brought forward is spread, and what is spread already is left as it is.
+func (d *Daemon) pollSoon(now time.Time) {
+	for _, w := range d.sources {
+		if !w.retry.failed() && w.next.After(now.Add(spreadOfTicks)) {
+			w.next = now.Add(rand.N(spreadOfTicks))
+		}
+	}
+}
+
+// pollNow brings the next poll forward. The one under way may have asked before whatever is to be found, so another follows it.
+// What brings it forward (a push, a signal) may do so on many machines at once, which spread from the poll after it on.
+func (w *watched) pollNow(now time.Time) {
+	w.spread = true
+	if w.polling {
+		w.again = true
+		return
+	}
+	w.next = now
+}
+
 func (d *Daemon) startPoll(w *watched) {
 	w.polling = true
 	source, ctx := w.source, d.work
@@ -104,12 +139,12 @@ func (d *Daemon) polled(w *watched, version credential.Version, picks []picked, 
 	for i, in := range w.members {
 		switch {
 		case refusal == nil && goesBack(version, in.record, in.pending, in.AllowRollback):
-			d.refused(in, rollback(version, in.newest()))
+			d.refused(in, rollback(version, in.newest()), now)
 		case refusal != nil || picks[i].refusal != nil:
 			in.pending = nil // what waited to be applied is wanted no more
-			d.refused(in, cmp.Or(refusal, picks[i].refusal))
+			d.refused(in, cmp.Or(refusal, picks[i].refusal), now)
 		default:
-			d.told(in, version, picks[i].credential)
+			d.told(in, version, picks[i].credential, now)
 		}
 	}
 }
@@ -123,7 +158,7 @@ func (in *instance) newest() credential.Version {
 
 func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	news := w.retry.fail(now, err.Error())
-	w.next = w.retry.at
+	w.next, w.spread = w.retry.at, true // more hosts come back in its first seconds than later
 	var later interface{ RetryAt() time.Time }
 	if errors.As(err, &later) {
 		// Its wait has a jitter of its own: two in a row would pass the cap. Its time may be of the clock on the wall alone.
@@ -141,7 +176,7 @@ func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 }
 
 // refused keeps what is applied; the same refusal is told once.
-func (d *Daemon) refused(in *instance, refusal *credential.Refusal) {
+func (d *Daemon) refused(in *instance, refusal *credential.Refusal, now time.Time) {
 	if !refusal.Version.IsZero() {
 		in.wanted = refusal.Version
 	}
@@ -150,26 +185,26 @@ func (d *Daemon) refused(in *instance, refusal *credential.Refusal) {
 	}
 	in.refusal = refusal
 	tell := d.log.Error
-	if !in.lifted.comes(refusal, time.Now()) {
+	if !in.lifted.comes(refusal, now) {
 		tell = d.log.Debug
 	}
 	tell("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
 }
 
 // told takes a version that is not refused; c is nil when the secret was not read.
-func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credential) {
+func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credential, now time.Time) {
 	if in.refusal != nil && in.refusal.Version.Equal(v) && c == nil {
 		return // still the refused one, whose secret was not read again
 	}
 	in.wanted = v
 	if in.refusal != nil {
 		tell := d.log.Debug
-		if in.lifted.goes(in.refusal, time.Now()) {
+		if in.lifted.goes(in.refusal, now) {
 			tell = d.log.Info
 		}
 		in.refusal = nil
 		tell("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
-	} else if in.lifted.over(time.Now()) {
+	} else if in.lifted.over(now) {
 		d.log.Info("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
 	}
 	if in.record.holds(v, in.Fields) && in.record.Applying == nil && in.force == "" {

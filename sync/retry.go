@@ -25,7 +25,7 @@ type retry struct {
 	told    []string  // reasons that are no news, the newest last
 }
 
-// keptReasons is how many reasons in a row of failures are known: nodes of a Vault that has no active one give three or
+// keptReasons is how many reasons in a row of failures are known: nodes of a cluster that has no leader give three or
 // four, in turn.
 const keptReasons = 8
 

@@ -9,8 +9,9 @@ import (
 // calm is how long a refusal that came again must have stayed away before the log has it that it is over.
 const calm = 10 * time.Minute
 
-// lifted is a refusal that is over, for now: where a node of Vault is behind the others, the same one comes and goes with
-// every poll, as one node answers or another. Status tells of each; the log tells of the second time, and then of the end.
+// lifted is a refusal that is over, for now: where a source is a cluster of which one node is behind, the same one comes and
+// goes with every poll, as one node answers or another. Status tells of each; the log tells of the second time, and then of
+// the end.
 // The zero value is none.
 type lifted struct {
 	refusal *credential.Refusal

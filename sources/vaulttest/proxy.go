@@ -308,6 +308,16 @@ func (p *Proxy) Requests() []Request {
 	return requests
 }
 
+// Count counts the requests that fit.
+func Count(requests []Request, fits func(Request) bool) (n int) {
+	for _, r := range requests {
+		if fits(r) {
+			n++
+		}
+	}
+	return n
+}
+
 // Await waits until at least n requests that fit have come since the last call of Requests.
 func (p *Proxy) Await(ctx context.Context, n int, fits func(Request) bool) error {
 	for {

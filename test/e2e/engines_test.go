@@ -137,14 +137,8 @@ func TestSharedSecretWithOtherFields(t *testing.T) {
 	w.InSync(1)
 	w.Holds("a", first)
 	w.Holds("b", otherSecret)
-	reads := 0
-	for _, r := range w.Proxy.Requests() {
-		if r.DataRead() {
-			reads++
-		}
-	}
-	if reads != 1 {
-		t.Errorf("the secret was read %d times for two instances", reads)
+	if n := vaulttest.Count(w.Proxy.Requests(), vaulttest.Request.DataRead); n != 1 {
+		t.Errorf("the secret was read %d times for two instances", n)
 	}
 	w.Idle(w.SecretPath("a"))
 

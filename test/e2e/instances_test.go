@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
 )
@@ -156,14 +157,8 @@ func TestSharedSecretIsReadOnce(t *testing.T) {
 	w.InSync(1)
 	w.Holds("a", secret)
 	w.Holds("b", secret)
-	reads := 0
-	for _, r := range w.Proxy.Requests() {
-		if r.DataRead() {
-			reads++
-		}
-	}
-	if reads != 1 {
-		t.Errorf("the secret was read %d times", reads)
+	if n := vaulttest.Count(w.Proxy.Requests(), vaulttest.Request.DataRead); n != 1 {
+		t.Errorf("the secret was read %d times", n)
 	}
 	w.Idle(w.SecretPath("a"))
 }

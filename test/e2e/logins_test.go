@@ -52,14 +52,9 @@ func TestWrappedSecretIDSurvivesAKill(t *testing.T) {
 			w.Holds("prod", second)
 			w.Exits(0, "", "diff")
 			world.Says(t, w.Log(), c.kept)
-			unwraps := 0
-			for _, r := range w.Proxy.Requests() {
-				if r.Path == "/v1/sys/wrapping/unwrap" {
-					unwraps++
-				}
-			}
-			if unwraps != 1 {
-				t.Errorf("unwrapped %d times\n%s", unwraps, w.Log())
+			unwraps := func(r vaulttest.Request) bool { return r.Path == "/v1/sys/wrapping/unwrap" }
+			if n := vaulttest.Count(w.Proxy.Requests(), unwraps); n != 1 {
+				t.Errorf("unwrapped %d times\n%s", n, w.Log())
 			}
 			if n := w.Tokens(); n != 2 {
 				t.Errorf("%d tokens are alive, want the one of the killed daemon too", n)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
 )
@@ -31,14 +32,7 @@ func staleWorld(t *testing.T, options container.Options) (w *world.World, right 
 }
 
 // logins counts those that came since the last call.
-func logins(w *world.World) (n int) {
-	for _, r := range w.Proxy.Requests() {
-		if r.Login() {
-			n++
-		}
-	}
-	return n
-}
+func logins(w *world.World) int { return vaulttest.Count(w.Proxy.Requests(), vaulttest.Request.Login) }
 
 // notLocked demands that the container with the right secret-id can log in.
 func notLocked(w *world.World, right string) {

@@ -43,14 +43,8 @@ func TestTokenEnds(t *testing.T) {
 			if c.ttl > 0 {
 				return
 			}
-			logins := 0
-			for _, r := range w.Proxy.Requests() {
-				if r.Login() {
-					logins++
-				}
-			}
-			if logins != 1 {
-				t.Errorf("%d logins", logins)
+			if n := logins(w); n != 1 {
+				t.Errorf("%d logins", n)
 			}
 		})
 	}

@@ -51,14 +51,8 @@ func (w *World) Idle(paths ...string) {
 // Logins demands a number of logins since the last call of Requests, which it leaves as they are.
 func (w *World) Logins(want int) {
 	w.T.Helper()
-	got := 0
-	requests := w.Proxy.Requests()
-	for _, r := range requests {
-		if r.Login() {
-			got++
-		}
-	}
-	if got += w.loggedIn; got != want {
+	got := w.loggedIn + vaulttest.Count(w.Proxy.Requests(), vaulttest.Request.Login)
+	if got != want {
 		w.T.Errorf("%d logins, want %d\n%s", got, want, w.Log())
 	}
 	w.loggedIn = got

@@ -97,6 +97,9 @@ func New(t *testing.T, options container.Options) *World {
 	if options.Instances == nil {
 		options.Instances = []string{"prod"}
 	}
+	if options.Progress == nil {
+		options.Progress = os.Stderr // for a Vault of its own, which may have to be built
+	}
 	if options.Vault == nil && !options.Push {
 		options.Vault = vault
 	}

@@ -97,24 +97,24 @@ func run(from, to string) error {
 	}
 	answered := s.sum("metadata", "login", "data", "other")
 	steady := s.columns["steady"][0].Y
-	// The start is one burst, far above everything else: it is told in words, not drawn to scale.
-	top := 4.4 * steady
-	burst := slices.MaxFunc(answered, func(a, b plotter.XY) int { return int(a.Y - b.Y) })
+	// The start, and the first retries of an outage, are far above everything else: told in words, not drawn to scale.
+	top := 4.8 * steady
 
 	p := plot.New()
 	p.Title.Text = "Requests to Vault, in each second"
 	p.Title.TextStyle.Font.Size = vg.Points(13)
 	p.X.Label.Text = "time since the start (s)"
 	p.Y.Label.Text = "requests per second (1/s)"
-	p.X.Min, p.X.Max = 0, float64(len(s.phase))
+	p.X.Min, p.X.Max = 0, 1.06*float64(len(s.phase)) // room for the name of the last phase
 	p.Y.Min, p.Y.Max = 0, top
 	p.X.Tick.Marker = every(60)
 	p.Y.Tick.Marker = every(20)
-	p.Legend.Top, p.Legend.Left = true, false
+	// Beside the burst of the start. On the left, as a font that is wider than ours then reaches into nothing.
+	p.Legend.Top, p.Legend.Left, p.Legend.XOffs = true, true, 1.4*vg.Centimeter
 	p.Legend.Padding = vg.Points(2)
 	p.Legend.TextStyle.Font.Size = vg.Points(9)
 
-	if err := s.shadePhases(p, top); err != nil {
+	if err := s.shadePhases(p, top, steady); err != nil {
 		return err
 	}
 	p.Add(plotter.NewGrid())
@@ -152,15 +152,25 @@ func run(from, to string) error {
 		p.Add(line)
 		p.Legend.Add(l.name, line)
 	}
-	if burst.Y > top {
+	for _, cut := range []struct {
+		values plotter.XYs
+		says   string
+	}{
+		{answered, "all start at once: up to %.0f/s"},
+		{s.columns["sealed"], "sealed, first retries: up to %.0f/s"},
+	} {
+		burst := slices.MaxFunc(cut.values, func(a, b plotter.XY) int { return int(a.Y - b.Y) })
+		if burst.Y <= top {
+			continue
+		}
 		note, err := plotter.NewLabels(plotter.XYLabels{
-			XYs:    plotter.XYs{{X: burst.X, Y: 4.2 * steady}},
-			Labels: []string{fmt.Sprintf("all started at once: %.0f in one second (cut off here)", burst.Y)},
+			XYs:    plotter.XYs{{X: burst.X, Y: 3.7 * steady}},
+			Labels: []string{fmt.Sprintf(cut.says, burst.Y)},
 		})
 		if err != nil {
 			return err
 		}
-		note.Offset.X = vg.Points(6)
+		note.Offset.X = vg.Points(24) // beside what is cut off
 		note.TextStyle[0].Font.Size = vg.Points(9)
 		p.Add(note)
 	}
@@ -168,7 +178,7 @@ func run(from, to string) error {
 }
 
 // shadePhases marks when Vault was sealed, and writes the name of each phase above it.
-func (s *series) shadePhases(p *plot.Plot, top float64) error {
+func (s *series) shadePhases(p *plot.Plot, top, steady float64) error {
 	names := map[string]string{"steady": "steady", "sealed": "Vault sealed", "back": "back", "rotation": "rotation"}
 	for i := 0; i < len(s.phase); {
 		end := i
@@ -189,7 +199,7 @@ func (s *series) shadePhases(p *plot.Plot, top float64) error {
 				return err
 			}
 			border.Color, border.Width = grey, vg.Points(0.7)
-			label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: float64(i), Y: 3.2 * top / 4.4}}, Labels: []string{name}})
+			label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: float64(i), Y: 3.25 * steady}}, Labels: []string{name}})
 			if err != nil {
 				return err
 			}

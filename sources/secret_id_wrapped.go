@@ -101,14 +101,14 @@ func (w *wrapping) secretID(ctx context.Context) (id credential.Secret, from str
 	return id, entry.From, nil
 }
 
-// tell logs once that an older secret-id serves in place of what is in the file.
+// tell logs once that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
 func (w *wrapping) tell(ctx context.Context, failed error) {
 	switch {
 	case failed == nil:
 		w.told = ""
 		return
-	case ctx.Err() != nil:
-		return // it was us who gave up
+	case ctx.Err() != nil && errors.Is(failed, ctx.Err()):
+		return
 	}
 	cause := rootText(failed)
 	if cause == w.told {
@@ -143,7 +143,11 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 		return false, nil
 	}
 	if record.Current == nil && w.kept.inMemory(token) {
-		if err := w.kept.again(ctx, digest); err != nil && ctx.Err() == nil {
+		err := w.kept.again(ctx, digest)
+		if ctx.Err() != nil {
+			return false, fmt.Errorf("vault login: the kept secret-id is not written again yet: %w", ctx.Err())
+		}
+		if err != nil {
 			w.vault.logger.Error("the kept secret-id was lost and cannot be written again; let this user write to state_dir",
 				"file", w.file, "reason", err.Error())
 		}
@@ -173,10 +177,11 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 		w.unusable.until = now.Add(time.Duration(float64(refusedFor) * jitter()))
 		err = &waiting{cause: w.unusable.err, until: w.unusable.until}
 	} else if !waits {
-		err = w.wait.failed(digest, now, err)
+		err = w.wait.failed(digest, now, w.vault.gate.down(now), err)
 	}
-	if waits, ok := errors.AsType[*waiting](err); ok { // which all of them are
-		w.dueAt(waits.until)
+	var later interface{ RetryAt() time.Time }
+	if errors.As(err, &later) { // which all of them are
+		w.dueAt(later.RetryAt())
 	}
 	return false, err
 }
@@ -192,8 +197,8 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 		return err
 	}
 	key, unsealed, err := w.kept.reserve(ctx, record, digest)
-	if ctx.Err() != nil { // else what could not be sealed in the time that was left would be kept as it is
-		return fmt.Errorf("vault at %s: unwrap the secret-id: %w", w.vault.address, ctx.Err())
+	if err != nil && errors.Is(err, ctx.Err()) {
+		return fmt.Errorf("vault login: the wrapping token in %s is not unwrapped yet: %w", w.file, err)
 	}
 	if err != nil {
 		return forPerson{fmt.Errorf("vault login: the wrapping token in %s is not unwrapped, as its secret-id could not be kept: %w; let "+

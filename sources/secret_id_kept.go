@@ -103,9 +103,13 @@ func forgetKept(dir string) error {
 }
 
 // reserve does beforehand all that keeping a secret-id may fail at: it has a key sealed, and notes that digest is about to
-// be unwrapped, which proves that the directory takes a file. unsealed says why there is no sealed key.
+// be unwrapped, which proves that the directory takes a file. unsealed says why there is no sealed key. When ctx is done it
+// notes nothing, and its error is that of ctx: whatever was cut off has not shown that nothing here can seal.
 func (k *keptIDs) reserve(ctx context.Context, record *keptRecord, digest string) (key sealedKey, unsealed, err error) {
 	key, unsealed = newSealedKey(ctx)
+	if ctx.Err() != nil {
+		return sealedKey{}, nil, ctx.Err()
+	}
 	noted := *record
 	noted.Unwrapping = digest
 	before := k.memory

@@ -22,7 +22,7 @@ func newWrappedLab(t *testing.T) *lab {
 }
 
 func unwraps(requests []vaulttest.Request) int {
-	return count(requests, func(r vaulttest.Request) bool { return r.Path == "/v1/sys/wrapping/unwrap" })
+	return vaulttest.Count(requests, func(r vaulttest.Request) bool { return r.Path == "/v1/sys/wrapping/unwrap" })
 }
 
 // What is unwrapped once serves every later start.

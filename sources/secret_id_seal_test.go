@@ -78,25 +78,37 @@ func TestSealer(t *testing.T) {
 	l.mustPoll(kv, always)
 }
 
-// A stop does not wait for a systemd-creds that hangs, nor is the token spent, or anything kept unsealed, because of it.
+// A stop does not wait for a systemd-creds that hangs. Nothing is spent then, and nothing is taken for what it is not: the next
+// start unwraps, and seals.
 func TestStopWhileSealing(t *testing.T) {
-	began := filepath.Join(t.TempDir(), "began")
-	putSealer(t, ": >"+began+"; sleep 60 & wait")
+	begun := filepath.Join(t.TempDir(), "begun")
+	putSealer(t, "touch "+begun+"; sleep 60 & wait")
 	l := newWrappedLab(t)
+	v := l.vault()
 	ctx, stop := context.WithCancel(t.Context())
-	polled := make(chan error)
+	defer stop()
+	failed := make(chan error, 1)
 	go func() {
-		_, err := l.kv(l.vault()).Poll(ctx, always)
-		polled <- err
+		_, err := l.kv(v).Poll(ctx, always)
+		failed <- err
 	}()
-	for _, err := os.Stat(began); err != nil; _, err = os.Stat(began) {
-		time.Sleep(time.Millisecond)
-	}
+	l.eventually(func() bool { _, err := os.Stat(begun); return err == nil })
 	stop()
-	if err := <-polled; !errors.Is(err, context.Canceled) {
-		t.Errorf("ended with %v", err)
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Errorf("fails with %v", err)
 	}
-	if got := unwraps(l.proxy.Requests()); got != 0 {
-		t.Errorf("unwrapped %d times", got)
+	if entries, err := os.ReadDir(l.config.StateDir); err != nil || len(entries) != 0 {
+		t.Errorf("noted: %v, %v", entries, err)
+	}
+	if l.log.String() != "" {
+		t.Errorf("said: %s", l.log)
+	}
+	putSealer(t, `exec base64 $(case "$*" in *decrypt*) echo -d;; esac)`)
+	l.mustPoll(l.kv(l.vault()), always)
+	if got := unwraps(l.proxy.Requests()); got != 1 {
+		t.Errorf("unwrapped %d times, want 1", got)
+	}
+	if !strings.Contains(l.log.String(), "sealed by systemd-creds") {
+		t.Errorf("said: %s", l.log)
 	}
 }

@@ -31,7 +31,7 @@ type sealedKey struct {
 
 // newSealedKey makes a key, has systemd-creds seal it, and has it opened again before it is relied on. Root seals with the
 // system's key; others need the scope of a user, which systemd has from version 256 on. Its error says why nothing here can
-// seal; the key is none then.
+// seal, or that ctx is done; the key is none then.
 func newSealedKey(ctx context.Context) (sealedKey, error) {
 	k := sealedKey{key: make([]byte, keySize), user: os.Geteuid() != 0}
 	rand.Read(k.key)
@@ -54,7 +54,8 @@ func (k sealedKey) open(ctx context.Context) ([]byte, error) {
 	return systemdCreds(ctx, "decrypt", k.user, []byte(k.sealed))
 }
 
-// systemdCreds has one thing sealed or opened. It goes through pipes: arguments are for everybody to see.
+// systemdCreds has one thing sealed or opened, and ends with ctx: one that hangs must not hold up a stop. The thing goes
+// through pipes: arguments are for everybody to see.
 func systemdCreds(ctx context.Context, verb string, user bool, input []byte) ([]byte, error) {
 	bounded, cancel := context.WithTimeout(ctx, sealTime)
 	defer cancel()

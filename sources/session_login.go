@@ -1,0 +1,155 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+// login logs in, or says why it may not yet: floor is the least time since the last one. The caller has the turn.
+func (s *session) login(ctx context.Context, floor time.Duration) (*token, error) {
+	defer s.refused.turn(ctx)()
+	return s.tryLogin(ctx, floor)
+}
+
+func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, error) {
+	if err := s.vault.gate.closed(s.vault); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	forgive, hurry := s.forgive, s.hurry
+	s.forgive, s.hurry = false, false
+	s.mu.Unlock()
+
+	attempt, err := s.vault.method.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.hidden = attempt.secret
+	s.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("vault at %s: waiting for a login: %w", s.vault.address, ctx.Err())
+	}
+	now := time.Now()
+	key := s.refused.digest(attempt.identity...)
+	if until, ok := s.refused.enough(key, now); ok {
+		return nil, &waiting{cause: forPerson{errors.New(attempt.enough)}, until: until}
+	}
+	if until, ok := s.refused.refused(key, now); ok && !forgive {
+		return nil, &waiting{cause: forPerson{errors.New(attempt.refusal)}, until: until}
+	}
+	if err := s.wait.over(key, now); err != nil && !hurry {
+		return nil, err
+	}
+	if hurry {
+		floor = loginFloor
+	}
+	if until := s.last.success.Add(floor); now.Before(until) {
+		return nil, &waiting{cause: errors.New("vault login: the last one was just now"), until: until, floor: true}
+	}
+	begun := attempt.refusal != "" && key != s.last.proven
+	if begun {
+		if err := s.refused.begin(key, now); err != nil {
+			return nil, forPerson{fmt.Errorf("%s: not tried, as a refused secret-id could not be remembered, and five refused logins "+
+				"lock the role for every host: %w; let this user write to state_dir", attempt.step, err)}
+		}
+	}
+	t, err := s.attempt(ctx, attempt)
+	if err != nil {
+		refused := attempt.refusedBy(err)
+		err = s.failed(ctx, attempt, key, begun, err)
+		if refused && attempt.rejected != nil && attempt.rejected(err) {
+			return s.tryLogin(ctx, floor)
+		}
+		return nil, err
+	}
+	if attempt.accepted != nil {
+		attempt.accepted()
+	} else if err := s.forgetKept(); err != nil {
+		s.vault.logger.Warn("an unwrapped secret-id stays kept though it is not used any more", "reason", err.Error())
+	}
+	s.wait = backoff{}
+	s.last.success, s.last.proven, s.last.warned = t.born, key, ""
+	if err := s.refused.forget(); err != nil {
+		s.vault.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
+	}
+	s.set(t)
+	if s.ends != nil {
+		s.ends.look(t, key, attempt.secret, t.role)
+	}
+	s.vault.logger.Debug("logged in to vault", "mount", attempt.mount, "expires", t.expires)
+	return t, nil
+}
+
+// forgetKept removes, once, what an earlier configuration unwrapped.
+func (s *session) forgetKept() error {
+	if s.forgotten || s.refused.late { // late is a command that only reads
+		return nil
+	}
+	err := forgetKept(s.refused.dir)
+	s.forgotten = err == nil
+	return err
+}
+
+func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, cancel) })()
+	asked := time.Now()
+	secret, err := attempt.method.Login(bounded, s.logins)
+	if err != nil {
+		if bounded.Err() == nil {
+			ctx = context.WithoutCancel(ctx) // it came all the same
+		}
+		return nil, s.vault.explain(ctx, attempt.step, err, s.hide()...)
+	}
+	if secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "" {
+		return nil, &failure{text: fmt.Sprintf("vault at %s: %s: the answer holds no token; check vault.address and the mount",
+			s.vault.address, attempt.step)}
+	}
+	text := credential.NewSecret(secret.Auth.ClientToken)
+	t := &token{client: withToken(s.vault.reads, text), text: text, born: asked, ours: true, role: secret.Auth.Metadata["role_name"]}
+	if ttl := time.Duration(secret.Auth.LeaseDuration) * time.Second; ttl > 0 {
+		t.expires = asked.Add(ttl)
+		t.renew = asked.Add(time.Duration(float64(ttl) * (2.0 / 3) * jitter()))
+	}
+	return t, nil
+}
+
+// failed remembers a failed login before its error is returned: a refused secret-id for an hour and across restarts,
+// because Vault locks the role for every host that uses it after five, and anything else for a short while.
+func (s *session) failed(ctx context.Context, attempt *attempt, key string, begun bool, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		// It was us who gave up: nothing is learnt from it, and it may have been refused.
+		if begun {
+			if noted := s.refused.cut(key, time.Now()); noted != nil {
+				err = fmt.Errorf("%w; not remembered: %w", err, noted)
+			}
+		}
+		return err
+	}
+	now := time.Now()
+	if attempt.refusedBy(err) {
+		s.wait, s.last.proven = backoff{}, ""
+		until, noted := s.refused.add(now, begun, attempt.identity...)
+		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, saidBy(err))}, until: until}
+		if noted != nil {
+			err = fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may write to, and do "+
+				"not try again before", err, noted)
+		}
+		return err
+	}
+	if begun {
+		if err := s.refused.unrefused(); err != nil {
+			s.vault.logger.Warn("a login that was not refused stays noted as one", "reason", err.Error())
+		}
+	}
+	if remedy := attempt.remedies[statusOf(err)]; remedy != "" {
+		err = fmt.Errorf("%w: %s", err, remedy)
+	}
+	return s.wait.failed(key, now, s.vault.gate.down(now), err)
+}
