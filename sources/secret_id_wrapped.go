@@ -145,7 +145,7 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 		w.kept.knows(token, digest)
 		return false, nil
 	}
-	if record.Current == nil && w.kept.inMemory(token) {
+	if w.kept.inMemory(token) {
 		err := w.kept.again(ctx, digest)
 		if ctx.Err() != nil {
 			return false, fmt.Errorf("vault login: the kept secret-id is not written again yet: %w", ctx.Err())
