@@ -211,7 +211,9 @@ func (f *File) version(content []byte) (v credential.Version, reason string) {
 		return credential.ContentVersion(f.key, canonical(content)), ""
 	}
 	if n, err := strconv.Atoi(string(number)); err == nil && usualVersion.Match(number) {
-		return credential.NumberedContent(n, f.key, canonical(content)), ""
+		v = credential.NumberedContent(n, f.key, canonical(content))
+		v.Secret = f.path
+		return v, ""
 	}
 	return unusable, fmt.Sprintf(`has a %q that is no positive whole number of at most 15 digits; write such a number without quotes, or leave `+
 		`the key out`, versionKey)

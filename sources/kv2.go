@@ -127,7 +127,7 @@ func (k *kv2) readMetadata(ctx context.Context, t *token) (credential.Version, e
 		return credential.Version{}, k.refuse(credential.Version{}, "%s has no version yet; write the credential there", k.name(""))
 	}
 	newest, ok := answer.Data.Versions[strconv.Itoa(number)]
-	version := credential.Version{Number: number, Created: newest.CreatedTime}
+	version := k.version(number, newest.CreatedTime)
 	if !ok {
 		return credential.Version{}, k.refuse(version, "%s does not list its newest version any more; write a new one", k.name(""))
 	}
@@ -163,7 +163,7 @@ func (k *kv2) readData(ctx context.Context, t *token, asked credential.Version, 
 		return credential.Reading{}, k.notKV2()
 	}
 	metadata := answer.Data.Metadata
-	version := credential.Version{Number: metadata.Version, Created: metadata.CreatedTime}
+	version := k.version(metadata.Version, metadata.CreatedTime)
 	if err := metadata.refusal(k, version, now); err != nil {
 		k.gone = version
 		return credential.Reading{}, err
@@ -173,6 +173,10 @@ func (k *kv2) readData(ctx context.Context, t *token, asked credential.Version, 
 	}
 	k.gone = credential.Version{}
 	return credential.Reading{Version: version, Credential: pick(k.name(""), version, answer.Data.Data)}, nil
+}
+
+func (k *kv2) version(number int, created time.Time) credential.Version {
+	return credential.Version{Number: number, Created: created, Secret: k.vault.reads.Namespace() + "/" + k.at("")}
 }
 
 func (k *kv2) missing() error {

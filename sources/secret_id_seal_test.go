@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"campaign-credsync/sources"
 )
 
 // putSealer puts a script in the place of systemd-creds.
@@ -74,6 +76,15 @@ func TestSealer(t *testing.T) {
 	v := l.vault()
 	kv := l.kv(v)
 	l.mustFail(kv, "cannot be unsealed", "put a new wrapped secret-id there")
+	reads := l.config
+	reads.OnlyReads = true
+	reader, err := sources.NewVault(reads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.mustFail(l.kv(reader), "cannot be unsealed by this command", "as the daemon's user"); strings.Contains(err.Error(), "put a new") {
+		t.Errorf("a command of another user has it replaced: %v", err)
+	}
 	l.wrap(time.Hour)
 	l.mustPoll(kv, always)
 }

@@ -94,7 +94,10 @@ func (w *wrapping) secretID(ctx context.Context) (id credential.Secret, from str
 		return id, "", failed
 	}
 	w.tell(ctx, failed)
-	if id, err = w.kept.open(ctx, entry); err != nil {
+	if id, err = w.kept.open(ctx, entry); err != nil && w.kept.onlyReads {
+		return id, "", forPerson{fmt.Errorf("vault login: the kept secret-id cannot be unsealed by this command: %w; run it as the "+
+			"daemon's user", err)}
+	} else if err != nil {
 		return id, "", forPerson{fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; if that stays "+
 			"so, put a new wrapped secret-id there", w.file, err)}
 	}
@@ -142,7 +145,7 @@ func (w *wrapping) renew(ctx context.Context) (renewed bool, err error) {
 		w.kept.knows(token, digest)
 		return false, nil
 	}
-	if record.Current == nil && w.kept.inMemory(token) {
+	if w.kept.inMemory(token) {
 		err := w.kept.again(ctx, digest)
 		if ctx.Err() != nil {
 			return false, fmt.Errorf("vault login: the kept secret-id is not written again yet: %w", ctx.Err())

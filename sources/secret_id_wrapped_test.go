@@ -345,8 +345,9 @@ func TestKeptSecretIDIsForgotten(t *testing.T) {
 // has stolen anything, so nothing says so.
 func TestKeptSecretIDThatWasLost(t *testing.T) {
 	for name, lose := range map[string]func(file string) error{
-		"removed": os.Remove,
-		"cut off": func(file string) error { return os.Truncate(file, 20) },
+		"removed":              os.Remove,
+		"cut off":              func(file string) error { return os.Truncate(file, 20) },
+		"the digest key alone": func(string) error { return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newWrappedLab(t)

@@ -159,6 +159,10 @@ func TestGoingBack(t *testing.T) {
 		return credential.NumberedContent(number, key, []byte(text))
 	}
 	content := func(text string) credential.Version { return credential.ContentVersion(key, []byte(text)) }
+	of := func(secret string, v credential.Version) credential.Version {
+		v.Secret = secret
+		return v
+	}
 	for _, c := range []struct {
 		name     string
 		to, from credential.Version
@@ -181,6 +185,10 @@ func TestGoingBack(t *testing.T) {
 		{"from a file to Vault", v(1, 1), file(2, "a"), false},
 		{"from Vault to version 1 of the engine", content("a"), v(2, 2), false},
 		{"from version 1 of the engine to version 2", v(1, 1), content("a"), false},
+		{"of another secret", of("a", v(1, 1)), of("b", v(2, 2)), false},
+		{"of the same secret", of("a", v(1, 1)), of("a", v(2, 2)), true},
+		{"of a secret that was not noted", of("a", v(1, 1)), v(2, 2), true},
+		{"in another file", of("/a", file(1, "a")), of("/b", file(2, "b")), false},
 	} {
 		if got := c.to.GoesBackFrom(c.from); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)

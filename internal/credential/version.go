@@ -19,6 +19,9 @@ type Version struct {
 	Digest string `json:"digest,omitempty"`
 	// Unordered says that the source has no versions: Number comes from Digest, and nobody can tell which of two is newer.
 	Unordered bool `json:"unordered,omitempty"`
+	// Secret names what Number counts the versions of, so that those of another secret are not compared with it. Empty where
+	// there is no order anyway, and in records of old: not known.
+	Secret string `json:"secret,omitempty"`
 }
 
 // ContentVersion is the version of a content whose source has no versions. Its number is for people to see that something
@@ -29,7 +32,7 @@ func ContentVersion(key, content []byte) Version {
 	return v
 }
 
-// NumberedContent is the version of a content to which its writer gave a number.
+// NumberedContent is the version of a content to which its writer gave a number. Its Secret is not known yet.
 func NumberedContent(number int, key, content []byte) Version {
 	mac := hmac.New(sha256.New, key)
 	mac.Write(content)
@@ -53,18 +56,23 @@ func (v Version) IsZero() bool { return v.Number == 0 && v.Created.IsZero() && v
 
 // GoesBackFrom reports whether going from w to v is going back: a lower number that was not created later, or the same
 // number created earlier. That is what a stale standby or a rollback shows. A lower number created later is a secret
-// deleted and written anew. Where nobody can tell it is false: one of them is unordered, or only one of them has a time, as
-// then they come from sources of different kinds.
+// deleted and written anew. Where nobody can tell it is false: one of them is unordered, or they come from two secrets, or, as
+// only one of them has a time, from sources of different kinds.
 func (v Version) GoesBackFrom(w Version) bool {
-	if v.Unordered || w.Unordered || v.Created.IsZero() != w.Created.IsZero() {
+	if v.Unordered || w.Unordered || v.Created.IsZero() != w.Created.IsZero() || v.another(w) {
 		return false
 	}
 	return v.Number < w.Number && !v.Created.After(w.Created) || v.Number == w.Number && v.Created.Before(w.Created)
 }
 
+// another reports whether v and w are known to be of two secrets.
+func (v Version) another(w Version) bool {
+	return v.Secret != "" && w.Secret != "" && v.Secret != w.Secret
+}
+
 // Reuses reports whether v is another content under the number of w: whoever wrote it did not count on.
 func (v Version) Reuses(w Version) bool {
-	return !v.Unordered && !w.Unordered && v.Created.IsZero() && w.Created.IsZero() && v.Number == w.Number && v.Digest != w.Digest
+	return !v.Unordered && !w.Unordered && v.Created.IsZero() && w.Created.IsZero() && v.Number == w.Number && v.Digest != w.Digest && !v.another(w)
 }
 
 func (v Version) String() string { return fmt.Sprint(v.Number) }

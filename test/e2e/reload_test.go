@@ -84,6 +84,33 @@ func TestReloadLeavesOtherInstancesAlone(t *testing.T) {
 	}
 }
 
+// The path changes to another secret, whose number is lower and which is older: that is no version that goes back. Back at
+// the first one, its newest version is applied again.
+func TestReloadToAnotherSecret(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{})
+	const other = "p8e-OTHERotherOTHERotherOTHERother12"
+	w.Secrets = append(w.Secrets, other)
+	_, err := w.Vault.Write(w.Ctx, w.SecretPath("other"), container.Credential(other))
+	w.Must(err)
+	w.NewSecret("prod")
+	_, secret := w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(2)
+	rewrite(w, "path: "+w.SecretPath("prod"), "path: "+w.SecretPath("other"))
+	w.HangUp()
+	w.InSync(1)
+	w.Holds("prod", other)
+	w.Kill()
+	w.StartDaemon()
+	w.InSync(1)
+	rewrite(w, "path: "+w.SecretPath("other"), "path: "+w.SecretPath("prod"))
+	w.HangUp()
+	w.InSync(2)
+	w.Holds("prod", secret)
+	w.Ran(3, "end", "set")
+}
+
 // Settings of an instance and of all of them: each takes effect, none makes an apply of what is applied.
 func TestReloadSettings(t *testing.T) {
 	t.Parallel()
