@@ -36,17 +36,18 @@ func newClientPair(config VaultConfig, logger *slog.Logger) (*clientPair, error)
 }
 
 func (p *clientPair) read() (*tls.Certificate, error) {
-	cert, err := durable.ReadFile(p.certFile, maxPEM)
+	cert, err := readPEM("vault.client_cert", p.certFile)
 	if err != nil {
-		return nil, fmt.Errorf("vault.client_cert: %w", err)
+		return nil, err
 	}
-	key, err := durable.ReadFile(p.keyFile, maxPEM)
+	key, err := readPEM("vault.client_key", p.keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("vault.client_key: %w", err)
+		return nil, err
 	}
-	pair, err := tls.X509KeyPair(cert, key)
+	pair, err := tls.X509KeyPair(cert, key) // its errors quote neither
 	if err != nil {
-		return nil, fmt.Errorf("vault.client_cert, vault.client_key: %w", err)
+		return nil, &SettingError{"vault.client_cert", fmt.Errorf("%s and %s are no pair: %w; put a certificate and its key there, in "+
+			"PEM form", p.certFile, p.keyFile, err)}
 	}
 	return &pair, nil
 }
@@ -64,6 +65,15 @@ func (p *clientPair) current() *tls.Certificate {
 		p.logger.Warn("client certificate cannot be read, the last good one is shown", "file", p.certFile, "reason", err.Error())
 	}
 	return p.good
+}
+
+// readPEM reads the file that a setting names.
+func readPEM(setting, file string) ([]byte, error) {
+	pem, err := durable.ReadFile(file, maxPEM)
+	if err != nil {
+		return nil, &SettingError{setting, fmt.Errorf("%w; put the file there, readable for this user", err)}
+	}
+	return pem, nil
 }
 
 func (p *clientPair) files() []string {

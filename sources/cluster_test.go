@@ -29,14 +29,6 @@ func TestCluster(t *testing.T) {
 		}
 		return n
 	}
-	logins := func() (n int) {
-		for _, r := range l.proxy.Requests() {
-			if r.Login() {
-				n++
-			}
-		}
-		return n
-	}
 
 	t.Run("a standby forwards logins and reads", func(t *testing.T) {
 		active()
@@ -77,7 +69,7 @@ func TestCluster(t *testing.T) {
 		l.proxy.Point(hosts(c.Nodes...)...)
 		kv := l.kv(l.vault())
 		l.mustPoll(kv, never)
-		logins()
+		l.logins()
 		change := func(credential.Version) bool { leader.Kill(); return true }
 		if _, err := kv.Poll(t.Context(), change); err != nil {
 			l.temporary(err)
@@ -89,7 +81,7 @@ func TestCluster(t *testing.T) {
 			}
 			return err == nil && r.Version.Number == version && r.Credential != nil
 		})
-		if n := logins(); n > 0 {
+		if n := l.logins(); n > 0 {
 			t.Errorf("%d logins: the token outlives the leader that gave it", n)
 		}
 		if err := leader.Restart(t.Context()); err != nil {

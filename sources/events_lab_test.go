@@ -113,10 +113,10 @@ func (p *pushLab) connected(n int) {
 // logged waits for a line of the log.
 func (p *pushLab) logged(text string) {
 	p.t.Helper()
-	for late := time.Now().Add(20 * time.Second); !strings.Contains(p.log.String(), text); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(late) {
-			p.t.Fatalf("the log does not say %q:\n%s", text, p.log)
-		}
+	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	defer cancel()
+	if err := p.log.Await(ctx, text); err != nil {
+		p.t.Fatal(err)
 	}
 }
 

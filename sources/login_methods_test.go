@@ -54,6 +54,20 @@ func (l *signedLab) writeJWT(token string) {
 
 func inAnHour() time.Time { return time.Now().Add(time.Hour) }
 
+// endsClean demands that v has logged in once at mount, and leaves no token behind.
+func (l *lab) endsClean(v *sources.Vault, mount string) {
+	l.t.Helper()
+	if n := l.server.MustMountTokens(mount); n != 1 {
+		l.t.Fatalf("%d tokens, want 1", n)
+	}
+	if err := v.Close(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+	if n := l.server.MustMountTokens(mount); n != 0 {
+		l.t.Errorf("%d tokens are left after a clean stop", n)
+	}
+}
+
 func TestLoginBySignedToken(t *testing.T) {
 	for _, method := range []string{"jwt", "kubernetes"} {
 		t.Run(method, func(t *testing.T) {
@@ -66,15 +80,7 @@ func TestLoginBySignedToken(t *testing.T) {
 			l.writeJWT(l.sign(l.ours, rightSubject, inAnHour()))
 			v := l.vault()
 			l.mustPoll(l.kv(v), always)
-			if n := l.server.MustMountTokens(l.mount); n != 1 {
-				t.Fatalf("%d tokens, want 1", n)
-			}
-			if err := v.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if n := l.server.MustMountTokens(l.mount); n != 0 {
-				t.Errorf("%d tokens are left after a clean stop", n)
-			}
+			l.endsClean(v, l.mount)
 		})
 	}
 }
@@ -174,15 +180,7 @@ func TestLoginByCertificate(t *testing.T) {
 		}
 		v := l.vault()
 		l.mustPoll(l.kv(v), always)
-		if n := l.server.MustMountTokens(l.mount); n != 1 {
-			t.Fatalf("%d tokens, want 1", n)
-		}
-		if err := v.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if n := l.server.MustMountTokens(l.mount); n != 0 {
-			t.Errorf("%d tokens are left after a clean stop", n)
-		}
+		l.endsClean(v, l.mount)
 	}
 }
 

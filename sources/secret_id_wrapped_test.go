@@ -201,17 +201,23 @@ func TestWrappedSecretIDThatCouldNotBeKept(t *testing.T) {
 	l.mustPoll(kv, always)
 }
 
+// blockAfterUnwrapping lets nothing be kept any more once a token is being unwrapped, until what it returns is removed.
+func (l *lab) blockAfterUnwrapping() (blocked string) {
+	blocked = filepath.Join(l.config.StateDir, keptFile+".partial")
+	l.proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
+		if err := os.Mkdir(blocked, 0o700); err != nil {
+			l.t.Error(err)
+		}
+		l.proxy.Pass(w, r)
+	})
+	return blocked
+}
+
 // A file that says nothing about the token in use is kept from being written after the unwrapping: the secret-id serves
 // from memory, and is written as soon as that is possible.
 func TestUnwrappedSecretIDThatIsNotWritten(t *testing.T) {
 	l := newWrappedLab(t)
-	blocked := filepath.Join(l.config.StateDir, keptFile+".partial")
-	l.proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
-		if err := os.Mkdir(blocked, 0o700); err != nil {
-			t.Error(err)
-		}
-		l.proxy.Pass(w, r)
-	})
+	blocked := l.blockAfterUnwrapping()
 	v := l.vault()
 	kv := l.kv(v)
 	l.mustPoll(kv, always)
@@ -368,13 +374,7 @@ func TestKeptSecretIDThatWasLost(t *testing.T) {
 // What is in memory only is not given up for a new one that cannot be kept either.
 func TestUnwrappedSecretIDThatIsNotWrittenServesOn(t *testing.T) {
 	l := newWrappedLab(t)
-	blocked := filepath.Join(l.config.StateDir, keptFile+".partial")
-	l.proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
-		if err := os.Mkdir(blocked, 0o700); err != nil {
-			t.Error(err)
-		}
-		l.proxy.Pass(w, r)
-	})
+	l.blockAfterUnwrapping()
 	v := l.vault()
 	kv := l.kv(v)
 	l.mustPoll(kv, always)

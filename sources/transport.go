@@ -13,8 +13,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"campaign-credsync/internal/durable"
 )
 
 // maxAnswer bounds an answer's body in bytes. The metadata of a secret takes about 250 bytes for each version kept.
@@ -50,9 +48,9 @@ func checkAddress(address string) (string, error) {
 func newTransport(config VaultConfig, pair *clientPair) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
-		pem, err := durable.ReadFile(config.CACert, maxPEM)
+		pem, err := readPEM("vault.ca_cert", config.CACert)
 		if err != nil {
-			return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%w; put the file there, readable for this user", err)}
+			return nil, err
 		}
 		settings.RootCAs = x509.NewCertPool()
 		if !settings.RootCAs.AppendCertsFromPEM(pem) {

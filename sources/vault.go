@@ -237,7 +237,7 @@ func (v *Vault) TokenExpires() time.Time {
 }
 
 // Close revokes the token that this process logged in for, never one from a token file, and closes the connections.
-// After it Poll answers with an error. Run and the polls under way should have ended before.
+// After it Poll answers with an error. Run, Subscribe and the polls under way should have ended before.
 func (v *Vault) Close(ctx context.Context) error {
 	defer v.transport.CloseIdleConnections()
 	return v.session.close(ctx)

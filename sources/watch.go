@@ -55,8 +55,14 @@ func newFileWatch(file string) *fileWatch {
 	return w
 }
 
-func (w *fileWatch) sum() [sha256.Size]byte {
-	content, err := durable.ReadFile(w.file, w.limit)
+func (w *fileWatch) sum() [sha256.Size]byte { return sumOf(w.file, w.limit) }
+
+// sumOf tells contents of a file apart; it is zero for one that is empty or cannot be read, and for no name.
+func sumOf(file string, limit int64) [sha256.Size]byte {
+	if file == "" {
+		return [sha256.Size]byte{}
+	}
+	content, err := durable.ReadFile(file, limit)
 	if err != nil || len(content) == 0 {
 		return [sha256.Size]byte{}
 	}

@@ -177,7 +177,7 @@ func TestNodeOfVaultIsBehind(t *testing.T) {
 	newest := r.secrets[len(r.secrets)-1]
 
 	r.Proxy.Point(behind.Host())
-	r.Is("prod", "blocked", "goes back from version 3", "behind the others")
+	r.Is("prod", "blocked", "goes back from version 3", "the source is behind")
 	r.Proxy.Requests()
 	keepsAndGuards(r.World, newest)
 	r.Must(r.Proxy.Await(r.Ctx, 3, func(vaulttest.Request) bool { return true }))

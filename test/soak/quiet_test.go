@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -54,7 +55,13 @@ func (s *soak) heal() {
 		s.figures.reverts = in.RevertedTotal
 		return
 	}
-	s.T.Fatalf("not in sync with version %d %v after the last fault: %+v\n%s", s.version, patience, status, tail(s.Log()))
+	s.T.Fatalf("not in sync with version %d %v after the last fault: %+v; on disk %s\n%s", s.version, patience, status, s.onDisk(), tail(s.Log()))
+}
+
+// onDisk tells what the file holds, by the number of the secret among all that there were.
+func (s *soak) onDisk() string {
+	secret, err := s.SecretOnDisk(s.Ctx, instance)
+	return fmt.Sprintf("is secret %d of %d (%v), the ids are right: %v", slices.Index(s.Secrets, secret)+1, len(s.Secrets), err, s.idsRight())
 }
 
 func (s *soak) idsRight() bool {
