@@ -53,6 +53,28 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	})
 }
 
+// A source that takes its time to end when it is cut short, as a login's answer is waited for, holds up no revert.
+func TestFilesAreGuardedWhilePollsEnd(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.source.change(func(s *source) { s.hang, s.words = make(chan struct{}), 3*time.Second })
+		time.Sleep(time.Minute) // a poll is under way
+		began := time.Now()
+		go func() {
+			time.Sleep(time.Second)
+			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+			time.Sleep(time.Second)
+			if got := w.sinks["prod"].get("authIMSTAClientId"); got != "one" {
+				t.Errorf("a second after the edit it is %q\n%s", got, w.log)
+			}
+		}()
+		w.reload(unchanged)
+		if took := time.Since(began); took < 3*time.Second {
+			t.Errorf("nothing was waited for: %s", took)
+		}
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
 // Drift that comes while nobody looks, because a reload takes long, may have been read by Campaign's processes.
 func TestDriftDuringALongReloadIsActivated(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {

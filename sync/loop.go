@@ -28,11 +28,13 @@ type Daemon struct {
 	sources             []*watched
 	steps               int // started and not over
 	activating          bool
-	draining            bool // no command is started any more
+	draining            bool // no command and no poll is started any more
 	verifyAt, reapplyAt time.Time
 	turnAt              time.Time // of the last turn
 	waiting             []*pass
 	work                context.Context // of steps that may be cut short
+	polls               context.Context // of polls, which end before them in a daemon that is to be replaced
+	cutPolls            context.CancelFunc
 	finish              context.Context // of steps that are given a few seconds to finish
 }
 
@@ -182,6 +184,8 @@ const finishTime = 1500 * time.Millisecond
 func (d *Daemon) Run(ctx context.Context) {
 	var cancelFinish context.CancelFunc
 	d.work = ctx
+	d.polls, d.cutPolls = context.WithCancel(ctx)
+	defer d.cutPolls()
 	d.finish, cancelFinish = context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelFinish()
 

@@ -14,7 +14,7 @@ type pass struct {
 	names   []string // empty = all
 	over    chan struct{}
 	targets []target // of the loop: those that are not settled yet
-	drain   bool     // no check, but an end of all that runs a command
+	drain   bool     // no check, but an end of all polls and of all that runs a command
 }
 
 type target struct {
@@ -44,8 +44,8 @@ func (d *Daemon) Ping(ctx context.Context) error {
 	return d.submit(ctx, &pass{names: []string{""}, over: make(chan struct{})}) // of no instance, so over at once
 }
 
-// Drain has Run start no command any more, neither an apply nor an activation, and returns when none runs. Files are
-// guarded as before until Run's context ends. It is for a daemon that is to be replaced by another in this process.
+// Drain has Run start no command any more, neither an apply nor an activation, cuts polls short, and returns when none of them
+// runs. Files are guarded as before until Run's context ends. It is for a daemon that is to be replaced by another in this process.
 func (d *Daemon) Drain(ctx context.Context) error {
 	return d.submit(ctx, &pass{drain: true, over: make(chan struct{})})
 }
@@ -72,6 +72,7 @@ func (d *Daemon) submit(ctx context.Context, p *pass) error {
 func (d *Daemon) beginPass(p *pass, now time.Time) {
 	if p.drain {
 		d.draining = true
+		d.cutPolls()
 		d.waiting = append(d.waiting, p)
 		return
 	}
@@ -99,7 +100,7 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 // endPasses is called after advance, so what could be started has been.
 func (d *Daemon) endPasses(now time.Time) {
 	d.waiting = slices.DeleteFunc(d.waiting, func(p *pass) bool {
-		if p.drain && d.commandRuns() {
+		if p.drain && (d.commandRuns() || d.polling()) {
 			return false
 		}
 		// Each for itself: one of many sources is being polled at any time.
@@ -115,6 +116,11 @@ func (d *Daemon) endPasses(now time.Time) {
 // commandRuns reports whether an apply or an activation is under way.
 func (d *Daemon) commandRuns() bool {
 	return d.activating || slices.ContainsFunc(d.instances, func(in *instance) bool { return in.busy == doApply })
+}
+
+// polling reports whether a poll is under way, be it one that was cut short: a login's answer is waited for a while longer.
+func (d *Daemon) polling() bool {
+	return slices.ContainsFunc(d.sources, func(w *watched) bool { return w.polling })
 }
 
 func (d *Daemon) settled(t target, now time.Time) bool {

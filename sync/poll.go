@@ -11,7 +11,7 @@ import (
 )
 
 func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
-	if w.polling {
+	if w.polling || d.draining {
 		return time.Time{}
 	}
 	if now.Before(w.next) {
@@ -47,7 +47,7 @@ func (w *watched) pollNow(now time.Time) {
 
 func (d *Daemon) startPoll(w *watched) {
 	w.polling = true
-	source, ctx := w.source, d.work
+	source, ctx := w.source, d.polls
 	need := w.need()
 	fields := make([]credential.Fields, len(w.members))
 	for i, in := range w.members {

@@ -182,6 +182,7 @@ type source struct {
 	refused *credential.Refusal // what is read is of no use
 	err     error
 	hang    chan struct{} // not nil: answers only when closed
+	words   time.Duration // that it goes on for when it was cut short while it hangs
 	polls   int
 	reads   int // of the secret itself
 }
@@ -216,12 +217,13 @@ func (s *source) counts() (polls, reads int) {
 func (s *source) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
 	s.mu.Lock()
 	s.polls++
-	hang := s.hang
+	hang, words := s.hang, s.words
 	s.mu.Unlock()
 	if hang != nil {
 		select {
 		case <-hang:
 		case <-ctx.Done():
+			time.Sleep(words)
 			return credential.Reading{}, ctx.Err()
 		}
 	}
