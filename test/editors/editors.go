@@ -123,8 +123,8 @@ func (c *Crowd) edit(ctx context.Context, id int, style Style) error {
 			if c.Meddle != nil && rand.N(4) == 0 {
 				document = c.Meddle(document)
 			}
+			written = time.Now() // before, as whoever reads the file now may overwrite it as soon as it is there
 			err = Write(c.Path, style, document)
-			written = time.Now()
 			c.result.Edits++
 			c.result.Last = document
 		}

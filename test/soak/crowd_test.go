@@ -101,7 +101,7 @@ func (c *crowd) look(ctx context.Context) (document []byte, ok bool) {
 func (c *crowd) judge(document []byte, now time.Time) bool {
 	if got := withoutCounts(document); !bytes.Equal(got, c.foreign) {
 		c.losses = append(c.losses, loss{window{c.right, time.Now()}, "foreign bytes changed " + world.FirstDifference(c.foreign, got)})
-		c.put(editors.Rename, c.last)
+		c.put(editors.Rename, changed(c.last, "authIMSTAClientSecret", "")) // else it may be that of a version long ago; see spoiled
 		return false
 	}
 	for _, found := range count.FindAllSubmatch(document, -1) {
@@ -133,16 +133,21 @@ func (c *crowd) write(id int, style editors.Style, document []byte, spoil bool) 
 // cannot be told from what nlserver wrote, as nobody can decrypt either.
 func spoiled(document []byte) []byte {
 	name := []string{"authIMSTAClientSecret", "authIMSTAClientId", "authIMSTAId"}[rand.N(3)]
+	value := ""
+	if name != "authIMSTAClientSecret" && rand.N(2) == 0 {
+		value = "mallory"
+	}
+	return changed(document, name, value)
+}
+
+// changed is the document with another value of a managed attribute, where it is there and not empty.
+func changed(document []byte, name, value string) []byte {
 	was, err := container.Attribute(document, name)
 	at := bytes.LastIndex(document, []byte(name+`="`+was+`"`))
 	if err != nil || was == "" || at < 0 {
 		return document
 	}
 	at += len(name) + 2
-	value := ""
-	if name != "authIMSTAClientSecret" && rand.N(2) == 0 {
-		value = "mallory"
-	}
 	return slices.Concat(document[:at], []byte(value), document[at+len(was):])
 }
 
