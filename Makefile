@@ -36,7 +36,7 @@ soak: ## every fault at random for MINUTES, then the bounds; builds a real Vault
 	go test -count=1 -v -timeout $$(($(MINUTES)+15))m ./test/soak -minutes $(MINUTES)
 
 lint:
-	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change: $$bad"; exit 1; }
 	go vet ./... && go vet -tags systemd ./test/systemd
 	go tool staticcheck ./... && go tool staticcheck -tags systemd ./test/systemd
 
