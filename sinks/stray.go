@@ -12,6 +12,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 // settleStrays deals with the copies that a killed daemon left beside the file. One that holds what its name says was
@@ -198,7 +199,7 @@ func (i preimage) save(content []byte) error {
 
 // load returns nil without an error when there is none.
 func (i preimage) load() ([]byte, error) {
-	content, err := durable.ReadFile(i.path, maxFileSize)
+	content, err := regularfile.Read(i.path, maxFileSize)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

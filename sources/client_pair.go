@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"sync"
 
-	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 // clientPair is our certificate and its key, read anew for each handshake, as both are renewed on disk. While what is
@@ -69,9 +69,9 @@ func (p *clientPair) current() *tls.Certificate {
 
 // readPEM reads the file that a setting names.
 func readPEM(setting, file string) ([]byte, error) {
-	pem, err := durable.ReadFile(file, maxPEM)
+	pem, err := regularfile.Read(file, maxPEM)
 	if err != nil {
-		return nil, &SettingError{setting, fmt.Errorf("%w; put the file there, readable for this user", err)}
+		return nil, &SettingError{setting, err}
 	}
 	return pem, nil
 }

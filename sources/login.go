@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 // Auth says how to log in.
@@ -76,9 +76,9 @@ const maxLine = 64 << 10
 // readLine reads a file of one line, whose line end is dropped: editors and echo put one there. key names the file's
 // place in the configuration.
 func readLine(file, key string) (string, error) {
-	content, err := durable.ReadFile(file, maxLine)
+	content, err := regularfile.Read(file, maxLine)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w; put the file there, readable for this user", key, err)
+		return "", fmt.Errorf("%s: %w", key, err)
 	}
 	line := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	switch {

@@ -14,6 +14,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 // keptFile ends like no file of an instance.
@@ -60,7 +61,7 @@ func (k *keptIDs) load() (*keptRecord, error) {
 	if k.memory != nil && (k.save(k.memory) != nil || k.onlyReads) {
 		return k.memory, nil
 	}
-	content, err := durable.ReadFile(filepath.Join(k.dir, keptFile), maxAnswer)
+	content, err := regularfile.Read(filepath.Join(k.dir, keptFile), maxAnswer)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &keptRecord{}, nil
 	}

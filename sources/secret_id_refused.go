@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 const (
@@ -118,7 +119,7 @@ func (r *refusals) load() (*refusal, error) {
 	if r.dir == "" {
 		return r.memory, nil
 	}
-	content, err := durable.ReadFile(filepath.Join(r.dir, refusedFile), maxLine)
+	content, err := regularfile.Read(filepath.Join(r.dir, refusedFile), maxLine)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.memory, nil
 	}

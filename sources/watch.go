@@ -12,7 +12,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
-	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 const (
@@ -62,7 +62,7 @@ func sumOf(file string, limit int64) [sha256.Size]byte {
 	if file == "" {
 		return [sha256.Size]byte{}
 	}
-	content, err := durable.ReadFile(file, limit)
+	content, err := regularfile.Read(file, limit)
 	if err != nil || len(content) == 0 {
 		return [sha256.Size]byte{}
 	}

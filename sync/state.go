@@ -20,6 +20,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 // Record is what is remembered of an instance over restarts. It holds what the configuration file holds (ciphertext)
@@ -156,7 +157,7 @@ const (
 
 func (s *Store) loadKey() error {
 	path := filepath.Join(s.dir, keyFile)
-	key, err := durable.ReadFile(path, keyLength)
+	key, err := regularfile.Read(path, keyLength)
 	if err == nil && len(key) == keyLength {
 		s.key = key
 		return nil
@@ -179,7 +180,7 @@ func recordName(instance string) string { return instance + ".json" }
 // empty; going on with the empty one costs one apply.
 func (s *Store) Load(instance string) (Record, error) {
 	path := filepath.Join(s.dir, recordName(instance))
-	data, err := durable.ReadFile(path, maxRecord)
+	data, err := regularfile.Read(path, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Record{}, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/regularfile"
 	"campaign-credsync/sources"
 )
 
@@ -322,32 +322,16 @@ func parseConfig(file string, text []byte, env func(string) (string, bool)) (*co
 }
 
 func readConfigFile(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		var pathError *fs.PathError
-		if errors.As(err, &pathError) {
-			err = pathError.Err
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil, errors.New("there is no such file; give another with --config")
-		case errors.Is(err, fs.ErrPermission):
-			return nil, errors.New("this user may not read the file; run as the daemon's user")
-		}
-		return nil, fmt.Errorf("open: %w", err)
+	text, err := regularfile.Read(file, maxConfigSize)
+	switch {
+	case err == nil:
+		return text, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errors.New("there is no such file; give another with --config")
+	case errors.Is(err, fs.ErrPermission):
+		return nil, errors.New("this user may not read the file; run as the daemon's user")
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, errors.New("is a directory; --config wants the file in it")
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
-	}
-	if len(text) > maxConfigSize {
-		return nil, fmt.Errorf("is larger than %d bytes; is it the right file?", maxConfigSize)
-	}
-	return text, nil
+	return nil, errors.Unwrap(err) // without the path, which stands in front of each problem
 }
 
 // effective writes the configuration as YAML, every default filled in and the role-id masked. What no instance uses is left

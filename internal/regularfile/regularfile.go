@@ -1,0 +1,63 @@
+// Package regularfile opens files that other people put there: the configuration, a secret-id, a token, a certificate.
+package regularfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open opens a regular file for reading and returns what fstat tells of it. It never waits, as opening a FIFO or a terminal
+// would. Its error is an *[fs.PathError] that says what to do.
+func Open(path string) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0) // os adds O_CLOEXEC
+	if err != nil {
+		return nil, nil, withRemedy(path, err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, withRemedy(path, err)
+	}
+	return f, info, nil
+}
+
+var errNotRegular = errors.New("is not a regular file; put one there")
+
+// Read reads a regular file of at most limit bytes. Its errors are those of Open.
+func Read(path string, limit int64) ([]byte, error) {
+	f, _, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("is larger than %d bytes; put the right file there", limit)
+	}
+	if err != nil {
+		return nil, withRemedy(path, err)
+	}
+	return data, nil
+}
+
+// withRemedy names the path, and what to do about the commonest errors.
+func withRemedy(path string, err error) error {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathError.Err
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%w; put the file there", err)
+	case errors.Is(err, fs.ErrPermission):
+		err = fmt.Errorf("%w; make it readable for this user", err)
+	}
+	return &fs.PathError{Op: "open", Path: path, Err: err}
+}
