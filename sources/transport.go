@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -23,24 +24,25 @@ const maxPEM = 16 << 20
 
 var errTooLarge = fmt.Errorf("the answer is larger than %d KiB", maxAnswer>>10)
 
-// checkAddress returns the address without a slash at its end.
-func checkAddress(address string) (string, error) {
-	if address == "" {
-		return "", errors.New("vault.address: required, e.g. https://vault.example.com:8200")
-	}
+// HostURL takes an address that is scheme, host and port only. problem is empty, or says what is wrong, without the address, which
+// may hold a password.
+func HostURL(address string) (u *url.URL, problem string) {
+	const shape = "must be an http or https URL of a host"
 	u, err := url.Parse(address)
 	switch {
-	case err != nil:
-		// The parser's error quotes the address, which may hold a password.
-		return "", errors.New("vault.address: is not a URL, e.g. https://vault.example.com:8200")
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return nil, shape
 	case u.User != nil:
-		return "", errors.New("vault.address: must not hold a user name or password")
-	case u.Scheme != "https" && u.Scheme != "http":
-		return "", errors.New("vault.address: must begin with https:// or http://")
-	case u.Host == "" || u.RawQuery != "" || u.Fragment != "":
-		return "", errors.New("vault.address: must be scheme, host and port, e.g. https://vault.example.com:8200")
+		return nil, "must not hold a user or a password"
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(address, "# "):
+		return nil, shape + " with nothing behind it"
 	}
-	return strings.TrimRight(address, "/"), nil
+	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, "has a port that is not from 1 to 65535"
+		}
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, ""
 }
 
 // newTransport speaks HTTP/1.1 only: a connection that died silently is then given up with the request that found it

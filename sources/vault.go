@@ -28,7 +28,7 @@ import (
 // VaultConfig says where Vault is and how to log in to it. The environment is not consulted: whoever wants VAULT_ADDR
 // and its like merges them in before.
 type VaultConfig struct {
-	Address       string // required: http:// or https://, with a path prefix if need be
+	Address       string // required: see HostURL
 	Namespace     string // empty: none (Vault Community and OpenBao's root)
 	CACert        string // PEM file of the authorities to trust; empty: the system's
 	ClientCert    string // PEM file, together with ClientKey; empty: none
@@ -85,10 +85,11 @@ const requestTimeout = 35 * time.Second
 // NewVault checks the configuration and reads the certificates. It talks to nobody: a Vault that is down is found by
 // the first Poll.
 func NewVault(config VaultConfig) (*Vault, error) {
-	address, err := checkAddress(config.Address)
-	if err != nil {
-		return nil, err
+	at, problem := HostURL(config.Address)
+	if problem != "" {
+		return nil, errors.New("vault.address: " + problem)
 	}
+	address := at.String()
 	if config.StateDir != "" && len(config.DigestKey) == 0 {
 		return nil, errors.New("vault: a state directory needs a digest key")
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources"
 )
 
 // Values that the code asks for by name.
@@ -243,7 +244,7 @@ func (r *reading) checkIMS(i imsConfig) {
 	default:
 		r.refuse("ims.probe", "must be off")
 	}
-	if u, problem := hostURL(i.Endpoint); problem != "" {
+	if u, problem := sources.HostURL(i.Endpoint); problem != "" {
 		r.refuse("ims.endpoint", "%s", problem)
 	} else if u.Scheme != "https" {
 		r.refuse("ims.endpoint", "must be an https URL")

@@ -2,10 +2,11 @@ package main
 
 import (
 	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"campaign-credsync/sources"
 )
 
 // speaksOfVault reports whether the file has anything to say about the connection.
@@ -25,10 +26,10 @@ func (r *reading) checkVault(c *config) {
 	v := &c.Vault
 	if v.Address == "" {
 		r.refuse("vault.address", "is required, such as https://vault.example.com:8200 (or set VAULT_ADDR)")
-	} else if u, problem := hostURL(v.Address); problem != "" {
+	} else if u, problem := sources.HostURL(v.Address); problem != "" {
 		r.refuse("vault.address", "%s, such as https://vault.example.com:8200", problem)
 	} else {
-		v.Address = u.Scheme + "://" + u.Host
+		v.Address = u.String()
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			c.warnings = append(c.warnings,
 				"vault.address: http sends the login and the secret in clear over the network; use https")
@@ -129,26 +130,6 @@ func orList(names []string) string {
 		return names[0]
 	}
 	return strings.Join(names[:last], ", ") + " or " + names[last]
-}
-
-// hostURL takes an address that is scheme and host only. What is wrong is told without the address, which may hold a password.
-func hostURL(address string) (*url.URL, string) {
-	const shape = "must be an http or https URL of a host"
-	u, err := url.Parse(address)
-	switch {
-	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
-		return nil, shape
-	case u.User != nil:
-		return nil, "must not hold a user or a password"
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(address, "# "):
-		return nil, shape + " with nothing behind it"
-	}
-	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return nil, "has a port that is not from 1 to 65535"
-		}
-	}
-	return u, ""
 }
 
 func isLoopback(host string) bool {
