@@ -167,6 +167,11 @@ func (c *Container) SetFaults(ctx context.Context, faults string) error {
 	return c.standin(ctx, args...)
 }
 
+// Release ends the waits of the stand-in's runs, those under way and all that come before faults are set again.
+func (c *Container) Release() error {
+	return os.WriteFile(filepath.Join(c.Home, "var", "standin", "released"), nil, 0o644)
+}
+
 // Rotate writes a new credential for an instance to Vault and returns its version and secret.
 func (c *Container) Rotate(ctx context.Context, instance string) (version int, secret string, err error) {
 	secret = "p8e-" + (rand.Text() + rand.Text())[:32]

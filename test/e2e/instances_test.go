@@ -126,11 +126,13 @@ func TestInstancesShareReloadAndPolls(t *testing.T) {
 		Instances: []string{"a", "b", "c"},
 		Campaign:  "activate: {restart: [web, pipelined]}",
 	})
-	w.Faults(`{"write_delay": "500ms"}`)
+	w.Faults(`{"write_delay": "10m"}`)
 	for _, name := range w.Instances {
 		w.NewSecret(name)
 	}
 	w.StartDaemon()
+	w.Eventually("nlserver runs for all", func() bool { return w.CountRuns("waiting", "set") == 3 })
+	w.Release()
 	w.InSync(1)
 	w.Ran(3, "end", "set")
 	w.Ran(1, "end", "reload")

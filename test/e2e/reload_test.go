@@ -259,18 +259,20 @@ func TestHangUpStorm(t *testing.T) {
 			time.Sleep(5 * time.Millisecond) // two at once are one
 		}
 	}
-	w.Faults(`{"write_delay": "500ms"}`)
+	w.Faults(`{"write_delay": "10m"}`)
 	_, secrets["prod"] = w.NewSecret("prod")
 	w.WaitsAt("write_delay")
 	storm()
+	w.Release()
 	w.InSync(2)
 	w.Ran(2, "end", "set")
 	w.Ran(2, "end", "reload")
 
-	w.Faults(`{"on": ["reload"], "start_delay": "500ms"}`)
+	w.Faults(`{"on": ["reload"], "hang": true}`)
 	_, secrets["prod"] = w.NewSecret("prod")
-	w.Eventually("activation begins", func() bool { return w.CountRuns("start", "reload") == 3 })
+	w.WaitsAt("hang")
 	storm()
+	w.Release()
 	w.InSync(3)
 	w.Ran(3, "end", "set")
 	w.Ran(3, "end", "reload")

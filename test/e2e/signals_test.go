@@ -156,7 +156,7 @@ func TestTermination(t *testing.T) {
 func TestTerminationWaitsForNlserver(t *testing.T) {
 	t.Parallel()
 	w, _ := world.Started(t, container.Options{})
-	w.Faults(`{"write_delay": "1500ms"}`)
+	w.Faults(`{"write_delay": "5s"}`) // so long may a busy machine take to deliver the signal
 	_, second := w.NewSecret("prod")
 	w.WaitsAt("write_delay")
 	w.Stop()
@@ -172,10 +172,11 @@ func TestTerminationWaitsForNlserver(t *testing.T) {
 func TestHangUpWaitsForNlserver(t *testing.T) {
 	t.Parallel()
 	w, _ := world.Started(t, container.Options{})
-	w.Faults(`{"write_delay": "1500ms"}`)
+	w.Faults(`{"write_delay": "10m"}`)
 	_, second := w.NewSecret("prod")
 	w.WaitsAt("write_delay")
 	w.HangUp()
+	w.Release()
 	w.InSync(2)
 	w.Holds("prod", second)
 	w.Ran(2, "end", "set")
@@ -216,7 +217,7 @@ func TestOneDaemonOnly(t *testing.T) {
 		if d.ExitStatus() != 1 || !strings.Contains(d.Log(), "control_socket") {
 			t.Errorf("with a file in the socket's place: %d, %s", d.ExitStatus(), d.Log())
 		}
-	case <-time.After(2 * time.Second):
+	case <-time.After(world.Patience):
 		t.Error("with a file in the socket's place it runs")
 		d.Stop()
 	}

@@ -38,7 +38,7 @@ func TestKilledWhileNlserverWrites(t *testing.T) {
 					w.InSync(1)
 				}
 				sets := w.CountRuns("start", "set")
-				w.Faults(`{"write_delay": "1500ms", "times": 1` + c.faults + `}`)
+				w.Faults(`{"write_delay": "10m", "times": 1` + c.faults + `}`)
 				next, secret := w.NewSecret("prod")
 				if first {
 					w.StartDaemon()
@@ -52,6 +52,7 @@ func TestKilledWhileNlserverWrites(t *testing.T) {
 				if got := w.CountRuns("start", "set"); got != sets+1 {
 					t.Errorf("%d more runs while one is at work", got-sets-1)
 				}
+				w.Release()
 				w.Eventually("it ends", func() bool {
 					w.Signal(syscall.SIGUSR1)
 					s, err := w.Asker().Status(w.Ctx)
@@ -77,13 +78,15 @@ func TestKilledWhileNlserverWritesAndVaultGone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w, secrets := world.Started(t, container.Options{})
-			w.Faults(`{"write_delay": "1500ms", "times": 1` + c.faults + `}`)
+			w.Faults(`{"write_delay": "10m", "times": 1` + c.faults + `}`)
 			_, second := w.NewSecret("prod")
 			w.Signal(syscall.SIGUSR1)
 			w.WaitsAt("write_delay")
 			w.Kill()
 			w.Proxy.Down()
 			w.StartDaemon()
+			w.Is("prod", "degraded", "still running")
+			w.Release()
 			want := second
 			if c.damaged {
 				want = secrets["prod"]

@@ -56,11 +56,15 @@ func TestSuspend(t *testing.T) {
 	// nlserver ends in its time, which the daemon learns when its own time for it is long over.
 	t.Run("nlserver ends meanwhile", func(t *testing.T) {
 		t.Parallel()
-		w, _ := world.Started(t, container.Options{Campaign: "timeout: 2s"})
-		w.Faults(`{"write_delay": "1s", "times": 1}`)
+		const timeout = 20 * time.Second // so long may the machine take to stop the daemon
+		w, _ := world.Started(t, container.Options{Campaign: "timeout: 20s"})
+		w.Faults(`{"write_delay": "10m", "times": 1}`)
 		_, secret := w.NewSecret("prod")
 		w.WaitsAt("write_delay")
-		suspended(w, pause, func() {})
+		suspended(w, timeout, func() {
+			w.Release()
+			w.Eventually("nlserver ends", func() bool { return w.CountRuns("end", "set") == 2 })
+		})
 		w.InSync(2)
 		w.Holds("prod", secret)
 		w.Ran(2, "end", "set")
@@ -71,10 +75,11 @@ func TestSuspend(t *testing.T) {
 	t.Run("nlserver stops as well", func(t *testing.T) {
 		t.Parallel()
 		w, _ := world.Started(t, container.Options{Campaign: "timeout: 2s"})
-		w.Faults(`{"write_delay": "1s", "times": 1}`)
+		w.Faults(`{"write_delay": "10m", "times": 1}`)
 		_, secret := w.NewSecret("prod")
 		nlserver := w.WaitsAt("write_delay").PID
-		suspended(w, pause, func() { w.Must(syscall.Kill(nlserver, syscall.SIGSTOP)) })
+		suspended(w, pause, func() { syscall.Kill(nlserver, syscall.SIGSTOP) }) // unless it has been ended for its time
+		w.Release()
 		syscall.Kill(nlserver, syscall.SIGCONT)
 		w.Eventually("it is applied in the end", func() bool {
 			w.Signal(syscall.SIGUSR1)

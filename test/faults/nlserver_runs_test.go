@@ -40,18 +40,18 @@ func TestNlserverIsReplacedDuringARun(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, container.Options{})
 			c.before(w)
-			w.Faults(`{"options": ["setimsauth"], "write_delay": "1s"}`)
+			w.Faults(`{"options": ["setimsauth"], "write_delay": "10m"}`)
 			_, first := w.NewSecret("prod")
 			w.StartDaemon()
 			w.WaitsAt("write_delay")
 			w.Faults(`{"options": ["setimsoauth"]}`)
 			c.after(w)
+			w.Release()
 			w.InSync(1)
 			w.Holds("prod", first)
 			_, second := w.NewSecret("prod")
 			if c.says != nil {
-				w.Is("prod", "pending", c.says...)
-				w.Holds("prod", first)
+				w.Logged(append(c.says, "credential not applied")...)
 				w.Pass()
 			}
 			w.InSync(2)
@@ -128,12 +128,13 @@ func TestNlserverPrintsWithoutEnd(t *testing.T) {
 		t.Run(fmt.Sprintf("fails=%v", fails), func(t *testing.T) {
 			t.Parallel()
 			w, secrets := world.Started(t, container.Options{Programs: world.Plain()})
-			failing := map[bool]string{true: `, "fail": "before", "times": 1`}[fails]
+			failing := map[bool]string{true: `, "fail": "before"`}[fails]
 			w.Faults(fmt.Sprintf(`{"print_bytes": %d%s}`, size, failing))
 			_, second := w.NewSecret("prod")
 			if fails {
 				w.Is("prod", "pending", "exit status 1", "iRc=")
 				w.Holds("prod", secrets["prod"])
+				w.Faults(fmt.Sprintf(`{"print_bytes": %d}`, size))
 				w.Pass()
 			}
 			w.InSync(2)

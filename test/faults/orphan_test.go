@@ -13,12 +13,12 @@ import (
 func TestNlserverOutlivesItsReader(t *testing.T) {
 	t.Parallel()
 	w, _ := world.Started(t, container.Options{})
-	w.Faults(`{"start_delay": "1s", "times": 1}`)
+	w.Faults(`{"start_delay": "10m", "times": 1}`)
 	_, second := w.NewSecret("prod")
-	before := len(allRuns(w))
 	w.Signal(syscall.SIGUSR1)
-	w.Eventually("nlserver runs", func() bool { return len(allRuns(w)) > before })
+	w.WaitsAt("start_delay")
 	w.Kill()
+	w.Release()
 	w.Eventually("nlserver comes to its end", func() bool {
 		runs := allRuns(w)
 		last := runs[len(runs)-1]

@@ -81,6 +81,9 @@ func (d *duration) UnmarshalJSON(text []byte) error {
 
 func faultsFile(home string) string { return filepath.Join(standinDir(home), "faults.json") }
 
+// releasedFile, where it is there, ends every wait of a run. New switches remove it.
+func releasedFile(home string) string { return filepath.Join(standinDir(home), "released") }
+
 func loadFaults(home string) (faults, error) {
 	text, err := os.ReadFile(faultsFile(home))
 	if errors.Is(err, os.ErrNotExist) {

@@ -130,6 +130,9 @@ func setFaults(home string, text []string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
+	if err := os.Remove(releasedFile(home)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return replaceFile(path, switches, 0o644)
 }
 

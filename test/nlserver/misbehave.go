@@ -34,8 +34,7 @@ func (s *session) misbehaveEarly() error {
 			return err
 		}
 	}
-	if f.Hang {
-		s.wait("hang", forever)
+	if f.Hang && !s.wait("hang", forever) {
 		return injected
 	}
 	if f.Fail == failBefore {
@@ -46,10 +45,20 @@ func (s *session) misbehaveEarly() error {
 
 // wait pauses, after telling so in the run log and on standard output, so that
 // a test can await the moment instead of guessing it.
-func (s *session) wait(at string, d time.Duration) {
+func (s *session) wait(at string, d time.Duration) (released bool) {
 	s.logWaiting(at)
 	s.say("stand-in waits: %s", at)
-	time.Sleep(d)
+	return s.pause(d)
+}
+
+// pause lasts that long, or until a test releases it.
+func (s *session) pause(d time.Duration) (released bool) {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(min(time.Until(end), 5*time.Millisecond)) {
+		if _, err := os.Lstat(releasedFile(s.home)); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *session) logWaiting(at string) {

@@ -39,7 +39,7 @@ func (s *session) run() int {
 	if s.faults.StartDelay > 0 {
 		// Silent: the first thing nlserver prints is its banner.
 		s.logWaiting("start_delay")
-		time.Sleep(time.Duration(s.faults.StartDelay))
+		s.pause(time.Duration(s.faults.StartDelay))
 	}
 	s.say("Application server for Adobe Campaign Classic (%s) of 12/03/2025", s.faults.version())
 	if err := s.misbehaveEarly(); err != nil {

@@ -112,6 +112,12 @@ func (w *World) Faults(switches string) {
 	}
 }
 
+// Release lets runs of the stand-in that wait go on; see container.Release.
+func (w *World) Release() {
+	w.T.Helper()
+	w.Must(w.Container.Release())
+}
+
 // CountRuns counts events in the stand-in's log.
 func (w *World) CountRuns(event, kind string, modules ...string) int {
 	w.T.Helper()

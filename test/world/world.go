@@ -79,8 +79,8 @@ func Plain() container.Programs {
 // In makes a subtest of its own test the one that fails, until it is called with the outer one.
 func (w *World) In(t *testing.T) { w.T = t }
 
-// Patience bounds every wait: long, as a machine may be busy. It is what a failing test costs.
-const Patience = 30 * time.Second
+// Patience bounds every wait. It is for what hangs, never for what is slow: the machine may be busy with much else.
+const Patience = 2 * time.Minute
 
 // New sets up a container with the instance "prod", unless told otherwise, that polls every second and logs
 // everything. Nothing runs yet.
@@ -142,7 +142,8 @@ func Started(t *testing.T, options container.Options) (*World, map[string]string
 	return w, secrets
 }
 
-// Eventually waits for something that nothing announces.
+// Eventually waits for something that nothing announces. What may be over soon is not awaited by this: it is read from a record,
+// or kept up until the test has seen it.
 func (w *World) Eventually(what string, holds func() bool) {
 	w.T.Helper()
 	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(5 * time.Millisecond) {
@@ -173,6 +174,20 @@ func (w *World) Is(instance, state string, says ...string) string {
 		return in.State == state && !slices.ContainsFunc(says, func(text string) bool { return !strings.Contains(in.LastError, text) })
 	})
 	return One(s, instance).LastError
+}
+
+// Logged waits until one line of the log says everything, and returns it. A state may be over before anybody asks for it; the log keeps it.
+func (w *World) Logged(says ...string) (line string) {
+	w.T.Helper()
+	w.Eventually(fmt.Sprintf("a line of the log says %q", says), func() bool {
+		for line = range strings.Lines(w.Log()) {
+			if !slices.ContainsFunc(says, func(text string) bool { return !strings.Contains(line, text) }) {
+				return true
+			}
+		}
+		return false
+	})
+	return line
 }
 
 // InSync waits until every instance is in sync with a version.
