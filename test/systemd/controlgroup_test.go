@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // enterGroups is a shell script: it moves itself into the control groups that are named before "--", and becomes the
@@ -31,7 +30,7 @@ func controlGroups(t *testing.T, name string) []string {
 	t.Cleanup(func() {
 		for _, dir := range made {
 			// The kernel needs a moment after the end of the last process.
-			await(t, "the end of control group "+dir, 10*time.Second, func() bool { return removeGroup(dir) })
+			await(t, "the end of control group "+dir, patience, func() bool { return removeGroup(dir) })
 		}
 	})
 	return made

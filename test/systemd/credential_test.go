@@ -42,6 +42,7 @@ func testHandEdits(t *testing.T, h *host) {
 	} {
 		t.Run(hand.name, func(t *testing.T) {
 			h.awaitApplied(t, 1)
+			h.run(t, "systemd-cat", "-t", "elsewhere", "echo", "the newest line of the journal is not the unit's")
 			mark := h.journalEnd(t)
 			before, ciphertext, rights := h.document(t), h.ciphertext(t), h.rights(t, instanceFile)
 			counted := h.reverts(t)

@@ -79,7 +79,7 @@ func boot(t *testing.T, rootfs string, binds ...string) *machine {
 		os.RemoveAll("/run/systemd/nspawn/propagate/" + name)
 	})
 
-	await(t, "process 1 of the container", time.Minute, func() bool {
+	await(t, "process 1 of the container", patience, func() bool {
 		select {
 		case <-ended:
 			t.Fatalf("the container does not start:\n%s", m.console)
@@ -89,7 +89,7 @@ func boot(t *testing.T, rootfs string, binds ...string) *machine {
 		return m.leader != 0
 	})
 	var state string
-	await(t, "the end of the boot", time.Minute, func() bool {
+	await(t, "the end of the boot", patience, func() bool {
 		got := m.try(t, "systemctl", "is-system-running", "--wait")
 		state = strings.TrimSpace(got.stdout)
 		return state == "running" || state == "degraded"
@@ -108,7 +108,7 @@ func (m *machine) powerOff(t *testing.T, nspawn *exec.Cmd, ended <-chan struct{}
 		select {
 		case <-ended:
 			return
-		case <-time.After(40 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("the container does not power off:\n%s", tail(m.console.String(), 30))
 		}
 	}
@@ -181,7 +181,7 @@ func (o outcome) String() string {
 func (m *machine) start(t *testing.T, command ...string) (wait func() outcome) {
 	t.Helper()
 	// Not bound to the test's context, which has ended when cleanups ask for the journal.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	c := exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(m.leader), "--all", "--"}, command...)...)
 	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"}
 	c.Dir = "/"

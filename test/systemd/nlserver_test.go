@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// writing has nlserver take its time with a new version and returns when it is in the middle of it, the file empty.
-func (h *host) writing(t *testing.T, delay string) (version int, secret string, run nlserverRun) {
+// writing has nlserver stop in the middle of writing a new version, the file empty, until it is released.
+func (h *host) writing(t *testing.T) (version int, secret string, run nlserverRun) {
 	t.Helper()
 	seen := len(h.runs(t))
-	h.faults(t, `{"write_delay":"`+delay+`","times":1}`)
+	h.faults(t, `{"write_delay":"10m","times":1}`)
 	version, secret = h.rotate(t)
 	run = h.awaitRun(t, "nlserver to write", seen, func(r nlserverRun) bool { return r.Event == "waiting" })
 	if h.ciphertext(t) != "" {
@@ -26,7 +26,7 @@ func (h *host) writing(t *testing.T, delay string) (version int, secret string, 
 func testStopWhileWriting(t *testing.T, h *host) {
 	h.awaitApplied(t, 1)
 	seen := len(h.runs(t))
-	version, secret, run := h.writing(t, "3s")
+	version, secret, run := h.writing(t)
 
 	status := h.run(t, "cat", "/proc/"+strconv.Itoa(run.PID)+"/status")
 	uid := strings.TrimSpace(h.run(t, "id", "-u", "neolane"))
@@ -39,7 +39,12 @@ func testStopWhileWriting(t *testing.T, h *host) {
 	}
 
 	began := time.Now()
-	h.run(t, "systemctl", "stop", unit)
+	stopped := h.start(t, "systemctl", "stop", unit)
+	h.awaitUnit(t, "a unit that stops", func(properties map[string]string) bool { return properties["ActiveState"] == "deactivating" })
+	h.release(t)
+	if o := stopped(); o.status != 0 {
+		t.Fatalf("stop: %v", o)
+	}
 	t.Logf("stopped in %s", time.Since(began).Round(time.Millisecond))
 	h.stoppedWell(t)
 	var ended bool
@@ -62,10 +67,10 @@ func testKill(t *testing.T, h *host) {
 	pid := h.awaitApplied(t, 1)
 	seen := len(h.runs(t))
 	restarts := h.show(t)["NRestarts"]
-	// Longer than RestartSec, so that the next daemon meets it.
-	version, secret, run := h.writing(t, "8s")
+	version, secret, run := h.writing(t)
 	nlserver := strconv.Itoa(run.PID)
 
+	mark := h.journalEnd(t)
 	began := time.Now()
 	h.run(t, "sh", "-c", "kill -KILL "+pid)
 	await(t, "the end of the daemon", patience, func() bool { return !h.alive(pid) })
@@ -76,6 +81,8 @@ func testKill(t *testing.T, h *host) {
 	if !h.alive(nlserver) {
 		t.Fatal("nlserver did not outlive the daemon until the restart")
 	}
+	h.awaitJournal(t, mark, "still running")
+	h.release(t)
 	await(t, "the end of nlserver", patience, func() bool {
 		runs := h.runs(t)[seen:]
 		if !h.alive(nlserver) {
