@@ -98,7 +98,7 @@ func (w *watchTest) await(name string) {
 	w.t.Helper()
 	select {
 	case <-w.called[name]:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatalf("no call for %s; log: %s", name, w.log)
 	}
 }
@@ -256,7 +256,7 @@ func TestWatchFollowsTheDirectory(t *testing.T) {
 func (w *watchTest) awaitLiveWatch(dir string) {
 	w.t.Helper()
 	name := dir + "/config"
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		w.drain(name)
 		w.must(os.Chmod(w.path(name), 0o600))
 		select {
@@ -267,14 +267,14 @@ func (w *watchTest) awaitLiveWatch(dir string) {
 				w.must(os.Chmod(w.path(name), 0o600))
 				select {
 				case <-w.called[name]:
-				case <-time.After(time.Second):
+				case <-time.After(10 * time.Second):
 					answered = false
 				}
 			}
 			if answered {
 				return
 			}
-		case <-time.After(time.Second):
+		case <-time.After(10 * time.Second):
 		}
 	}
 	w.t.Fatalf("%s is not watched; log: %s", dir, w.log)

@@ -189,7 +189,7 @@ var clock = regexp.MustCompile(`\d{4}-\d\d-\d\dT\S+`)
 
 func (l *lab) eventually(holds func() bool) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Minute)
 	defer cancel()
 	for !holds() {
 		select {

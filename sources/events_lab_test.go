@@ -88,7 +88,7 @@ func polls(ctx context.Context, kv *sources.KV, told <-chan struct{}, found chan
 // await waits for a poll that finds a version.
 func (p *pushLab) await(path string, version int) {
 	p.t.Helper()
-	for late := time.After(20 * time.Second); ; {
+	for late := time.After(time.Minute); ; {
 		select {
 		case found := <-p.found[path]:
 			if found == version {
@@ -103,7 +103,7 @@ func (p *pushLab) await(path string, version int) {
 // connected waits for n connections since the last call of p.proxy.Requests, and for the poll that follows the last.
 func (p *pushLab) connected(n int) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
 	defer cancel()
 	if err := p.proxy.Await(ctx, n, subscribes); err != nil {
 		p.t.Fatalf("%d connections: %v\n%s", n, err, p.log)
@@ -113,7 +113,7 @@ func (p *pushLab) connected(n int) {
 // logged waits for a line of the log.
 func (p *pushLab) logged(text string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
 	defer cancel()
 	if err := p.log.Await(ctx, text); err != nil {
 		p.t.Fatal(err)

@@ -156,18 +156,22 @@ func TestFileThatIsOfNoUse(t *testing.T) {
 			}](err); !reached && !person {
 				t.Errorf("waiting mends it not, and it is not said: %v", err)
 			}
-			began := time.Now()
-			again := l.mustFail(f, c.words...)
-			if again.Error() != err.Error() {
-				t.Errorf("told another way: %v, then %v", err, again)
-			}
-			if reached {
-				second, _ := errors.AsType[*credential.Refusal](again)
-				if second == nil || !second.Version.Equal(refusal.Version) {
-					t.Errorf("refused %+v, then %+v", refusal, second)
+			waited := time.Hour // at least, of some polls: one may be slow because the machine is busy
+			for range 10 {
+				began := time.Now()
+				again := l.mustFail(f, c.words...)
+				waited = min(waited, time.Since(began))
+				if again.Error() != err.Error() {
+					t.Errorf("told another way: %v, then %v", err, again)
+				}
+				if reached {
+					second, _ := errors.AsType[*credential.Refusal](again)
+					if second == nil || !second.Version.Equal(refusal.Version) {
+						t.Errorf("refused %+v, then %+v", refusal, second)
+					}
 				}
 			}
-			if waited := time.Since(began); waited > time.Second {
+			if waited > time.Second {
 				t.Errorf("what is known was waited for again, %v", waited)
 			}
 		})
@@ -240,45 +244,64 @@ func TestFileInPieces(t *testing.T) {
 	before := object("client_id", "before", "client_secret", "p8e-BeforeBeforeBeforeBeforeBefore12")
 	after := object("client_id", "behind", "client_secret", "p8e-BehindBehindBehindBehindBehind12")
 	for _, truncate := range []int{0, os.O_TRUNC} { // without it every mixture of the two is well-formed
-		l.write(before)
-		f := l.source()
-		l.mustPoll(f, always)
-		written := make(chan error)
-		go func() {
-			written <- inPieces(l.path, after, truncate, 12, 40*time.Millisecond)
-		}()
-		for done := false; !done; {
-			select {
-			case err := <-written:
-				l.must(err)
-				done = true
-			default:
+		for tries := 1; ; tries++ {
+			l.write(before)
+			mixed, longest := l.takenHalf(after, truncate)
+			if mixed == "" {
+				break
 			}
-			c := l.picked(l.mustPoll(f, always))
-			if got := c.ClientID + c.ClientSecret.Reveal()[4:10]; got != "beforeBefore" && got != "behindBehind" {
-				t.Fatalf("half of each: %s", got)
+			if longest < 80*time.Millisecond || tries == 50 { // else the machine was busy, and the writer did not keep up
+				t.Fatalf("half of each: %s, with pauses of up to %v", mixed, longest)
 			}
-		}
-		if c := l.picked(l.mustPoll(f, always)); c.ClientID != "behind" {
-			t.Errorf("in the end it is %s", c.ClientID)
 		}
 	}
 }
 
-func inPieces(path string, content []byte, flags, pieces int, pause time.Duration) error {
+// takenHalf polls while the file is written in pieces. It returns the mixture that was taken, if any, and the writer's longest pause.
+func (l *fileLab) takenHalf(after []byte, truncate int) (mixed string, longest time.Duration) {
+	l.t.Helper()
+	f := l.source()
+	l.mustPoll(f, always)
+	written := make(chan error)
+	go func() {
+		var err error
+		longest, err = inPieces(l.path, after, truncate, 12, 40*time.Millisecond)
+		written <- err
+	}()
+	for done := false; !done; {
+		select {
+		case err := <-written:
+			l.must(err)
+			done = true
+		default:
+		}
+		c := l.picked(l.mustPoll(f, always))
+		if got := c.ClientID + c.ClientSecret.Reveal()[4:10]; got != "beforeBefore" && got != "behindBehind" {
+			mixed = got
+		}
+	}
+	if c := l.picked(l.mustPoll(f, always)); c.ClientID != "behind" {
+		l.t.Errorf("in the end it is %s", c.ClientID)
+	}
+	return mixed, longest
+}
+
+func inPieces(path string, content []byte, flags, pieces int, pause time.Duration) (longest time.Duration, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	size := len(content)/pieces + 1
+	last := time.Now()
 	for from := 0; from < len(content); from += size {
 		if _, err := f.Write(content[from:min(from+size, len(content))]); err != nil {
-			return err
+			return 0, err
 		}
+		longest, last = max(longest, time.Since(last)), time.Now()
 		time.Sleep(pause)
 	}
-	return nil
+	return longest, nil
 }
 
 // A file that never comes to rest is no reason to wait for ever, nor to alarm for what is in it.

@@ -121,14 +121,15 @@ func TestRefusedSignedToken(t *testing.T) {
 
 // The file is read at each login: what was in it at the start has expired by then.
 func TestSignedTokenIsReadAtEachLogin(t *testing.T) {
+	const lasts = 10 * time.Second // until then the first login is done, also on a busy machine
 	l := newSignedLab(t, "jwt")
-	l.writeJWT(l.sign(l.ours, rightSubject, time.Now().Add(2*time.Second)))
+	l.writeJWT(l.sign(l.ours, rightSubject, time.Now().Add(lasts)))
 	v := l.vault()
 	kv := l.kv(v)
 	l.mustPoll(kv, always)
 	l.writeJWT(l.sign(l.ours, rightSubject, inAnHour()))
 	select {
-	case <-time.After(2 * time.Second): // until the first one has expired
+	case <-time.After(lasts): // until the first one has expired
 	case <-t.Context().Done():
 	}
 	accessors := l.server.MustMountTokens(l.mount)

@@ -318,19 +318,26 @@ func Count(requests []Request, fits func(Request) bool) (n int) {
 	return n
 }
 
+// awaitLimit ends a wait for what never comes.
+const awaitLimit = 2 * time.Minute
+
 // Await waits until at least n requests that fit have come since the last call of Requests.
 func (p *Proxy) Await(ctx context.Context, n int, fits func(Request) bool) error {
-	for {
-		came := 0
+	for limit := time.Now().Add(awaitLimit); ; {
+		came, last := 0, Request{}
 		p.mu.Lock()
+		all := len(p.requests)
 		for _, r := range p.requests {
-			if fits(r) {
+			if last = r; fits(r) {
 				came++
 			}
 		}
 		p.mu.Unlock()
 		if came >= n {
 			return nil
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("%d of %d awaited requests have come in %v, and %d in all, the last %s %s", came, n, awaitLimit, all, last.Method, last.Path)
 		}
 		select {
 		case <-ctx.Done():

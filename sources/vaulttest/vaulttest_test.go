@@ -36,7 +36,12 @@ func starter() {
 
 func get(t *testing.T, address string) (status int, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	return getWithin(t, time.Minute, address)
+}
+
+func getWithin(t *testing.T, limit time.Duration, address string) (status int, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/v1/sys/health", nil)
 	if err != nil {
@@ -111,7 +116,7 @@ func TestProxy(t *testing.T) {
 	}
 	proxy.Forward()
 	letGo := proxy.Hang()
-	if _, err := get(t, proxy.Address); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := getWithin(t, time.Second, proxy.Address); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("hanging: %v", err)
 	}
 	letGo()
