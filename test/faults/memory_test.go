@@ -77,12 +77,17 @@ func TestMemoryForgetsTheSecret(t *testing.T) {
 		environment = append(environment, "GOGC=1") // collections come with a little work, and need not be awaited
 	}
 	w := world.New(t, container.Options{Programs: world.Plain()})
+	w.Faults(`{"write_delay": "10m", "times": 1}`)
 	_, secret := w.NewSecret("prod")
 	daemon := startIn(w, w.Dir, environment...)
-	w.InSync(1)
-	if copies(w, daemon.Process.Pid, secret) == 0 {
-		t.Log("no copy is left already")
+	w.WaitsAt("write_delay")
+	if found := copies(w, daemon.Process.Pid, secret); found == 0 { // the daemon has it: it has just given it to nlserver
+		t.Error("the test looks in vain: no copy is found while there has to be one")
+	} else {
+		t.Logf("%d copies while nlserver runs", found)
 	}
+	w.Release()
+	w.InSync(1)
 	left := -1
 	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline) && left != 0; time.Sleep(2 * time.Second) {
 		if !*full {
