@@ -34,7 +34,7 @@ func TestManagerReadsLate(t *testing.T) {
 
 	var heard []string
 	buffer := make([]byte, 4096)
-	manager.SetReadDeadline(time.Now().Add(30 * time.Second))
+	manager.SetReadDeadline(time.Now().Add(time.Minute))
 	for len(heard) < 2 {
 		n, err := manager.Read(buffer)
 		if err != nil {

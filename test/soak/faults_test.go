@@ -150,14 +150,17 @@ func nlserverFaults(damages bool, switches ...string) []fault {
 // excuse notes the time of the first run since a time: from when its pre-image was saved, to the next run, before which the
 // daemon has put right what the first one left, or to now where none was needed.
 func (s *soak) excuse(from time.Time) error {
-	const saved = 200 * time.Millisecond // before the run, at the most
+	const saved = 2 * time.Second // before the run, at the most
 	runs, err := s.setsSince(from)
 	if len(runs) > 0 {
 		to := time.Now()
 		if len(runs) > 1 {
 			to = runs[1].Time
 		}
-		s.excused = append(s.excused, window{runs[0].Time.Add(-saved), to})
+		if earliest := runs[0].Time.Add(-saved); from.Before(earliest) {
+			from = earliest
+		}
+		s.excused = append(s.excused, window{from, to})
 	}
 	return err
 }

@@ -14,8 +14,8 @@ import (
 	"campaign-credsync/test/world"
 )
 
-// patience bounds the wait for a daemon that heals by itself: its retries are up to a minute apart.
-const patience = 90 * time.Second
+// patience bounds the wait for a daemon that heals by itself: its retries are up to a minute apart, and several may be needed.
+const patience = 5 * time.Minute
 
 // quietPoint is when the faults are over and the editors wait. The daemon comes in sync by itself; then everything is asked
 // that can be asked of a daemon that runs.
