@@ -149,8 +149,8 @@ func read(path string) ([]byte, error) {
 		if err == nil && bytes.HasSuffix(bytes.TrimSpace(document), []byte(">")) && len(document) > 0 {
 			return document, nil
 		}
-		if time.Since(began) > 10*time.Second {
-			return document, fmt.Errorf("no whole document for 10 s: %d bytes, %w", len(document), err)
+		if time.Since(began) > time.Minute {
+			return document, fmt.Errorf("no whole document for a minute: %d bytes, %w", len(document), err)
 		}
 	}
 }
