@@ -72,7 +72,7 @@ var drifted = strings.NewReplacer(`"right"`, `"mallory"`, `'@right'`, `''`).Repl
 
 func TestRestorePutsBackAndKeepsTheRest(t *testing.T) {
 	in, file := newInstance(t, drifted)
-	if err := os.Chmod(file, 0o604); err != nil {
+	if err := os.Chmod(file, 0o624); err != nil { // what a usual umask would take away
 		t.Fatal(err)
 	}
 	if err := unix.Setxattr(file, "user.note", []byte("kept"), 0); err != nil {

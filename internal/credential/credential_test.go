@@ -131,6 +131,7 @@ func TestRedactFindsEveryForm(t *testing.T) {
 	for _, form := range []string{
 		secret, url.QueryEscape(secret), "se&#34;cr&lt;et&amp;+/x", `se\"cr\u003cet\u0026+/x`,
 		base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)), fmt.Sprintf("%x", secret),
+		fmt.Sprintf("%X", secret),
 	} {
 		got := credential.Redact("before "+form+" after", credential.NewSecret(secret), credential.Secret{})
 		if got != "before [redacted] after" {
