@@ -80,7 +80,15 @@ func Plain() container.Programs {
 func (w *World) In(t *testing.T) { w.T = t }
 
 // Patience bounds every wait. It is for what hangs, never for what is slow: the machine may be busy with much else.
-const Patience = 2 * time.Minute
+// TEST_PATIENCE names another, for who wants a test to fail soon.
+var Patience = patience(2 * time.Minute)
+
+func patience(usual time.Duration) time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("TEST_PATIENCE")); err == nil {
+		return d
+	}
+	return usual
+}
 
 // New sets up a container with the instance "prod", unless told otherwise, that polls every second and logs
 // everything. Nothing runs yet.
