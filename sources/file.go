@@ -10,13 +10,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"regexp"
 	"strconv"
 	"syscall"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/regularfile"
 )
 
 // File is a JSON object in a file that other programs write: Vault Agent, the kubelet, a person. Its keys are those of a
@@ -104,26 +104,16 @@ func isWhole(content []byte) bool {
 	return json.Valid(content) && isObject(bytes.TrimLeft(content, " \t\r\n"))
 }
 
-// What a glance may show in place of a content; the errors of the system calls come beside them.
-var (
-	errNotRegular = errors.New("is not a regular file; put a JSON file there")
-	errFileSize   = fmt.Errorf("is larger than %d KiB; write one there that holds the credential only", maxFile>>10)
-)
+// errFileSize is what a glance may show in place of a content, beside the errors of regularfile.
+var errFileSize = fmt.Errorf("is larger than %d KiB; write one there that holds the credential only", maxFile>>10)
 
-// glance reads the file. It never waits, as opening a FIFO would.
+// glance reads the file.
 func (f *File) glance() (g glance) {
-	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, info, err := regularfile.Open(f.path)
 	if err != nil {
 		return glance{err: err}
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return glance{err: err}
-	}
-	if !info.Mode().IsRegular() {
-		return glance{err: errNotRegular}
-	}
 	stat := info.Sys().(*syscall.Stat_t) // always that on Linux
 	g = glance{
 		inode: [2]uint64{stat.Dev, stat.Ino}, size: stat.Size, mode: info.Mode(),
@@ -142,11 +132,10 @@ func (f *File) glance() (g glance) {
 // settle returns what the file is since it was left alone.
 func (f *File) settle(ctx context.Context) (glance, error) {
 	began := time.Now()
-	since := began
+	touched, changed := began, began
 	g := f.glance()
 	for !g.same(f.settled) {
-		alone := time.Since(since)
-		if alone >= brokenGrace || alone >= quiet && g.whole() {
+		if time.Since(changed) >= brokenGrace || time.Since(touched) >= quiet && g.whole() {
 			break
 		}
 		if time.Since(began) > settlePatience {
@@ -159,7 +148,10 @@ func (f *File) settle(ctx context.Context) (glance, error) {
 		}
 		next := f.glance()
 		if !next.same(g) {
-			since = time.Now()
+			touched = time.Now()
+		}
+		if next.err != nil || g.err != nil || next.sum != g.sum {
+			changed = touched
 		}
 		g = next
 	}
@@ -181,12 +173,11 @@ func (f *File) failure(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return refuse("no file at %s; write it there, or correct file", f.name())
-	case errors.Is(err, syscall.ENXIO): // a socket
-		return refuse("%s %v", f.name(), errNotRegular)
-	case errors.Is(err, errNotRegular), errors.Is(err, errFileSize):
+	case errors.Is(err, regularfile.ErrNotRegular), errors.Is(err, errFileSize):
 		return refuse("%s %v", f.name(), err)
 	case errors.Is(err, fs.ErrPermission):
-		return forPerson{fmt.Errorf("file %s: %w; make it readable for the daemon's user, and its directories passable", f.name(), err)}
+		return forPerson{fmt.Errorf("file %s: %w; make it readable for the daemon's user, and its directories passable",
+			f.name(), fs.ErrPermission)}
 	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
 		return forPerson{fmt.Errorf("file %s: %w; correct the path, or the links on it", f.name(), err)}
 	}
@@ -206,6 +197,9 @@ func (f *File) version(content []byte) (v credential.Version, reason string) {
 	case !isWhole(content) || json.Unmarshal(content, &keys) != nil:
 		return unusable, "is not a whole JSON object; write it anew, best into another file that is then renamed over it"
 	}
+	if twice := keyTwice(content); twice != "" {
+		return unusable, fmt.Sprintf("has the key %q twice, and nobody can tell which one is meant; write it once", clean(twice))
+	}
 	number, there := keys[versionKey]
 	if !there {
 		return credential.ContentVersion(f.key, canonical(content)), ""
@@ -217,6 +211,26 @@ func (f *File) version(content []byte) (v credential.Version, reason string) {
 	}
 	return unusable, fmt.Sprintf(`has a %q that is no positive whole number of at most 15 digits; write such a number without quotes, or leave `+
 		`the key out`, versionKey)
+}
+
+// keyTwice returns a key that the JSON object has more than once; empty: none.
+func keyTwice(object []byte) string {
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	seen := map[string]bool{}
+	decoder.Token() // the brace
+	for decoder.More() {
+		key, _ := decoder.Token()
+		name, ok := key.(string)
+		if !ok || seen[name] {
+			return name
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if decoder.Decode(&value) != nil {
+			return ""
+		}
+	}
+	return ""
 }
 
 func (f *File) warnOfRights(mode fs.FileMode) {

@@ -136,6 +136,12 @@ func TestFileThatIsOfNoUse(t *testing.T) {
 		{"version has an exponent", func(l *fileLab) { l.write([]byte(strings.Replace(good, "{", `{"version":7e3,`, 1))) }, []string{"whole number"}, true},
 		{"version is huge", func(l *fileLab) { l.write([]byte(strings.Replace(good, "{", `{"version":1234567890123456,`, 1))) }, []string{"15 digits"}, true},
 		{"version is an object", func(l *fileLab) { l.write(object("version", map[string]any{"a": secretCanary})) }, []string{"whole number"}, true},
+		{"a key twice", func(l *fileLab) {
+			l.write([]byte(strings.Replace(good, "{", `{"client_secret":"p8e-AnotherAnotherAnotherAnother123456",`, 1)))
+		}, []string{`"client_secret" twice`, "write it once"}, true},
+		{"a key twice, once escaped", func(l *fileLab) {
+			l.write([]byte(strings.Replace(good, "{", `{"\u0063lient_secret":"p8e-AnotherAnotherAnotherAnother123456",`, 1)))
+		}, []string{`"client_secret" twice`, "write it once"}, true},
 		{"loop of links", func(l *fileLab) { l.must(os.Symlink(filepath.Base(l.path), l.path)) }, []string{"symbolic links", "correct the path"}, false},
 		{"below a file", func(l *fileLab) { l.write(nil); l.path += "/credential.json" }, []string{"not a directory"}, false},
 		{"name too long", func(l *fileLab) { l.path += strings.Repeat("x", 300) }, []string{"too long"}, false},
@@ -334,5 +340,19 @@ func TestFileThatNeverRests(t *testing.T) {
 	defer stop()
 	if _, err := f.Poll(short, always); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// One whose times alone change all the time is taken.
+func TestFileThatIsTouchedAllTheTime(t *testing.T) {
+	t.Parallel()
+	l := newFileLab(t)
+	l.write(object())
+	f := l.source()
+	before := l.mustPoll(f, always).Version
+	touch(t, l.path)
+	l.write(object("note", 1))
+	if after := l.mustPoll(f, always).Version; after.Equal(before) {
+		t.Errorf("still version %+v", after)
 	}
 }

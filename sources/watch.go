@@ -19,6 +19,8 @@ const (
 	// quiet is how long a watched file must be left alone before it is read: half a secret-id is a wrong one, and wrong
 	// ones are counted. The same time must pass before the content of a File is believed.
 	quiet = 100 * time.Millisecond
+	// maxDelays bounds that for a file that is never left alone, as one that a program touches again and again.
+	maxDelays = 10
 	// rewatchFirst and rewatchCap bound the wait before what cannot be watched is tried again.
 	rewatchFirst = time.Second
 	rewatchCap   = time.Minute
@@ -81,8 +83,8 @@ func (w *fileWatch) look() {
 	}
 }
 
-// watchFiles calls the changed of each file whose content has changed and that was then left alone for delay, until ctx is
-// done. One inotify serves them all, as a user has few of them. What cannot be watched is looked at once a minute.
+// watchFiles calls the changed of each file whose content has changed and that was then left alone for delay, or changed for
+// maxDelays times as long, until ctx is done. One inotify serves them all, as a user has few of them. What cannot be watched is looked at once a minute.
 func watchFiles(ctx context.Context, logger *slog.Logger, delay time.Duration, files ...*fileWatch) {
 	w := &filesWatch{logger: logger, delay: delay, files: files}
 	wait := rewatchFirst
@@ -146,18 +148,27 @@ func (w *filesWatch) watch(ctx context.Context) error {
 	w.trails = map[*fileWatch][]spot{}
 	timer := time.NewTimer(w.follow())
 	defer timer.Stop()
+	var latest time.Time // when to look, whatever happens until then; zero: nothing has happened
+	happened := func() {
+		now := time.Now()
+		if latest.IsZero() {
+			latest = now.Add(maxDelays * w.delay)
+		}
+		timer.Reset(min(w.delay, latest.Sub(now)))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
+			latest = time.Time{}
 			timer.Reset(w.follow())
 		case event, ok := <-w.inotify.Events:
 			if !ok {
 				return errors.New("the watch ended")
 			}
 			if w.concerns(filepath.Clean(event.Name)) {
-				timer.Reset(w.delay)
+				happened()
 			}
 		case err, ok := <-w.inotify.Errors:
 			if !ok {
@@ -166,7 +177,7 @@ func (w *filesWatch) watch(ctx context.Context) error {
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("inotify: %w", err)
 			}
-			timer.Reset(w.delay)
+			happened()
 		}
 	}
 }

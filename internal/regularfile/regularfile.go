@@ -20,7 +20,7 @@ func Open(path string) (*os.File, fs.FileInfo, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = errNotRegular
+		err = ErrNotRegular
 	}
 	if err != nil {
 		f.Close()
@@ -29,7 +29,8 @@ func Open(path string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-var errNotRegular = errors.New("is not a regular file; put one there")
+// ErrNotRegular is what Open says of a directory, a FIFO, a socket or a device.
+var ErrNotRegular = errors.New("is not a regular file; put one there")
 
 // Read reads a regular file of at most limit bytes. Its errors are those of Open.
 func Read(path string, limit int64) ([]byte, error) {
@@ -56,6 +57,8 @@ func withRemedy(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("%w; put the file there", err)
+	case errors.Is(err, unix.ENXIO): // a socket
+		err = ErrNotRegular
 	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%w; make it readable for this user", err)
 	}

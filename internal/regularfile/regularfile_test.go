@@ -29,7 +29,7 @@ func TestWhatCannotBeReadIsSaidAtOnceWithItsRemedy(t *testing.T) {
 				t.Cleanup(func() { l.Close() })
 			}
 			return err
-		}, []string{"no such device or address"}},
+		}, []string{"is not a regular file; put one there"}},
 		"endless":       {func(path string) error { return os.Symlink("/dev/zero", path) }, []string{"is not a regular file"}},
 		"terminal":      {func(path string) error { return os.Symlink("/dev/ptmx", path) }, []string{"is not a regular file"}},
 		"absent":        {func(string) error { return nil }, []string{"no such file", "put the file there"}},
