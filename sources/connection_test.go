@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"campaign-credsync/sources"
 	"campaign-credsync/sources/vaulttest"
@@ -131,5 +133,67 @@ func TestCloseBesideHangingPolls(t *testing.T) {
 				t.Errorf("%d tokens are left", n)
 			}
 		})
+	}
+}
+
+// pollEach polls that many paths at once and returns how each ended.
+func (l *lab) pollEach(v *sources.Vault, paths int) (errs []error) {
+	l.t.Helper()
+	ended := make(chan error)
+	for range paths {
+		kv := l.kv(v)
+		go func() { _, err := kv.Poll(l.t.Context(), never); ended <- err }()
+	}
+	for range paths {
+		select {
+		case err := <-ended:
+			errs = append(errs, err)
+		case <-time.After(time.Minute):
+			l.t.Fatalf("after a minute, %d of %d polls have ended", len(errs), paths)
+		}
+	}
+	return errs
+}
+
+// A Vault that is slow and has many paths to answer, one after the other on one connection, is no Vault that does not answer, also
+// behind a standby that redirects each request.
+func TestSlowVaultWithManyPaths(t *testing.T) {
+	for _, redirected := range []bool{false, true} {
+		t.Run(fmt.Sprintf("redirected %v", redirected), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.server.MustWrite(path, oauth())
+			l.proxy.Serve("/metadata/", func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(400 * time.Millisecond)
+				l.proxy.Pass(w, r)
+			})
+			if redirected {
+				standby := counting(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Location", l.proxy.Address+r.URL.RequestURI())
+					w.WriteHeader(http.StatusTemporaryRedirect)
+				}))
+				l.config.Address = standby.address
+			}
+			for _, err := range l.pollEach(l.vault(), 40) {
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// A Vault that does not answer at all is found by all paths at the same time, and not by one after the other.
+func TestSilentVaultWithManyPaths(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	v := l.vault()
+	l.mustPoll(l.kv(v), never)
+	l.proxy.Serve("/metadata/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	for _, err := range l.pollEach(v, 40) {
+		if err == nil || !strings.Contains(err.Error(), "no answer in time") {
+			t.Errorf("a poll ended with %v", err)
+		}
 	}
 }

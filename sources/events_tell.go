@@ -43,8 +43,8 @@ func (s *subscriber) checkPolicy(ctx context.Context, t *token) {
 	for i, p := range s.secrets {
 		paths[i] = p.path
 	}
-	bounded, cancel := context.WithTimeout(ctx, s.times.dial)
-	defer cancel()
+	bounded, question := s.vault.gate.bound(ctx, s.times.dial)
+	defer question.cancel()
 	answer, err := t.client.Logical().WriteWithContext(bounded, "sys/capabilities-self", map[string]any{"paths": paths})
 	if err != nil || answer == nil {
 		return
@@ -61,8 +61,8 @@ func (s *subscriber) checkPolicy(ctx context.Context, t *token) {
 // offersEvents reports whether the Vault is one that may offer events: where it does not, it refuses them with the answer
 // of a policy that lacks a line, and no policy helps.
 func (s *subscriber) offersEvents(ctx context.Context, t *token) (version string, offers bool) {
-	bounded, cancel := context.WithTimeout(ctx, s.times.dial)
-	defer cancel()
+	bounded, question := s.vault.gate.bound(ctx, s.times.dial)
+	defer question.cancel()
 	health, err := t.client.WithNamespace("").Sys().HealthWithContext(bounded)
 	if err != nil {
 		return "", true // not known

@@ -28,6 +28,7 @@ type gate struct {
 	// downSince is when the first request failed after the last that did not: no answer, or one that says that Vault cannot
 	// or does not want to. Zero: it answers.
 	downSince time.Time
+	answered  time.Time // when the last answer came, whatever it said
 }
 
 // note takes what an answer asks for. The wait begins now and is never shorter than asked for, unless that is above
@@ -36,6 +37,7 @@ func (g *gate) note(response *http.Response, now time.Time) {
 	asked := askedFor(response, now)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.answered = now
 	switch status := response.StatusCode; {
 	case status < 500 && status != http.StatusTooManyRequests:
 		g.downSince = time.Time{}
@@ -57,6 +59,12 @@ func (g *gate) note(response *http.Response, now time.Time) {
 	if !closed { // else it was asked before that was known
 		g.inRow++
 	}
+}
+
+func (g *gate) lastAnswer() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.answered
 }
 
 // failed notes that there was no answer.

@@ -13,7 +13,7 @@ func TestPatienceOfReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p patience
 		ask := func(answer time.Duration) (took time.Duration) {
-			ctx, done := p.bound(t.Context())
+			ctx, done := p.bound(t.Context(), &gate{})
 			defer done()
 			began := time.Now()
 			select {
@@ -41,7 +41,7 @@ func TestPatienceOfReads(t *testing.T) {
 		}
 		// Given up by its asker: nothing is learnt.
 		ctx, cancel := context.WithCancel(t.Context())
-		bounded, done := p.bound(ctx)
+		bounded, done := p.bound(ctx, &gate{})
 		cancel()
 		<-bounded.Done()
 		done()

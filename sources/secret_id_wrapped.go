@@ -237,8 +237,8 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 // lookUp refuses what is not the wrapping of a secret-id of our mount: somebody may have put something else in its place.
 // It spends nothing.
 func (w *wrapping) lookUp(ctx context.Context, token, digest string, record *keptRecord) error {
-	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
+	bounded, question := w.vault.gate.bound(ctx, requestTimeout)
+	defer question.cancel()
 	answer, err := w.client.Logical().WriteWithContext(bounded, "sys/wrapping/lookup", map[string]any{"token": token})
 	if err != nil {
 		return w.explain(ctx, "look up the wrapping token", err, token, record.spent(digest))
@@ -271,9 +271,9 @@ var plainSecretID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{1
 
 // unwrap spends the token. Its answer is waited for longer than any other by a process that is to end.
 func (w *wrapping) unwrap(ctx context.Context, token string) (map[string]any, error) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(unwrapWords, cancel) })()
+	bounded, question := w.vault.gate.bound(context.WithoutCancel(ctx), requestTimeout)
+	defer question.cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(unwrapWords, question.cancel) })()
 	answer, err := withToken(w.client, credential.NewSecret(token)).Logical().UnwrapWithContext(bounded, "")
 	if err != nil || answer == nil {
 		return nil, err

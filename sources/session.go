@@ -233,8 +233,8 @@ func (s *session) fromFile(ctx context.Context) (*token, error) {
 	}
 	secret := credential.NewSecret(text)
 	t := &token{client: withToken(s.vault.reads, secret), text: secret, born: time.Now()}
-	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
+	bounded, question := s.vault.gate.bound(ctx, lookupTimeout)
+	defer question.cancel()
 	// Only the status report needs it, and a policy may forbid it: without an answer the end is unknown.
 	if answer, err := withToken(s.logins, secret).Auth().Token().LookupSelfWithContext(bounded); err == nil && answer != nil {
 		if end, ok := answer.Data["expire_time"].(string); ok {

@@ -96,9 +96,9 @@ func (s *session) forgetKept() error {
 }
 
 func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, cancel) })()
+	bounded, answer := s.vault.gate.bound(context.WithoutCancel(ctx), requestTimeout)
+	defer answer.cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, answer.cancel) })()
 	asked := time.Now()
 	secret, err := attempt.method.Login(bounded, s.logins)
 	if err != nil {

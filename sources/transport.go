@@ -144,7 +144,7 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 	}
 	response, err := c.next.RoundTrip(copied)
 	if err != nil {
-		if !errors.Is(request.Context().Err(), context.Canceled) { // else it was us who gave up
+		if !errors.Is(context.Cause(request.Context()), context.Canceled) { // else it was us who gave up
 			c.gate.failed(time.Now())
 		}
 		return nil, err
