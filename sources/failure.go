@@ -106,6 +106,9 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 		if errors.Is(err, errTooLarge) {
 			f.cause = errTooLarge
 		}
+		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown && v.unreadable != "" {
+			what += "; also, " + v.unreadable
+		}
 	}
 	f.text = fmt.Sprintf("vault at %s: %s: %s", v.address, step, what)
 	if lasts {
@@ -190,9 +193,9 @@ func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool
 		what, lasts = networkMeans(sent.cause, hide...)
 		return "a standby redirects to " + clean(sent.to) + " as the active node, and there " + what, lasts
 	case errors.As(err, &unknown):
-		return "its certificate is signed by an authority that is not trusted here; set vault.ca_cert to that authority's certificate", true
+		return distrusted(err, unknown), true
 	case errors.As(err, &hostname):
-		return "its certificate is for another name; correct vault.address, or set vault.tls_server_name to the certificate's name", true
+		return misnamed(hostname), true
 	case errors.As(err, &invalid):
 		return "its certificate is not valid (" + clean(invalid.Error()) + "); renew it, or check the clock of this machine", true
 	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls has no type of its own for it

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -46,30 +45,26 @@ func HostURL(address string) (u *url.URL, problem string) {
 }
 
 // newTransport speaks HTTP/1.1 only: a connection that died silently is then given up with the request that found it
-// dead, where HTTP/2 would put the next request on it too. pair may be nil.
-func newTransport(config VaultConfig, pair *clientPair) (*http.Transport, error) {
+// dead, where HTTP/2 would put the next request on it too. pair may be nil. unreadable names a certificate of vault.ca_cert
+// that is passed over.
+func newTransport(config VaultConfig, pair *clientPair) (transport *http.Transport, unreadable string, err error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
-		pem, err := readPEM("vault.ca_cert", config.CACert)
-		if err != nil {
-			return nil, err
-		}
-		settings.RootCAs = x509.NewCertPool()
-		if !settings.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", config.CACert)}
+		if settings.RootCAs, unreadable, err = authorities(config.CACert); err != nil {
+			return nil, "", &SettingError{"vault.ca_cert", err}
 		}
 	}
 	if pair != nil {
 		// Offered whatever authorities the server names: those of Vault's cert login are not the listener's.
 		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.current(), nil }
 	}
-	transport := &http.Transport{
+	transport = &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     settings,
 		TLSHandshakeTimeout: 10 * time.Second,
-		// One connection, kept: a fleet that opened one for each path would cost Vault a handshake for each poll. Who
-		// waits for it waits no longer than for its own answer. The second one kept is to where a standby redirects.
+		// One connection, kept: a fleet that opened one for each path would cost Vault a handshake for each poll. How long
+		// one waits for it: gate.bound. The second one kept is to where a standby redirects.
 		MaxConnsPerHost:       1,
 		MaxIdleConnsPerHost:   1,
 		MaxIdleConns:          2,
@@ -78,7 +73,7 @@ func newTransport(config VaultConfig, pair *clientPair) (*http.Transport, error)
 		Protocols:             new(http.Protocols),
 	}
 	transport.Protocols.SetHTTP1(true)
-	return transport, nil
+	return transport, unreadable, nil
 }
 
 // careful bounds every answer, minds what it says about the next request, and follows one redirect, of the kind that a

@@ -75,6 +75,7 @@ type Vault struct {
 	proof     proof
 
 	eventTimes eventTimes
+	unreadable string // a certificate of vault.ca_cert, and what to do; empty: none
 
 	retries atomic.Int64 // counts Retry, so that each KV sees it
 }
@@ -102,9 +103,12 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(config, pair)
+	transport, unreadable, err := newTransport(config, pair)
 	if err != nil {
 		return nil, err
+	}
+	if unreadable != "" {
+		logger.Warn("an authority's certificate is passed over", "reason", "vault.ca_cert: "+unreadable)
 	}
 	gate := &gate{}
 	client, err := newClient(address, &careful{next: transport, gate: gate})
@@ -130,6 +134,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		address:    address,
 		logger:     logger,
 		transport:  transport,
+		unreadable: unreadable,
 		digestKey:  config.DigestKey,
 		gate:       gate,
 		reads:      withNamespace(client, config.Namespace),

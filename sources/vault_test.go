@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +112,51 @@ func TestTLS(t *testing.T) {
 	l.mustFail(with(func(c *sources.VaultConfig) { c.Address = old.Address }), "protocol version")
 	l.mustFail(with(func(c *sources.VaultConfig) { c.Address = strings.Replace(l.proxy.Address, "http:", "https:", 1) }), "does not speak TLS")
 	l.mustFail(with(func(c *sources.VaultConfig) { c.Address = strings.Replace(plain.Address, "https:", "http:", 1) }), "https or http")
+}
+
+// A certificate in a bundle that cannot be read is named, also where the others suffice.
+func TestBundleWithABrokenCertificate(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	authority, stranger := vaulttest.MustAuthority(t), vaulttest.MustAuthority(t)
+	serverCert, _, _ := authority.MustIssue(t, "127.0.0.1")
+	front := l.server.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{serverCert}})
+	whole, err := os.ReadFile(stranger.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right, err := os.ReadFile(authority.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, broken := range map[string]string{
+		"cut off":    string(whole[:len(whole)/2]) + "\n",
+		"no base64":  strings.Replace(string(whole), "\nM", "\n*", 1),
+		"other data": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l.t = t
+			l.config.Address, l.config.CACert = front.Address, filepath.Join(t.TempDir(), "bundle.pem")
+			put := func(content string) {
+				if err := os.WriteFile(l.config.CACert, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			names := "certificate 1 in " + l.config.CACert + " cannot be read"
+			put(broken)
+			if _, err := sources.NewVault(l.config); err == nil || !strings.Contains(err.Error(), "vault.ca_cert: "+names) {
+				t.Errorf("alone: %v", err)
+			}
+			put(broken + string(whole))
+			l.mustFail(l.kv(l.vault()), "authority that is not trusted", names, "replace it")
+			put("a comment\n" + broken + string(right))
+			l.mustPoll(l.kv(l.vault()), always)
+			if log := l.log.String(); strings.Count(log, names) != 2 {
+				t.Errorf("not told once by each: %s", log)
+			}
+		})
+	}
+	l.t = t
 }
 
 func TestHangingVaultHonoursTheContext(t *testing.T) {
@@ -241,5 +288,29 @@ func TestRedirects(t *testing.T) {
 	l.mustFail(l.kv(l.vault()), "redirects to "+l.proxy.Address, "not followed")
 	if requests := l.proxy.Requests(); len(requests) != 0 {
 		t.Errorf("the redirect was followed: %+v", requests)
+	}
+}
+
+// What came over TLS is not sent on in clear, though it is Vault that is said to be there.
+func TestRedirectsFromTLSToClear(t *testing.T) {
+	l := newLab(t)
+	l.server.MustWrite(path, oauth())
+	authority := vaulttest.MustAuthority(t)
+	serverCert, _, _ := authority.MustIssue(t, "127.0.0.1")
+	standby := l.server.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{serverCert}})
+	l.config.Address, l.config.CACert = standby.Address, authority.File
+	v := l.vault()
+	kv := l.kv(v)
+	for _, part := range []string{"/login", "/metadata/"} {
+		standby.Serve(part, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, l.proxy.Address+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+		})
+		l.mustFail(kv, "redirects to "+l.proxy.Address, "not followed")
+		standby.Forward()
+		v.Soon()
+		l.mustPoll(kv, always)
+	}
+	if requests := l.proxy.Requests(); len(requests) != 0 {
+		t.Errorf("sent in clear: %+v", requests)
 	}
 }

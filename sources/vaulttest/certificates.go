@@ -26,14 +26,24 @@ type Authority struct {
 }
 
 // MustAuthority makes an authority.
-func MustAuthority(t testing.TB) *Authority {
+func MustAuthority(t testing.TB) *Authority { return mustAuthority(t, nil) }
+
+// MustIntermediate makes an authority whose certificate a has signed.
+func (a *Authority) MustIntermediate(t testing.TB) *Authority { return mustAuthority(t, a) }
+
+func mustAuthority(t testing.TB, parent *Authority) *Authority {
 	t.Helper()
 	a := &Authority{File: filepath.Join(t.TempDir(), "ca.pem"), Pool: x509.NewCertPool()}
 	template := certificate("test authority")
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage |= x509.KeyUsageCertSign
 	a.key = mustKey(t)
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
+	signer, key := template, a.key
+	if parent != nil {
+		template.Subject.CommonName = "test intermediate"
+		signer, key = parent.certificate, parent.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer, &a.key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +56,7 @@ func MustAuthority(t testing.TB) *Authority {
 }
 
 // MustIssue makes a certificate for names (DNS names or addresses) that serves servers and clients, and returns it with
-// the files it was written to.
+// the files it was written to. Without names it has a common name only.
 func (a *Authority) MustIssue(t testing.TB, names ...string) (pair tls.Certificate, certFile, keyFile string) {
 	t.Helper()
 	return a.MustIssueUntil(t, time.Now().Add(time.Hour), names...)
@@ -55,7 +65,7 @@ func (a *Authority) MustIssue(t testing.TB, names ...string) (pair tls.Certifica
 // MustIssueUntil is MustIssue with the certificate's end, which may be in the past.
 func (a *Authority) MustIssueUntil(t testing.TB, end time.Time, names ...string) (pair tls.Certificate, certFile, keyFile string) {
 	t.Helper()
-	template := certificate(names[0])
+	template := certificate(append(names, "a common name")[0])
 	template.NotBefore, template.NotAfter = end.Add(-2*time.Hour), end
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {

@@ -23,6 +23,8 @@ func TestVaultCertificates(t *testing.T) {
 	early, _, _ := authority.MustIssueUntil(t, time.Now().Add(24*time.Hour), "127.0.0.1")
 	name, _, _ := authority.MustIssue(t, "vault.example.com")
 	wrong, _, _ := other.MustIssue(t, "127.0.0.1")
+	noName, _, _ := authority.MustIssue(t)
+	alone, _, _ := authority.MustIntermediate(t).MustIssue(t, "127.0.0.1")
 	var shown atomic.Pointer[tls.Certificate]
 	show := func(w *world.World, c *tls.Certificate) {
 		shown.Store(c)
@@ -54,7 +56,9 @@ func TestVaultCertificates(t *testing.T) {
 		{"expired", &expired, []string{"certificate is not valid", "expired", "renew it", "clock"}},
 		{"not yet valid", &early, []string{"certificate is not valid", "clock"}},
 		{"another authority", &wrong, []string{"authority that is not trusted", "vault.ca_cert"}},
-		{"another name", &name, []string{"another name", "vault.tls_server_name"}},
+		{"another name", &name, []string{"another name (vault.example.com)", "vault.tls_server_name"}},
+		{"a common name only", &noName, []string{"no subject alternative name", "issued again with IP:127.0.0.1"}},
+		{"without the intermediate", &alone, []string{"authority that is not trusted", "test intermediate", "tls_cert_file"}},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {
 			w.In(t)
