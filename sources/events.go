@@ -102,6 +102,7 @@ var (
 	errRenewed    = errors.New("the session has another token")
 	errNotOffered = errors.New("events are not offered")
 	errNotAllowed = errors.New("events are not allowed")
+	errFewUses    = errors.New("the token may be used a few times only") // the login said so
 )
 
 // run subscribes until ctx is done.
@@ -145,6 +146,8 @@ func (s *subscriber) next(ctx context.Context, seen evidence, ended error) (evid
 		return now, ctx.Err()
 	case errors.Is(ended, errRenewed):
 		return now, nil
+	case errors.Is(ended, errFewUses):
+		return s.vault.proof.await(ctx, func(e evidence) bool { return e.token.uses == nil })
 	case errors.Is(ended, errNotAllowed):
 		if version, offers := s.offersEvents(ctx, seen.token); !offers {
 			s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", "version "+version+" has none")

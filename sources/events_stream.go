@@ -28,8 +28,11 @@ const (
 	maxFilter = 4 << 10
 )
 
-// dial makes the connection. Its errors are errNotOffered, errNotAllowed, or say what failed.
+// dial makes the connection. Its errors are errFewUses, errNotOffered, errNotAllowed, or say what failed.
 func (s *subscriber) dial(ctx context.Context, t *token) (*websocket.Conn, error) {
+	if t.uses != nil { // it ends, and the subscription with it, when polls have used it up
+		return nil, errFewUses
+	}
 	bounded, cancel := context.WithTimeout(ctx, s.times.dial)
 	defer cancel()
 	header := http.Header{"X-Vault-Request": {"true"}, "X-Vault-Token": {t.text.Reveal()}}

@@ -129,6 +129,9 @@ func newPlace(v *Vault, mount, path string) *place {
 // of a deleted version. now is the time by Vault's clock, which is what a deletion is measured by. An answer that cannot be
 // decoded is errNotKV.
 func (p *place) get(ctx context.Context, t *token, kind string, version int, into any) (now time.Time, err error) {
+	if t, err = p.vault.session.used(ctx, t); err != nil {
+		return now, err
+	}
 	bounded, cancel := p.vault.patience.bound(ctx, p.vault.gate)
 	defer cancel()
 	var query map[string][]string

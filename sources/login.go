@@ -2,8 +2,10 @@ package sources
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -49,7 +51,7 @@ type loginMethod interface {
 type attempt struct {
 	step     string // for errors: "login at auth/approle"
 	mount    string
-	method   api.AuthMethod    // makes the request, and reads nothing by itself
+	request  loginRequest
 	identity []string          // what makes two attempts the same; for a digest only
 	secret   credential.Secret // what no error may show
 	remedies map[int]string    // status of the answer → what to do
@@ -62,6 +64,39 @@ type attempt struct {
 	// something else to try now.
 	accepted func()
 	rejected func(refusal error) bool
+}
+
+// loginRequest is what Vault is told to log in, as documented in the API of the method.
+type loginRequest map[string]string
+
+// grant is what Vault answers. vault/api leaves some of it out.
+type grant struct {
+	Token    string            `json:"client_token"`
+	Lease    int               `json:"lease_duration"` // in seconds; 0: it never ends
+	Metadata map[string]string `json:"metadata"`
+	Uses     int64             `json:"num_uses"` // 0: any number
+	Type     string            `json:"token_type"`
+}
+
+// post sends the request to the login's mount.
+func (r loginRequest) post(ctx context.Context, client *api.Client, mount string) (*grant, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Logical().WriteRawWithContext(ctx, "auth/"+mount+"/login", body)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Auth grant `json:"auth"`
+	}
+	return &answer.Auth, json.Unmarshal(content, &answer)
 }
 
 // refusedBy tells whether err is Vault's refusal of this very attempt.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/hashicorp/vault/api/auth/approle"
-
 	"campaign-credsync/internal/credential"
 )
 
@@ -59,14 +57,10 @@ func (a *appRole) prepare(ctx context.Context) (*attempt, error) {
 
 // attempt makes the attempt. origin says where the secret-id came from, what what is to be put there.
 func (a *appRole) attempt(roleID, secretID, origin, what string) (*attempt, error) {
-	method, err := approle.NewAppRoleAuth(roleID, &approle.SecretID{FromString: secretID}, approle.WithMountPath(a.auth.Mount))
-	if err != nil {
-		return nil, err
-	}
 	return &attempt{
 		step:     "login at auth/" + a.auth.Mount,
 		mount:    a.auth.Mount,
-		method:   method,
+		request:  loginRequest{"role_id": roleID, "secret_id": secretID},
 		identity: []string{a.address, a.auth.Namespace, a.auth.Mount, roleID, secretID},
 		secret:   credential.NewSecret(secretID),
 		remedies: map[int]string{

@@ -27,9 +27,9 @@ func newCertLogin(address string, auth Auth, pair *clientPair) (*certLogin, erro
 }
 
 func (c *certLogin) prepare(context.Context) (*attempt, error) {
-	body := map[string]any{}
+	request := loginRequest{}
 	if c.auth.Role != "" {
-		body["name"] = c.auth.Role
+		request["name"] = c.auth.Role
 	}
 	remedy := fmt.Sprintf("see that the certificate in %s has not expired, that a role at auth/%s trusts who signed it%s, and that "+
 		"nothing before Vault ends the TLS connection; a new one in the file is shown at once",
@@ -37,7 +37,7 @@ func (c *certLogin) prepare(context.Context) (*attempt, error) {
 	return &attempt{
 		step:     "login at auth/" + c.auth.Mount,
 		mount:    c.auth.Mount,
-		method:   written{c.auth.Mount, body},
+		request:  request,
 		identity: []string{c.address, c.auth.Namespace, c.auth.Mount, c.auth.Role, string(c.pair.current().Certificate[0])},
 		remedies: map[int]string{http.StatusBadRequest: remedy, http.StatusForbidden: remedy},
 	}, nil

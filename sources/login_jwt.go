@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/hashicorp/vault/api"
-	"github.com/hashicorp/vault/api/auth/kubernetes"
-
 	"campaign-credsync/internal/credential"
 )
 
@@ -33,38 +30,14 @@ func (j *jwtLogin) prepare(context.Context) (*attempt, error) {
 	if err != nil {
 		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
 	}
-	method, err := j.method(token)
-	if err != nil {
-		return nil, err
-	}
 	remedy := fmt.Sprintf("see that the token in %s has not expired, and that role %s at auth/%s takes its issuer, audience and "+
 		"subject; another in the file is tried at once", j.auth.JWTFile, credential.Escape(j.auth.Role), j.auth.Mount)
 	return &attempt{
 		step:     "login at auth/" + j.auth.Mount,
 		mount:    j.auth.Mount,
-		method:   method,
+		request:  loginRequest{"role": j.auth.Role, "jwt": token},
 		identity: []string{j.address, j.auth.Namespace, j.auth.Mount, j.auth.Role, token},
 		secret:   credential.NewSecret(token),
 		remedies: map[int]string{http.StatusBadRequest: remedy, http.StatusForbidden: remedy},
 	}, nil
-}
-
-func (j *jwtLogin) method(token string) (api.AuthMethod, error) {
-	if j.auth.Method == methodKubernetes {
-		// Without a token of ours the module would read the service account's own file.
-		return kubernetes.NewKubernetesAuth(j.auth.Role, kubernetes.WithServiceAccountToken(token),
-			kubernetes.WithMountPath(j.auth.Mount))
-	}
-	return written{j.auth.Mount, map[string]any{"role": j.auth.Role, "jwt": token}}, nil
-}
-
-// written is a login for which HashiCorp publishes no module: one request, as documented in the API of its method.
-type written struct {
-	mount string
-	body  map[string]any
-}
-
-// Login serves api.AuthMethod.
-func (w written) Login(ctx context.Context, client *api.Client) (*api.Secret, error) {
-	return client.Logical().WriteWithContext(ctx, "auth/"+w.mount+"/login", w.body)
 }

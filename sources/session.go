@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -36,14 +37,26 @@ type token struct {
 	born    time.Time
 	renew   time.Time // when to log in again; zero: never
 	expires time.Time // zero: never or not known
-	ours    bool      // logged in for by this process
 	role    string    // approle: what Vault calls the role; else empty
+
+	revocable bool          // by this process, which has logged in for it; a batch token is not
+	uses      *atomic.Int64 // that are left; nil: any number
 }
 
 // expired reports whether Vault has ended the token for certain; an unknown end is not one.
-func (t *token) expired(now time.Time) bool { return !t.expires.IsZero() && !now.Before(t.expires) }
+func (t *token) expired(now time.Time) bool {
+	return !t.expires.IsZero() && !now.Before(t.expires) || t.spent()
+}
 
-func (t *token) fresh(now time.Time) bool { return t.renew.IsZero() || now.Before(t.renew) }
+func (t *token) fresh(now time.Time) bool {
+	return (t.renew.IsZero() || now.Before(t.renew)) && !t.spent()
+}
+
+// spent reports whether the token was used as often as it may be. Vault has ended it then.
+func (t *token) spent() bool { return t.uses != nil && t.uses.Load() <= 0 }
+
+// use takes one of the uses, if one is left.
+func (t *token) use() bool { return t.uses == nil || t.uses.Add(-1) >= 0 }
 
 // session keeps the one token. There is no goroutine behind it: a poll that finds the token old logs in, while the
 // others that need one wait for it.
@@ -62,6 +75,7 @@ type session struct {
 		early   int    // tokens in a row that were refused when they were young
 		proven  string // the login that was accepted last
 		warned  string // the failure that was logged because the old token still served
+		uses    int64  // for how many its token was
 	}
 	untried   bool // a secret-id was unwrapped, and no login made with it yet
 	forgotten bool // see forgetKept
@@ -154,9 +168,17 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		}
 	}
 	t, err := s.login(ctx, loginFloor)
-	if w, ok := errors.AsType[*waiting](err); ok && w.floor && s.untried && old != nil && !old.expired(time.Now()) {
-		s.wrapping.dueAt(w.until)
-		return old, nil
+	if w, ok := errors.AsType[*waiting](err); ok && w.floor && old != nil {
+		switch {
+		case old.spent(): // else polls would fail in turns
+			if err := sleep(ctx, time.Until(w.until)); err != nil {
+				return nil, fmt.Errorf("vault at %s: waiting for a login: %w", s.vault.address, err)
+			}
+			t, err = s.login(ctx, loginFloor)
+		case s.untried && !old.expired(time.Now()):
+			s.wrapping.dueAt(w.until)
+			return old, nil
+		}
 	}
 	s.untried = false
 	if err == nil {
@@ -176,6 +198,17 @@ func (s *session) token(ctx context.Context) (*token, error) {
 		s.vault.logger.Log(ctx, level, "login failed, the token in use still serves", "reason", err.Error(), "expires", old.expires)
 	}
 	return old, nil
+}
+
+// used returns t for one request, or another token where t was used as often as it may be.
+func (s *session) used(ctx context.Context, t *token) (*token, error) {
+	for !t.use() {
+		var err error
+		if t, err = s.token(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
 }
 
 // unwrapped exchanges a new wrapping token while the token in use is still fresh, and reports whether it did: it may have
@@ -264,7 +297,7 @@ func (s *session) close(ctx context.Context) error {
 	defer func() { <-s.turn }()
 	s.closed = true
 	t := s.get()
-	if t == nil || !t.ours || t.expired(time.Now()) {
+	if t == nil || !t.revocable || t.expired(time.Now()) {
 		return nil
 	}
 	hide := s.hide()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -78,7 +79,7 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 		s.vault.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
 	s.set(t)
-	if s.ends != nil {
+	if s.ends != nil && t.uses == nil {
 		s.ends.look(t, key, attempt.secret, t.role)
 	}
 	s.vault.logger.Debug("logged in to vault", "mount", attempt.mount, "expires", t.expires)
@@ -100,24 +101,42 @@ func (s *session) attempt(ctx context.Context, attempt *attempt) (*token, error)
 	defer answer.cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, answer.cancel) })()
 	asked := time.Now()
-	secret, err := attempt.method.Login(bounded, s.logins)
+	granted, err := attempt.request.post(bounded, s.logins, attempt.mount)
 	if err != nil {
 		if bounded.Err() == nil {
 			ctx = context.WithoutCancel(ctx) // it came all the same
 		}
 		return nil, s.vault.explain(ctx, attempt.step, err, s.hide()...)
 	}
-	if secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "" {
+	if granted.Token == "" {
 		return nil, &failure{text: fmt.Sprintf("vault at %s: %s: the answer holds no token; check vault.address and the mount",
 			s.vault.address, attempt.step)}
 	}
-	text := credential.NewSecret(secret.Auth.ClientToken)
-	t := &token{client: withToken(s.vault.reads, text), text: text, born: asked, ours: true, role: secret.Auth.Metadata["role_name"]}
-	if ttl := time.Duration(secret.Auth.LeaseDuration) * time.Second; ttl > 0 {
+	text := credential.NewSecret(granted.Token)
+	t := &token{
+		client: withToken(s.vault.reads, text), text: text, born: asked, role: granted.Metadata["role_name"],
+		revocable: granted.Type != "batch",
+	}
+	if granted.Uses > 0 {
+		t.uses = new(atomic.Int64)
+		t.uses.Store(granted.Uses)
+		s.tellUses(granted.Uses)
+	}
+	if ttl := time.Duration(granted.Lease) * time.Second; ttl > 0 {
 		t.expires = asked.Add(ttl)
 		t.renew = asked.Add(time.Duration(float64(ttl) * (2.0 / 3) * jitter()))
 	}
 	return t, nil
+}
+
+// tellUses says, once, what it costs that tokens may not be used as often as it takes.
+func (s *session) tellUses(uses int64) {
+	if s.last.uses == uses {
+		return
+	}
+	s.last.uses = uses
+	s.vault.logger.Warn("vault gives tokens that may be used a few times only: each time they are used up is a login, at most one a "+
+		"second, and no events are subscribed to; set token_num_uses of the role to 0", "uses", uses)
 }
 
 // failed remembers a failed login before its error is returned: a refused secret-id for an hour and across restarts,

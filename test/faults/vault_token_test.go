@@ -76,6 +76,38 @@ func TestTokensKeepEnding(t *testing.T) {
 	}
 }
 
+// Tokens that are not the usual ones: each poll is answered, and nobody is told of a trouble that is none.
+func TestTokensOfAnotherKind(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, setting string
+		value         any
+		warnings      int
+	}{
+		{"for one use", "token_num_uses", 1, 1},
+		{"for two uses", "token_num_uses", 2, 1},
+		{"batch", "token_type", "batch", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, container.Options{})
+			w.Vault.MustSetRole(w.RoleID, map[string]any{c.setting: c.value})
+			version, secret := w.NewSecret("prod")
+			w.StartDaemon()
+			w.InSync(version)
+			w.Proxy.Requests()
+			w.Must(w.Proxy.Await(w.Ctx, 5, func(r vaulttest.Request) bool { return strings.Contains(r.Path, "/metadata/") }))
+			version, secret = w.NewSecret("prod")
+			w.InSync(version)
+			w.Holds("prod", secret)
+			w.Stop()
+			if n := strings.Count(w.Log(), "level=WARN") + strings.Count(w.Log(), "level=ERROR"); n != c.warnings {
+				t.Errorf("%d lines of trouble, want %d\n%s", n, c.warnings, w.Log())
+			}
+		})
+	}
+}
+
 func busiestMinute(requests []vaulttest.Request) (most int) {
 	for i, first := range requests {
 		n := 0
