@@ -74,6 +74,15 @@ func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
 	return document.attributes(), nil
 }
 
+// ChangedAt is the file's change time, which the kernel sets with every write, and with a rename of the file.
+func (i *Instance) ChangedAt() time.Time {
+	var stat unix.Stat_t
+	if err := retryEINTR(func() error { return unix.Stat(i.cfg.File, &stat) }); err != nil {
+		return time.Time{}
+	}
+	return time.Unix(stat.Ctim.Unix())
+}
+
 func (i *Instance) scan(data []byte) (*document, error) {
 	document, err := scanDocument(data)
 	if err != nil {

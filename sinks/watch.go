@@ -12,12 +12,13 @@ import (
 
 // Watch calls the func of a file (files: absolute path → func) whenever that file may have changed: written, replaced,
 // removed, created, its owner or mode changed; also when its directory came, went or was replaced, and when events were
-// lost. It calls too often rather than too seldom, and once for each file at the start: look what is there.
+// lost. It calls too often rather than too seldom, and once for each file at the start: look what is there. missed says that
+// changes since the call before may not have been told: events were lost, or not to be had.
 //
 // The funcs are called from one goroutine and must not block: what they hold up is the news of the other files. Events
 // come from inotify on the files' directories. Where there is none (limits used up, network file systems), the files
 // are looked at every second instead, and one warning says so. Watch returns when ctx is done.
-func Watch(ctx context.Context, files map[string]func(), logger *slog.Logger) {
+func Watch(ctx context.Context, files map[string]func(missed bool), logger *slog.Logger) {
 	newFileWatch(files, logger, defaultPace, fsnotify.NewWatcher, networkFileSystem).run(ctx)
 }
 
@@ -25,13 +26,14 @@ func Watch(ctx context.Context, files map[string]func(), logger *slog.Logger) {
 type watchPace struct {
 	tick       time.Duration // are the watched directories still those at their paths?
 	poll       time.Duration // where there are no events
+	beat       time.Duration // the longest rest; a much longer one tells that this process was stopped; 0 = not minded
 	again      time.Duration // try for events again after they were refused
 	lasting    time.Duration // a watcher that fails sooner than this is not replaced at once
 	first, max time.Duration // back-off for a directory that is missing; jittered
 }
 
 var defaultPace = watchPace{
-	tick: 5 * time.Second, poll: time.Second, again: time.Minute, lasting: time.Second,
+	tick: 5 * time.Second, poll: time.Second, beat: time.Second, again: time.Minute, lasting: time.Second,
 	first: 100 * time.Millisecond, max: 10 * time.Second,
 }
 
@@ -49,9 +51,10 @@ type fileWatch struct {
 	warned  bool                    // that there are no events; until there are again
 	tickAt  time.Time
 	pollAt  time.Time
+	awakeAt time.Time // last turn
 }
 
-func newFileWatch(files map[string]func(), logger *slog.Logger, pace watchPace,
+func newFileWatch(files map[string]func(missed bool), logger *slog.Logger, pace watchPace,
 	open func() (*fsnotify.Watcher, error), network func(string) string,
 ) *fileWatch {
 	if logger == nil {
@@ -78,6 +81,7 @@ func (w *fileWatch) run(ctx context.Context) {
 			dir.callAll()
 		}
 	}
+	w.wake()
 	w.tickAt = time.Now().Add(w.pace.tick)
 	w.pollAt = time.Now().Add(w.pace.poll)
 	timer := time.NewTimer(0)
@@ -93,20 +97,38 @@ func (w *fileWatch) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case event, ok := <-events:
+			w.wake()
 			if !ok {
 				w.fail(fsnotify.ErrClosed)
 				continue
 			}
 			w.handle(event)
 		case err, ok := <-failures:
+			w.wake()
 			if !ok {
 				err = fsnotify.ErrClosed
 			}
 			w.fail(err)
 		case <-timer.C:
+			w.wake()
 			w.look()
 		}
 	}
+}
+
+// standstill is how late a turn comes when this process was stopped, or had no processor: nobody knows when that happened
+// which its events tell of now.
+const standstill = 500 * time.Millisecond
+
+// wake begins a turn.
+func (w *fileWatch) wake() {
+	now := time.Now()
+	rest := now.Sub(w.awakeAt)
+	if w.pace.beat > 0 && !w.awakeAt.IsZero() && rest > w.pace.beat+standstill {
+		w.logger.Debug("file events were not taken for a while, all files are looked at", "duration", rest)
+		w.callAll()
+	}
+	w.awakeAt = now
 }
 
 // next tells when there is something to do without an event. Trying for events again has no time of its own: while there
@@ -126,6 +148,9 @@ func (w *fileWatch) next() time.Time {
 	if polling {
 		sooner(w.pollAt)
 	}
+	if w.pace.beat > 0 && !w.awakeAt.IsZero() {
+		sooner(w.awakeAt.Add(w.pace.beat))
+	}
 	return next
 }
 
@@ -139,13 +164,13 @@ func (w *fileWatch) handle(event fsnotify.Event) {
 			// inotify has one watch for a directory, under the path that came first, whatever paths lead to it.
 			if dir == parent || dir.watched && parent.watched && dir.id == parent.id {
 				for _, file := range dir.names[base] {
-					file.call()
+					file.call(dir.polled) // then events are only those of this machine
 				}
 			}
 		}
 		for _, file := range parent.names[base] {
 			if w.follow(file) {
-				file.call()
+				file.call(true)
 			}
 		}
 	}
@@ -201,7 +226,7 @@ func (w *fileWatch) look() {
 		w.checkDirs()
 		for _, file := range w.files {
 			if w.follow(file) {
-				file.call()
+				file.call(true)
 			}
 		}
 		w.lookAtAll()
@@ -210,6 +235,6 @@ func (w *fileWatch) look() {
 
 func (w *fileWatch) callAll() {
 	for _, file := range w.files {
-		file.call()
+		file.call(true)
 	}
 }

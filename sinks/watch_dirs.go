@@ -19,7 +19,7 @@ const maxLinks = 40
 // watchedFile is a file to be watched. Where it is a symbolic link, its target is watched too, and each link between.
 type watchedFile struct {
 	path  string
-	call  func()
+	call  func(missed bool)
 	chain []string  // path, then what it leads to, link by link
 	seen  signature // for polling
 }
@@ -42,7 +42,7 @@ type dirID struct{ device, inode uint64 }
 func (d *watchedDir) callAll() {
 	for _, files := range d.names {
 		for _, file := range files {
-			file.call()
+			file.call(true)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (w *fileWatch) poll() {
 	for file := range polled {
 		if now := signatureOf(file.path); now != file.seen {
 			file.seen = now
-			file.call()
+			file.call(true)
 		}
 	}
 }
@@ -58,7 +58,7 @@ func (w *fileWatch) lookAtAll() {
 	for _, file := range w.files {
 		if now := signatureOf(file.path); now != file.seen {
 			file.seen = now
-			file.call()
+			file.call(false) // most often an event has told of it
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ type watchTest struct {
 	t      *testing.T
 	dir    string
 	called map[string]chan struct{} // one slot each: "look again"
+	missed map[string]*atomic.Int64 // times that it said that changes may have been missed
 	opened chan *fsnotify.Watcher   // each watcher that was opened
 	log    *logtest.Buffer
 }
@@ -38,7 +40,7 @@ func newWatchTest(t *testing.T) *watchTest {
 	current := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, current) })
 	return &watchTest{
-		t: t, dir: t.TempDir(), called: map[string]chan struct{}{},
+		t: t, dir: t.TempDir(), called: map[string]chan struct{}{}, missed: map[string]*atomic.Int64{},
 		opened: make(chan *fsnotify.Watcher, 100), log: &logtest.Buffer{},
 	}
 }
@@ -46,11 +48,16 @@ func newWatchTest(t *testing.T) *watchTest {
 // watch starts a watch that ends before the directories are removed. A nil open takes real events.
 func (w *watchTest) watch(pace watchPace, open func() (*fsnotify.Watcher, error), network func(string) string, names ...string) {
 	w.t.Helper()
-	files := map[string]func(){}
+	files := map[string]func(missed bool){}
 	for _, name := range names {
 		called := make(chan struct{}, 1)
 		w.called[name] = called
-		files[w.path(name)] = func() {
+		missed := new(atomic.Int64)
+		w.missed[name] = missed
+		files[w.path(name)] = func(m bool) {
+			if m {
+				missed.Add(1)
+			}
 			select {
 			case called <- struct{}{}:
 			default:
@@ -348,15 +355,25 @@ func TestWatchLooksAtEverythingAfterAnOverflow(t *testing.T) {
 	watcher := <-w.opened
 	w.drain("a/config")
 	w.drain("b/config")
+	before := w.missed["a/config"].Load()
+	w.write("a/config", "1")
+	w.awaitText("a/config", "1")
+	if n := w.missed["a/config"].Load() - before; n != 0 {
+		t.Errorf("%d times, changes were told as missed that an event told of", n)
+	}
 	// Another directory, of which no event tells: what was lost may have been just that.
 	w.write("b/config", "1")
 	w.must(os.Symlink("b", w.path("next")), os.Rename(w.path("next"), w.path("link")))
 	w.await("b/config")
 	watcher.Errors <- fsnotify.ErrEventOverflow
-	w.await("a/config")
 	w.await("b/config")
 	w.await("link/config")
 	w.awaitLiveWatch("link")
+	for deadline := time.Now().Add(time.Minute); w.missed["a/config"].Load() == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("changes that were missed are not told as such")
+		}
+	}
 }
 
 func TestWatchReplacesAWatcherThatFails(t *testing.T) {
@@ -399,7 +416,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		Watch(ctx, map[string]func(){path: func() {
+		Watch(ctx, map[string]func(bool){path: func(bool) {
 			select {
 			case called <- struct{}{}:
 			default:

@@ -6,6 +6,8 @@ const (
 	// longestRest is how long the loop waits at most: a timer counts the time that the machine runs, and knows nothing of
 	// a clock that was set, or of a suspended machine.
 	longestRest = time.Minute
+	// clockSlack is by how much the clock may have been set without making change times useless.
+	clockSlack = 500 * time.Millisecond
 	// clockStep is by how much the clock must have been set to be worth a check of everything.
 	clockStep = 30 * time.Second
 )
@@ -14,6 +16,11 @@ const (
 func (d *Daemon) mindClock(now time.Time) {
 	step := now.Round(0).Sub(d.turnAt.Round(0)) - now.Sub(d.turnAt) // by the clock on the wall, by the one that only runs
 	d.turnAt = now
+	if step.Abs() > clockSlack {
+		for _, in := range d.instances {
+			in.disk.stale, in.disk.missedAt = true, now
+		}
+	}
 	if step.Abs() >= clockStep {
 		d.log.Info("the clock was set, or the machine was suspended", keyDuration, step.Round(time.Second))
 		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))

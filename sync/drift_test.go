@@ -23,13 +23,16 @@ func TestDriftIsPutBack(t *testing.T) {
 		w.wantActivated() // seen right a moment ago: nobody has loaded it
 		time.Sleep(time.Minute)
 		w.sinks["prod"].edit("authIMSTAClientSecret", "@stolen")
+		w.wantOnDisk("prod", "one")
+		w.wantActivated() // last seen right a minute ago, and changed just now
+		w.driftsFor("prod", 3*time.Second, "authIMSTAClientSecret", "@stolen")
 		w.settle()
 		if got := w.sinks["prod"].get("authIMSTAClientSecret"); got != "@cipher1" {
 			t.Errorf("secret on disk is %q", got)
 		}
-		w.wantActivated("reload") // last seen right a minute ago: the processes may have read it
-		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 2 {
-			t.Errorf("%d reverts counted, want 2", got)
+		w.wantActivated("reload") // the processes may have read it
+		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 3 {
+			t.Errorf("%d reverts counted, want 3", got)
 		}
 		if w.sinks["prod"].applied() != 1 {
 			t.Error("drift was put back with nlserver")
@@ -79,12 +82,11 @@ func TestDriftFoundDuringAPoll(t *testing.T) {
 // in between finds nothing wrong in the file.
 func TestActivationThatARevertOwesSurvivesACrash(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {
-		time.Sleep(time.Minute)
 		var owes bool
 		w.sinks["prod"].change(func(s *sink) {
 			s.beforeRestore = func() { owes = strings.Contains(w.recordOnDisk("prod"), `"revert_owes_activation": true`) }
 		})
-		w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+		w.driftsFor("prod", time.Minute, "authIMSTAClientId", "mallory")
 		w.wantOnDisk("prod", "one")
 		w.wantActivated("reload")
 		if !owes {
@@ -101,6 +103,57 @@ func TestActivationThatARevertOwesSurvivesACrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.start()
+		w.wantActivated("reload")
+	})
+}
+
+// How old drift is cannot be told where events were missed, or its change time makes no sense; then it counts from when the file
+// was last seen right.
+func TestAgeOfDriftThatCannotBeTold(t *testing.T) {
+	for name, drift := range map[string]func(*world, *sink){
+		"events were missed": func(w *world, s *sink) {
+			s.edit("authIMSTAClientId", "mallory")
+			w.daemon.Missed(0)
+		},
+		"another file was put there": func(w *world, s *sink) {
+			s.edit("authIMSTAClientId", "mallory")
+			s.changedAt = time.Now().Add(-time.Hour)
+		},
+		"changed in the future": func(w *world, s *sink) {
+			s.edit("authIMSTAClientId", "mallory")
+			s.changedAt = time.Now().Add(time.Second)
+		},
+		"no change time": func(w *world, s *sink) {
+			s.edit("authIMSTAClientId", "mallory")
+			s.changedAt = time.Time{}
+		},
+		"changed twice, heard first": func(w *world, s *sink) {
+			s.change(func(s *sink) { s.lookErr = credential.ErrDamaged })
+			time.Sleep(3 * time.Second)
+			s.edit("authIMSTAClientId", "mallory")
+			s.change(func(s *sink) { s.lookErr = nil })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one(t, nil, func(t *testing.T, w *world) {
+				time.Sleep(time.Minute)
+				drift(w, w.sinks["prod"]) // the daemon comes to it when this goroutine rests
+				time.Sleep(15 * time.Second)
+				w.wantOnDisk("prod", "one")
+				w.wantActivated("reload")
+			})
+		})
+	}
+}
+
+// What alert mode left alone was loaded.
+func TestDriftThatWasOnlyReportedIsActivated(t *testing.T) {
+	one(t, func(w *world) { w.config.Revert = credsync.RevertAlert }, func(t *testing.T, w *world) {
+		w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+		time.Sleep(3 * time.Second)
+		w.sinks["prod"].edit("authIMSTAClientSecret", "@stolen")
+		w.reload(func(c *credsync.Config) { c.Revert = credsync.RevertSplice })
+		w.wantOnDisk("prod", "one")
 		w.wantActivated("reload")
 	})
 }
@@ -184,10 +237,9 @@ func TestDriftWarEnds(t *testing.T) {
 // followed by activation, though the next look finds nothing wrong.
 func TestRevertThatFailsAtItsEndIsActivated(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {
-		time.Sleep(time.Minute)
 		s := w.sinks["prod"]
 		s.change(func(s *sink) { s.restoreErrAfter = errors.New("sync directory: input/output error") })
-		s.edit("authIMSTAClientId", "mallory")
+		w.driftsFor("prod", time.Minute, "authIMSTAClientId", "mallory")
 		w.settle()
 		s.change(func(s *sink) { s.restoreErrAfter = nil })
 		time.Sleep(time.Minute)
@@ -245,10 +297,10 @@ func TestKnownDriftIsNeverInSync(t *testing.T) {
 			told = append(told, s.Instances[0].State)
 		}
 	}, func(t *testing.T, w *world) {
-		time.Sleep(time.Minute)
 		s := w.sinks["prod"]
 		s.change(func(s *sink) { s.restoreTime = 100 * time.Millisecond })
-		s.edit("authIMSTAClientId", "mallory")
+		time.Sleep(time.Second)
+		w.driftsFor("prod", time.Minute, "authIMSTAClientId", "mallory")
 		w.settle()
 		take() // from when it was seen
 		time.Sleep(50 * time.Millisecond)

@@ -41,6 +41,7 @@ func (in *instance) takeOver(before *instance, old, now Config) {
 		in.recovered, in.recoverTry = before.recovered, before.recoverTry
 		in.disk = before.disk
 		in.disk.stale = true
+		in.disk.missedAt = time.Now() // nobody took events between the two; and what alert mode left alone was loaded
 		in.unproved = before.unproved
 		in.applyTry, in.restoreTry = before.applyTry, before.restoreTry
 		in.alerted = before.alerted && sameMode

@@ -101,8 +101,7 @@ func TestDriftDoesNotPutOffActivation(t *testing.T) {
 		w.start()
 		w.source.rotate("two")
 		for range 6 {
-			time.Sleep(time.Hour)
-			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+			w.driftsFor("prod", time.Hour, "authIMSTAClientId", "mallory")
 			w.settle()
 		}
 		if n := len(w.active.take()); n < 2 {

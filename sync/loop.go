@@ -42,6 +42,7 @@ type Daemon struct {
 type instance struct {
 	Instance
 	touched   atomic.Bool // set by hints from outside, taken by the loop
+	missed    atomic.Bool // likewise
 	announced atomic.Bool // likewise
 
 	record      Record
@@ -152,6 +153,12 @@ func (d *Daemon) Touched(i int) {
 	d.nudge()
 }
 
+// Missed is Touched where events that would have told more may have been lost, or were not to be had.
+func (d *Daemon) Missed(i int) {
+	d.instances[i].missed.Store(true)
+	d.Touched(i)
+}
+
 // Announced says that the source of the instance at index i of Config.Instances may have a new version: its next poll comes
 // at once, and nothing else changes. It never blocks and may be called from any goroutine.
 func (d *Daemon) Announced(i int) {
@@ -250,6 +257,12 @@ func (d *Daemon) advance(now time.Time) (again time.Time) {
 	for _, in := range d.instances {
 		if in.touched.Swap(false) {
 			in.disk.stale = true
+			if in.disk.suspectAt.IsZero() {
+				in.disk.suspectAt = now
+			}
+			if in.missed.Swap(false) {
+				in.disk.missedAt = now
+			}
 			if in.recoverTry.failed() && !in.recoverTry.due(now) { // what has changed may be what was in its way
 				in.recoverTry.at = earlier(in.recoverTry.at, now.Add(firstRetry))
 			}
@@ -293,7 +306,8 @@ func (d *Daemon) advanceInstance(in *instance, now time.Time) (again time.Time) 
 	if in.busy != doNothing {
 		return time.Time{}
 	}
-	decision := plan(d.view(in, now))
+	v := d.view(in, now)
+	decision := plan(v)
 	d.sayBrake(in, decision.drift, now)
 	switch decision.deed {
 	case doRecover:
@@ -303,7 +317,7 @@ func (d *Daemon) advanceInstance(in *instance, now time.Time) (again time.Time) 
 	case doApply:
 		d.startApply(in)
 	case doRestore:
-		d.startRestore(in)
+		d.startRestore(in, v)
 	case doRecord:
 		d.recordSame(in, now)
 		return d.advanceInstance(in, now)

@@ -133,7 +133,7 @@ func (r *rules) applied(w *modelWorld, g *generation, f *modelFile, content stri
 	k.applies = append(k.applies, appliedOnce{content, k.begun, written, time.Now()})
 	k.current, k.open, k.uncertain, k.drifted, k.couldNotPut = len(k.applies)-1, false, false, false, false
 	r.due(w, f)
-	g.right[f.name] = time.Now()
+	f.isRight(g)
 }
 
 // mendsByApply reports drift that an apply is there for.
@@ -157,18 +157,36 @@ func (r *rules) may(f *modelFile) {
 // Drift that is younger than loadLimit was not loaded; a look may take a moment.
 const loadLimit, loadSlack = 2 * time.Second, 200 * time.Millisecond
 
+// age is how long the file may have been wrong: since its first change that the daemon was told of, or, where it may have missed
+// some, since it saw it right. It is very long if it never did.
+func age(g *generation, f *modelFile, missed bool) time.Duration {
+	right := g.right[f.name]
+	if right.IsZero() || missed {
+		return time.Since(right)
+	}
+	if f.missed {
+		return time.Since(f.changedAt) // for certain
+	}
+	return time.Since(f.heardAt)
+}
+
+// isRight notes that a daemon saw the file as it should be.
+func (f *modelFile) isRight(g *generation) {
+	g.right[f.name], f.heardAt, f.missed = time.Now(), time.Time{}, f.deaf
+}
+
 // looked: a daemon saw the file.
 func (r *rules) looked(w *modelWorld, g *generation, f *modelFile) {
 	k := r.of[f]
 	f.unheard = false
 	if len(credential.Drift(k.wanted(), f.attributes)) > 0 {
-		if r.mode == credsync.RevertSplice && time.Since(g.right[f.name]) > loadLimit-loadSlack && !k.mayOwe {
+		if r.mode == credsync.RevertSplice && age(g, f, f.missed) > loadLimit-loadSlack && !k.mayOwe {
 			k.mayOwe = true
 			r.may(f)
 		}
 		return
 	}
-	g.right[f.name] = time.Now()
+	f.isRight(g)
 	k.mayOwe, k.uncertain, k.couldNotPut = false, false, false // a command that was cut off has written nothing
 }
 
@@ -184,11 +202,10 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 	}
 	f.unheard = false
 	k.revert(w, r, f)
-	since := time.Since(g.right[f.name]) // very long if it never did
-	if since > loadLimit-loadSlack && !k.mayOwe {
-		r.may(f)
+	if (age(g, f, f.missed) > loadLimit-loadSlack || w.activating) && !k.mayOwe {
+		r.may(f) // what is being activated may have read it
 	}
-	if since > loadLimit+loadSlack {
+	if age(g, f, false) > loadLimit+loadSlack {
 		k.owed = w.effects
 		if !r.behind {
 			k.owedOnDisk = k.owed
@@ -198,7 +215,7 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 		}
 	}
 	k.mayOwe = false
-	g.right[f.name] = time.Now()
+	f.isRight(g)
 }
 
 // revert counts one for the brake.

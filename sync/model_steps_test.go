@@ -49,7 +49,7 @@ var modelStepsAll = []modelStep{
 	{"damaged", 2, func(m *model, f *modelFile) { m.trouble(f, credential.ErrDamaged) }},
 	{"held", 2, func(m *model, f *modelFile) { m.trouble(f, credential.ErrHeld) }},
 	{"whole", 6, func(m *model, f *modelFile) { m.whole(f) }},
-	{"deaf", 2, func(m *model, f *modelFile) { f.deaf = !f.deaf }},
+	{"deaf", 2, func(m *model, f *modelFile) { f.hears(f.deaf) }},
 
 	{"apply fails", 3, func(m *model, f *modelFile) {
 		f.applyFaults = append(f.applyFaults, pick(m.w.rng, "before", "after", "half", "half for long"))
@@ -230,7 +230,8 @@ func (m *model) heal() {
 	m.reachable()
 	w.activateErr, w.activateTime = nil, 0
 	for _, f := range w.files {
-		f.applyFaults, f.applyTime, f.lookTime, f.restoreErr, f.recoverErr, f.deaf = nil, 0, 0, nil, nil, false
+		f.applyFaults, f.applyTime, f.lookTime, f.restoreErr, f.recoverErr = nil, 0, 0, nil, nil
+		f.hears(true)
 		m.whole(f)
 	}
 	m.saveFails(false)

@@ -171,7 +171,13 @@ func (m *model) start() {
 	}
 	for i, f := range w.files {
 		w.mu.Lock()
-		f.touch = func() { g.daemon.Touched(i) }
+		f.touch = func(missed bool) {
+			if missed {
+				g.daemon.Missed(i)
+			} else {
+				g.daemon.Touched(i)
+			}
+		}
 		w.mu.Unlock()
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -58,7 +58,11 @@ type modelFile struct {
 	command    *command // at work
 	deaf       bool     // events are lost
 	unheard    bool     // an edit was made that no event told of, and nobody has looked since
-	touch      func()
+	touch      func(missed bool)
+
+	// When the file was changed last, and first after the daemon had seen it right; whether that one was not told of all.
+	changedAt, heardAt time.Time
+	missed             bool
 
 	applyTime   time.Duration
 	lookTime    time.Duration // from reading to telling
@@ -214,8 +218,21 @@ func (s modelSink) Recover(context.Context) error {
 }
 
 func (f *modelFile) changed() {
+	f.changedAt = time.Now()
+	if f.heardAt.IsZero() {
+		f.heardAt = f.changedAt
+	}
+	f.missed = f.missed || f.deaf
 	if f.touch != nil && !f.deaf {
-		f.touch()
+		f.touch(false)
+	}
+}
+
+// hears has events of the file come, or be lost from now on, which its watcher says.
+func (f *modelFile) hears(again bool) {
+	f.deaf, f.missed = !again, true
+	if f.touch != nil {
+		f.touch(true)
 	}
 }
 
@@ -316,6 +333,12 @@ func (s modelSink) Apply(_ context.Context, c credential.Credential) (credential
 	w.rules.applied(w, s.g, f, c.ClientID, written)
 	w.effect(s.g, "after applying to "+f.name)
 	return written, took, nil
+}
+
+func (s modelSink) ChangedAt() time.Time {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.f.changedAt
 }
 
 func (s modelSink) Restore(_ context.Context, wanted credential.Attributes) (credential.Attributes, error) {

@@ -36,6 +36,31 @@ type disk struct {
 	lookAt    time.Time // look again then at the latest; zero = no need
 	checkedAt time.Time // last look, whatever it told
 	rightAt   time.Time // last look that saw no drift
+
+	// What tells since when there may be drift. The first two are zero when there was none of it after rightAt.
+	suspectAt time.Time // first event, or first look that did not see the file right
+	missedAt  time.Time // events may have been missed, or nobody was there to take them
+	changedAt time.Time // change time of the file at the last look
+}
+
+// driftSince tells since when drift may be on disk, if there is any now. Zero: nobody knows.
+func (d disk) driftSince(now time.Time) time.Time {
+	trusted := d.missedAt.IsZero() && d.changedAt.After(d.rightAt) && !d.changedAt.After(now)
+	if d.rightAt.IsZero() || !trusted {
+		return d.rightAt
+	}
+	return earlier(d.suspectAt, d.changedAt)
+}
+
+// seenRight notes a look that began at asOf and saw no drift.
+func (d *disk) seenRight(asOf time.Time) {
+	d.rightAt = asOf
+	if !d.suspectAt.After(asOf) {
+		d.suspectAt = time.Time{}
+	}
+	if !d.missedAt.After(asOf) {
+		d.missedAt = time.Time{}
+	}
 }
 
 // pending is a credential that waits to be applied.
@@ -114,13 +139,13 @@ func plan(v view) decision {
 func (v view) mayRestore() bool {
 	_, braked := brake(v.record, v.maxReverts, v.now)
 	return v.mode == RevertSplice && !braked && !v.cannotPut && v.record.Applying == nil && len(v.record.Attributes) > 0 &&
-		!v.now.Before(v.restoreRetry) && !v.mustOwe()
+		!v.now.Before(v.restoreRetry)
 }
 
 // mustOwe reports whether a revert has to wait until it is on record that activation must follow it: a crash in between
 // would leave the processes with drift that no start finds any more.
 func (v view) mustOwe() bool {
-	return v.activates && mayHaveLoaded(v.disk.rightAt, v.now) && (!v.record.RevertOwes || v.now.Before(v.recordWait))
+	return v.activates && v.disk.mayHaveLoaded(v.now) && (!v.record.RevertOwes || v.now.Before(v.recordWait))
 }
 
 func planRevert(v view, drift []string) decision {
@@ -163,12 +188,15 @@ func brake(r Record, maxReverts int, now time.Time) (end time.Time, on bool) {
 	return recent[len(recent)-maxReverts].Add(revertWindow), true
 }
 
-// longDrift is the age of the last good look from which on Campaign's processes may have read the drift.
+// longDrift is the age from which on Campaign's processes may have read the drift.
 const longDrift = 2 * time.Second
 
-// mayHaveLoaded reports whether the processes may have read drift that was found at now.
-func mayHaveLoaded(rightAt, now time.Time) bool {
-	return rightAt.IsZero() || now.Sub(rightAt) > longDrift
+// mayHaveLoaded reports whether the processes may have read the drift that is on disk until now. Change times are of the clock
+// on the wall; one that was set back counts as long.
+func (d disk) mayHaveLoaded(now time.Time) bool {
+	since := d.driftSince(now)
+	age := now.Round(0).Sub(since.Round(0))
+	return since.IsZero() || age < 0 || age > longDrift
 }
 
 // when returns d if its time has come, else the wait for it.

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -34,18 +35,22 @@ func (d *Daemon) startRecover(in *instance) {
 func (d *Daemon) startLook(in *instance) {
 	in.busy = doLook
 	in.disk.stale = false
-	sink, ctx := in.Sink, d.work
-	began := time.Now()
-	d.start(func() func(time.Time) {
-		seen, err := sink.Look(ctx)
-		return func(now time.Time) {
-			in.busy = doNothing
-			if ctx.Err() != nil {
-				return // cut short by the stop, tells nothing
-			}
-			d.looked(in, seen, err, began, now)
+	ctx := d.work
+	d.start(func() func(time.Time) { return d.look(ctx, in, time.Now()) })
+}
+
+// look is run by a step.
+func (d *Daemon) look(ctx context.Context, in *instance, began time.Time) func(time.Time) {
+	seen, err := in.Sink.Look(ctx)
+	changedAt := in.Sink.ChangedAt() // after the look, so that it is not that of an earlier content
+	return func(now time.Time) {
+		in.busy = doNothing
+		if ctx.Err() != nil {
+			return // cut short by the stop, tells nothing
 		}
-	})
+		in.disk.changedAt = changedAt
+		d.looked(in, seen, err, began, now)
+	}
 }
 
 // How a file that is missing or damaged is looked at again: an editor may be in the middle of its work.
@@ -60,8 +65,10 @@ const (
 func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, asOf, now time.Time) {
 	in.looks++
 	before := in.disk
-	in.disk = disk{looked: true, stale: before.stale, seen: seen, err: err, checkedAt: now, rightAt: before.rightAt}
+	in.disk = disk{looked: true, stale: before.stale, seen: seen, err: err, checkedAt: now,
+		rightAt: before.rightAt, suspectAt: before.suspectAt, missedAt: before.missedAt, changedAt: before.changedAt}
 	if err != nil {
+		in.disk.suspectAt = earlier(in.disk.suspectAt, asOf)
 		d.lookFailed(in, before, err, now)
 		return
 	}
@@ -83,12 +90,14 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, asO
 		case in.record.RevertOwes: // put back by a daemon that was killed then, or by somebody else
 			in.changed(in.owesActivation(in.record, now), now)
 		}
-		in.disk.rightAt = asOf
+		in.disk.seenRight(asOf)
 		in.driftGone()
+		return
 	case d.cfg.Revert == RevertAlert && !in.alerted:
 		in.alerted = true
 		d.log.Error("drift, left as it is by drift.revert: alert", keyInstance, in.Name, keyAttribute, drift)
 	}
+	in.disk.suspectAt = earlier(in.disk.suspectAt, asOf)
 }
 
 func (d *Daemon) lookFailed(in *instance, before disk, err error, now time.Time) {
@@ -170,7 +179,8 @@ func (d *Daemon) applied(in *instance, p pending, attributes credential.Attribut
 		r = r.reverted(now)
 	}
 	in.changed(r, now)
-	in.disk.seen, in.disk.err, in.disk.rightAt, in.disk.checkedAt = attributes, nil, now, now
+	in.disk.seen, in.disk.err, in.disk.checkedAt = attributes, nil, now
+	in.disk.seenRight(now)
 	in.applyTry = retry{}
 	in.driftGone()
 	if in.pending != nil && in.pending.version.Equal(p.version) {
@@ -197,16 +207,22 @@ func (d *Daemon) applyFailed(in *instance, p pending, err error, now time.Time) 
 		keyAttempt, in.applyTry.attempt, keyReason, err)
 }
 
-// startRestore looks and puts back what differs, in one go.
-func (d *Daemon) startRestore(in *instance) {
+// startRestore looks and puts back what differs, in one go. What differs for so long that it must be on record first is only
+// looked at.
+func (d *Daemon) startRestore(in *instance, v view) {
 	in.busy = doRestore
 	in.disk.stale = false
 	sink, ctx, wanted := in.Sink, d.finish, in.record.Attributes
 	began := time.Now()
 	d.start(func() func(time.Time) {
+		v.disk.changedAt, v.now = sink.ChangedAt(), time.Now()
+		if v.mustOwe() {
+			return d.look(ctx, in, began)
+		}
 		found, err := sink.Restore(ctx, wanted)
 		return func(now time.Time) {
 			in.busy = doNothing
+			in.disk.changedAt = v.disk.changedAt
 			drift := credential.Drift(wanted, found)
 			switch {
 			case err == nil && len(drift) == 0:
@@ -216,7 +232,7 @@ func (d *Daemon) startRestore(in *instance) {
 			case found == nil:
 				d.looked(in, nil, err, began, now)
 			default:
-				d.restoreFailed(in, found, err, now)
+				d.restoreFailed(in, found, err, began, now)
 			}
 		}
 	})
@@ -237,8 +253,10 @@ func (in *instance) owesActivation(r Record, now time.Time) Record {
 // countRevert notes a revert that began and is over.
 func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time) {
 	r, saveAt := in.record.reverted(now), now.Add(countDelay)
-	if mayHaveLoaded(in.disk.rightAt, now) || r.RevertOwes {
+	if in.disk.mayHaveLoaded(now) || r.RevertOwes {
 		r, saveAt = in.owesActivation(r, now), now
+	} else if d.activating {
+		in.activations++ // the step under way may have read it
 	}
 	if _, braked := brake(r, d.cfg.MaxReverts, now); braked {
 		saveAt = now // told only when it is on disk: the brake must hold after a crash
@@ -247,14 +265,15 @@ func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time)
 	d.log.Info("drift put back", keyInstance, in.Name, keyAttribute, drift, keyDuration, now.Sub(began))
 }
 
-func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err error, now time.Time) {
+func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err error, began, now time.Time) {
 	if errors.Is(err, credential.ErrCannotSplice) {
-		d.looked(in, found, nil, now, now)
+		d.looked(in, found, nil, began, now)
 		in.cannotPut = true
 		d.log.Warn("drift cannot be put back into the file, applying again instead", keyInstance, in.Name, keyReason, err)
 		return
 	}
 	in.disk.stale = true
+	in.disk.suspectAt = earlier(in.disk.suspectAt, began)
 	in.unproved = credential.Drift(in.record.Attributes, found)
 	news := in.restoreTry.fail(now, err.Error())
 	d.warn(news, "drift not put back", keyInstance, in.Name, keyAttempt, in.restoreTry.attempt, keyReason, err)

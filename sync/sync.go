@@ -49,6 +49,8 @@ type Sink interface {
 	// it found before, nil only when it could not look: errors are then as of Look, else what kept it from putting back,
 	// such as credential.ErrCannotSplice.
 	Restore(ctx context.Context, wanted credential.Attributes) (credential.Attributes, error)
+	// ChangedAt returns when the file was last changed or put at its path, by a time that editors do not set. Zero: not known.
+	ChangedAt() time.Time
 }
 
 // Activator tells the running processes of a new credential.

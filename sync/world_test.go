@@ -173,6 +173,18 @@ func (w *world) wantActivated(want ...string) {
 	}
 }
 
+// driftsFor is a hand edit of which the daemon hears only when it has been there for a while.
+func (w *world) driftsFor(name string, age time.Duration, attribute, value string) {
+	w.settle()
+	s := w.sinks[name]
+	touch := s.touch
+	s.touch = nil
+	s.edit(attribute, value)
+	time.Sleep(age)
+	s.touch = touch
+	s.change(func(*sink) {})
+}
+
 // source is a secret with versions.
 type source struct {
 	mu      stdsync.Mutex
@@ -264,6 +276,7 @@ type sink struct {
 	recoverErr      error
 	applyTime       time.Duration
 	touch           func()
+	changedAt       time.Time
 }
 
 func (s *sink) change(f func(s *sink)) {
@@ -279,7 +292,7 @@ func (s *sink) change(f func(s *sink)) {
 // edit is a hand edit.
 func (s *sink) edit(name, value string) {
 	s.change(func(s *sink) {
-		s.attributes = slices.Clone(s.attributes)
+		s.attributes, s.changedAt = slices.Clone(s.attributes), time.Now()
 		for i := range s.attributes {
 			if s.attributes[i].Name == name {
 				s.attributes[i].Value = value
@@ -321,6 +334,7 @@ func (s *sink) Apply(_ context.Context, c credential.Credential) (credential.Att
 		return nil, 0, s.applyErr
 	}
 	s.writes++
+	s.changedAt = time.Now()
 	s.attributes = credential.Attributes{
 		{Name: "authIMSTAClientId", Value: c.ClientID},
 		{Name: "authIMSTAClientSecret", Value: fmt.Sprintf("@cipher%d", s.writes)},
@@ -349,11 +363,18 @@ func (s *sink) Restore(_ context.Context, wanted credential.Attributes) (credent
 	if s.beforeRestore != nil {
 		s.beforeRestore()
 	}
+	s.changedAt = time.Now()
 	s.attributes = slices.DeleteFunc(slices.Clone(wanted), func(a credential.Attribute) bool { return a.Absent })
 	if s.touch != nil {
 		s.touch()
 	}
 	return found, s.restoreErrAfter
+}
+
+func (s *sink) ChangedAt() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changedAt
 }
 
 // activator notes the steps that were run.

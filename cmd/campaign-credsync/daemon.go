@@ -191,10 +191,16 @@ func (g *generation) reload(in *invocation, store *sync.Store, claims *claims, l
 }
 
 // hints tells the loop of changes of each instance's file.
-func (a *assembly) hints(daemon *sync.Daemon) map[string]func() {
-	hints := map[string]func(){}
+func (a *assembly) hints(daemon *sync.Daemon) map[string]func(missed bool) {
+	hints := map[string]func(bool){}
 	for i, file := range a.files {
-		hints[file] = func() { daemon.Touched(i) }
+		hints[file] = func(missed bool) {
+			if missed {
+				daemon.Missed(i)
+			} else {
+				daemon.Touched(i)
+			}
+		}
 	}
 	return hints
 }

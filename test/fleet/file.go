@@ -49,6 +49,8 @@ func (f *file) Restore(ctx context.Context, _ credential.Attributes) (credential
 	return f.Look(ctx)
 }
 
+func (*file) ChangedAt() time.Time { return time.Time{} }
+
 // nothing is to be told of a new credential.
 type nothing struct{}
 
