@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // stepReload makes the web module read its configuration again; other modules need a restart.
@@ -32,24 +33,27 @@ func ActivationSteps(reload bool, modules []string, instance string) []string {
 	return steps
 }
 
-// Activate takes one step made by ActivationSteps, bounded by the configured timeout. A step may be taken again: it
-// ends in the same state. May be called concurrently.
-func (n *NLServer) Activate(ctx context.Context, step string) error {
-	args := strings.Fields(step)
-	switch {
-	case step == stepReload:
-		args = []string{"config", "-reload"}
-	case len(args) == 2 && args[0] == "restart" && !strings.HasPrefix(args[1], "-"):
-	default:
-		return fmt.Errorf("activation has no step %q", step)
-	}
+// Activate takes one step made by ActivationSteps. It returns after the configured timeout at the latest; of a restart that
+// was begun ctx does not cut it short. A step may be taken again: it ends in the same state. Where a restart took longer, one
+// that was begun after since and has ended well meanwhile is not repeated. One call at a time.
+func (n *NLServer) Activate(ctx context.Context, step string, since time.Time) error {
 	if _, err := n.inspectExecutable(); err != nil {
 		return err
 	}
-	env, err := n.environment(ctx, redactShapes)
+	if step == stepReload {
+		return n.reload(ctx)
+	}
+	if args := strings.Fields(step); len(args) == 2 && args[0] == "restart" && !strings.HasPrefix(args[1], "-") {
+		return n.restart(ctx, args[1], since)
+	}
+	return fmt.Errorf("activation has no step %q", step)
+}
+
+func (n *NLServer) reload(ctx context.Context) error {
+	env, err := n.environment(ctx, redactUnknown)
 	if err != nil {
 		return err
 	}
-	_, err = n.execute(ctx, "nlserver "+strings.Join(args, " "), nlserverRun{args: args, env: env, redact: redactShapes})
+	_, err = n.execute(ctx, "nlserver config -reload", nlserverRun{args: []string{"config", "-reload"}, env: env, redact: onlyKnown})
 	return err
 }

@@ -4,25 +4,26 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestActivate(t *testing.T) {
 	h := newFakeHome(t, `[ "$2" != bad ] || { echo 'no such module (iRc=9)'; exit 4; }`)
 	n := h.server()
 	for _, step := range ActivationSteps(true, []string{"web", "pipelined", "web", "wfserver@other"}, "prod") {
-		if err := n.Activate(t.Context(), step); err != nil {
+		if err := n.Activate(t.Context(), step, time.Time{}); err != nil {
 			t.Error(err)
 		}
 	}
 	if got, want := h.read("runs"), "config -reload\nrestart web\nrestart pipelined@prod\nrestart wfserver@other\n"; got != want {
 		t.Errorf("ran %q, want %q", got, want)
 	}
-	mustSay(t, n.Activate(t.Context(), "restart bad"), "nlserver restart bad: exit status 4: no such module (iRc=9)")
+	mustSay(t, n.Activate(t.Context(), "restart bad", time.Time{}), "nlserver restart bad: exit status 4", "run it by hand")
 	// A secret that this run does not know, and that has the usual shape.
-	h.install(`echo 'loaded p8e-` + strings.Repeat("Ab1_", 8) + `'; exit 1`)
-	mustSay(t, n.Activate(t.Context(), "reload"), "loaded [redacted]")
+	h.install(`echo 'loaded p8e-` + strings.Repeat("Ab1_", 8) + ` (iRc=-5)'; exit 1`)
+	mustSay(t, n.Activate(t.Context(), "reload", time.Time{}), "nlserver config -reload: exit status 1: (iRc=-5)")
 	for _, step := range []string{"", "restart", "restart a b", "restart -all", "stop web"} {
-		mustSay(t, n.Activate(t.Context(), step), "no step")
+		mustSay(t, n.Activate(t.Context(), step, time.Time{}), "no step")
 	}
 }
 

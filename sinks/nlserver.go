@@ -45,6 +45,7 @@ type NLServer struct {
 	timeout    time.Duration
 	logger     *slog.Logger
 	offered    offeredOption
+	restarts   *restarts
 }
 
 // NewNLServer prepares the runs and touches nothing: what is missing shows in the first run.
@@ -57,6 +58,7 @@ func NewNLServer(config NLServerConfig) *NLServer {
 		timeout:    config.Timeout,
 		logger:     config.Logger,
 		offered:    newOfferedOption(),
+		restarts:   &restarts{latest: map[string]*restart{}},
 	}
 	if n.executable == "" {
 		n.executable = "bin/nlserver"

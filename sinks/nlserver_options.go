@@ -38,7 +38,7 @@ func newOfferedOption() offeredOption {
 // Option returns the option that hands over a credential, without its dash: the configured one, or the best that the
 // executable offers. It may have to run nlserver. May be called concurrently.
 func (n *NLServer) Option(ctx context.Context) (string, error) {
-	redact := redactShapes
+	redact := redactUnknown
 	executable, err := n.inspectExecutable()
 	if err != nil {
 		return "", err

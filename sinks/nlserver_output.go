@@ -3,8 +3,12 @@ package sinks
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
+	"html"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -85,71 +89,159 @@ func (c *capture) text(complete bool, redact func(string) string) string {
 
 func afterLastLine(text []byte) int { return bytes.LastIndexAny(text, "\r\n") + 1 }
 
-// redactor returns what takes the secrets of c out of an output. key is the private key as it stands in the arguments.
-// A key is also looked for line by line: programs print a PEM with something in front of each line.
+// redactor returns what takes the secrets of c out of an output. key is the private key as it stands in the arguments. What shows a
+// secret in an unusual form is left out whole, except for what onlyKnown leaves.
 func redactor(c credential.Credential, key string) func(string) string {
-	secrets := []credential.Secret{c.ClientSecret, c.PrivateKey}
-	if key != "" {
-		pem := c.PrivateKey.Reveal()
-		secrets = append(secrets, credential.NewSecret(key), credential.NewSecret(strings.TrimRight(pem, "\r\n")))
-		for _, line := range strings.FieldsFunc(pem, func(r rune) bool { return r == '\n' || r == '\r' }) {
-			// A shorter one is a last line with a few bytes, whose removal would only spoil the text around it.
-			if line = strings.TrimSpace(line); len(line) >= 8 && !strings.HasPrefix(line, "-----") {
-				secrets = append(secrets, credential.NewSecret(line))
-			}
-		}
-	}
-	patterns := []*regexp.Regexp{}
-	for _, secret := range append(inBase64(c.ClientSecret.Reveal()), c.ClientSecret.Reveal(), key) {
-		if len(secret) >= shortestPiece {
-			patterns = append(patterns, broken(secret))
-		}
-	}
+	secrets := []credential.Secret{c.ClientSecret, c.PrivateKey, credential.NewSecret(key)}
 	// What follows the account in an argument is secret even where nlserver cut it short.
 	argument := regexp.MustCompile(regexp.QuoteMeta(c.TechnicalAccountID) + `/\S+`)
 	return func(text string) string {
 		text = credential.Redact(text, secrets...)
-		for _, pattern := range patterns {
-			text = pattern.ReplaceAllLiteralString(text, "[redacted]")
+		text = redactShapes(argument.ReplaceAllLiteralString(text, c.TechnicalAccountID+"/[redacted]"))
+		for _, secret := range secrets {
+			if shows(text, pemBody.ReplaceAllString(secret.Reveal(), "")) {
+				return "[redacted], as it shows a secret in pieces or encoded " + strings.ReplaceAll(onlyKnown(text), "\n", " ") + "\n"
+			}
 		}
-		text = argument.ReplaceAllLiteralString(text, c.TechnicalAccountID+"/[redacted]")
-		return redactShapes(text)
+		return text
 	}
 }
 
-// shortestPiece is the length from which on a text is looked for in unusual forms: what is shorter is found everywhere.
-const shortestPiece = 8
+// pemBody is what a private key consists of that is no secret.
+var pemBody = regexp.MustCompile(`-----[A-Z ]+-----`)
 
-// broken finds secret also where it was broken over lines, as terminals and quoting programs do.
-func broken(secret string) *regexp.Regexp {
-	var pattern strings.Builder
-	for i, r := range secret {
-		if i > 0 {
-			pattern.WriteString(`[\\\s]*`)
-		}
-		pattern.WriteString(regexp.QuoteMeta(string(r)))
+// traceLength is how many characters of a secret in a row show it.
+const traceLength = 8
+
+// shows reports whether text holds a piece of secret as it is, in base64 or in hexadecimal, also where it is part of something
+// longer, escaped, spaced or broken over lines: what separates its characters is not compared.
+func shows(text, secret string) bool {
+	if len(secret) < traceLength {
+		return false // found everywhere
 	}
-	return regexp.MustCompile(pattern.String())
-}
-
-// inBase64 is how secret looks as a part of something longer in base64: it depends on where in three bytes it starts, and
-// the digits at its ends are shared with what is beside it.
-func inBase64(secret string) []string {
-	var forms []string
-	for before := range 3 {
+	inBase64 := make([]string, 3)
+	for before := range inBase64 { // its place in the three bytes that make four digits
 		all := append(make([]byte, before), secret...)
-		own := base64.StdEncoding.EncodeToString(all)[(8*before+5)/6 : 8*len(all)/6]
-		forms = append(forms, own, strings.NewReplacer("+", "-", "/", "_").Replace(own))
+		// The digits at its ends are shared with what is beside it.
+		inBase64[before] = base64.StdEncoding.EncodeToString(all)[(8*before+5)/6 : 8*len(all)/6]
 	}
-	return forms
+	plain := unescape(text)
+	for _, form := range []struct {
+		keep   func(string) string
+		length int
+		secret []string
+	}{
+		{onlyLetters, traceLength, []string{secret}},
+		{onlyPrinted, traceLength, []string{secret}},
+		{onlyBase64, traceLength, inBase64},
+		{onlyHex, 2 * traceLength, []string{hex.EncodeToString([]byte(secret))}},
+	} {
+		pieces := map[string]bool{}
+		for _, s := range form.secret {
+			for s = form.keep(s); len(s) >= form.length; s = s[1:] {
+				pieces[s[:form.length]] = true
+			}
+		}
+		for _, t := range []string{form.keep(text), form.keep(plain)} {
+			for ; len(t) >= form.length; t = t[1:] {
+				if pieces[t[:form.length]] {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
-// secretShapes are secrets by their looks, also such that this process does not know: a reload may print what another
-// one set.
+// onlyPrinted leaves out what separates, quotes and escapes.
+func onlyPrinted(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r >= 127 || strings.ContainsRune(`"'\\`+"`", r) {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+func onlyLetters(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+			return r
+		}
+		return -1
+	}, text)
+}
+
+func onlyHex(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r > 'f' {
+			return -1
+		}
+		return r
+	}, onlyLetters(strings.ReplaceAll(text, "0x", "")))
+}
+
+func onlyBase64(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '-':
+			return '+'
+		case r == '_':
+			return '/'
+		case r == '+' || r == '/' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z':
+			return r
+		}
+		return -1
+	}, text)
+}
+
+var escaped = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u00[0-9A-Fa-f]{2}`)
+
+// unescape resolves what URLs, XML and programs escape.
+func unescape(text string) string {
+	return html.UnescapeString(escaped.ReplaceAllStringFunc(text, func(code string) string {
+		n, _ := strconv.ParseUint(code[len(code)-2:], 16, 8) // two hexadecimal digits
+		return string(rune(n))
+	}))
+}
+
+// secretShapes are secrets by their looks, also such that this process does not know.
 var secretShapes = regexp.MustCompile(`(-setims\w*:)\S+|p8e-[A-Za-z0-9_-]{8,}|LS0tLS1CRUdJT[A-Za-z0-9+/=_-]*`)
 
 func redactShapes(text string) string {
 	return secretShapes.ReplaceAllString(text, "${1}[redacted]")
+}
+
+// data is what is no word and no path: at least 20 characters in a row, at least 6 with digits and letters in them, a percent
+// code, or very short pieces in a row. Secrets look so, in any encoding.
+var data = regexp.MustCompile(`[\w%+=-]{20,}|[\w+=-]*([A-Za-z][\w+=-]*\d|\d[\w+=-]*[A-Za-z])[\w+=-]*|\S*%[0-9A-Fa-f]{2}\S*|(\b\w{1,2}\W+){6,}`)
+
+// redactUnknown is for the output of what was given no secret and may know one all the same.
+func redactUnknown(text string) string {
+	return data.ReplaceAllStringFunc(redactShapes(text), func(piece string) string {
+		if len(piece) < 6 || strings.Trim(piece, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == "" { // or a variable's name
+			return piece
+		}
+		return "[redacted]"
+	})
+}
+
+// known are codes of Campaign's and phrases that tell what is wrong.
+var known = regexp.MustCompile(`\(iRc=-?\d{1,7}\)|No task corresponds to the mask|error while loading shared libraries|cannot open shared object file|` +
+	`No such file or directory|Permission denied|not found|Connection refused|No space left on device|Out of memory`)
+
+// onlyKnown leaves of a text what is known, each once: for the output of what may print a secret that this process does not know.
+func onlyKnown(text string) string {
+	var found []string
+	for _, phrase := range known.FindAllString(text, -1) {
+		if !slices.Contains(found, phrase) && len(found) < 10 {
+			found = append(found, phrase)
+		}
+	}
+	return strings.Join(found, "\n")
 }
 
 // saying returns ": " and the lines of a redacted output that tell most, for the end of an error: those with an error

@@ -200,14 +200,14 @@ func TestStandinIsActivated(t *testing.T) {
 	h := newStandinHome(t)
 	n := h.server()
 	for _, step := range ActivationSteps(true, []string{"web", "pipelined"}, "prod") {
-		if err := n.Activate(t.Context(), step); err != nil {
+		if err := n.Activate(t.Context(), step, time.Time{}); err != nil {
 			t.Error(err)
 		}
 	}
 	h.faults(`{"restart_fail": ["pipelined@prod"], "reload_fail": true, "on": ["restart", "reload"]}`)
-	if err := n.Activate(t.Context(), "restart web"); err != nil {
+	if err := n.Activate(t.Context(), "restart web", time.Time{}); err != nil {
 		t.Error(err)
 	}
-	mustSay(t, n.Activate(t.Context(), "restart pipelined@prod"), "nlserver restart pipelined@prod: exit status 1", "(iRc=")
-	mustSay(t, n.Activate(t.Context(), "reload"), "nlserver config -reload: exit status 1", "(iRc=")
+	mustSay(t, n.Activate(t.Context(), "restart pipelined@prod", time.Time{}), "nlserver restart pipelined@prod: exit status 1", "by hand")
+	mustSay(t, n.Activate(t.Context(), "reload", time.Time{}), "nlserver config -reload: exit status 1", "(iRc=")
 }

@@ -32,7 +32,7 @@ func (in *instance) takeOver(before *instance, old, now Config) {
 		in.seq, in.saveRetry = 1, before.saveRetry
 	}
 	in.braked = before.braked
-	in.activateTry = before.activateTry
+	in.activateTry, in.dueSince = before.activateTry, before.dueSince
 	if before.force == forceReapply {
 		in.force = forceReapply
 	}

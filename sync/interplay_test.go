@@ -64,8 +64,8 @@ type slowActivator struct {
 	takes time.Duration
 }
 
-func (a slowActivator) Activate(ctx context.Context, step string) error {
-	err := a.activator.Activate(ctx, step)
+func (a slowActivator) Activate(ctx context.Context, step string, since time.Time) error {
+	err := a.activator.Activate(ctx, step, since)
 	time.Sleep(a.takes)
 	return err
 }

@@ -65,10 +65,11 @@ type instance struct {
 	restoreTry  retry
 	activateTry retry
 	cannotPut   bool
-	unproved    []string // drift that a revert which failed may have put back all the same
-	alerted     bool     // drift was told of, in alert mode
-	activations int      // times that activation became due
-	braked      bool     // said so
+	unproved    []string  // drift that a revert which failed may have put back all the same
+	alerted     bool      // drift was told of, in alert mode
+	activations int       // times that activation became due
+	dueSince    time.Time // the last of them
+	braked      bool      // said so
 	looks       int
 }
 

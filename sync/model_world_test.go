@@ -378,7 +378,7 @@ func (a modelActivator) Steps(instance string) []string { return stepsOf(instanc
 
 func stepsOf(instance string) []string { return []string{"reload", "restart pipelined@" + instance} }
 
-func (a modelActivator) Activate(ctx context.Context, step string) error {
+func (a modelActivator) Activate(ctx context.Context, step string, _ time.Time) error {
 	w := a.w
 	w.mu.Lock()
 	defer w.mu.Unlock()

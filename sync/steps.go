@@ -174,7 +174,7 @@ func (d *Daemon) startApply(in *instance) {
 
 func (d *Daemon) applied(in *instance, p pending, attributes credential.Attributes, took time.Duration, now time.Time) {
 	r := in.record.applied(p, attributes, in.steps, now)
-	in.activations++
+	in.becomesDue(now)
 	if p.force == forceDrift {
 		r = r.reverted(now)
 	}
@@ -246,8 +246,14 @@ func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
 
 // owesActivation is r with the steps of activation still to be done, also if one of them is under way.
 func (in *instance) owesActivation(r Record, now time.Time) Record {
-	in.activations++
+	in.becomesDue(now)
 	return r.activationDue(in.steps, now)
+}
+
+// becomesDue has a step of activation that is under way count for nothing.
+func (in *instance) becomesDue(now time.Time) {
+	in.activations++
+	in.dueSince = now
 }
 
 // countRevert notes a revert that began and is over.
@@ -256,7 +262,7 @@ func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time)
 	if in.disk.mayHaveLoaded(now) || r.RevertOwes {
 		r, saveAt = in.owesActivation(r, now), now
 	} else if d.activating {
-		in.activations++ // the step under way may have read it
+		in.becomesDue(now) // the step under way may have read it
 	}
 	if _, braked := brake(r, d.cfg.MaxReverts, now); braked {
 		saveAt = now // told only when it is on disk: the brake must hold after a crash
@@ -331,16 +337,27 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 	ctx, activator := d.finish, d.cfg.Activator
 	began := time.Now()
 	asked := make([]int, len(members))
+	var since time.Time
 	for i, in := range members {
 		asked[i] = in.activations
+		if in.dueSince.After(since) {
+			since = in.dueSince
+		}
 	}
 	d.start(func() func(time.Time) {
-		err := activator.Activate(ctx, step)
+		err := activator.Activate(ctx, step, since)
 		return func(now time.Time) {
 			d.activating = false
+			if errors.Is(err, context.Canceled) {
+				return // cut short by the stop, tells nothing; what is due is on record
+			}
+			var later interface{ RetryAt() time.Time }
 			for i, in := range members {
 				if err != nil {
 					news := in.activateTry.fail(now, err.Error())
+					if errors.As(err, &later) {
+						in.activateTry.at = later.RetryAt()
+					}
 					d.fail(news, "credential not activated", keyInstance, in.Name, keyStep, step,
 						keyAttempt, in.activateTry.attempt, keyReason, err)
 					continue

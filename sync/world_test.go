@@ -393,7 +393,7 @@ func (a *activator) Steps(instance string) []string {
 	return steps
 }
 
-func (a *activator) Activate(_ context.Context, step string) error {
+func (a *activator) Activate(_ context.Context, step string, _ time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.done = append(a.done, step)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks"
@@ -75,6 +76,9 @@ func (a *assembly) useNLServer(c *config, before *assembly) {
 	a.nlserver = before.nlserver
 	if a.nlserver.it == nil || a.nlserver.from != from {
 		a.nlserver = made[sinks.NLServerConfig, *sinks.NLServer]{from, sinks.NewNLServer(from)}
+		if before.nlserver.it != nil {
+			a.nlserver.it.TakeOver(before.nlserver.it)
+		}
 	}
 }
 
@@ -107,6 +111,6 @@ func (a activator) Steps(instance string) []string {
 	return sinks.ActivationSteps(a.want.Reload, a.want.Restart, instance)
 }
 
-func (a activator) Activate(ctx context.Context, step string) error {
-	return a.nlserver.Activate(ctx, step)
+func (a activator) Activate(ctx context.Context, step string, since time.Time) error {
+	return a.nlserver.Activate(ctx, step, since)
 }

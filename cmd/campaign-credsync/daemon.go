@@ -181,8 +181,8 @@ func (g *generation) reload(in *invocation, store *sync.Store, claims *claims, l
 	if err := claims.take(a, 0); err != nil {
 		return nil, err
 	}
-	a.retry()                    // a refused secret-id gets one more try
-	a.nlserver.it.ForgetOption() // what is behind a wrapper script may be another build
+	a.retry()             // a refused secret-id gets one more try
+	a.nlserver.it.Retry() // what is behind a wrapper script may be another build
 	for _, warning := range c.warnings {
 		log.Warn("configuration", "reason", warning)
 	}

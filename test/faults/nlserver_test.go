@@ -65,6 +65,8 @@ var troubles = []trouble{
 	{name: "killed with the file empty", faults: `{"die": true, "write_empty": true}`, says: []string{"signal: killed", "put back"}},
 	{name: "killed after the write", faults: `{"die": true}`, notLeft: true},
 	{name: "prints the secret and fails", faults: `{"print_secret": true, "fail": "before"}`, says: []string{"exit status 1", "[redacted]"}},
+	{name: "prints the secret in pieces and fails", faults: `{"print_pieces": true, "fail": "before"}`, says: []string{"exit status 1", "[redacted]", "iRc="}},
+	{name: "prints the secret in pieces last", faults: `{"print_pieces": true, "no_write": true}`, says: []string{"status 0", "[redacted]"}},
 	{name: "prints the secret and hangs", faults: `{"print_secret": true, "hang": true}`, campaign: "timeout: 1s", says: []string{"campaign.timeout"}},
 	{name: "prints much", faults: `{"print_bytes": 20000000, "fail": "before"}`, says: []string{"exit status 1", "iRc="}},
 	{name: "prints the secret and works", faults: `{"print_secret": true}`, notLeft: true},
@@ -157,7 +159,11 @@ func TestActivationTrouble(t *testing.T) {
 		{"last step", `{"restart_fail": ["pipelined@prod"]}`, []string{"restart pipelined@prod"}, map[string]int{"reload": 1, "web": 1}},
 		{"killed", `{"on": ["reload"], "die": true}`, []string{"signal: killed"}, nil},
 		{"hangs", `{"on": ["reload"], "hang": true}`, []string{"campaign.timeout"}, nil},
-		{"prints secrets", `{"on": ["reload"], "print_secret": true, "fail": "after"}`, []string{"exit status 1"}, nil},
+		{"prints secrets", `{"on": ["reload"], "print_secret": true, "fail": "after"}`, []string{"exit status 1", "(iRc=-5399)"}, nil},
+		{"prints secrets in pieces", `{"on": ["reload"], "print_pieces": true, "fail": "after"}`, []string{"exit status 1", "(iRc=-5399)"}, nil},
+		{"prints secrets in pieces last", `{"on": ["reload"], "print_pieces": true, "exit_code": 3}`, []string{"exit status 3"}, nil},
+		{"restart prints secrets", `{"on": ["restart"], "restart_fail": ["web"], "print_pieces": true, "print_secret": true, "exit_code": 3}`,
+			[]string{"restart web", "exit status 3", "by hand"}, map[string]int{"reload": 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -182,7 +188,7 @@ func TestActivationTrouble(t *testing.T) {
 				w.Ran(n, "end", "restart", "web")
 			}
 			w.Faults("")
-			w.Pass()
+			w.HangUp() // a restart that failed three times in a row would not be tried at once
 			w.InSync(1)
 			w.Ran(1, "end", "set")
 			for step, n := range map[string]int{"web": c.done["web"], "pipelined@prod": 0} {

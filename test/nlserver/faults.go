@@ -48,6 +48,8 @@ type faults struct {
 	// What goes wrong in activation.
 	ReloadFail  bool     `json:"reload_fail"`
 	RestartFail []string `json:"restart_fail"` // "web", "pipelined" or "pipelined@prod"
+	RestartSlow duration `json:"restart_slow"` // from the stop of the module to its start
+	ModuleLines int      `json:"module_lines"` // that the module prints, as a child of its restart
 
 	// Which runs suffer.
 	On      []string `json:"on"`       // kinds of runs; nil: set
@@ -138,8 +140,8 @@ func (f *faults) check() error {
 	if f.ExitCode != nil && (*f.ExitCode < 0 || *f.ExitCode > 255) {
 		return fmt.Errorf("exit_code: %d is not between 0 and 255", *f.ExitCode)
 	}
-	if f.PrintBytes < 0 || f.Times < 0 {
-		return errors.New("print_bytes, times: must not be negative")
+	if f.PrintBytes < 0 || f.Times < 0 || f.ModuleLines < 0 {
+		return errors.New("print_bytes, times, module_lines: must not be negative")
 	}
 	writes := 0
 	for _, on := range []bool{f.NoWrite, f.WriteHalf, f.WriteEmpty, f.Garbage} {
@@ -177,6 +179,7 @@ func (f faults) forRun(home string, call invocation) (faults, error) {
 	case kindReload:
 		hit.ReloadFail = f.ReloadFail
 	case kindRestart:
+		hit.RestartSlow, hit.ModuleLines = f.RestartSlow, f.ModuleLines
 		for _, name := range f.RestartFail {
 			if slices.ContainsFunc(call.modules, func(m string) bool { return m == name || strings.HasPrefix(m, name+"@") }) {
 				hit.RestartFail = append(hit.RestartFail, name)

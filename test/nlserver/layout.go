@@ -52,6 +52,8 @@ func runTool(name string, args []string, stdout, stderr io.Writer) int {
 		if d, err = time.ParseDuration(args[0]); err == nil {
 			time.Sleep(d)
 		}
+	case name == "--standin-module" && len(args) == 3: // the child of module_lines
+		err = beModule(args[0], args[1], args[2], stdout, stderr)
 	case name == "--standin-help":
 		io.WriteString(stdout, toolHelp)
 	default:

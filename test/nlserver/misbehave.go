@@ -8,6 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -67,12 +70,38 @@ func (s *session) logWaiting(at string) {
 	}
 }
 
+// secrets are those that this run could print: the one it was given, else those
+// in the files of all instances, which it has the key for.
+func (s *session) secrets() []string {
+	if secret := s.call.field(fieldSecret); secret != "" {
+		return []string{secret}
+	}
+	var found []string
+	files, _ := filepath.Glob(filepath.Join(s.home, "conf", "config-*.xml"))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for _, match := range secretAttribute.FindAllSubmatch(text, -1) {
+			if secret, err := decrypt(string(match[1])); err == nil {
+				found = append(found, secret)
+			}
+		}
+	}
+	return found
+}
+
+var secretAttribute = regexp.MustCompile(`authIMSTAClientSecret=["']([^"']*)["']`)
+
 // printSecret puts the command line where a careless program would: as it is,
 // quoted in an error, and across the 64 KiB boundary of one long line, where
 // readers that work in pieces cut.
 func (s *session) printSecret() {
+	for _, secret := range s.secrets() {
+		s.printOne(secret)
+	}
+}
+
+func (s *session) printOne(secret string) {
 	line := strings.Join(os.Args, " ")
-	secret := s.call.field(fieldSecret)
 	half := (1 << 16) - len(secret)/2
 	for _, w := range []io.Writer{s.stdout, s.stderr} {
 		logLine(w, line)
@@ -84,9 +113,18 @@ func (s *session) printSecret() {
 // printPieces puts the secret where a program does that wraps, quotes or
 // encodes what it was given.
 func (s *session) printPieces() {
+	for _, secret := range s.secrets() {
+		s.printPiecesOf(secret)
+	}
+}
+
+func (s *session) printPiecesOf(secret string) {
 	line := strings.Join(os.Args, " ")
-	secret := s.call.field(fieldSecret)
+	if !strings.Contains(line, secret) {
+		line += " " + secret
+	}
 	half := len(secret) / 2
+	percent := regexp.MustCompile(`..`).ReplaceAllString(fmt.Sprintf("%X", secret), "%$0")
 	for _, w := range []io.Writer{s.stdout, s.stderr} {
 		fmt.Fprintf(w, "wrapped: %s\n  %s\n", secret[:half], secret[half:])
 		fmt.Fprintf(w, "wrapped: %s\\\r\n%s\n", secret[:half], secret[half:])
@@ -98,7 +136,19 @@ func (s *session) printPieces() {
 		for i := range 3 {
 			fmt.Fprintf(w, "base64 of more: %s\n", base64.StdEncoding.EncodeToString([]byte(line[i:])))
 		}
+		fmt.Fprintf(w, "Authorization: Basic %s\n", base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef:"+secret)))
 		fmt.Fprintf(w, "hexadecimal: %x\n", line)
+		fmt.Fprintf(w, "hexadecimal: % X\n", secret)
+		fmt.Fprintf(w, "every character escaped: %s\n", percent)
+		// As a last line, which is what an error tells: with a code, and without.
+		code := fmt.Sprintf(" (iRc=%d)", iRcInjected)
+		for _, form := range []string{
+			secret, base64.StdEncoding.EncodeToString([]byte("id:" + secret)), fmt.Sprintf("%x", secret), percent,
+			secret[:half] + "\n" + secret[half:],
+		} {
+			fmt.Fprintln(w, form+code)
+			fmt.Fprintln(w, form)
+		}
 	}
 }
 
@@ -124,6 +174,41 @@ func (s *session) forkChild(d time.Duration) error {
 		return err
 	}
 	return s.log.child(child.Process.Pid)
+}
+
+// forkModule starts the module as a child of this run, which ends: the module
+// keeps the outputs and every descriptor that it inherited, and the session.
+func (s *session) forkModule() error {
+	own, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	module := exec.Command(own, "--standin-module", s.home, s.call.modules[0], strconv.Itoa(s.faults.ModuleLines))
+	module.Stdin, module.Stdout, module.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := module.Start(); err != nil {
+		return err
+	}
+	return s.log.child(module.Process.Pid)
+}
+
+// beModule is the module: it prints its lines, tells so in the run log, and
+// goes on. Where nobody reads what it prints it dies of SIGPIPE, as programs do.
+func beModule(home, name, lines string, stdout, stderr io.Writer) error {
+	n, err := strconv.Atoi(lines)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		logLine(stdout, fmt.Sprintf("%s: line %d", name, i))
+		logLine(stderr, fmt.Sprintf("%s: line %d", name, i))
+		time.Sleep(20 * time.Millisecond)
+	}
+	log := newRunLog(home, time.Now(), invocation{kind: kindRestart, subcommand: "restart", modules: []string{name}}, true)
+	if err := log.append("printed", func(*runRecord) {}); err != nil {
+		return err
+	}
+	time.Sleep(forever)
+	return nil
 }
 
 func ignoreTermination() {

@@ -17,7 +17,7 @@ func standinDir(home string) string { return filepath.Join(home, "var", "standin
 type runRecord struct {
 	Time  time.Time `json:"time"`
 	PID   int       `json:"pid"`
-	Event string    `json:"event"` // start, waiting, child, end
+	Event string    `json:"event"` // start, waiting, child, end; printed, by a module
 
 	Subcommand string   `json:"subcommand"`
 	Kind       string   `json:"kind,omitempty"` // set, reload, restart, help

@@ -81,6 +81,15 @@ func (s *session) obey() error {
 			return injected
 		}
 		s.say("Stop of module '%s' requested.", c.modules[0])
+		if s.faults.RestartSlow > 0 {
+			s.wait("restart_slow", time.Duration(s.faults.RestartSlow))
+		}
+		if s.faults.ModuleLines > 0 {
+			s.say("Running task '%s' in a new process.", c.modules[0])
+			if err := s.forkModule(); err != nil {
+				return err
+			}
+		}
 		s.say("Module '%s' started.", c.modules[0])
 	case kindSet:
 		if err := s.setCredential(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -143,9 +144,7 @@ func (w *World) checkSecrets(status string) {
 	}
 	for place, text := range places {
 		for _, secret := range w.Secrets {
-			for _, form := range []string{
-				secret, base64.StdEncoding.EncodeToString([]byte(secret)), hex.EncodeToString([]byte(secret)),
-			} {
+			for _, form := range formsOf(secret) {
 				if i := bytes.Index(text, []byte(form)); i >= 0 {
 					w.T.Errorf("a secret shows in %s: …%s", place, text[max(0, i-200):i])
 				}
@@ -155,6 +154,28 @@ func (w *World) checkSecrets(status string) {
 			w.T.Errorf("a token of Vault shows in %s", place)
 		}
 	}
+}
+
+// formsOf are the forms in which a secret may show, and its halves, as lines break it.
+func formsOf(secret string) []string {
+	var forms []string
+	half := len(secret) / 2
+	for _, text := range []string{secret, secret[:half], secret[half:]} {
+		if len(text) < 12 && text != secret {
+			continue // found everywhere
+		}
+		inHex := hex.EncodeToString([]byte(text))
+		upper := strings.ToUpper(inHex)
+		forms = append(forms, text, url.QueryEscape(text), inHex, upper, regexp.MustCompile("..").ReplaceAllString(upper, "%$0"),
+			strings.Join(strings.Split(text, ""), " "))
+		for before := range 3 { // its place in the three bytes that make four digits; those at its ends are shared
+			all := base64.StdEncoding.EncodeToString(append(make([]byte, before), text...))
+			if own := all[4 : 4+max(0, len(text)-3)/3*4]; len(own) >= 8 {
+				forms = append(forms, own)
+			}
+		}
+	}
+	return forms
 }
 
 // checkRuns demands that runs which set a credential of one instance came one after the other. Of one that was killed

@@ -1,0 +1,280 @@
+package faults_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"campaign-credsync/test/container"
+	"campaign-credsync/test/world"
+)
+
+// A module that a restart forks as its own child lives on, prints as long as it likes, and has nothing of the daemon: no
+// descriptor, no session, no group. So no end of the daemon, and no silence of its, touches it.
+func TestRestartedModuleIsItsOwn(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
+	w.Faults(`{"module_lines": 100}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	modules := modulesOf(w)
+	if len(modules) != 2 {
+		t.Fatalf("modules %v\n%s", modules, w.Log())
+	}
+	daemon := processStat(t, w.Running.PID())
+	for _, pid := range modules {
+		stat := processStat(t, pid)
+		if stat.session == daemon.session || stat.group == daemon.group {
+			t.Errorf("the module is in session %d and group %d, the daemon in %d and %d", stat.session, stat.group, daemon.session, daemon.group)
+		}
+		for fd, target := range descriptorsOf(t, pid) {
+			ours := fd <= 2 && target != os.DevNull || strings.HasPrefix(target, "pipe:") || strings.HasPrefix(target, "socket:") ||
+				strings.HasPrefix(target, w.StateDir())
+			if ours {
+				t.Errorf("descriptor %d of the module is %s", fd, target)
+			}
+		}
+	}
+	w.Stop()
+	w.Eventually("the modules have printed their lines", func() bool { return countEvents(w, "printed") == 2 })
+	for _, pid := range modules {
+		if syscall.Kill(pid, 0) != nil {
+			t.Errorf("the module is gone")
+		}
+	}
+}
+
+// Signals that the daemon was started with as ignored, as systemd and nohup do, are as they should be in what it runs.
+func TestIgnoredSignalsAreNotInherited(t *testing.T) {
+	t.Parallel()
+	programs := world.Plain()
+	w := world.New(t, container.Options{Campaign: "activate: {restart: [web]}", Programs: ignoring(t, programs)})
+	w.Must(wrapped("")(w))
+	nlserver := filepath.Join(w.Home, "bin", "nlserver")
+	script := "#!/bin/sh\ngrep SigIgn /proc/self/status >>'" + w.Path("ignored") + "'\nexec '" + nlserver + ".real' \"$@\"\n"
+	w.Must(os.WriteFile(nlserver, []byte(script), 0o755))
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	text, err := os.ReadFile(w.Path("ignored"))
+	w.Must(err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) < 4 { // options, set, reload, restart
+		t.Errorf("%d runs", len(lines))
+	}
+	for _, line := range lines {
+		set, err := strconv.ParseUint(strings.TrimSpace(strings.TrimPrefix(line, "SigIgn:")), 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []syscall.Signal{syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGTERM} {
+			if set&(1<<(s-1)) != 0 {
+				t.Errorf("%v is ignored in what the daemon runs (%s)", s, line)
+			}
+		}
+	}
+}
+
+// ignoring has the daemon started as systemd and nohup start programs.
+func ignoring(t *testing.T, programs container.Programs) container.Programs {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "ignoring")
+	text := "#!/bin/sh\ntrap '' PIPE HUP\nexec '" + programs.Daemon + "' \"$@\"\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	programs.Daemon = script
+	return programs
+}
+
+// A stop that comes in the middle of a restart waits for it, begins no other, and is no error. The next start does what is left.
+func TestStopDuringARestart(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
+	w.Faults(`{"restart_slow": "4s", "times": 1}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.WaitsAt("restart_slow") // web is down
+	w.Stop()
+	w.Ran(1, "end", "restart", "web")
+	w.Ran(0, "start", "restart", "pipelined@prod")
+	if strings.Contains(w.Log(), "level=ERROR") {
+		t.Errorf("a stop is an error:\n%s", w.Log())
+	}
+	w.StartDaemon()
+	w.InSync(1)
+	w.Ran(1, "start", "reload")
+	w.Ran(1, "start", "restart", "web")
+	w.Ran(1, "start", "restart", "pipelined@prod")
+}
+
+// The same for a reload of the daemon's configuration.
+func TestHangUpDuringARestart(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
+	w.Faults(`{"restart_slow": "4s", "times": 1}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.WaitsAt("restart_slow")
+	w.HangUp()
+	w.InSync(1)
+	w.Ran(1, "start", "reload")
+	w.Ran(1, "start", "restart", "web")
+	w.Ran(1, "start", "restart", "pipelined@prod")
+}
+
+// A restart that takes longer than the limit is reported and left to run. No second one of that module is begun before it has
+// ended, whoever asks; one that ended well is not repeated, unless another credential came meanwhile.
+func TestRestartSlowerThanTheLimit(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		do   func(*world.World)
+		runs int
+	}{
+		{"and ends well", func(*world.World) {}, 1},
+		{"a new configuration", func(w *world.World) {
+			w.Reconfigured(func(o *container.Options) { o.Campaign = "timeout: 2s, activate: {restart: [web]}" })
+			w.HangUp()
+		}, 1},
+		{"another credential", func(w *world.World) {
+			version, secret := w.NewSecret("prod")
+			w.OnDisk("prod", secret)
+			w.AwaitStatus("it is applied", func(s container.Status) bool { return world.One(s, "prod").AppliedVersion == version })
+		}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, container.Options{Campaign: "timeout: 1s, activate: {restart: [web]}"})
+			w.Faults(`{"restart_slow": "8s", "times": 1}`)
+			w.NewSecret("prod")
+			w.StartDaemon()
+			w.Is("prod", "activation_pending", "restart web", "campaign.timeout")
+			c.do(w)
+			w.RunCommand("sync")
+			w.Signal(syscall.SIGUSR1)
+			w.Is("prod", "activation_pending", "restart web", "has not ended")
+			w.Ran(1, "start", "restart", "web")
+			w.Eventually("it ended", func() bool { return w.CountRuns("end", "restart", "web") == 1 })
+			w.Pass()
+			w.Eventually("it is in sync", func() bool { return w.Pass().Is("in_sync") })
+			w.Ran(c.runs, "end", "restart", "web")
+			noOverlap(t, w, "web")
+		})
+	}
+}
+
+// A stop waits for a restart no longer than its limit, and leaves it alone.
+func TestStopDuringAnEndlessRestart(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Campaign: "timeout: 3s, activate: {restart: [web]}"})
+	w.Faults(`{"restart_slow": "1h"}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	restart := w.WaitsAt("restart_slow")
+	w.Stop()
+	if syscall.Kill(restart.PID, 0) != nil {
+		t.Error("the restart is gone")
+	}
+	world.Says(t, w.Log(), "campaign.timeout", "left to run")
+}
+
+// After three failures in a row a module is restarted every ten minutes only, whoever asks, or when somebody reloads.
+func TestRestartThatFailsAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Campaign: "activate: {restart: [web]}"})
+	w.Faults(`{"restart_fail": ["web"]}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.Is("prod", "activation_pending", "restart web", "3 times in a row", "SIGHUP")
+	for range 3 {
+		w.RunCommand("sync")
+		w.Signal(syscall.SIGUSR1)
+	}
+	w.Ran(3, "start", "restart", "web")
+	w.Faults("")
+	w.HangUp()
+	w.InSync(1)
+	w.Ran(4, "start", "restart", "web")
+	w.Ran(1, "start", "reload")
+}
+
+func countEvents(w *world.World, event string) int {
+	n := 0
+	for _, r := range allRuns(w) {
+		if r.Event == event {
+			n++
+		}
+	}
+	return n
+}
+
+func modulesOf(w *world.World) []int {
+	var pids []int
+	for _, r := range allRuns(w) {
+		if r.Event == "child" && r.Kind == "restart" {
+			pids = append(pids, r.ChildPID)
+		}
+	}
+	return pids
+}
+
+// noOverlap demands that restarts of a module came one after the other.
+func noOverlap(t *testing.T, w *world.World, module string) {
+	t.Helper()
+	running := 0
+	for _, r := range allRuns(w) {
+		if r.Kind != "restart" || !slices.Equal(r.Modules, []string{module}) {
+			continue
+		}
+		switch r.Event {
+		case "start":
+			running++
+		case "end":
+			running--
+		}
+		if running > 1 {
+			t.Errorf("two restarts of %s at once", module)
+		}
+	}
+}
+
+type processIDs struct{ group, session int }
+
+func processStat(t *testing.T, pid int) (p processIDs) {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := string(stat[strings.LastIndexByte(string(stat), ')')+1:])
+	var state string
+	var parent int
+	if _, err := fmt.Sscan(after, &state, &parent, &p.group, &p.session); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func descriptorsOf(t *testing.T, pid int) map[int]string {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[int]string{}
+	for _, e := range entries {
+		fd, _ := strconv.Atoi(e.Name())
+		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			found[fd] = target
+		}
+	}
+	return found
+}
