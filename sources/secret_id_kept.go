@@ -43,6 +43,19 @@ type keptRecord struct {
 	Unwrapping string `json:"unwrapping,omitempty"`
 
 	damaged bool // what is there does not parse
+	unknown durable.Unknown
+}
+
+// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+func (r *keptRecord) UnmarshalJSON(object []byte) (err error) {
+	type plain keptRecord
+	r.unknown, err = durable.Decode(object, (*plain)(r))
+	return err
+}
+
+func (r *keptRecord) MarshalJSON() ([]byte, error) {
+	type plain keptRecord
+	return r.unknown.Encode((*plain)(r))
 }
 
 // keptID is one secret-id.
@@ -53,6 +66,20 @@ type keptID struct {
 	Box     []byte `json:"box,omitempty"`       // the secret-id by AES-256-GCM under that key, its nonce in front
 	Plain   string `json:"secret_id,omitempty"` // the secret-id where there is no key
 	Refused bool   `json:"refused,omitempty"`
+
+	unknown durable.Unknown
+}
+
+// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+func (id *keptID) UnmarshalJSON(object []byte) (err error) {
+	type plain keptID
+	id.unknown, err = durable.Decode(object, (*plain)(id))
+	return err
+}
+
+func (id *keptID) MarshalJSON() ([]byte, error) {
+	type plain keptID
+	return id.unknown.Encode((*plain)(id))
 }
 
 // load returns what is kept; a file that is not there, or does not parse, holds nothing. One that cannot be read is an
@@ -128,7 +155,7 @@ func (k *keptIDs) put(record *keptRecord, key sealedKey, digest, id string) erro
 		entry = &keptID{From: digest, Key: key.sealed, User: key.user, Box: box(key.key).Seal(nil, nil, []byte(id), []byte(digest))}
 	}
 	k.opened, k.plain = digest, credential.NewSecret(id)
-	next := &keptRecord{Current: entry, Previous: record.Current}
+	next := &keptRecord{Current: entry, Previous: record.Current, unknown: record.unknown}
 	if record.Current != nil && record.Current.Refused {
 		next.Previous = record.Previous
 	}

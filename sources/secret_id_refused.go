@@ -57,6 +57,20 @@ type refusal struct {
 	Tries  int       `json:"tries"`  // in a row, with less than quietTime between them
 	Same   int       `json:"same"`   // those of them with Digest
 	Last   time.Time `json:"last"`
+
+	unknown durable.Unknown
+}
+
+// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+func (known *refusal) UnmarshalJSON(object []byte) (err error) {
+	type plain refusal
+	known.unknown, err = durable.Decode(object, (*plain)(known))
+	return err
+}
+
+func (known *refusal) MarshalJSON() ([]byte, error) {
+	type plain refusal
+	return known.unknown.Encode((*plain)(known))
 }
 
 func (r *refusals) digest(parts ...string) string {
@@ -166,6 +180,9 @@ func (r *refusals) note(known *refusal, digest string, now time.Time) error {
 // next is what is known when digest was tried once more.
 func (known *refusal) next(digest string, now time.Time) *refusal {
 	next := &refusal{Digest: digest, Tries: 1, Same: 1, Last: now.UTC()}
+	if known != nil {
+		next.unknown = known.unknown
+	}
 	if known.recent(now) {
 		next.Tries = known.Tries + 1
 		if known.Digest == digest {
@@ -231,9 +248,16 @@ func (r *refusals) save(known *refusal) error {
 
 // forget is called after a login: nothing is refused any more.
 func (r *refusals) forget() error {
+	known, _ := r.load()
 	r.memory = nil
 	if r.dir == "" {
 		return nil
+	}
+	if known != nil && !known.unknown.IsZero() { // they are not ours to forget
+		if known.Digest == "" {
+			return nil
+		}
+		return r.save(&refusal{unknown: known.unknown})
 	}
 	if err := os.Remove(filepath.Join(r.dir, refusedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget the refused secret-id: %w", err)

@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"encoding/json"
 	"reflect"
 	"slices"
 	"testing"
@@ -42,7 +41,7 @@ var recordSeeds = []string{
 		`"reverts":["2026-01-01T11:20:00Z","2026-01-01T11:10:00Z"],"reverted_total":9}`,
 	`{"format":1,"version":{"number":1,"created":"2026-01-01T00:00:00Z"},"attributes":[{"name":"a","value":"b"}],` +
 		`"applying":{"number":2,"created":"2026-01-01T12:00:00Z"},"activation":["reload","reload","restart web"]}`,
-	`{"format":1}`, `{"format":2}`, `{"format":1,"version":{"number":1}}`, `{"format":1,"surprise":1}`, `{"format":1} {`, `null`, `{`, ``,
+	`{"format":1}`, `{"format":2}`, `{"format":1,"version":{"number":1}}`, `{"format":1,"surprise":1}`, `{"format":1,"a":[{}],"version":{"number":1,"b":null},"attributes":[{"name":"a","raw":"J2In","c":{}}],"applying":{"d":"e"}}`, `{"format":1} {`, `null`, `{`, ``,
 	`{"format":1,"version":{"number":-1,"created":"0000-01-01T00:00:00+23:59"},"attributes":[{"name":""},{"name":""}]}`,
 	`{"format":1,"reverts":["9999-12-31T23:59:59Z","0001-01-01T00:00:00Z"],"reverted_total":-1,"applying":{}}`,
 }
@@ -68,7 +67,7 @@ func checkRoundTrip(t *testing.T, record Record) {
 
 func encoded(t *testing.T, record Record) []byte {
 	t.Helper()
-	text, err := json.MarshalIndent(recordFile{recordFormat, record}, "", "  ") // as Save does
+	text, err := record.encode()
 	if err != nil {
 		t.Fatalf("what was read cannot be written: %v\n%+v", err, record)
 	}

@@ -47,6 +47,8 @@ type Record struct {
 	RevertOwes    bool        `json:"revert_owes_activation,omitempty"`
 	Reverts       []time.Time `json:"reverts,omitempty"` // those of the last hour
 	RevertedTotal int         `json:"reverted_total"`
+
+	unknown durable.Unknown
 }
 
 const recordFormat = 1
@@ -194,11 +196,11 @@ func (s *Store) Load(instance string) (Record, error) {
 	return record, nil
 }
 
+// decodeRecord keeps the fields of a newer release: after a downgrade, what is applied is not applied anew.
 func decodeRecord(data []byte) (Record, error) {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
 	var file recordFile
-	if err := decoder.Decode(&file); err != nil {
+	unknown, err := durable.Decode(data, &file)
+	if err != nil {
 		return Record{}, err
 	}
 	if file.Format != recordFormat {
@@ -207,16 +209,26 @@ func decodeRecord(data []byte) (Record, error) {
 	if !file.Version.IsZero() && len(file.Attributes) == 0 {
 		return Record{}, errors.New("an applied version without attributes")
 	}
+	file.unknown = unknown
 	return file.Record, nil
+}
+
+func (r Record) encode() ([]byte, error) {
+	data, err := r.unknown.Encode(recordFile{recordFormat, r})
+	var indented bytes.Buffer
+	if err == nil {
+		err = json.Indent(&indented, append(data, '\n'), "", "  ")
+	}
+	return indented.Bytes(), err
 }
 
 // Save replaces the record of an instance; when it returns nil the record is on disk.
 func (s *Store) Save(instance string, r Record) error {
-	data, err := json.MarshalIndent(recordFile{recordFormat, r}, "", "  ")
+	data, err := r.encode()
 	if err != nil {
 		return fmt.Errorf("encode state of instance %s: %w", instance, err)
 	}
-	if err := s.write(recordName(instance), append(data, '\n')); err != nil {
+	if err := s.write(recordName(instance), data); err != nil {
 		return fmt.Errorf("save state of instance %s: %w", instance, err)
 	}
 	return nil

@@ -289,7 +289,10 @@ func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err er
 func (d *Daemon) recordSame(in *instance, now time.Time) {
 	r := in.record
 	again := r.Version.Equal(in.pending.version)
-	r.Version, r.Fields = in.pending.version, in.pending.fields
+	r.Fields = in.pending.fields
+	if !again {
+		r.Version = in.pending.version
+	}
 	in.pending = nil
 	in.changed(r, now)
 	if again { // by other names

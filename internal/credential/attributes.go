@@ -1,6 +1,11 @@
 package credential
 
-import "errors"
+import (
+	"encoding/base64"
+	"errors"
+
+	"campaign-credsync/internal/durable"
+)
 
 // Attribute is an attribute as it stands in an instance's configuration file, its value unescaped.
 type Attribute struct {
@@ -9,6 +14,40 @@ type Attribute struct {
 	// Absent says that there must be no attribute of this name. Absent and empty differ: an empty attribute overrides
 	// a default, an absent one does not.
 	Absent bool `json:"absent,omitempty"`
+	// Raw is how Value is written in the file, quotes included. Empty: not known, as in old records.
+	Raw Bytes `json:"raw,omitempty"`
+
+	unknown durable.Unknown
+}
+
+// Same reports whether both say the same. How they are written does not count.
+func (a Attribute) Same(b Attribute) bool {
+	return a.Name == b.Name && a.Value == b.Value && a.Absent == b.Absent
+}
+
+// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+func (a *Attribute) UnmarshalJSON(object []byte) (err error) {
+	type plain Attribute
+	a.unknown, err = durable.Decode(object, (*plain)(a))
+	return err
+}
+
+func (a Attribute) MarshalJSON() ([]byte, error) {
+	type plain Attribute
+	return a.unknown.Encode(plain(a))
+}
+
+// Bytes is text in any encoding. In JSON it is base64, as JSON holds UTF-8 only.
+type Bytes string
+
+func (b Bytes) MarshalText() ([]byte, error) {
+	return base64.StdEncoding.AppendEncode(nil, []byte(b)), nil
+}
+
+func (b *Bytes) UnmarshalText(text []byte) error {
+	decoded, err := base64.StdEncoding.DecodeString(string(text))
+	*b = Bytes(decoded)
+	return err
 }
 
 // Attributes is a set of attributes in the order of the file. As what is wanted it may hold absent ones, as what was
@@ -17,20 +56,46 @@ type Attributes []Attribute
 
 // Get returns the attribute called name; one that is not in the set is absent.
 func (a Attributes) Get(name string) Attribute {
-	for _, attribute := range a {
-		if attribute.Name == name {
-			return attribute
+	return a.Select([]string{name})[0]
+}
+
+// Select returns the attribute of each name, in that order, as Get does, in time in proportion to the number of names and attributes.
+func (a Attributes) Select(names []string) Attributes {
+	first := make(map[string]*Attribute, len(names))
+	for _, name := range names {
+		first[name] = nil
+	}
+	for i, attribute := range a {
+		if found, wanted := first[attribute.Name]; wanted && found == nil {
+			first[attribute.Name] = &a[i]
 		}
 	}
-	return Attribute{Name: name, Absent: true}
+	selected := make(Attributes, 0, len(names))
+	for _, name := range names {
+		if found := first[name]; found != nil {
+			selected = append(selected, *found)
+		} else {
+			selected = append(selected, Attribute{Name: name, Absent: true})
+		}
+	}
+	return selected
+}
+
+// Names returns the names of all, in order.
+func (a Attributes) Names() []string {
+	names := make([]string, 0, len(a))
+	for _, attribute := range a {
+		names = append(names, attribute.Name)
+	}
+	return names
 }
 
 // Drift names the attributes of wanted that differ in seen. Attributes that wanted does not name belong to others.
 func Drift(wanted, seen Attributes) []string {
 	var names []string
-	for _, w := range wanted {
-		if w != seen.Get(w.Name) {
-			names = append(names, w.Name)
+	for i, is := range seen.Select(wanted.Names()) {
+		if !wanted[i].Same(is) {
+			names = append(names, is.Name)
 		}
 	}
 	return names

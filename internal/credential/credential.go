@@ -3,7 +3,7 @@
 // instance's configuration file.
 //
 // The client secret and the private key are of type [Secret], which cannot print. Everything else here is plain data
-// and may be copied and shared between goroutines. The package uses the standard library only and imports no room.
+// and may be copied and shared between goroutines. The package imports no room.
 package credential
 
 import (
@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -55,6 +56,9 @@ func (c Credential) Check() error {
 		}
 	}
 	if key := c.PrivateKey.Reveal(); key != "" {
+		if isPlaceholder(key) {
+			return fmt.Errorf("field %s %w", FieldPrivateKey, errPlaceholder)
+		}
 		if len(key) > maxPrivateKeyLength {
 			return fmt.Errorf("field %s is longer than %d bytes", FieldPrivateKey, maxPrivateKeyLength)
 		}
@@ -70,6 +74,9 @@ func (c Credential) Check() error {
 func checkField(value string) error {
 	if value == "" {
 		return fmt.Errorf("is empty")
+	}
+	if isPlaceholder(value) {
+		return errPlaceholder
 	}
 	if len(value) > maxFieldLength {
 		return fmt.Errorf("is longer than %d characters", maxFieldLength)
@@ -90,6 +97,20 @@ func checkField(value string) error {
 		}
 	}
 	return nil
+}
+
+// Placeholders that no credential can be taken for. No value of Adobe's holds brackets, braces or "$", and in a random one such
+// a word does not stand by itself.
+var (
+	placeholderStart = regexp.MustCompile(`^(?i:ENC\[|\$\{|\{\{)`)
+	placeholderPart  = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_.-]*\}|\{\{[^{}]+\}\}`)
+	placeholderWord  = regexp.MustCompile(`(?i)(^|[^a-z0-9])(redacted|change[-_]?me)($|[^a-z])`)
+
+	errPlaceholder = errors.New("is a placeholder that was never filled in (such as ENC[…], ${NAME}, {{name}}, REDACTED or changeme)")
+)
+
+func isPlaceholder(value string) bool {
+	return placeholderStart.MatchString(value) || placeholderPart.MatchString(value) || placeholderWord.MatchString(value)
 }
 
 // The usual shapes, from Adobe's documentation and from credentials seen. Older ones differ, so an odd shape is

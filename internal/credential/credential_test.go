@@ -99,6 +99,40 @@ func TestCheckRefusesAndNeverTrims(t *testing.T) {
 	}
 }
 
+// What a template, a secret manager or a log left in the place of a secret is refused, and nothing that may be one.
+func TestCheckRefusesPlaceholders(t *testing.T) {
+	fields := map[string]func(c *credential.Credential, value string){
+		"ims_org_id":           func(c *credential.Credential, value string) { c.OrgID = value },
+		"client_id":            func(c *credential.Credential, value string) { c.ClientID = value },
+		"technical_account_id": func(c *credential.Credential, value string) { c.TechnicalAccountID = value },
+		"client_secret":        func(c *credential.Credential, value string) { c.ClientSecret = credential.NewSecret(value) },
+		"private_key":          func(c *credential.Credential, value string) { c.PrivateKey = credential.NewSecret(value) },
+	}
+	for _, value := range []string{
+		"ENC[AES256_GCM,data:Yx8=,iv:aa/b=,tag:c/d==,type:str]", "enc[PKCS7,MIIBeQYJ]", "${CLIENT_SECRET}", "${", "p8e-${SECRET}", "{{client_secret}}",
+		"{{.Data.secret}}", "p8e-{{secret}}", "REDACTED", "[redacted]", "***REDACTED***", "p8e-redacted", "changeme", "CHANGE_ME", "ChangeMe123", "change-me",
+	} {
+		for field, set := range fields {
+			bad := good()
+			set(&bad, value)
+			err := bad.Check()
+			if err == nil || !strings.HasPrefix(err.Error(), "field "+field+" is a placeholder") {
+				t.Errorf("%s %q: error is %v", field, value, err)
+			}
+		}
+	}
+	for _, value := range []string{
+		canary, "p8e-ENC_enc-exchange_me-unredacted-red", "0a1b2c3d-0000-4000-8000-0a1b2c3d4e5f", "a$b{c}d", "$}{", "x{{}}", "a{{b", "a${b", "${}x"[1:],
+		`p8e-<"&'>\%+=?#~^|{}[]:;,.$!*()@_-`, "xENC[", "me-change", "reducted", "p8e-{a}{b}$c",
+	} {
+		c := good()
+		c.ClientSecret = credential.NewSecret(value)
+		if err := c.Check(); err != nil {
+			t.Errorf("%q is refused: %v", value, err)
+		}
+	}
+}
+
 func TestOdditiesAreOnlyNamed(t *testing.T) {
 	if odd := good().Oddities(); len(odd) != 0 {
 		t.Errorf("the usual shapes are odd: %v", odd)
@@ -232,5 +266,46 @@ func TestContentVersion(t *testing.T) {
 	old, err := json.Marshal(credential.Version{Number: 3})
 	if err != nil || strings.Contains(string(old), "digest") || strings.Contains(string(old), "unordered") {
 		t.Errorf("a version of Vault's is written as %s, %v", old, err)
+	}
+}
+
+// Drift of a file with very many attributes takes time in proportion to them: with a comparison of each with each this test would
+// not come to its end.
+func TestDriftOfManyAttributes(t *testing.T) {
+	var wanted, seen credential.Attributes
+	for i := range 400_000 {
+		wanted = append(wanted, credential.Attribute{Name: fmt.Sprintf("attribute%06d", i), Value: "v"})
+	}
+	for i := len(wanted) - 1; i >= 0; i-- {
+		seen = append(seen, wanted[i])
+	}
+	seen[7].Value = "other"
+	found := make(chan []string, 1)
+	go func() { found <- credential.Drift(wanted, seen) }()
+	select {
+	case names := <-found:
+		if len(names) != 1 || names[0] != seen[7].Name {
+			t.Errorf("%d differ", len(names))
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("no answer after a minute")
+	}
+}
+
+func TestDriftAsksTheFirstOfTwoOfOneName(t *testing.T) {
+	for _, c := range []struct {
+		wanted, seen credential.Attributes
+		drift        string
+	}{
+		{credential.Attributes{{Name: "a", Value: "1"}}, credential.Attributes{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}}, "[]"},
+		{credential.Attributes{{Name: "a", Value: "2"}}, credential.Attributes{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}}, "[a]"},
+		{credential.Attributes{{Name: "a", Absent: true}}, credential.Attributes{{Name: "b"}}, "[]"},
+		{credential.Attributes{{Name: "a", Absent: true}}, credential.Attributes{{Name: "a"}}, "[a]"},
+		{credential.Attributes{{Name: "a"}}, nil, "[a]"},
+		{credential.Attributes{{Name: "a", Value: "x", Raw: `"x"`}}, credential.Attributes{{Name: "a", Value: "x", Raw: `'&#120;'`}}, "[]"},
+	} {
+		if got := fmt.Sprint(credential.Drift(c.wanted, c.seen)); got != c.drift {
+			t.Errorf("%v in %v: %s, want %s", c.wanted, c.seen, got, c.drift)
+		}
 	}
 }

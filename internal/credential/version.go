@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"time"
+
+	"campaign-credsync/internal/durable"
 )
 
 // Version names one version of a secret at its source. The zero Version means none.
@@ -22,6 +24,20 @@ type Version struct {
 	// Secret names what Number counts the versions of, so that those of another secret are not compared with it. Empty where
 	// there is no order anyway, and in records of old: not known.
 	Secret string `json:"secret,omitempty"`
+
+	unknown durable.Unknown
+}
+
+// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+func (v *Version) UnmarshalJSON(object []byte) (err error) {
+	type plain Version
+	v.unknown, err = durable.Decode(object, (*plain)(v))
+	return err
+}
+
+func (v Version) MarshalJSON() ([]byte, error) {
+	type plain Version
+	return v.unknown.Encode(plain(v))
 }
 
 // ContentVersion is the version of a content whose source has no versions. Its number is for people to see that something
