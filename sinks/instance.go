@@ -44,6 +44,8 @@ type Instance struct {
 	file    *configFile
 	before  preimage
 	several bool // more than one <ims> was told of
+	// saidMany says that attributes were told of that are not guarded, as there are too many.
+	saidMany bool
 	// unproved says that the last run of ours ended without proof, and that what it changed may still be in the file.
 	unproved bool
 }
@@ -198,7 +200,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if runErr != nil {
 		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
 	}
-	return managed(c, document.attributes()), ran.Took, nil
+	return i.managed(c, document.attributes()), ran.Took, nil
 }
 
 // prepare saves the file as it is and, as both take their milliseconds, readies nlserver meanwhile.
@@ -229,32 +231,30 @@ func prove(c credential.Credential, before, after credential.Attributes, written
 		return fmt.Errorf("%s is missing", attrClientSecret)
 	case secret.Value == "":
 		return fmt.Errorf("%s is empty", attrClientSecret)
-	case secret == before.Get(attrClientSecret) && (!written || failed):
+	case secret.Same(before.Get(attrClientSecret)) && (!written || failed):
 		return fmt.Errorf("nothing was written")
 	}
 	return nil
 }
 
 // documentedOf is how the documented attributes were, with those that were absent.
-func documentedOf(seen credential.Attributes) credential.Attributes {
-	var was credential.Attributes
-	for _, name := range documented {
-		was = append(was, seen.Get(name))
-	}
-	return was
-}
+func documentedOf(seen credential.Attributes) credential.Attributes { return seen.Select(documented) }
 
 // asBefore is how all attributes were that a run may have changed: those that are there, those that were, and those that
 // were documented and absent. What belongs to the login of people is left out.
 func asBefore(before, after credential.Attributes) credential.Attributes {
-	was := documentedOf(before)
-	for _, attribute := range append(slices.Clone(before), after...) {
-		known := slices.ContainsFunc(was, func(a credential.Attribute) bool { return a.Name == attribute.Name })
-		if !known && !slices.Contains(othersAttributes, attribute.Name) {
-			was = append(was, before.Get(attribute.Name))
+	names := slices.Clone(documented)
+	known := map[string]bool{}
+	for _, name := range slices.Concat(documented, othersAttributes) {
+		known[name] = true
+	}
+	for _, name := range append(before.Names(), after.Names()...) {
+		if !known[name] {
+			known[name] = true
+			names = append(names, name)
 		}
 	}
-	return was
+	return before.Select(names)
 }
 
 // complete reports whether seen could be a credential that works: each part of it is there.
@@ -267,18 +267,28 @@ func complete(seen credential.Attributes) bool {
 	return true
 }
 
+// mostLearned bounds what is learned: nlserver writes the org id to one attribute, or to none.
+const mostLearned = 16
+
 // managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
 // that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
-func managed(c credential.Credential, after credential.Attributes) credential.Attributes {
+func (i *Instance) managed(c credential.Credential, after credential.Attributes) credential.Attributes {
 	keep := documentedOf(after)
 	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
+	learned := 0
 	for _, attribute := range after {
-		if slices.Contains(documented, attribute.Name) || slices.Contains(othersAttributes, attribute.Name) {
+		if slices.Contains(documented, attribute.Name) || slices.Contains(othersAttributes, attribute.Name) ||
+			!slices.Contains(fields, attribute.Value) {
 			continue
 		}
-		if slices.Contains(fields, attribute.Value) {
+		if learned++; learned <= mostLearned {
 			keep = append(keep, attribute)
 		}
+	}
+	if learned > mostLearned && !i.saidMany {
+		i.saidMany = true
+		i.log.Warn("more attributes of <ims> hold a field of the credential than are guarded; only the first ones are",
+			"path", i.cfg.File, "found", learned, "guarded", mostLearned)
 	}
 	return keep
 }

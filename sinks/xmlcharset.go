@@ -205,32 +205,6 @@ func (c xmlCharset) text(raw []byte) string {
 	return b.String()
 }
 
-// attributeValue decodes the value of an attribute as an XML parser does. The value was scanned before.
-func (c xmlCharset) attributeValue(raw []byte) string {
-	var b strings.Builder
-	b.Grow(len(raw))
-	for i := 0; i < len(raw); {
-		switch char := raw[i]; {
-		case char == '&':
-			r, size := xmlReference(raw[i:])
-			b.WriteRune(r)
-			i += size
-		case char == '\r' && i+1 < len(raw) && raw[i+1] == '\n':
-			i++ // one line end, one space, written for the \n
-		case xmlClasses[char]&xmlSpace != 0:
-			b.WriteByte(' ')
-			i++
-		case char >= utf8.RuneSelf && c.singleByte():
-			b.WriteRune(rune(char))
-			i++
-		default:
-			b.WriteByte(char)
-			i++
-		}
-	}
-	return b.String()
-}
-
 // xmlReference reads the reference at the start of text, which starts with "&". Its size is 0 when it is none that is
 // defined without a DTD.
 func xmlReference(text []byte) (r rune, size int) {

@@ -2,9 +2,11 @@ package sinks
 
 import "bytes"
 
-// The document type declaration. No instance file is known to have one, and it is not put to use here: an entity that it
-// declares counts as undefined, and a default that it gives an attribute is not seen. It is skipped correctly, that
-// is all: what stands in quotes, comments and instructions does not end it.
+// The document type declaration. It is skipped correctly: what stands in quotes, comments and instructions does not end it. Of
+// what it declares, entities that stand for short text are read. A default that it gives an attribute is not seen.
+
+// maxEntity bounds the text that an entity may stand for, so that many references to it cannot make much out of a small file.
+const maxEntity = 256
 
 // pubidPunctuation is what a public identifier may hold besides letters and digits.
 const pubidPunctuation = " \r\n-'()+,./:=?;!*#@$_%"
@@ -102,6 +104,7 @@ func (s *xmlScanner) internalSubset(start int) error {
 // parameterReference scans a reference to a parameter entity.
 func (s *xmlScanner) parameterReference() error {
 	s.pos++
+	s.parameters = true
 	if _, err := s.name(); err != nil {
 		return err
 	}
@@ -126,9 +129,12 @@ func (s *xmlScanner) markupDeclaration() error {
 	if !known || !s.space() {
 		return s.fault(start, "something that cannot stand in a DOCTYPE")
 	}
-	for s.pos < len(s.data) {
+	for body := s.pos; s.pos < len(s.data); {
 		switch s.data[s.pos] {
 		case '>':
+			if bytes.HasPrefix(s.data[start:], []byte("<!ENTITY")) {
+				s.declareEntity(s.data[body:s.pos])
+			}
 			s.pos++
 			return nil
 		case '<':
@@ -142,4 +148,33 @@ func (s *xmlScanner) markupDeclaration() error {
 		}
 	}
 	return s.fault(start, "a declaration in the DOCTYPE is not closed")
+}
+
+// declareEntity notes the entity that a declaration declares; body is what stands behind its keyword. The first declaration of
+// a name counts.
+func (s *xmlScanner) declareEntity(body []byte) {
+	name := body[:s.doc.charset.nameLength(body)]
+	if len(name) == 0 || s.doc.declares(name) {
+		return // "%": it can be used in the DOCTYPE only
+	}
+	if s.doc.entities == nil {
+		s.doc.entities = map[string]documentEntity{}
+	}
+	text := xmlScanner{data: body, pos: len(name), doc: s.doc}
+	spaced := text.space()
+	value, err := text.literal("")
+	text.space()
+	raw := value.of(body)
+	entity := documentEntity{plain: spaced && err == nil && text.pos == len(body) && len(raw) <= maxEntity && !s.parameters &&
+		!bytes.ContainsAny(raw, "<&%") && !bytes.Contains(raw, []byte("]]>")) && !bytes.Contains(name, []byte(":"))}
+	if entity.plain {
+		entity.text = s.doc.attributeValue(raw)
+	}
+	s.doc.entities[string(name)] = entity
+}
+
+// declares reports whether the DOCTYPE declares an entity of that name.
+func (d *document) declares(name []byte) bool {
+	_, declared := d.entities[string(name)]
+	return declared
 }

@@ -11,7 +11,7 @@ package sinks
 // So the bytes are scanned by hand. scanDocument checks that they are one well-formed XML 1.0 document and remembers
 // where <shared> and <ims> stand; splice cuts the wanted attributes in at those offsets and copies the rest. Whatever
 // the scanner accepts libxml2 accepts too (the tests hold it to that), with one exception: what is declared inside a
-// DOCTYPE is skipped, not checked. Namespaces are no concern of it: names are compared as they are written.
+// DOCTYPE is not checked; of it, entities that stand for mere text are read. Namespaces are no concern of it: names are compared as they are written.
 //
 //   - xmldocument.go: what is known of a file after the scan
 //   - xmlscan.go: elements, attributes, text
@@ -19,7 +19,12 @@ package sinks
 //   - xmlcharset.go: which encodings are read, and which characters and names
 //   - xmlsplice.go: setting and removing attributes
 
-import "campaign-credsync/internal/credential"
+import (
+	"strings"
+	"unicode/utf8"
+
+	"campaign-credsync/internal/credential"
+)
 
 // document is a well-formed instance configuration file and where <ims> stands in it. It refers to the bytes that it was
 // scanned from, which must not be changed while it is in use. It does not change, so it may be used concurrently.
@@ -34,6 +39,8 @@ type document struct {
 	ims           documentTag
 	imsAttributes []documentAttribute
 	several       bool
+	// entities are those that the DOCTYPE declares, by name.
+	entities map[string]documentEntity
 }
 
 // documentTag is a start tag or an empty-element tag. The zero documentTag was not found.
@@ -55,6 +62,15 @@ type documentAttribute struct {
 // end is the offset behind the closing quote.
 func (a documentAttribute) end() int { return a.value.end + 1 }
 
+// raw is where the value stands with its quotes.
+func (a documentAttribute) raw() xmlSpan { return xmlSpan{a.value.start - 1, a.value.end + 1} }
+
+// documentEntity is what a declared entity stands for.
+type documentEntity struct {
+	plain bool   // it is mere text, and short; others are not read here
+	text  string // as a part of an attribute's value
+}
+
 // xmlSpan is data[start:end].
 type xmlSpan struct{ start, end int }
 
@@ -75,7 +91,7 @@ func (d *document) attributes() credential.Attributes {
 	}
 	all := make(credential.Attributes, 0, len(d.imsAttributes))
 	for _, a := range d.imsAttributes {
-		all = append(all, credential.Attribute{Name: d.nameOf(a), Value: d.valueOf(a)})
+		all = append(all, credential.Attribute{Name: d.nameOf(a), Value: d.valueOf(a), Raw: credential.Bytes(a.raw().of(d.data))})
 	}
 	return all
 }
@@ -85,5 +101,43 @@ func (d *document) nameOf(a documentAttribute) string {
 }
 
 func (d *document) valueOf(a documentAttribute) string {
-	return d.charset.attributeValue(a.value.of(d.data))
+	return d.attributeValue(a.value.of(d.data))
+}
+
+// attributeValue decodes the value of an attribute as an XML parser does. The value was scanned before.
+func (d *document) attributeValue(raw []byte) string {
+	var b strings.Builder
+	b.Grow(len(raw))
+	for i := 0; i < len(raw); {
+		switch char := raw[i]; {
+		case char == '&':
+			text, size := d.reference(raw[i:])
+			b.WriteString(text)
+			i += size
+		case char == '\r' && i+1 < len(raw) && raw[i+1] == '\n':
+			i++ // one line end, one space, written for the \n
+		case xmlClasses[char]&xmlSpace != 0:
+			b.WriteByte(' ')
+			i++
+		case char >= utf8.RuneSelf && d.charset.singleByte():
+			b.WriteRune(rune(char))
+			i++
+		default:
+			b.WriteByte(char)
+			i++
+		}
+	}
+	return b.String()
+}
+
+// reference reads the reference at the start of text, which starts with "&". Its size is 0 when it has no meaning here.
+func (d *document) reference(text []byte) (means string, size int) {
+	if r, size := xmlReference(text); size > 0 {
+		return string(r), size
+	}
+	end := 1 + d.charset.nameLength(text[1:])
+	if entity := d.entities[string(text[1:end])]; entity.plain && end < len(text) && text[end] == ';' {
+		return entity.text, end + 1
+	}
+	return "", 0
 }

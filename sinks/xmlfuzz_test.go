@@ -80,6 +80,20 @@ func checkSplice(t *testing.T, text []byte, want credential.Attributes) {
 	if err != nil || !bytes.Equal(twice, got) {
 		t.Fatalf("a second splice changed it to\n%q, error %v", twice, err)
 	}
+	was := d.attributes().Select(want.Names())
+	back, err := again.splice(was)
+	if err != nil {
+		t.Fatalf("what was there cannot be put back: %v\n%q", err, got)
+	}
+	reread, err := scanDocument(back)
+	if err != nil {
+		t.Fatalf("what was put back does not scan: %v\n%q", err, back)
+	}
+	for i, now := range reread.attributes().Select(want.Names()) {
+		if !now.Same(was[i]) || now.Raw != was[i].Raw {
+			t.Fatalf("put back as %+v, was %+v\n%q\n%q", now, was[i], text, back)
+		}
+	}
 	if what := othersTouched(text, got, want); what != "" {
 		t.Fatalf("%s; before\n%q\nafter\n%q", what, text, got)
 	}
@@ -92,7 +106,7 @@ func checkSplice(t *testing.T, text []byte, want credential.Attributes) {
 	}
 	for _, w := range want {
 		// What was there before is in the file's own words, in which encoding/xml does not normalise white space.
-		if have := d.attributes().Get(w.Name); have == w {
+		if have := d.attributes().Get(w.Name); have.Same(w) {
 			continue
 		}
 		if found && read.Get(w.Name) != w {

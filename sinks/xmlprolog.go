@@ -1,6 +1,9 @@
 package sinks
 
-import "bytes"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 const utf8BOM = "\xef\xbb\xbf"
 
@@ -50,6 +53,9 @@ func (s *xmlScanner) declaration() error {
 	}
 	if encoding != (xmlSpan{}) {
 		charset, known := charsetCalled(string(encoding.of(s.data)))
+		if !known && isWideName(encoding.of(s.data)) {
+			return s.fault(encoding.start, s.notWide())
+		}
 		if !known {
 			return s.fault(encoding.start, "the encoding is none of UTF-8, US-ASCII, ISO-8859-x and windows-125x; others are not supported here (save the file as UTF-8)")
 		}
@@ -71,6 +77,25 @@ func (s *xmlScanner) declaration() error {
 	}
 	s.pos += len("?>")
 	return nil
+}
+
+// isWideName reports whether an encoding of that name has more than one byte for a character of ASCII.
+func isWideName(name []byte) bool {
+	name = bytes.ToUpper(name)
+	for _, prefix := range []string{"UTF-16", "UTF16", "UTF-32", "UTF32", "UCS-2", "UCS-4", "ISO-10646-UCS-"} {
+		if bytes.HasPrefix(name, []byte(prefix)) {
+			return true
+		}
+	}
+	return false
+}
+
+// notWide says what a file is whose declaration can be read byte by byte, and names an encoding in which it could not.
+func (s *xmlScanner) notWide() string {
+	if utf8.Valid(s.data) {
+		return "the file is in UTF-8, and its XML declaration says UTF-16 or the like (write UTF-8 there)"
+	}
+	return "the XML declaration says UTF-16 or the like, and the file is in an encoding of single bytes (write there which one)"
 }
 
 // isXMLVersion accepts what XML 1.0, fifth edition, has a processor accept: 1.1 and above are read as 1.0.

@@ -30,6 +30,8 @@ type xmlScanner struct {
 	attributes []documentAttribute
 	// inShared says that the child of the root that was opened last is a <shared>.
 	inShared bool
+	// parameters says that the DOCTYPE refers to a parameter entity, which is not read: what is declared after it may not count.
+	parameters bool
 }
 
 // scanDocument checks that data is one well-formed XML document and finds <shared> and <ims>. It takes time in proportion to
@@ -147,9 +149,14 @@ func (s *xmlScanner) references(text []byte) error {
 			return nil
 		}
 		i += next
-		_, size := xmlReference(text[i:])
+		_, size := s.doc.reference(text[i:])
 		if size == 0 {
-			return s.fault(s.pos+i, "an & starts neither a predefined entity nor a character reference (write &amp;)")
+			if name := s.doc.charset.nameLength(text[i+1:]); s.doc.declares(text[i+1 : i+1+name]) {
+				return s.fault(s.pos+i, "an entity is used that is not supported here: only one that the DOCTYPE itself declares as short "+
+					"text, without markup and references, is (write its text here)")
+			}
+			return s.fault(s.pos+i, "an & starts neither a character reference nor an entity that is predefined or declared in the DOCTYPE "+
+				"(write &amp;)")
 		}
 		i += size
 	}
@@ -229,27 +236,34 @@ func (s *xmlScanner) attribute(lead int) error {
 	}
 	s.pos++
 	s.space()
+	value, err := s.value()
+	if err != nil {
+		return err
+	}
+	s.attributes = append(s.attributes, documentAttribute{lead: lead, name: name, value: value})
+	return nil
+}
+
+// value scans a quoted value and returns where it stands between the quotes.
+func (s *xmlScanner) value() (xmlSpan, error) {
 	if s.pos == len(s.data) || s.data[s.pos] != '"' && s.data[s.pos] != '\'' {
-		return s.fault(s.pos, "an attribute's value is not in quotes")
+		return xmlSpan{}, s.fault(s.pos, "an attribute's value is not in quotes")
 	}
 	quote := s.data[s.pos]
 	length := bytes.IndexByte(s.data[s.pos+1:], quote)
 	if length < 0 {
-		return s.fault(s.pos, "an attribute's value is not closed")
+		return xmlSpan{}, s.fault(s.pos, "an attribute's value is not closed")
 	}
 	s.pos++
-	value := s.data[s.pos : s.pos+length]
-	if i := bytes.IndexByte(value, '<'); i >= 0 {
-		return s.fault(s.pos+i, "a < stands in an attribute's value (write &lt;, or close the quote before it)")
+	inside := xmlSpan{s.pos, s.pos + length}
+	if i := bytes.IndexByte(inside.of(s.data), '<'); i >= 0 {
+		return xmlSpan{}, s.fault(s.pos+i, "a < stands in an attribute's value (write &lt;, or close the quote before it)")
 	}
-	if err := s.references(value); err != nil {
-		return err
+	if err := s.references(inside.of(s.data)); err != nil {
+		return xmlSpan{}, err
 	}
-	s.attributes = append(s.attributes, documentAttribute{
-		lead: lead, name: name, value: xmlSpan{s.pos, s.pos + length},
-	})
-	s.pos += length + 1
-	return nil
+	s.pos = inside.end + 1
+	return inside, nil
 }
 
 // distinct checks that no attribute of the tag scanned last is given twice.

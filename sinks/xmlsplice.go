@@ -20,8 +20,8 @@ type documentEdit struct {
 	text string
 }
 
-// splice returns the file with the attributes of <ims> as want has them: a value that differs is changed in place, in the
-// quotes found there; an attribute that is missing is added behind the last one; one wanted absent is removed with the
+// splice returns the file with the attributes of <ims> as want has them: a value that differs is replaced in place by the bytes
+// in which it was written when it was seen, or, where these are not known, in the quotes found there; an attribute that is missing is added behind the last one; one wanted absent is removed with the
 // white space in front of it. Where <ims> is gone it is put in as the first child of <shared>. Attributes that want does
 // not name, and every other byte, stay as they are; when nothing differs the result is the very slice that was scanned.
 // Of two attributes of one name in want the first counts.
@@ -31,29 +31,33 @@ func (d *document) splice(want credential.Attributes) ([]byte, error) {
 	var changes []documentEdit
 	var added strings.Builder
 	lead := d.leadOfAdded()
-	for i, w := range want {
-		if slices.ContainsFunc(want[:i], func(v credential.Attribute) bool { return v.Name == w.Name }) {
+	there := make(map[string]documentAttribute, len(d.imsAttributes))
+	for _, a := range d.imsAttributes {
+		there[d.nameOf(a)] = a
+	}
+	done := make(map[string]bool, len(want))
+	for _, w := range want {
+		if done[w.Name] {
 			continue
 		}
-		have := slices.IndexFunc(d.imsAttributes, func(a documentAttribute) bool { return d.nameOf(a) == w.Name })
+		done[w.Name] = true
+		have, found := there[w.Name]
 		switch {
-		case have < 0 && w.Absent:
-		case have < 0:
-			text, err := d.charset.newAttribute(w)
+		case !found && w.Absent:
+		case !found:
+			text, err := d.newAttribute(w)
 			if err != nil {
 				return nil, err
 			}
 			added.WriteString(lead + text)
 		case w.Absent:
-			a := d.imsAttributes[have]
-			changes = append(changes, documentEdit{at: xmlSpan{a.lead, a.end()}})
-		case d.valueOf(d.imsAttributes[have]) != w.Value:
-			a := d.imsAttributes[have]
-			text, err := d.charset.escape(w, d.data[a.value.end])
+			changes = append(changes, documentEdit{at: xmlSpan{have.lead, have.end()}})
+		case d.valueOf(have) != w.Value:
+			text, err := d.quoted(w, d.data[have.value.end])
 			if err != nil {
 				return nil, err
 			}
-			changes = append(changes, documentEdit{at: a.value, text: text})
+			changes = append(changes, documentEdit{at: have.raw(), text: text})
 		}
 	}
 	if added.Len() > 0 {
@@ -136,20 +140,34 @@ func (d *document) indentInShared() string {
 }
 
 // newAttribute writes an attribute that is not there yet.
-func (c xmlCharset) newAttribute(a credential.Attribute) (string, error) {
+func (d *document) newAttribute(a credential.Attribute) (string, error) {
 	for i := range len(a.Name) {
 		if a.Name[i] >= utf8.RuneSelf {
 			return "", fmt.Errorf("%w: attribute %q: a name outside ASCII is not written", credential.ErrCannotSplice, a.Name)
 		}
 	}
-	if a.Name == "" || c.nameLength([]byte(a.Name)) != len(a.Name) {
+	if a.Name == "" || d.charset.nameLength([]byte(a.Name)) != len(a.Name) {
 		return "", fmt.Errorf("%w: attribute %q: XML has no such name", credential.ErrCannotSplice, a.Name)
 	}
-	value, err := c.escape(a, '"')
-	if err != nil {
-		return "", err
+	value, err := d.quoted(a, '"')
+	return a.Name + "=" + value, err
+}
+
+// quoted returns the value of a with its quotes, as it was written when it was seen, else between quotes of the given kind.
+func (d *document) quoted(a credential.Attribute, quote byte) (string, error) {
+	if d.means(a.Raw, a.Value) {
+		return string(a.Raw), nil
 	}
-	return a.Name + `="` + value + `"`, nil
+	value, err := d.charset.escape(a, quote)
+	return string(quote) + value + string(quote), err
+}
+
+// means reports whether raw is a whole value with its quotes, and reads as value in this file. It may come from a record that an
+// older release went on with, or from the time before somebody changed the file's encoding.
+func (d *document) means(raw credential.Bytes, value string) bool {
+	s := xmlScanner{data: []byte(raw), doc: d}
+	inside, err := s.value()
+	return err == nil && s.pos == len(s.data) && d.charset.firstIllegal(s.data) < 0 && d.attributeValue(inside.of(s.data)) == value
 }
 
 // escape writes the value of a for a place between two quotes. All of it is ASCII, so that it holds in any encoding.

@@ -71,6 +71,11 @@ func TestOddFields(t *testing.T) {
 		{"client_id", "\t" + canary, "control character"},
 		{"technical_account_id", "-instance:other " + canary, "space"},
 		{"ims_org_id", nil, "missing"},
+		{"client_secret", "ENC[AES256_GCM,data:" + canary + ",type:str]", "a placeholder"},
+		{"client_secret", "${CLIENT_SECRET}", "a placeholder"},
+		{"client_id", "{{ client_id }}", "a placeholder"},
+		{"client_secret", "[REDACTED]", "a placeholder"},
+		{"client_secret", "ChangeMe", "a placeholder"},
 		{"private_key", 7, "not a string"},
 		{"private_key", "-----BEGIN\x00" + canary, "character"},
 	}

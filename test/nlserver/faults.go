@@ -25,6 +25,7 @@ type faults struct {
 	Deterministic bool     `json:"deterministic"`
 	Reformat      bool     `json:"reformat"`
 	OrgAttribute  string   `json:"org_attribute"`
+	OddSpelling   bool     `json:"odd_spelling"`
 
 	// What goes wrong in the kinds of runs that On names.
 	Fail          string   `json:"fail"` // before or after the work is done
@@ -160,7 +161,7 @@ func (f *faults) check() error {
 func (f faults) forRun(home string, call invocation) (faults, error) {
 	spared := faults{
 		Options: f.Options, StartDelay: f.StartDelay,
-		Deterministic: f.Deterministic, Reformat: f.Reformat, OrgAttribute: f.OrgAttribute,
+		Deterministic: f.Deterministic, Reformat: f.Reformat, OrgAttribute: f.OrgAttribute, OddSpelling: f.OddSpelling,
 	}
 	hit := spared
 	if f.OnlyFor != nil && !slices.Contains(f.OnlyFor, call.instance) {

@@ -22,7 +22,11 @@ func (s *session) setCredential() error {
 	if err != nil {
 		return s.fileFailure(err)
 	}
-	after, err := setIMSAttributes(before, s.credentialAttributes())
+	spell := spelling(escapeValue)
+	if f.OddSpelling {
+		spell = oddSpelling
+	}
+	after, err := setIMSAttributes(before, s.credentialAttributes(), spell)
 	if err == nil && f.Reformat {
 		after, err = reformat(after)
 	}

@@ -3,15 +3,33 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 )
 
 type nameValue struct{ name, value string }
 
+// spelling writes a value for a place between quotes.
+type spelling func(value string) string
+
+// oddSpelling is legal and unusual: the first character as a reference, and a
+// line end in a ciphertext, which a parser takes for a space.
+func oddSpelling(value string) string {
+	if value == "" {
+		return ""
+	}
+	first, rest := fmt.Sprintf("&#x%x;", value[0]), value[1:]
+	if value[0] != '@' {
+		return first + escapeValue(rest)
+	}
+	half := len(rest) / 2
+	return first + escapeValue(rest[:half]) + "\r\n" + escapeValue(rest[half:])
+}
+
 // setIMSAttributes sets attributes of <serverconf><shared><ims> and keeps every
 // other byte. What is missing of the way to <ims> is created.
-func setIMSAttributes(raw []byte, values []nameValue) ([]byte, error) {
+func setIMSAttributes(raw []byte, values []nameValue, spell spelling) ([]byte, error) {
 	tokens, err := scan(raw)
 	if err != nil {
 		return nil, err
@@ -20,7 +38,7 @@ func setIMSAttributes(raw []byte, values []nameValue) ([]byte, error) {
 	if !strings.EqualFold(tokens[root].name, "serverconf") {
 		return nil, errors.New("root element is <" + tokens[root].name + ">, <serverconf> expected")
 	}
-	ims := "<ims" + attributeText(values) + "/>"
+	ims := "<ims" + attributeText(values, spell) + "/>"
 	shared := childNamed(tokens, root, "shared")
 	if shared < 0 {
 		eol, indent := lineStyle(raw, tokens[root].from)
@@ -30,7 +48,7 @@ func setIMSAttributes(raw []byte, values []nameValue) ([]byte, error) {
 	if found < 0 {
 		return insertChild(raw, tokens, shared, ims), nil
 	}
-	return replaceAttributes(raw, &tokens[found], values), nil
+	return replaceAttributes(raw, &tokens[found], values, spell), nil
 }
 
 // childNamed finds the first child of that name; elements further down,
@@ -58,7 +76,7 @@ func childNamed(tokens []token, parent int, name string) int {
 
 // replaceAttributes keeps the order and the quotes of attributes that are
 // there, and appends the others.
-func replaceAttributes(raw []byte, tag *token, values []nameValue) []byte {
+func replaceAttributes(raw []byte, tag *token, values []nameValue, spell spelling) []byte {
 	var out bytes.Buffer
 	done := 0
 	for i := range tag.attributes {
@@ -66,7 +84,7 @@ func replaceAttributes(raw []byte, tag *token, values []nameValue) []byte {
 		for _, v := range values {
 			if v.name == a.name {
 				out.Write(raw[done:a.from])
-				out.WriteString(escapeValue(v.value))
+				out.WriteString(spell(v.value))
 				done = a.to
 			}
 		}
@@ -77,7 +95,7 @@ func replaceAttributes(raw []byte, tag *token, values []nameValue) []byte {
 		end = tag.attributes[n-1].to + 1
 	}
 	out.Write(raw[done:end])
-	out.WriteString(attributeText(missing))
+	out.WriteString(attributeText(missing, spell))
 	out.Write(raw[end:])
 	return out.Bytes()
 }
@@ -124,10 +142,10 @@ func lineStyle(raw []byte, pos int) (eol, indent string) {
 	return eol, string(line[:len(line)-len(bytes.TrimLeft(line, " \t"))])
 }
 
-func attributeText(values []nameValue) string {
+func attributeText(values []nameValue, spell spelling) string {
 	var b strings.Builder
 	for _, v := range values {
-		b.WriteString(" " + v.name + `="` + escapeValue(v.value) + `"`)
+		b.WriteString(" " + v.name + `="` + spell(v.value) + `"`)
 	}
 	return b.String()
 }

@@ -40,8 +40,8 @@ const xmlSpace = " \t\r\n"
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // scan takes a well-formed file apart. It works on bytes, so every encoding
-// that contains ASCII will do; UTF-16 is refused. Namespaces and entities that
-// a doctype declares are beyond it.
+// that contains ASCII will do; UTF-16 is refused. Namespaces are beyond it, and
+// what a doctype declares is not looked at.
 func scan(raw []byte) ([]token, error) {
 	var tokens []token
 	var open []string
@@ -106,6 +106,9 @@ func scanToken(raw []byte, pos int) (token, error) {
 		if !bytes.HasPrefix(rest, []byte(form.begin)) {
 			continue
 		}
+		if bracket := bytes.IndexByte(rest, '['); form.begin == "<!DOCTYPE" && bracket >= 0 && bracket < bytes.IndexByte(rest, '>') {
+			form.end = "]>" // declarations stand between
+		}
 		end := bytes.Index(rest[len(form.begin):], []byte(form.end))
 		if end < 0 {
 			return token{}, parseError(raw, pos, form.begin+" is not closed")
@@ -131,6 +134,7 @@ func scanTag(raw []byte, pos int) (token, error) {
 		return t, parseError(raw, pos, "tag without a name")
 	}
 	at = t.nameEnd
+	names := map[string]bool{}
 	for {
 		space := len(raw[at:]) - len(bytes.TrimLeft(raw[at:], xmlSpace))
 		at += space
@@ -150,9 +154,10 @@ func scanTag(raw []byte, pos int) (token, error) {
 		if err != nil {
 			return t, err
 		}
-		if t.attribute(a.name) != nil {
+		if names[a.name] {
 			return t, parseError(raw, at, "attribute "+a.name+" given twice")
 		}
+		names[a.name] = true
 		t.attributes = append(t.attributes, a)
 		at = a.to + 1
 	}
