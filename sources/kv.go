@@ -108,9 +108,9 @@ func (k *KV) poll(ctx context.Context, need func(credential.Version) bool) (cred
 
 func (k *KV) forbidden(err error) error {
 	paths := strings.Join(k.engine.reads(), " and ")
-	if file := k.vault.session.tokenFile; file != "" {
+	if file := k.vault.session.tokenFile; file != nil {
 		return forPerson{fmt.Errorf("%w; the token in %s has ended or its policy does not allow it: write a new token there, with a "+
-			"policy that allows to read %s", err, file, paths)}
+			"policy that allows to read %s", err, file.path, paths)}
 	}
 	return forPerson{fmt.Errorf("%w; give the role a policy that allows to read %s", err, paths)}
 }

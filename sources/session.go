@@ -24,8 +24,6 @@ const (
 	// lastWords is how long an answer to a login is waited for by a process that is to end, or to reload: without it nobody
 	// would know whether the secret-id was refused.
 	lastWords = time.Second
-	// lookupTimeout bounds the question for a token's end, which nothing depends on.
-	lookupTimeout = 5 * time.Second
 )
 
 var errClosed = errors.New("vault: closed")
@@ -63,7 +61,7 @@ func (t *token) use() bool { return t.uses == nil || t.uses.Add(-1) >= 0 }
 type session struct {
 	vault     *Vault
 	logins    *api.Client // in the namespace of the login, without a token
-	tokenFile string      // method token_file; else empty
+	tokenFile *tokenFile  // method token_file; else nil
 	refused   *refusals
 	wrapping  *wrapping    // nil, but where the secret-id is wrapped
 	ends      *secretIDEnd // nil where nobody is to be warned
@@ -151,15 +149,15 @@ func (s *session) token(ctx context.Context) (*token, error) {
 	if s.ends != nil {
 		s.ends.remind(time.Now())
 	}
-	if t := s.get(); s.tokenFile == "" && t != nil && t.fresh(time.Now()) && !s.wrapping.isDue(time.Now()) {
+	if t := s.get(); s.tokenFile == nil && t != nil && t.fresh(time.Now()) && !s.wrapping.isDue(time.Now()) {
 		return t, nil
 	}
 	if err := s.takeTurn(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { <-s.turn }()
-	if s.tokenFile != "" {
-		return s.fromFile(ctx)
+	if s.tokenFile != nil {
+		return s.tokenFile.read(ctx, s)
 	}
 	old := s.get()
 	if old != nil && old.fresh(time.Now()) {
@@ -226,7 +224,7 @@ func (s *session) unwrapped(ctx context.Context) bool {
 // replace is asked after a 403 that came for old. It returns another token to repeat the read with, or nil when a login
 // would mend nothing: old never worked for this path and is young, so it is the policy that forbids.
 func (s *session) replace(ctx context.Context, old *token, worked bool) (*token, error) {
-	if s.tokenFile != "" {
+	if s.tokenFile != nil {
 		return nil, nil // read anew at every poll anyway
 	}
 	if err := s.takeTurn(ctx); err != nil {
@@ -253,35 +251,6 @@ func (s *session) replace(ctx context.Context, old *token, worked bool) (*token,
 		s.last.early++
 	}
 	return t, err
-}
-
-// fromFile takes the token as the file has it now. The caller has the turn.
-func (s *session) fromFile(ctx context.Context) (*token, error) {
-	text, err := readLine(s.tokenFile, "vault.auth.token_file")
-	if err != nil {
-		return nil, err
-	}
-	if t := s.get(); t != nil && t.text.Reveal() == text {
-		return t, nil
-	}
-	secret := credential.NewSecret(text)
-	t := &token{client: withToken(s.vault.reads, secret), text: secret, born: time.Now()}
-	bounded, question := s.vault.gate.bound(ctx, lookupTimeout)
-	defer question.cancel()
-	// Only the status report needs it, and a policy may forbid it: without an answer the end is unknown.
-	if answer, err := withToken(s.logins, secret).Auth().Token().LookupSelfWithContext(bounded); err == nil && answer != nil {
-		if end, ok := answer.Data["expire_time"].(string); ok {
-			t.expires, _ = time.Parse(time.RFC3339, end)
-		}
-	}
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("vault at %s: look up the token: %w", s.vault.address, ctx.Err())
-	}
-	if err := s.vault.gate.closed(s.vault); err != nil {
-		return nil, err
-	}
-	s.set(t)
-	return t, nil
 }
 
 func (s *session) close(ctx context.Context) error {

@@ -190,7 +190,7 @@ func (v *Vault) useMethod(config VaultConfig, auth Auth, pair *clientPair) (err 
 		if auth.TokenFile == "" {
 			err = errors.New("vault.auth.token_file: required for method token_file")
 		}
-		v.session.tokenFile = auth.TokenFile
+		v.session.tokenFile = &tokenFile{path: auth.TokenFile}
 		v.watch(auth.TokenFile)
 	default:
 		err = fmt.Errorf("vault.auth.method: %q is not known (approle, token_file, cert, kubernetes, jwt)", auth.Method)

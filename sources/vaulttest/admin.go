@@ -153,6 +153,25 @@ func (s *Server) NewToken(ctx context.Context, policyHCL string, ttl time.Durati
 	return answer.Auth.ClientToken, err
 }
 
+// MustPeriodicToken makes a token that lives for another period each time it is renewed.
+func (s *Server) MustPeriodicToken(policyHCL string, period time.Duration) (token string) {
+	name, err := s.policy(s.ctx(), policyHCL)
+	s.must(err)
+	var answer struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		}
+	}
+	s.must(s.Call(s.ctx(), http.MethodPost, "auth/token/create",
+		map[string]any{"policies": []string{name}, "period": period.String()}, &answer))
+	return answer.Auth.ClientToken
+}
+
+// MustRenew renews a token, as whoever looks after it does.
+func (s *Server) MustRenew(token string) {
+	s.must(s.Call(s.ctx(), http.MethodPost, "auth/token/renew", map[string]any{"token": token}, nil))
+}
+
 // Revoke revokes a token, as an operator would in an emergency.
 func (s *Server) Revoke(ctx context.Context, token string) error {
 	return s.Call(ctx, http.MethodPost, "auth/token/revoke", map[string]any{"token": token}, nil)
