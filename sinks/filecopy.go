@@ -54,14 +54,17 @@ func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fil
 	return k, nil
 }
 
-// createCopy makes an empty copy: without a name where the file system can do that, so that nobody who watches the
-// directory is woken by what happens to it (we do watch it), else as a draft.
+// createCopy makes an empty copy: without a name where the file system can do that and there is /proc to name it by later, so
+// that nobody who watches the directory is woken by what happens to it (we do watch it), else as a draft.
 func (c *configFile) createCopy(p place, mode uint32) (*fileCopy, error) {
 	k := &fileCopy{}
-	err := retryEINTR(func() (err error) {
-		k.fd, err = unix.Openat(p.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, mode)
-		return err
-	})
+	err := unix.Access("/proc/self/fd", unix.F_OK)
+	if err == nil {
+		err = retryEINTR(func() (err error) {
+			k.fd, err = unix.Openat(p.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, mode)
+			return err
+		})
+	}
 	if err != nil {
 		k.name = copyPrefix(p.name) + unfinished
 		k.fd, err = createExclusive(p.dir, k.name)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,6 +47,7 @@ type NLServer struct {
 	logger     *slog.Logger
 	offered    offeredOption
 	restarts   *restarts
+	complaint  atomic.Pointer[string] // the last that env_script printed and went on
 }
 
 // NewNLServer prepares the runs and touches nothing: what is missing shows in the first run.

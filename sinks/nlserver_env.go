@@ -5,9 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+
+	"campaign-credsync/internal/regularfile"
 )
 
 // maxEnvironment is half of what Linux lets arguments and environment of a program have together by default.
@@ -36,6 +42,10 @@ func (n *NLServer) environment(ctx context.Context, redact func(string) string) 
 	case info.IsDir():
 		return nil, fmt.Errorf("env_script %s is a directory (%s)", n.envScript, remedy)
 	}
+	shell, err := shellOf(n.envScript)
+	if err != nil {
+		return nil, fmt.Errorf("env_script: %w", err)
+	}
 	env := "/usr/bin/env"
 	if _, err := os.Stat(env); err != nil {
 		env = "/bin/env"
@@ -43,7 +53,7 @@ func (n *NLServer) environment(ctx context.Context, redact func(string) string) 
 
 	stdout, stderr := newCapture(maxEnvironment/2), newCapture(captureHalf)
 	end, err := (&child{
-		path: "/bin/sh", args: []string{"-c", fmt.Sprintf(readEnvironment, env), "sh", n.envScript},
+		path: shell, args: []string{"-c", fmt.Sprintf(readEnvironment, env), "sh", n.envScript},
 		dir: n.home, env: base, stdout: stdout, stderr: stderr,
 	}).run(ctx, n.timeout)
 	said := func() string {
@@ -53,10 +63,13 @@ func (n *NLServer) environment(ctx context.Context, redact func(string) string) 
 		return ""
 	}
 	switch {
+	case err != nil && !end.started:
+		return nil, fmt.Errorf("env_script %s: run %s for it: %w", n.envScript, shell, err)
 	case err != nil:
 		return nil, fmt.Errorf("env_script %s: %w%s", n.envScript, err, said())
 	case end.failure != "":
-		return nil, fmt.Errorf("env_script %s: %s%s", n.envScript, end.failure, said())
+		return nil, fmt.Errorf("env_script %s: %s%s (%s ran it; name another shell in its first line, as in #!/bin/bash, if it needs one)",
+			n.envScript, end.failure, said(), shell)
 	}
 	raw, whole := stdout.bytes()
 	switch {
@@ -66,7 +79,45 @@ func (n *NLServer) environment(ctx context.Context, redact func(string) string) 
 		return nil, fmt.Errorf("env_script %s: it ended the shell before its environment could be read "+
 			"(an exit in it or in what it reads?)%s", n.envScript, said())
 	}
+	complaint := strings.TrimPrefix(said(), ": ")
+	if old := n.complaint.Swap(&complaint); complaint != "" && (old == nil || *old != complaint) {
+		n.logger.Warn("env_script printed an error and ended well; what nlserver lacks may be due to that",
+			"path", n.envScript, "shell", shell, "reason", complaint)
+	}
 	return parseEnvironment(raw), nil
+}
+
+// sourcing are the shells that can source a script for sh and run readEnvironment.
+var sourcing = []string{"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "zsh"}
+
+// shellOf returns the shell that a script names in its first line, else /bin/sh, which may not understand what others do.
+func shellOf(script string) (string, error) {
+	f, _, err := regularfile.Open(script)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 256)
+	n, _ := io.ReadFull(f, head) // a shorter file is no error, and another one the shell will tell
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	words := strings.Fields(strings.TrimPrefix(line, "#!"))
+	if !strings.HasPrefix(line, "#!") || len(words) == 0 {
+		return "/bin/sh", nil
+	}
+	shell := words[0]
+	if filepath.Base(shell) == "env" {
+		i := slices.IndexFunc(words[1:], func(word string) bool { return slices.Contains(sourcing, word) })
+		if i < 0 {
+			return "/bin/sh", nil
+		}
+		if shell, err = exec.LookPath(words[1+i]); err != nil {
+			return "", fmt.Errorf("the first line of %s names a shell that is not there: %w", script, err)
+		}
+	}
+	if !filepath.IsAbs(shell) || !slices.Contains(sourcing, filepath.Base(shell)) {
+		return "/bin/sh", nil
+	}
+	return shell, nil
 }
 
 // minimalEnvironment is all that env_script and nlserver get of ours. Tokens of Vault, the directory of systemd's

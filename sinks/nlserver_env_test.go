@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -132,4 +133,33 @@ func TestEnvScriptCannotShowTheSecret(t *testing.T) {
 	h.write("env.sh", "echo 'found "+nlTestSecret+"' >&2; exit 1\n", 0o644)
 	_, err := h.server(withEnv).set(t.Context(), "prod", nlTestCredential, nil)
 	mustSay(t, err, "found [redacted]")
+}
+
+// The shell is the one that the script names in its first line, where it can source a script.
+func TestEnvScriptForAnotherShell(t *testing.T) {
+	const bashOnly = "a=(1 2); [[ ${#a[@]} == 2 ]] && export X=bash\n"
+	for name, c := range map[string]struct{ script, value, wantErr string }{
+		"bash":                {"#!/bin/bash\n" + bashOnly, "bash", ""},
+		"bash, by env":        {"#! /usr/bin/env -S bash -e\n" + bashOnly, "bash", ""},
+		"not for a shell":     {"#!/usr/bin/perl\nexport X=1\n", "1", ""},
+		"none":                {"export X=1\n", "1", ""},
+		"sh, though for bash": {bashOnly, "", "yntax error"},
+		"one that is missing": {"#!/no/such/bash\n" + bashOnly, "", "/no/such/bash"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if sh, _ := filepath.EvalSymlinks("/bin/sh"); c.wantErr == "yntax error" && filepath.Base(sh) == "bash" {
+				t.Skip("sh is bash here")
+			}
+			h := newEnvHome(t)
+			h.write("env.sh", c.script, 0o644)
+			n := h.server(withEnv)
+			if c.wantErr != "" {
+				mustSay(t, n.Activate(t.Context(), "reload", time.Time{}), h.file("env.sh"), c.wantErr)
+				return
+			}
+			if got := environmentOf(t, h, n)["X"]; got != c.value {
+				t.Errorf("X is %q, want %q", got, c.value)
+			}
+		})
+	}
 }

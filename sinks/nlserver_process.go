@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -201,7 +202,8 @@ func (c *child) openOutput() (*output, error) {
 
 // keepReadable makes an end of the pipe for the child to inherit: a pipe that nobody can read from any more, because the
 // daemon was killed, would kill an nlserver in the middle of its file when it prints. What it prints then fits into the
-// pipe, which is made large where that is allowed. The end is opened anew, as a shared one would share its mode, too.
+// pipe, which is made large where that is allowed. The end is opened anew, as a shared one would share its mode, too; without
+// /proc that cannot be done, and then such an nlserver is killed.
 func (o *output) keepReadable(r *os.File) error {
 	raw, err := r.SyscallConn()
 	if err != nil {
@@ -213,6 +215,9 @@ func (o *output) keepReadable(r *os.File) error {
 		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 1<<20) // the limit for everybody, by default
 		again, openErr = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	})
+	if errors.Is(openErr, fs.ErrNotExist) {
+		return nil
+	}
 	if err = errors.Join(err, openErr); err != nil {
 		return fmt.Errorf("keep a pipe readable: %w", err)
 	}

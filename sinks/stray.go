@@ -57,10 +57,11 @@ func (c *configFile) settleStraysIn(ctx context.Context, p place) error {
 }
 
 func (p place) strays() ([]string, error) {
-	dir, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", p.dir))
+	fd, err := unix.Openat(p.dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
+	dir := os.NewFile(uintptr(fd), ".")
 	defer dir.Close()
 	all, err := dir.Readdirnames(-1)
 	if err != nil {

@@ -38,6 +38,11 @@ var troubles = []trouble{
 			return errors.Join(rename("env.sh", "env.gone")(w), os.WriteFile(filepath.Join(w.Home, "env.sh"), []byte("echo no database >&2; exit 3\n"), 0o644))
 		},
 		mend: rename("env.gone", "env.sh"), says: []string{"env.sh", "exit status 3", "no database"}},
+	{name: "env.sh is for another shell",
+		spoil: func(w *world.World) error {
+			return errors.Join(rename("env.sh", "env.gone")(w), os.WriteFile(filepath.Join(w.Home, "env.sh"), []byte("for ((i = 0; i < 1; i++)); do :; done; (\n"), 0o644))
+		},
+		mend: rename("env.gone", "env.sh"), says: []string{"env.sh", "yntax error", "#!/bin/bash"}},
 	{name: "env.sh sets nothing",
 		spoil: func(w *world.World) error {
 			return errors.Join(rename("env.sh", "env.gone")(w), os.WriteFile(filepath.Join(w.Home, "env.sh"), nil, 0o644))

@@ -85,11 +85,9 @@ func ownHome(calledAs string) (string, error) {
 	}
 	// argv[0] is only what the caller claims.
 	if !sameFile(path, "/proc/self/exe") {
-		own, err := os.Executable()
-		if err != nil {
-			return "", err
+		if own, err := os.Executable(); err == nil { // not to be known without /proc
+			path = own
 		}
-		path = own
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {
