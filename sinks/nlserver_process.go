@@ -20,6 +20,9 @@ import (
 // own children have to let go of its output after it has ended.
 const stopGrace = 2 * time.Second
 
+// killGrace is what the kernel has to close the output of those that were killed.
+const killGrace = 200 * time.Millisecond
+
 // child is a program to be run once, without a shell and in a process group of its own, so that what it starts can be
 // stopped with it. Its stdin is /dev/null, its umask ours: files that nlserver creates look as they do under the
 // service's user. It is not bound to our life by a death signal: an nlserver that outlives a killed daemon finishes
@@ -126,7 +129,7 @@ func supervise(ctx context.Context, timeout time.Duration, pid int, output *outp
 	waitAll(stopGrace, ended, output.drained)
 	_ = unix.Kill(-pid, unix.SIGKILL)
 	<-ended
-	waitAll(stopGrace, output.drained) // held open only by a descendant that left the group
+	waitAll(killGrace, output.drained) // held open only by a descendant that left the group
 	return endedAt, stopped
 }
 
