@@ -17,7 +17,7 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// NLServerConfig tells where Campaign's nlserver is and how it is run. The zero value of each field but Home is a
+// NLServerConfig tells where Campaign's nlserver is and how it is run. The zero value of each field but Home and StateDir is a
 // usable default.
 type NLServerConfig struct {
 	// Home is Campaign's directory, absolute. It is the working directory of every run.
@@ -30,6 +30,8 @@ type NLServerConfig struct {
 	// Command is the option of `nlserver config` that takes the credential: setimsoauth, setimsauth or setimsjwtauth.
 	// auto, or "", means the best that the executable offers.
 	Command string
+	// StateDir is the daemon's. It holds which process restarts a module, if that outlives the daemon.
+	StateDir string
 	// Timeout bounds each single run of nlserver and of the environment script; 0 means 60 s.
 	Timeout time.Duration
 	// Logger gets debug lines and warnings; nil discards them.
@@ -44,6 +46,7 @@ type NLServer struct {
 	envScript  string
 	command    string
 	timeout    time.Duration
+	stateDir   string
 	logger     *slog.Logger
 	offered    offeredOption
 	restarts   *restarts
@@ -58,6 +61,7 @@ func NewNLServer(config NLServerConfig) *NLServer {
 		envScript:  config.EnvScript,
 		command:    strings.TrimPrefix(config.Command, "-"),
 		timeout:    config.Timeout,
+		stateDir:   config.StateDir,
 		logger:     config.Logger,
 		offered:    newOfferedOption(),
 		restarts:   &restarts{latest: map[string]*restart{}},

@@ -1,13 +1,19 @@
 package sinks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"campaign-credsync/internal/regularfile"
 )
 
 // After failuresBeforePause failed restarts of a module in a row it is restarted at most every restartPause: each may have taken
@@ -80,6 +86,9 @@ func (n *NLServer) restart(ctx context.Context, module string, since time.Time) 
 		}
 	}
 	n.restarts.mu.Unlock()
+	if n.outlived(module) {
+		return fmt.Errorf("%s: one that an earlier campaign-credsync began has not ended yet; no other is begun before", step)
+	}
 
 	env, err := n.environment(ctx, redactUnknown)
 	if err != nil {
@@ -99,6 +108,7 @@ func (n *NLServer) restart(ctx context.Context, module string, since time.Time) 
 	n.restarts.mu.Lock()
 	n.restarts.latest[module] = r
 	n.restarts.mu.Unlock()
+	n.note(module, cmd.Process.Pid)
 	go n.awaitRestart(module, cmd, r) // ends with the restart, which may be after this process
 
 	timer := time.NewTimer(n.timeout)
@@ -123,6 +133,7 @@ func (n *NLServer) restart(ctx context.Context, module string, since time.Time) 
 
 func (n *NLServer) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
 	err := cmd.Wait()
+	os.Remove(n.noteFile(module)) // one that is left tells of a process that is no more
 	took := time.Since(r.began)
 	n.restarts.mu.Lock()
 	if err != nil {
@@ -138,6 +149,42 @@ func (n *NLServer) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
 	if took > n.timeout {
 		n.logger.Warn("a restart that took longer than its limit has ended", "module", module, "duration", took, "exit", cmd.ProcessState.ExitCode())
 	}
+}
+
+// note remembers, for a daemon that comes after this one, which process restarts a module. After a crash of the machine there is no
+// such process, so nothing has to be on disk.
+func (n *NLServer) note(module string, pid int) {
+	text := fmt.Sprintf("%d %s\n", pid, startOf(pid))
+	if err := os.WriteFile(n.noteFile(module), []byte(text), 0o600); err != nil {
+		n.logger.Warn("which process restarts a module is not remembered; a daemon that comes after this one may start a second",
+			"module", module, "reason", err)
+	}
+}
+
+func (n *NLServer) noteFile(module string) string {
+	return filepath.Join(n.stateDir, module+".restart")
+}
+
+// outlived reports whether a restart of a module that another daemon began still runs.
+func (n *NLServer) outlived(module string) bool {
+	text, err := regularfile.Read(n.noteFile(module), 100)
+	if err != nil {
+		return false
+	}
+	var pid int
+	var start string
+	_, err = fmt.Sscan(string(text), &pid, &start)
+	return err == nil && start != "-" && start == startOf(pid)
+}
+
+// startOf tells when a process was started, by which it differs from a later one of the same number; "-" if it has ended.
+func startOf(pid int) string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // after the name, which may hold anything
+	if err != nil || len(fields) < 20 || fields[0] == "Z" {
+		return "-"
+	}
+	return fields[19]
 }
 
 // Retry forgets, by an operator's word, what keeps it from trying: which option is offered, and that restarts failed.

@@ -71,7 +71,7 @@ func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, on
 func (a *assembly) useNLServer(c *config, before *assembly) {
 	from := sinks.NLServerConfig{
 		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
-		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, Logger: a.log,
+		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, StateDir: c.StateDir, Logger: a.log,
 	}
 	a.nlserver = before.nlserver
 	if a.nlserver.it == nil || a.nlserver.from != from {

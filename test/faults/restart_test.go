@@ -180,9 +180,37 @@ func TestStopDuringAnEndlessRestart(t *testing.T) {
 	restart := w.WaitsAt("restart_slow")
 	w.Stop()
 	if syscall.Kill(restart.PID, 0) != nil {
-		t.Error("the restart is gone")
+		t.Fatal("the restart is gone")
 	}
 	world.Says(t, w.Log(), "campaign.timeout", "left to run")
+	// The next daemon begins no second one before it has ended.
+	w.StartDaemon()
+	w.Is("prod", "activation_pending", "restart web", "has not ended yet")
+	w.RunCommand("sync")
+	w.Ran(1, "start", "restart", "web")
+	w.Faults("")
+	w.Must(syscall.Kill(restart.PID, syscall.SIGKILL))
+	w.Pass()
+	w.InSync(1)
+	w.Ran(2, "start", "restart", "web")
+}
+
+// A daemon that is killed in the middle of a restart leaves it alone, and so does the next one.
+func TestKilledDuringARestart(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Campaign: "activate: {restart: [web]}"})
+	w.Faults(`{"restart_slow": "5s", "times": 1}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.WaitsAt("restart_slow")
+	w.Kill()
+	w.StartDaemon()
+	w.Is("prod", "activation_pending", "restart web", "has not ended yet")
+	w.Eventually("it ended", func() bool { return w.CountRuns("end", "restart", "web") == 1 })
+	w.Eventually("it is in sync", func() bool { return w.Pass().Is("in_sync") })
+	noOverlap(t, w, "web")
+	w.Ran(2, "start", "restart", "web")
+	w.Ran(1, "start", "reload")
 }
 
 // After three failures in a row a module is restarted every ten minutes only, whoever asks, or when somebody reloads.
