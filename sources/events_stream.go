@@ -51,17 +51,18 @@ func (s *subscriber) dial(ctx context.Context, t *token) (*websocket.Conn, error
 		return conn, nil
 	}
 	const step = "subscribe to " + eventsPath
+	foreign, _ := errors.AsType[*foreignError](err)
+	if filter != "" && (foreign != nil && foreign.status == http.StatusBadRequest || response != nil && response.StatusCode == http.StatusBadRequest) {
+		s.filtered = false // it may be the filter
+		return s.dial(ctx, t)
+	}
 	if response == nil || response.StatusCode == http.StatusSwitchingProtocols {
 		return nil, s.vault.explain(ctx, step, err, s.vault.session.hide(t.text)...)
 	}
-	switch status := response.StatusCode; {
-	case status == http.StatusBadRequest && filter != "":
-		s.filtered = false // it may be the filter
-		return s.dial(ctx, t)
-	case status == http.StatusForbidden:
+	switch status := response.StatusCode; status {
+	case http.StatusForbidden:
 		return nil, errNotAllowed
-	case status < 300, status == http.StatusBadRequest, status == http.StatusNotFound, status == http.StatusMethodNotAllowed,
-		status == http.StatusUpgradeRequired, status == http.StatusNotImplemented:
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return nil, fmt.Errorf("%w (it answers %d)", errNotOffered, status)
 	}
 	return nil, s.vault.explain(ctx, step, answered(response), s.vault.session.hide(t.text)...)
@@ -69,10 +70,10 @@ func (s *subscriber) dial(ctx context.Context, t *token) (*websocket.Conn, error
 
 // answered is the error that vault/api would make of a response.
 func answered(response *http.Response) error {
-	answer := &api.ResponseError{StatusCode: response.StatusCode, RawError: true}
+	answer := &api.ResponseError{StatusCode: response.StatusCode}
 	var body struct{ Errors []string }
-	if content, err := io.ReadAll(response.Body); err == nil && json.Unmarshal(content, &body) == nil && body.Errors != nil {
-		answer.RawError, answer.Errors = false, body.Errors
+	if content, err := io.ReadAll(response.Body); err == nil && json.Unmarshal(content, &body) == nil {
+		answer.Errors = body.Errors
 	}
 	return answer
 }

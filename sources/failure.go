@@ -23,9 +23,8 @@ import (
 // failure is an answer of Vault, or the lack of one, in words for the person who has to mend it.
 type failure struct {
 	text   string
-	status int    // of the answer; 0 when there was none
+	status int    // of Vault's own answer; 0 where there was none
 	said   string // Vault's own words, cleaned; may be empty
-	vault  bool   // the answer had Vault's own form, and not that of something in between
 	denied bool   // it is a policy that forbids what was asked; the token itself is good
 	cause  error  // the caller's context error, errTooLarge or nil; other causes are in text only, redacted
 }
@@ -43,7 +42,7 @@ func (f *failure) Unwrap() error { return f.cause }
 
 func hasStatus(err error, status int) bool { return statusOf(err) == status }
 
-// statusOf is the status of the answer that err is about, 0 where there was none.
+// statusOf is the status of Vault's own answer that err is about, 0 where there was none.
 func statusOf(err error) int {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f.status
@@ -64,7 +63,7 @@ const maxSaid = 300
 
 // knownShapes are secrets by their look, whosever they are: Vault's tokens, Adobe's client secrets, and UUIDs, which old
 // client secrets, role-ids and secret-ids are. So no secret that was read has to be kept only to be recognised.
-var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|p8e-[A-Za-z0-9_-]{8,}|` +
+var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|[sbr]\.[A-Za-z0-9]{24}|p8e-[A-Za-z0-9_-]{8,}|` +
 	`[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12})`)
 
 // clean makes text from outside fit for an error or a log line.
@@ -82,7 +81,9 @@ func clean(text string, hide ...credential.Secret) string {
 func (v *Vault) explain(ctx context.Context, step string, err error, hide ...credential.Secret) error {
 	f := &failure{}
 	var answer *api.ResponseError
+	var foreign *foreignError
 	var what string
+	var status int // of whoever answered
 	var lasts bool
 	switch {
 	case ctx.Err() != nil:
@@ -91,7 +92,7 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 			what = noAnswer
 		}
 	case errors.As(err, &answer):
-		f.status, f.vault = answer.StatusCode, !answer.RawError
+		status, f.status = answer.StatusCode, answer.StatusCode
 		f.denied = denies(answer)
 		what = statusMeans(answer.StatusCode)
 		f.said = clean(vaultSaid(answer), hide...)
@@ -101,6 +102,13 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 		if f.said != "" {
 			what += fmt.Sprintf(" (vault says: %s)", f.said)
 		}
+	case errors.As(err, &foreign):
+		status = foreign.status
+		what = foreignMeans(status) + " (what answers is not Vault"
+		if said := clean(foreign.said, hide...); said != "" {
+			what += ", and says: " + said
+		}
+		what += ")"
 	default:
 		what, lasts = networkMeans(err, hide...)
 		if errors.Is(err, errTooLarge) {
@@ -114,7 +122,7 @@ func (v *Vault) explain(ctx context.Context, step string, err error, hide ...cre
 	if lasts {
 		return forPerson{f}
 	}
-	return v.gate.closedBy(v, f)
+	return v.gate.closedBy(v, status, f)
 }
 
 // denies reports whether a 403 is about what was asked rather than about the token. Of a token that has ended Vault says "invalid
@@ -123,12 +131,8 @@ func denies(answer *api.ResponseError) bool {
 	return answer.StatusCode == http.StatusForbidden && len(answer.Errors) == 1 && strings.HasPrefix(answer.Errors[0], "1 error occurred:")
 }
 
-// vaultSaid joins Vault's own error strings. Another program's answer is not quoted at all: it may be a page, and it
-// may repeat the request.
+// vaultSaid joins Vault's own error strings.
 func vaultSaid(answer *api.ResponseError) string {
-	if answer.RawError {
-		return ""
-	}
 	// Vault's own lists look like "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n".
 	var said []string
 	for line := range strings.Lines(strings.Join(answer.Errors, "\n")) {
@@ -163,6 +167,14 @@ func statusMeans(status int) string {
 	return fmt.Sprintf("answers %d", status)
 }
 
+// foreignMeans is statusMeans for an answer of what stands before Vault, or in its place. A 403 is no word about our policy.
+func foreignMeans(status int) string {
+	if status == http.StatusForbidden {
+		return "answers 403; check vault.address, and what stands before Vault"
+	}
+	return statusMeans(status)
+}
+
 // leaderless reports whether a standby's own words tell that it knows no active node. Vault has two ways to say it, one
 // with status 500 and one with 503.
 func leaderless(said string) bool {
@@ -172,6 +184,8 @@ func leaderless(said string) bool {
 const noLeader = "a standby that finds no active node: they are electing one; if it stays so, most nodes must run, be unsealed and reach each other"
 
 const noAnswer = "no answer in time; is it overloaded, or cut off by a firewall?"
+
+const notVaults = "the answer is not Vault's; check vault.address and what stands before it"
 
 // networkMeans tells why there was no answer, and whether that lasts until a person changes something here or there.
 func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool) {
@@ -222,7 +236,7 @@ func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool
 		return "the answer is not HTTP; check vault.address and what stands before it", false
 	case errors.As(err, &syntax), errors.As(err, &shape):
 		// Their texts may quote the answer.
-		return "the answer is not Vault's; check vault.address and what stands before it", false
+		return notVaults, false
 	}
 	if asked, ok := errors.AsType[*url.Error](err); ok {
 		err = asked.Err // the address is named already

@@ -96,11 +96,11 @@ func (g *gate) closed(v *Vault) error {
 	return &leftAlone{vault: v.address, status: g.status, until: g.until}
 }
 
-// closedBy returns f or, when an answer like it has closed the gate, f with the time of the next request.
-func (g *gate) closedBy(v *Vault, f *failure) error {
+// closedBy returns f or, when an answer with that status has closed the gate, f with the time of the next request.
+func (g *gate) closedBy(v *Vault, status int, f *failure) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f.status != g.status || !time.Now().Before(g.until) {
+	if status != g.status || !time.Now().Before(g.until) {
 		return f
 	}
 	return &leftAlone{vault: v.address, status: g.status, until: g.until, cause: f}

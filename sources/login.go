@@ -3,10 +3,9 @@ package sources
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -23,7 +22,7 @@ type Auth struct {
 	Namespace    string // where the login happens; empty: VaultConfig.Namespace
 	RoleID       string // approle: this or RoleIDFile
 	RoleIDFile   string
-	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped
+	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped. Empty: the role binds none
 	// SecretIDWrapped says that SecretIDFile holds a response-wrapping token, which is exchanged for the secret-id once.
 	SecretIDWrapped bool
 	SecretIDWarn    time.Duration // approle: before the secret-id's end it is warned of; 0: never
@@ -55,7 +54,7 @@ type attempt struct {
 	identity []string          // what makes two attempts the same; for a digest only
 	secret   credential.Secret // what no error may show
 	remedies map[int]string    // status of the answer → what to do
-	// refusal says that Vault refused this very attempt (it answered 400), and what to do; empty where the same
+	// refusal says that Vault refused this very attempt, in its own words for that, and what to do; empty where the same
 	// attempt may succeed later.
 	refusal string
 	// enough says the same of one that was refused so often in a row that not even a person's word tries it again for now.
@@ -101,9 +100,16 @@ func (r loginRequest) post(ctx context.Context, client *api.Client, mount string
 
 // refusedBy tells whether err is Vault's refusal of this very attempt.
 func (a *attempt) refusedBy(err error) bool {
-	f, ok := errors.AsType[*failure](err)
-	return ok && a.refusal != "" && f.status == http.StatusBadRequest && f.vault
+	return a.refusal != "" && wrongLogin.MatchString(saidBy(err))
 }
+
+// wrongLogin are the words of every Vault since 0.6, and of OpenBao, for a role-id or a secret-id that it does not know, or not
+// any more. Other refusals, as for the address that a login comes from, may be over at the next try.
+var wrongLogin = regexp.MustCompile(`(?i)^(?:failed to validate (?:SecretID|credentials): )?(?:` +
+	`invalid role or secret id\b|invalid (?:role|secret)[ _]id\b|invalid credentials\b|` +
+	`failed to find secondary index for role_id\b|failed to validate role_id\b|` +
+	`role .* referred by the (?:SecretID|role_id)\b.* does not exist)|` +
+	`^failed to validate credentials; could not find role\b`)
 
 // maxLine is far above any token or secret-id; Vault's longest tokens have some hundreds of bytes. In bytes.
 const maxLine = 64 << 10
@@ -116,15 +122,34 @@ func readLine(file, key string) (string, error) {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
 	line := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+	form := formOf(line)
 	switch {
 	case line == "":
 		return "", fmt.Errorf("%s: %s is empty; write it again", key, file)
+	case form != "":
+		return "", fmt.Errorf("%s: %s holds %s; it must hold the bare value", key, file, form)
 	case strings.ContainsFunc(line, notInLine):
 		return "", fmt.Errorf("%s: %s holds a space, a second line or another character that does not belong there; "+
 			"it must hold the bare value", key, file)
 	}
 	return line, nil
 }
+
+// formOf names what a value was written in, if it was: another program reads it out of that, we do not.
+func formOf(line string) string {
+	switch {
+	case strings.HasPrefix(line, "{"), strings.HasPrefix(line, "["):
+		return "JSON"
+	case strings.ContainsAny(line[:min(1, len(line))], "\"'`"):
+		return "quotes"
+	case assignment.MatchString(line):
+		return "a name before the value (NAME=…)"
+	}
+	return ""
+}
+
+// assignment takes no base64, whose padding is at its end.
+var assignment = regexp.MustCompile(`^(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*(?:=\s*[^=\s]|:\s)`)
 
 func notInLine(r rune) bool { return r <= ' ' || r > '~' }
 

@@ -113,6 +113,15 @@ func TestSecretIDFile(t *testing.T) {
 		{"two lines", "canary-one\ncanary-two\n", []string{"second line"}},
 		{"two newlines", "canary-one\n\n", []string{"second line"}},
 		{"binary", "canary\x00one", []string{"does not belong"}},
+		{"JSON", `{"secret_id":"canary"}`, []string{"JSON"}},
+		{"JSON of many lines", "{\n  \"data\": {\"secret_id\": \"canary\"}\n}\n", []string{"JSON"}},
+		{"quotes", `"canary-one"` + "\n", []string{"quotes"}},
+		{"single quotes", `'canary-one'`, []string{"quotes"}},
+		{"an assignment", "VAULT_SECRET_ID=canary-one\n", []string{"NAME="}},
+		{"an export", "export SECRET_ID='canary-one'\n", []string{"NAME="}},
+		{"YAML", "secret_id: canary-one\n", []string{"NAME="}},
+		{"a token", "hvs.canarycanarycanarycanary\n", []string{"a token of Vault", "secret_id_wrapped"}},
+		{"a token of OpenBao", "s.canarycanarycanarycanary", []string{"a token of Vault", "secret_id_wrapped"}},
 		{"large", strings.Repeat("x", 1<<20), []string{"larger"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

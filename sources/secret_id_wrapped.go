@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"regexp"
 	"strings"
 	"sync"
@@ -211,7 +210,10 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 	if err != nil {
 		return w.explain(ctx, "unwrap the secret-id", err, token, notBefore)
 	}
-	id, _ := answer["secret_id"].(string)
+	id, ok := answer["secret_id"].(string)
+	if !ok { // what it wraps was looked up
+		return w.notVaults("unwrap the secret-id")
+	}
 	if id == "" || strings.ContainsFunc(id, notInLine) {
 		return &unusableError{fmt.Sprintf("vault at %s: what was unwrapped from %s is no secret-id; put a new wrapped secret-id there",
 			w.vault.address, w.file)}
@@ -247,12 +249,20 @@ func (w *wrapping) lookUp(ctx context.Context, token, digest string, record *kep
 	if answer != nil {
 		made, _ = answer.Data["creation_path"].(string)
 	}
-	if w.makesSecretIDs(made) {
+	switch {
+	case made == "":
+		return w.notVaults("look up the wrapping token")
+	case w.makesSecretIDs(made):
 		return nil
 	}
 	return &unusableError{fmt.Sprintf("vault at %s: the token in %s wraps the answer of %s and not a secret-id of auth/%s: somebody may "+
 		"have put it in the place of ours; find out who, and put a new wrapped secret-id there",
 		w.vault.address, w.file, clean(made), credential.Escape(w.mount))}
+}
+
+// notVaults is the error of an answer that says yes and is not what Vault answers: nothing follows from it.
+func (w *wrapping) notVaults(step string) error {
+	return &failure{text: fmt.Sprintf("vault at %s: %s: %s", w.vault.address, step, notVaults)}
 }
 
 // makesSecretIDs tells whether the answer of a path is a secret-id of our mount.
@@ -295,23 +305,27 @@ func (r *keptRecord) spent(digest string) string {
 	return notBefore
 }
 
+// unknownToken are the words of Vault and OpenBao for a wrapping token that they do not know, or not any more.
+var unknownToken = regexp.MustCompile(`^(?:wrapping token is not valid or does not exist|token is not a valid unwrap token|` +
+	`no information found; wrapping token|wrapping information was nil; wrapping token)`)
+
 // explain puts a failed request into words. spent says who may have spent the token.
 func (w *wrapping) explain(ctx context.Context, step string, err error, token, spent string) error {
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 		ctx = context.WithoutCancel(ctx) // the answer came all the same
 	}
 	err = w.vault.explain(ctx, step, err, credential.NewSecret(token))
-	f, ok := errors.AsType[*failure](err)
-	if !ok || f.status != http.StatusBadRequest || !f.vault {
+	said := saidBy(err)
+	if !unknownToken.MatchString(said) {
 		return err
 	}
 	if plainSecretID.MatchString(token) {
 		return &unusableError{fmt.Sprintf("vault at %s: what is in %s looks like a secret-id, and not like a wrapping token: set "+
-			"vault.auth.secret_id_wrapped to false, or put a wrapped secret-id there (vault says: %s)", w.vault.address, w.file, f.said)}
+			"vault.auth.secret_id_wrapped to false, or put a wrapped secret-id there (vault says: %s)", w.vault.address, w.file, said)}
 	}
 	return &unusableError{fmt.Sprintf("vault at %s: the wrapping token in %s is spent or not known: %s. See who asked for "+
 		"sys/wrapping/unwrap in Vault's audit log, destroy that secret-id, and put a new wrapped secret-id there (vault says: %s)",
-		w.vault.address, w.file, spent, f.said)}
+		w.vault.address, w.file, spent, said)}
 }
 
 // accepted forgets the secret-id before the one that a login was made with.

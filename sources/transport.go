@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -149,8 +151,49 @@ func (c *careful) send(request *http.Request, target *url.URL, body []byte) (*ht
 		return response, nil // not a body but the connection, which is bounded by whoever asked for it
 	}
 	response.Body = &bounded{ReadCloser: response.Body, left: maxAnswer}
-	return response, nil
+	if response.StatusCode < 400 {
+		return response, nil
+	}
+	return vaultsOwn(response)
 }
+
+// foreignError is an error answer that Vault did not write: a proxy did, or another server at this address. Its status says
+// nothing about the token, the policy or the secret.
+type foreignError struct {
+	status int
+	said   string // from outside; empty where it may hold what was to be read
+}
+
+func (e *foreignError) Error() string { return fmt.Sprintf("another program answers %d", e.status) }
+
+// vaultsOwn returns an error answer that has the form of Vault's: a list of errors, or, as a 404 may have, what a secret is
+// in. vault/api takes any JSON object for one.
+func vaultsOwn(response *http.Response) (*http.Response, error) {
+	content, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	if err != nil && !errors.Is(err, errTooLarge) {
+		return nil, err
+	}
+	var form struct {
+		Errors        []string `json:"errors"`
+		LeaseDuration *int     `json:"lease_duration"`
+	}
+	switch {
+	case err != nil:
+		content = []byte(err.Error())
+	case json.Unmarshal(content, &form) == nil && (form.Errors != nil || form.LeaseDuration != nil):
+		response.Body = io.NopCloser(bytes.NewReader(content))
+		return response, nil
+	}
+	foreign := &foreignError{status: response.StatusCode}
+	if asked := response.Request; asked.Method != http.MethodGet && !strings.HasSuffix(asked.URL.Path, "/unwrap") {
+		foreign.said = strings.Join(strings.Fields(markup.ReplaceAllString(string(content), " ")), " ")
+	}
+	return nil, foreign
+}
+
+// markup is what nobody reads of a page.
+var markup = regexp.MustCompile(`(?is)<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>`)
 
 // redirectError is an answer that sends us to where we do not go.
 type redirectError struct {

@@ -266,7 +266,7 @@ func (p *Proxy) Hang() (letGo func()) {
 // Answer answers requests whose path contains part with status and Vault's errors, in place of Vault; of several that
 // fit, the last counts.
 func (p *Proxy) Answer(part string, status int, vaultErrors ...string) {
-	body, err := json.Marshal(map[string][]string{"errors": vaultErrors})
+	body, err := json.Marshal(map[string][]string{"errors": append([]string{}, vaultErrors...)}) // a list, also if it is empty
 	if err != nil {
 		panic(err) // strings always marshal
 	}

@@ -34,7 +34,9 @@ func TestVaultAnswersWithTrouble(t *testing.T) {
 	// The metadata's answer as it begins, so that only the end is missing.
 	half := `{"data":{"current_version":2,"versions":{"2":{"created_time":"2026-01-01T00:00:00Z"`
 	cases := []oddAnswer{
-		{"404 of another program", "/v1/kv-", answer(404, "<html>"+answerCanary+"</html>"), "blocked", []string{"no secret at", "mount and path"}},
+		{"404", "/v1/kv-", answer(404, `{"errors":[]}`), "blocked", []string{"no secret at", "mount and path"}},
+		{"404 of another program", "/v1/kv-", answer(404, "<html>nginx "+answerCanary+"</html>"), "", []string{"404", "not Vault", "vault.address"}},
+		{"403 of another program", "/v1/kv-", answer(403, `{"message":"nginx `+answerCanary+`"}`), "", []string{"403", "not Vault", "vault.address"}},
 		{"412", "/v1/kv-", answer(412, ""), "", []string{"412", "standby", "active node"}},
 		{"472", "/v1/kv-", answer(472, ""), "", []string{"472", "standby"}},
 		{"474", "/v1/kv-", answer(474, ""), "", []string{"474", "standby"}},
