@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 
 	"campaign-credsync/internal/credential"
 )
@@ -20,8 +21,8 @@ func newAppRole(address string, auth Auth, wrapping *wrapping) (*appRole, error)
 	switch {
 	case (auth.RoleID == "") == (auth.RoleIDFile == ""):
 		return nil, errors.New("vault.auth.role_id, vault.auth.role_id_file: set exactly one of them")
-	case auth.SecretIDFile == "":
-		return nil, errors.New("vault.auth.secret_id_file: required for method approle")
+	case wrapping != nil && auth.SecretIDFile == "":
+		return nil, errors.New("vault.auth.secret_id_wrapped: needs vault.auth.secret_id_file")
 	case wrapping != nil && wrapping.kept.dir == "":
 		return nil, errors.New("vault.auth.secret_id_wrapped: needs a state directory, to keep what was unwrapped")
 	}
@@ -36,6 +37,9 @@ func (a *appRole) prepare(ctx context.Context) (*attempt, error) {
 			return nil, forPerson{fmt.Errorf("vault login: %w", err)}
 		}
 	}
+	if a.auth.SecretIDFile == "" {
+		return a.withoutSecretID(roleID), nil
+	}
 	if a.wrapping != nil {
 		secretID, from, err := a.wrapping.secretID(ctx)
 		if err != nil {
@@ -49,10 +53,32 @@ func (a *appRole) prepare(ctx context.Context) (*attempt, error) {
 		return attempt, err
 	}
 	secretID, err := readLine(a.auth.SecretIDFile, "vault.auth.secret_id_file")
+	if err == nil && vaultToken.MatchString(secretID) {
+		err = fmt.Errorf("vault.auth.secret_id_file: %s holds a token of Vault and no secret-id; write a secret-id there, or set "+
+			"vault.auth.secret_id_wrapped to true if it is a wrapping token", a.auth.SecretIDFile)
+	}
 	if err != nil {
 		return nil, forPerson{fmt.Errorf("vault login: %w", err)}
 	}
 	return a.attempt(roleID, secretID, "in "+a.auth.SecretIDFile, "secret-id")
+}
+
+// vaultToken is how a token begins: of Vault 1.10 and later, or of OpenBao and earlier ones.
+var vaultToken = regexp.MustCompile(`^(?:hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24})`)
+
+// withoutSecretID is a login to a role with bind_secret_id=false. Vault counts none that it refuses.
+func (a *appRole) withoutSecretID(roleID string) *attempt {
+	return &attempt{
+		step:     "login at auth/" + a.auth.Mount,
+		mount:    a.auth.Mount,
+		request:  loginRequest{"role_id": roleID},
+		identity: []string{a.address, a.auth.Namespace, a.auth.Mount, roleID},
+		remedies: map[int]string{
+			http.StatusBadRequest: "see that the role id is right and that the role lets this host log in; if it binds a secret-id " +
+				"(bind_secret_id), set vault.auth.secret_id_file",
+			http.StatusForbidden: "this host may not log in there",
+		},
+	}
 }
 
 // attempt makes the attempt. origin says where the secret-id came from, what what is to be put there.

@@ -80,7 +80,8 @@ func TestKeptSecretIDIsForgotten(t *testing.T) {
 	l.mustPoll(l.kv(l.vault()), always)
 	file := filepath.Join(l.config.StateDir, keptFile)
 	l.config.Auth.SecretIDWrapped = false
-	l.mustFail(l.kv(l.vault()), "refused") // the wrapping token is no secret-id
+	l.writeSecretID("00000000-canary-canary-canary-000000000000")
+	l.mustFail(l.kv(l.vault()), "was refused")
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("forgotten by a login that was refused: %v", err)
 	}

@@ -159,7 +159,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 	if err := v.useMethod(config, auth, pair); err != nil {
 		return nil, err
 	}
-	if auth.Method == methodAppRole && auth.SecretIDWarn > 0 && !config.OnlyReads {
+	if auth.Method == methodAppRole && auth.SecretIDFile != "" && auth.SecretIDWarn > 0 && !config.OnlyReads {
 		v.session.ends = newSecretIDEnd(v, auth, withNamespace(aside, auth.Namespace))
 	}
 	return v, nil
@@ -214,6 +214,9 @@ func (v *Vault) wrapping(config VaultConfig, auth Auth) *wrapping {
 
 func (v *Vault) watch(files ...string) {
 	for _, file := range files {
+		if file == "" {
+			continue // a role that binds no secret-id
+		}
 		v.watched = append(v.watched, newFileWatch(file))
 	}
 }

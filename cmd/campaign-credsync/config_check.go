@@ -42,7 +42,7 @@ const maxSocketPath = 107
 func (r *reading) check(c *config) {
 	if c.needsVault() || r.speaksOfVault() {
 		r.checkVault(c)
-		r.checkAuth(&c.Vault)
+		r.checkAuth(c)
 	}
 	r.checkWatch(c.Watch)
 	r.checkSchedule(c.Schedule)

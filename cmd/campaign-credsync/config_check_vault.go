@@ -54,11 +54,11 @@ func (r *reading) checkVault(c *config) {
 	}
 }
 
-func (r *reading) checkAuth(v *vaultConfig) {
-	a := &v.Auth
+func (r *reading) checkAuth(c *config) {
+	v, a := &c.Vault, &c.Vault.Auth
 	switch a.Method {
 	case methodAppRole:
-		r.checkAppRole(a)
+		r.checkAppRole(c)
 	case methodTokenFile:
 		if a.TokenFile == "" {
 			r.refuse("vault.auth.token_file", "is required by method token_file")
@@ -85,7 +85,8 @@ func (r *reading) checkAuth(v *vaultConfig) {
 	r.vaultPath("vault.auth.mount", a.Mount)
 }
 
-func (r *reading) checkAppRole(a *authConfig) {
+func (r *reading) checkAppRole(c *config) {
+	a := &c.Vault.Auth
 	hasID, hasFile := a.RoleID.Reveal() != "", a.RoleIDFile != ""
 	switch {
 	case hasID && hasFile:
@@ -93,8 +94,12 @@ func (r *reading) checkAppRole(a *authConfig) {
 	case !hasID && !hasFile && !r.refused["vault.auth.role_id_file"]:
 		r.refuse("vault.auth.role_id", "is required by method approle, or role_id_file")
 	}
-	if a.SecretIDFile == "" {
-		r.refuse("vault.auth.secret_id_file", "is required by method approle, such as ${CREDENTIALS_DIRECTORY}/secret_id")
+	switch {
+	case a.SecretIDFile != "":
+	case a.SecretIDWrapped:
+		r.refuse("vault.auth.secret_id_file", "is required by secret_id_wrapped, such as ${CREDENTIALS_DIRECTORY}/secret_id")
+	default:
+		c.warnings = append(c.warnings, "vault.auth.secret_id_file: is not set, so the login works only for a role with bind_secret_id=false")
 	}
 	if a.SecretIDWarn < 0 {
 		r.refuse("vault.auth.secret_id_warn", "must be 0s, for never, or longer, such as 168h")
