@@ -24,24 +24,31 @@ const (
 	// refusedFor is how long a refused secret-id is left alone, jittered.
 	refusedFor = time.Hour
 	// Vault locks a role after five refused logins, counted over all hosts, between which it never had 15 minutes without
-	// one. So whoever asks, this host makes fewer: of the same secret-id so many that there is one left for a right one.
-	triesOfOne = 3
-	triesOfAll = 4
+	// one. So whoever asks, this host makes fewer in a row: of the same secret-id so many at once that there is one left for a
+	// right one, and of one that nobody has answered for so few that it may still be tried soon: it may be the right one.
+	triesOfAll      = 4
+	triesAtOnce     = 3
+	unansweredTries = 2
 	// quietTime is what lets Vault forget, and a minute more for clocks.
 	quietTime = 16 * time.Minute
-	// turnPatience bounds the wait for the login of another process of ours: longer than a login takes.
-	turnPatience = requestTimeout + 5*time.Second
+	// tryInterval spreads the tries that are left when those at once are spent.
+	tryInterval = quietTime / triesOfAll
+	// turnLimit bounds the wait for the login of another process of ours. One that is stopped in it must not hold up a daemon.
+	turnLimit = 5 * time.Second
 )
 
-const refusedFile = "refused-secret-id.json"
+const (
+	refusedFile  = "refused-secret-id.json"
+	acceptedFile = "accepted-secret-id.json"
+)
 
-// refusals remembers the logins in a row that Vault refused, or may have refused, by keyed digest of what was tried
-// last, in a file: the next start must not try it again. An attempt is noted before it is made, as the process may be
-// killed before its answer. The file is read each time, so that the daemon sees what another command of ours learnt. Not
-// safe for concurrent use in one process.
+// refusals remembers, by keyed digest and in files, which secret-id Vault accepted last, and the logins in a row that it
+// refused, or may have refused: the next start must not try those again. An attempt with a secret-id that was never accepted
+// is noted before it is made, as the process may be killed before its answer. The files are read each time, so that the daemon
+// sees what another command of ours learnt. Not safe for concurrent use in one process.
 type refusals struct {
 	dir  string // empty: in memory only
-	lock string // a file that every process of ours which makes the same login can open; empty: none
+	lock string // locked where dir is not there yet: a file that every process of ours which makes the same login can open
 	key  []byte
 	// make makes the directory, where it is not there, and returns the key that belongs to it; nil where it must be there.
 	make func() (key []byte, err error)
@@ -49,6 +56,15 @@ type refusals struct {
 
 	memory *refusal // what could not be written, or has nowhere to go
 	before *refusal // what was noted before the attempt that is under way
+	proven string   // the digest that was accepted, where that could not be written
+}
+
+// acceptance is the secret-id that Vault accepted last.
+type acceptance struct {
+	Digest string    `json:"digest"`
+	At     time.Time `json:"at"` // for the first time in a row
+
+	unknown durable.Unknown
 }
 
 type refusal struct {
@@ -73,6 +89,18 @@ func (known *refusal) MarshalJSON() ([]byte, error) {
 	return known.unknown.Encode((*plain)(known))
 }
 
+// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+func (known *acceptance) UnmarshalJSON(object []byte) (err error) {
+	type plain acceptance
+	known.unknown, err = durable.Decode(object, (*plain)(known))
+	return err
+}
+
+func (known *acceptance) MarshalJSON() ([]byte, error) {
+	type plain acceptance
+	return known.unknown.Encode((*plain)(known))
+}
+
 func (r *refusals) digest(parts ...string) string {
 	mac := hmac.New(sha256.New, r.key)
 	for _, part := range parts {
@@ -83,17 +111,32 @@ func (r *refusals) digest(parts ...string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
+var errOthersTurn = errors.New("another process holds the lock")
+
 // turn waits until no other process of ours is between looking here and noting what came of it: five commands that are
-// started together make one login. One that is stopped in it is not waited for longer than a login takes.
-func (r *refusals) turn(ctx context.Context) (end func()) {
-	file, err := os.Open(r.lock)
-	if err != nil {
-		return func() {} // where it cannot be read there is no login either
+// started together make one login. With the error errOthersTurn one of them was not done in turnLimit; end is to be called.
+func (r *refusals) turn(ctx context.Context) (end func(), err error) {
+	if _, err := os.Stat(r.dir); err != nil && r.make != nil && !r.late {
+		r.make() // who notes something tells why it cannot be made
 	}
-	for began := time.Now(); time.Since(began) < turnPatience && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
-		if !errors.Is(unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+	// A directory that only this user may open cannot be locked by others.
+	file, err := os.OpenFile(r.dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		file, _, err = regularfile.Open(r.lock)
+	}
+	if err != nil {
+		return func() {}, nil // where neither can be read there is no login either
+	}
+	for began := time.Now(); errors.Is(unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK); {
+		if ctx.Err() != nil {
+			file.Close()
+			return nil, fmt.Errorf("waiting for another process: %w", ctx.Err())
+		}
+		if time.Since(began) > turnLimit {
+			err = fmt.Errorf("%w on %s: a campaign-credsync that logs in, or was stopped while it did; lslocks shows it", errOthersTurn, file.Name())
 			break
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	if _, err := os.Stat(r.dir); err == nil && r.make != nil {
 		// Another may have made it since: what it noted there can be told by its own key only.
@@ -101,7 +144,7 @@ func (r *refusals) turn(ctx context.Context) (end func()) {
 			r.key = key
 		}
 	}
-	return func() { file.Close() }
+	return func() { file.Close() }, err
 }
 
 // refused tells whether digest was refused, and how long it is to be left alone.
@@ -117,14 +160,69 @@ func (r *refusals) refused(digest string, now time.Time) (time.Time, bool) {
 // enough tells whether so much was tried in a row that not even a person's word may try digest, and until when.
 func (r *refusals) enough(digest string, now time.Time) (time.Time, bool) {
 	known, _ := r.load()
-	if !known.recent(now) || known.Tries < triesOfAll && (known.Digest != digest || known.Same < triesOfOne) {
+	if !known.recent(now) {
 		return time.Time{}, false
 	}
-	return known.Last.Add(quietTime), true
+	atOnce := triesAtOnce
+	if known.Until.IsZero() {
+		atOnce = unansweredTries
+	}
+	until := known.Last
+	switch {
+	case known.Tries >= triesOfAll:
+		until = until.Add(quietTime)
+	case known.Digest == digest && known.Same >= atOnce:
+		until = until.Add(tryInterval)
+	}
+	return until, now.Before(until)
 }
 
 func (known *refusal) recent(now time.Time) bool {
 	return known != nil && now.Sub(known.Last).Abs() < quietTime
+}
+
+// accepted reports whether the last login with digest that was answered was accepted. What is then tried with it, and
+// not answered, counts for nothing.
+func (r *refusals) accepted(digest string) bool {
+	known, _ := r.load()
+	return r.lastAccepted().Digest == digest && (known == nil || known.Digest != digest || known.Until.IsZero())
+}
+
+func (r *refusals) lastAccepted() *acceptance {
+	known := &acceptance{}
+	if r.dir != "" {
+		content, err := regularfile.Read(filepath.Join(r.dir, acceptedFile), maxLine)
+		if err != nil || json.Unmarshal(content, known) != nil {
+			known = &acceptance{}
+		}
+	}
+	if r.proven != "" {
+		known.Digest = r.proven
+	}
+	return known
+}
+
+// accept notes that a login with digest was accepted.
+func (r *refusals) accept(digest string, now time.Time) {
+	known := r.lastAccepted()
+	if known.Digest == digest {
+		return
+	}
+	r.proven = digest
+	known.Digest, known.At = digest, now.UTC().Truncate(time.Second)
+	if r.dir != "" && !r.late && r.save(acceptedFile, known) == nil {
+		r.proven = ""
+	}
+}
+
+// unaccept notes that the secret-id is not accepted any more.
+func (r *refusals) unaccept(known *acceptance) {
+	r.proven = ""
+	if known.unknown.IsZero() {
+		r.remove(acceptedFile)
+	} else {
+		r.save(acceptedFile, &acceptance{unknown: known.unknown})
+	}
 }
 
 // load returns what the file says, or what is in memory. That is nil for a file that is not there or was cut off, which
@@ -207,6 +305,9 @@ func (r *refusals) unrefused() error {
 // written.
 func (r *refusals) add(now time.Time, begun bool, parts ...string) (time.Time, error) {
 	digest := r.digest(parts...)
+	if accepted := r.lastAccepted(); accepted.Digest == digest {
+		defer r.unaccept(accepted) // once the refusal is noted, which outweighs it
+	}
 	known, _ := r.load()
 	if !begun || r.late || known == nil {
 		known = known.next(digest, now)
@@ -227,7 +328,7 @@ func (r *refusals) add(now time.Time, begun bool, parts ...string) (time.Time, e
 
 // remember keeps known in the file, else in memory.
 func (r *refusals) remember(known *refusal) error {
-	err := r.save(known)
+	err := r.save(refusedFile, known)
 	r.memory = nil
 	if r.dir == "" || err != nil {
 		r.memory = known
@@ -235,32 +336,39 @@ func (r *refusals) remember(known *refusal) error {
 	return err
 }
 
-func (r *refusals) save(known *refusal) error {
+func (r *refusals) save(name string, record any) error {
 	if r.dir == "" {
 		return nil
 	}
-	content, err := json.Marshal(known)
+	content, err := json.Marshal(record)
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(r.dir, refusedFile), append(content, '\n'))
+	return durable.WriteFile(filepath.Join(r.dir, name), append(content, '\n'))
 }
 
 // forget is called after a login: nothing is refused any more.
-func (r *refusals) forget() error {
+func (r *refusals) forget() (err error) {
 	known, _ := r.load()
 	r.memory = nil
+	switch {
+	case known == nil || known.unknown.IsZero():
+		err = r.remove(refusedFile)
+	case known.Digest != "": // the rest is not ours to forget
+		err = r.save(refusedFile, &refusal{unknown: known.unknown})
+	}
+	if err != nil {
+		return fmt.Errorf("forget the refused secret-id: %w", err)
+	}
+	return nil
+}
+
+func (r *refusals) remove(name string) error {
 	if r.dir == "" {
 		return nil
 	}
-	if known != nil && !known.unknown.IsZero() { // they are not ours to forget
-		if known.Digest == "" {
-			return nil
-		}
-		return r.save(&refusal{unknown: known.unknown})
-	}
-	if err := os.Remove(filepath.Join(r.dir, refusedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("forget the refused secret-id: %w", err)
+	if err := os.Remove(filepath.Join(r.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

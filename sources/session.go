@@ -69,11 +69,11 @@ type session struct {
 	turn chan struct{} // holds one entry while somebody logs in; owns what follows
 	wait backoff       // between failed logins
 	last struct {
-		success time.Time
-		early   int    // tokens in a row that were refused when they were young
-		proven  string // the login that was accepted last
-		warned  string // the failure that was logged because the old token still served
-		uses    int64  // for how many its token was
+		success  time.Time
+		early    int    // tokens in a row that were refused when they were young
+		warned   string // the failure that was logged because the old token still served
+		uses     int64  // for how many its token was
+		overtook bool   // the last login did not wait for that of another process to end
 	}
 	untried   bool // a secret-id was unwrapped, and no login made with it yet
 	forgotten bool // see forgetKept
@@ -215,7 +215,11 @@ func (s *session) unwrapped(ctx context.Context) bool {
 	if !s.wrapping.isDue(time.Now()) {
 		return false
 	}
-	defer s.refused.turn(ctx)()
+	end, err := s.processTurn(ctx)
+	if err != nil {
+		return false
+	}
+	defer end()
 	renewed, err := s.wrapping.renew(ctx)
 	s.wrapping.tell(ctx, err)
 	return renewed

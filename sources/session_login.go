@@ -12,8 +12,32 @@ import (
 
 // login logs in, or says why it may not yet: floor is the least time since the last one. The caller has the turn.
 func (s *session) login(ctx context.Context, floor time.Duration) (*token, error) {
-	defer s.refused.turn(ctx)()
+	end, err := s.processTurn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	return s.tryLogin(ctx, floor)
+}
+
+// processTurn waits for the login of another process of ours. A command that only reads gives up where that is not done in
+// time; a daemon goes on, as it notes what it tries beforehand.
+func (s *session) processTurn(ctx context.Context) (end func(), err error) {
+	end, err = s.refused.turn(ctx)
+	switch {
+	case err == nil:
+		s.last.overtook = false
+		return end, nil
+	case !errors.Is(err, errOthersTurn):
+		return nil, fmt.Errorf("vault login: %w", err)
+	case s.refused.late:
+		end()
+		return nil, fmt.Errorf("vault login: %w", err)
+	case !s.last.overtook:
+		s.last.overtook = true
+		s.vault.logger.Warn("login does not wait any longer for another process", "reason", err.Error())
+	}
+	return end, nil
 }
 
 func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, error) {
@@ -37,7 +61,8 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 	}
 	now := time.Now()
 	key := s.refused.digest(attempt.identity...)
-	if until, ok := s.refused.enough(key, now); ok {
+	accepted := s.refused.accepted(key)
+	if until, ok := s.refused.enough(key, now); ok && !accepted {
 		return nil, &waiting{cause: forPerson{errors.New(attempt.enough)}, until: until}
 	}
 	if until, ok := s.refused.refused(key, now); ok && !forgive {
@@ -52,7 +77,7 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 	if until := s.last.success.Add(floor); now.Before(until) {
 		return nil, &waiting{cause: errors.New("vault login: the last one was just now"), until: until, floor: true}
 	}
-	begun := attempt.refusal != "" && key != s.last.proven
+	begun := attempt.refusal != "" && !accepted
 	if begun {
 		if err := s.refused.begin(key, now); err != nil {
 			return nil, forPerson{fmt.Errorf("%s: not tried, as a refused secret-id could not be remembered, and five refused logins "+
@@ -74,7 +99,10 @@ func (s *session) tryLogin(ctx context.Context, floor time.Duration) (*token, er
 		s.vault.logger.Warn("an unwrapped secret-id stays kept though it is not used any more", "reason", err.Error())
 	}
 	s.wait = backoff{}
-	s.last.success, s.last.proven, s.last.warned = t.born, key, ""
+	s.last.success, s.last.warned = t.born, ""
+	if attempt.refusal != "" {
+		s.refused.accept(key, t.born)
+	}
 	if err := s.refused.forget(); err != nil {
 		s.vault.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
@@ -153,7 +181,7 @@ func (s *session) failed(ctx context.Context, attempt *attempt, key string, begu
 	}
 	now := time.Now()
 	if attempt.refusedBy(err) {
-		s.wait, s.last.proven = backoff{}, ""
+		s.wait = backoff{}
 		until, noted := s.refused.add(now, begun, attempt.identity...)
 		err = &waiting{cause: forPerson{fmt.Errorf("%s (vault says: %s)", attempt.refusal, saidBy(err))}, until: until}
 		if noted != nil {
