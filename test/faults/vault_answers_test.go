@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -91,6 +92,43 @@ func TestVaultAnswersWithTrouble(t *testing.T) {
 		}
 	}
 	w.Ran(version, "end", "set")
+}
+
+// What stands before Vault answers a login, or Vault refuses it for another reason than a wrong secret-id: the daemon says why, and
+// logs in by itself when that is over, also one that is started anew.
+func TestLoginIsAnsweredByAnother(t *testing.T) {
+	t.Parallel()
+	w, secrets := world.Started(t, container.Options{})
+	w.Secrets = append(w.Secrets, answerCanary)
+	secretID, err := os.ReadFile(w.SecretID)
+	w.Must(err)
+	request := strings.TrimSpace(string(secretID)) + " " + answerCanary
+	version := 1
+	for _, c := range []oddAnswer{
+		{"page", "/login", answer(400, "<html><title>Bad Request</title>nginx "+request+"</html>"), "", []string{"400", "not Vault", "Bad Request nginx"}},
+		{"JSON of a gateway", "/login", answer(400, `{"message":"no upstream for `+request+`"}`), "", []string{"400", "not Vault", "no upstream"}},
+		{"other words of Vault", "/login", answer(400, `{"errors":["source address \"10.0.0.7\" unauthorized"]}`), "", []string{"source address", "unauthorized"}},
+	} {
+		ok := t.Run(c.name, func(t *testing.T) {
+			w.In(t)
+			w.Stop()
+			w.Proxy.Serve(c.part, c.serve)
+			w.StartDaemon()
+			w.Is("prod", "degraded", append(c.says, "next login not before")...)
+			keepsAndGuards(w, secrets["prod"])
+			w.Stop()
+			w.StartDaemon()
+			w.Is("prod", "degraded", c.says...)
+			w.Proxy.Forward()
+			version, secrets["prod"] = w.NewSecret("prod")
+			w.InSync(version)
+			w.Holds("prod", secrets["prod"])
+		})
+		w.In(t)
+		if !ok {
+			return
+		}
+	}
 }
 
 // A version is there and its secret cannot be read to the end: nothing of it is applied.
