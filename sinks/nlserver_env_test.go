@@ -1,11 +1,18 @@
 package sinks
 
 import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"campaign-credsync/internal/credential"
 )
 
 // environmentOf returns what a run of nlserver sees.
@@ -161,5 +168,38 @@ func TestEnvScriptForAnotherShell(t *testing.T) {
 				t.Errorf("X is %q, want %q", got, c.value)
 			}
 		})
+	}
+}
+
+// What a script prints that knows a secret is not quoted in any form, also in a step that does not know it.
+func TestEnvScriptThatPrintsSecrets(t *testing.T) {
+	const secret = "p8e-Ab1_cD2eF3gH4iJ5kL6mN7oP8qR9sT0u"
+	inHex := fmt.Sprintf("%x", secret)
+	percent := regexp.MustCompile("..").ReplaceAllString(inHex, "%$0")
+	basic := base64.StdEncoding.EncodeToString([]byte("id:" + secret))
+	for name, line := range map[string]string{
+		"plain": secret, "a half": secret[18:], "base64": basic, "Basic": "Authorization: Basic " + basic, "hexadecimal": inHex,
+		"percent-encoded": percent, "spaced": strings.Join(strings.Split(secret, ""), " "), "in hexadecimal, spaced": fmt.Sprintf("% x", secret),
+	} {
+		for _, end := range []string{"exit 1", ""} {
+			h := newEnvHome(t)
+			h.write("env.sh", "echo 'got "+line+" here' >&2\n"+end+"\n", 0o644)
+			var log bytes.Buffer
+			n := h.server(withEnv, func(c *NLServerConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			said := fmt.Sprint(n.Activate(t.Context(), "reload", time.Time{})) + log.String()
+			c := nlTestCredential
+			c.ClientSecret = credential.NewSecret(secret)
+			_, err := n.set(t.Context(), "prod", c, nil)
+			said += fmt.Sprint(err) + log.String()
+			form := strings.TrimPrefix(line, "Authorization: Basic ")
+			for i := range len(form) - 8 {
+				if piece := form[i : i+8]; strings.Contains(said, piece) {
+					t.Fatalf("%s: %q is in %s", name, piece, said)
+				}
+			}
+			if !strings.Contains(said, "[redacted]") {
+				t.Errorf("%s: nothing of it is told: %s", name, said)
+			}
+		}
 	}
 }

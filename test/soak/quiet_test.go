@@ -32,17 +32,26 @@ func (s *soak) quietPoint() {
 	s.figures.measure(s)
 }
 
-// heal waits until the newest good version is applied, activated and on disk. A brake that engaged is let go as a person does it.
+// heal waits until the newest good version is applied, activated and on disk. A brake that engaged is let go as a person does it, a
+// restart that hangs is ended, and one that failed three times is asked for again.
 func (s *soak) heal() {
 	s.T.Helper()
 	var status container.Status
-	began, braked := time.Now(), false
+	began, braked, helped := time.Now(), false, time.Time{}
 	for ; time.Since(began) < patience && s.Ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		status, _ = s.Asker().Status(s.Ctx)
 		in := world.One(status, instance)
 		if in.State == "drift" && strings.Contains(in.LastError, "drift.max_reverts") && !braked {
 			braked = true
 			s.figures.brakes++
+			s.Signal(syscall.SIGHUP)
+		}
+		hangs := strings.Contains(in.LastError, "has not ended yet")
+		if in.State == "activation_pending" && (hangs || strings.Contains(in.LastError, "3 times in a row")) && time.Since(helped) > 3*time.Second {
+			helped = time.Now()
+			if hangs {
+				s.EndLeftRuns()
+			}
 			s.Signal(syscall.SIGHUP)
 		}
 		if in.State != "in_sync" || in.AppliedVersion != s.version {
