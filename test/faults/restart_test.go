@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
@@ -305,4 +306,36 @@ func descriptorsOf(t *testing.T, pid int) map[int]string {
 		}
 	}
 	return found
+}
+
+// The script that sets up the environment hangs before a step of activation, and is deaf: a stop ends it, begins nothing after it,
+// and is no error. The next start does what is left.
+func TestStopWhileEnvScriptHangs(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Programs: world.Plain(), Campaign: "activate: {restart: [web]}"})
+	script := filepath.Join(w.Home, "env.sh")
+	text, err := os.ReadFile(script)
+	w.Must(err)
+	hangs := "[ ! -e '" + w.Path("hang") + "' ] || { trap '' TERM; echo >'" + w.Path("hangs") + "'; sleep 600; }\n"
+	w.Must(os.WriteFile(script, append([]byte(hangs), text...), 0o644))
+	w.Faults(`{"write_delay": "1s"}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.WaitsAt("write_delay")
+	w.Must(os.WriteFile(w.Path("hang"), nil, 0o600))
+	w.Eventually("the script hangs", func() bool { _, err := os.Stat(w.Path("hangs")); return err == nil })
+	began := time.Now()
+	w.Stop()
+	t.Logf("it ended after %v", time.Since(began))
+	w.Ran(0, "start", "reload")
+	if strings.Contains(w.Log(), "level=ERROR") {
+		t.Errorf("a stop is an error:\n%s", w.Log())
+	}
+	w.Must(os.Remove(w.Path("hang")))
+	w.Faults("")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Ran(1, "start", "set")
+	w.Ran(1, "start", "reload")
+	w.Ran(1, "start", "restart", "web")
 }
