@@ -24,6 +24,8 @@ const (
 	// lastWords is how long an answer to a login is waited for by a process that is to end, or to reload: without it nobody
 	// would know whether the secret-id was refused.
 	lastWords = time.Second
+	// closeWait is how long a login under way is waited for before the token in use is revoked all the same: it may hang on a disk.
+	closeWait = 500 * time.Millisecond
 )
 
 var errClosed = errors.New("vault: closed")
@@ -261,14 +263,17 @@ func (s *session) close(ctx context.Context) error {
 	if s.ends != nil {
 		s.ends.close()
 	}
-	if err := s.takeTurn(ctx); err != nil {
-		if errors.Is(err, errClosed) {
-			return nil
-		}
+	waiting, cancel := context.WithTimeout(ctx, closeWait)
+	defer cancel()
+	switch err := s.takeTurn(waiting); {
+	case err == nil:
+		defer func() { <-s.turn }()
+		s.closed = true
+	case errors.Is(err, errClosed):
+		return nil
+	case ctx.Err() != nil:
 		return err
 	}
-	defer func() { <-s.turn }()
-	s.closed = true
 	t := s.get()
 	if t == nil || !t.revocable || t.expired(time.Now()) {
 		return nil
