@@ -124,9 +124,11 @@ func TestEventsOverflow(t *testing.T) {
 	for i := range 2 * events { // in turns, as two events in a row that are the same are one
 		w.Must(os.Chmod(noise[i%2], 0o600))
 	}
+	time.Sleep(3 * time.Second) // since the last look that saw it right
 	w.Blank("prod")
 	w.Signal(syscall.SIGCONT)
 	w.OnDisk("prod", secrets["prod"])
+	w.Eventually("the processes are told, as nobody knows how old the drift is", func() bool { return w.CountRuns("end", "reload") == 2 })
 	w.Eventually("the overflow is told of", func() bool { return strings.Contains(w.Log(), "file events were lost") })
 	for _, path := range noise {
 		w.Must(os.Remove(path))
@@ -163,6 +165,11 @@ func TestInotifyIsUsedUp(t *testing.T) {
 			w.OnDisk("prod", secrets["prod"])
 			w.Blank("prod")
 			w.OnDisk("prod", secrets["prod"])
+			w.InSync(1)
+			reloads := w.CountRuns("end", "reload")
+			time.Sleep(3 * time.Second)
+			w.Blank("prod")
+			w.Eventually("the processes are told, as nobody knows how old the drift is", func() bool { return w.CountRuns("end", "reload") > reloads })
 			w.InSync(1)
 			log := w.Running.Log()
 			world.Says(t, log, "raise fs.inotify.max_user_"+limit)
