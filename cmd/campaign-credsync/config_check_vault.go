@@ -1,7 +1,7 @@
 package main
 
 import (
-	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,8 +138,8 @@ func orList(names []string) string {
 }
 
 func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	ip, err := netip.ParseAddr(host) // which knows zones
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // vaultPath refuses what the HTTP client would change or cut, so that the path asked for is the path written.
