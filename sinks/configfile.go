@@ -195,6 +195,26 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// sync returns when what is at the path now is on disk, whoever wrote it.
+func (c *configFile) sync() error {
+	p, err := c.locate()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	f, err := c.open(p)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	for _, fd := range []int{f.fd, p.dir} {
+		if err := retryEINTR(func() error { return unix.Fsync(fd) }); err != nil {
+			return c.wrap("sync", err)
+		}
+	}
+	return nil
+}
+
 // read returns the content at a quiet moment and the file's status.
 func (c *configFile) read(ctx context.Context) ([]byte, unix.Stat_t, error) {
 	p, err := c.locate()

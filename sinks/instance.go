@@ -172,7 +172,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	}
 	if damage != nil {
 		i.unproved = false
-		return nil, ran.Took, errors.Join(runErr, i.before.drop(), fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
+		return nil, ran.Took, errors.Join(runErr, i.settled(), fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
 	}
 	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
 	if err := prove(c, documentBefore.attributes(), document.attributes(), written, runErr != nil); err != nil {
@@ -180,7 +180,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		backErr := i.undo(ctx, asBefore(documentBefore.attributes(), document.attributes()))
 		if backErr == nil {
 			i.unproved = false
-			backErr = i.before.drop()
+			backErr = i.settled()
 		}
 		if backErr != nil {
 			err = errors.Join(err, backErr)
@@ -194,13 +194,22 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		return nil, ran.Took, fmt.Errorf("nlserver exited with status %d, but in %s %w; it said: %s", ran.ExitCode, i.cfg.File, err, ran.Output)
 	}
 	i.unproved = false
-	if err := i.before.drop(); err != nil {
+	if err := i.settled(); err != nil {
 		return nil, ran.Took, err
 	}
 	if runErr != nil {
 		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
 	}
 	return i.managed(c, document.attributes()), ran.Took, nil
+}
+
+// settled ends a run that wrote: the pre-image goes when what is at the path is on disk. nlserver and editors do not see to that, and
+// after a power failure the file may be empty.
+func (i *Instance) settled() error {
+	if err := i.file.sync(); err != nil {
+		return err
+	}
+	return i.before.drop()
 }
 
 // prepare saves the file as it is and, as both take their milliseconds, readies nlserver meanwhile.

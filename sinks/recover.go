@@ -95,7 +95,7 @@ func (i *Instance) Recover(ctx context.Context) error {
 		}
 	}
 	i.unproved = false
-	return i.before.drop()
+	return i.settled()
 }
 
 // undoUnproved puts attributes back where a run of ours has left something else that does not work. After a crash nobody

@@ -24,6 +24,7 @@ type tracing struct {
 	ended   chan struct{}
 	calls   []call // all, if they were asked for; to be read after the end
 	count   int
+	last    map[string]map[string]tracedFile // at the end, if they were asked for
 }
 
 // call is a system call of the daemon.
@@ -34,6 +35,16 @@ type call struct {
 	Fired    bool   `json:"fired"`
 	Attached bool   `json:"attached"`
 	Calls    int    `json:"calls"`
+
+	ID    string                           `json:"id"` // of the file that is synced
+	Files map[string]map[string]tracedFile `json:"files"`
+}
+
+// tracedFile is what a name shows when a call begins.
+type tracedFile struct {
+	ID    string `json:"id"`
+	MTime int64  `json:"mtime"`
+	Data  []byte `json:"data"`
 }
 
 func (c call) String() string { return fmt.Sprintf("call %d, %s %s", c.N, c.Call, c.On) }
@@ -71,14 +82,16 @@ func trace(w *world.World, tracer string, args ...string) *tracing {
 	attached := make(chan struct{})
 	go func() {
 		defer close(tr.ended)
-		for lines := bufio.NewScanner(output); lines.Scan(); {
+		lines := bufio.NewScanner(output)
+		lines.Buffer(nil, 64<<20)
+		for lines.Scan() {
 			var c call
 			json.Unmarshal(lines.Bytes(), &c)
 			switch {
 			case c.Attached:
 				close(attached)
 			case c.Calls > 0:
-				tr.count = c.Calls
+				tr.count, tr.last = c.Calls, c.Files
 			default:
 				tr.calls = append(tr.calls, c)
 				if c.Fired {

@@ -29,6 +29,7 @@ func main() {
 	flag.BoolVar(&t.children, "children", false, "kill the descendants with the process")
 	flag.BoolVar(&t.waiting, "exec", false, "count from the next exec on")
 	flag.BoolVar(&t.list, "list", false, "print every call")
+	flag.Var(&t.watched, "files", "with -list: print what this directory holds before each call that may change it, and at the end; may be given again")
 	flag.Parse()
 	if *name != "" {
 		if t.errno = errnoNamed(*name); t.errno == 0 {
@@ -52,7 +53,7 @@ func main() {
 	if err := t.follow(&leave); err != nil {
 		fail(err)
 	}
-	t.out.Encode(map[string]int{"calls": t.count})
+	t.out.Encode(map[string]any{"calls": t.count, "files": t.watched.files()})
 }
 
 func fail(err error) {

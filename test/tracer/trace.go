@@ -21,6 +21,7 @@ type tracer struct {
 	children bool
 	waiting  bool // for an exec
 	list     bool
+	watched  directories
 
 	out     *json.Encoder
 	threads map[int]*thread
@@ -40,6 +41,9 @@ type event struct {
 	Call  string `json:"call"`
 	On    string `json:"on,omitempty"`
 	Fired bool   `json:"fired,omitempty"`
+
+	ID    string                     `json:"id,omitempty"` // of the file that is synced
+	Files map[string]map[string]file `json:"files,omitempty"`
 }
 
 // attach follows every thread, also those that are started while it looks for them.
@@ -153,7 +157,12 @@ func (t *tracer) enters(tid int, info syscallStop) error {
 	}
 	again := t.fired && t.repeat && t.errno != 0 && info.number == t.failing
 	if t.list || now {
-		t.out.Encode(event{t.count, callName(info.number), object(tid, info), now})
+		e := event{N: t.count, Call: callName(info.number), On: object(tid, info), Fired: now}
+		e.Files = t.watched.before(e.Call, e.On)
+		if e.Call == "fsync" || e.Call == "fdatasync" {
+			e.ID, _ = identity(fmt.Sprintf("/proc/%d/fd/%d", tid, int32(info.args[0])))
+		}
+		t.out.Encode(e)
 	}
 	if now {
 		t.fired, t.failing = true, info.number

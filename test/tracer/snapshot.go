@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// directories are those whose files are printed before each call that may change them.
+type directories []string
+
+func (d *directories) String() string { return strings.Join(*d, ",") }
+
+func (d *directories) Set(dir string) error {
+	*d = append(*d, dir)
+	return nil
+}
+
+// file is what a name shows at some moment.
+type file struct {
+	ID    string `json:"id"`    // of the inode
+	MTime int64  `json:"mtime"` // in nanoseconds
+	Data  []byte `json:"data"`
+}
+
+// changing are the calls that change files, or have changes kept.
+var changing = map[string]bool{
+	"write": true, "pwrite64": true, "ftruncate": true, "fallocate": true, "fsync": true, "fdatasync": true, "renameat": true,
+	"renameat2": true, "linkat": true, "unlinkat": true, "openat": true,
+}
+
+// before returns all files when a call begins; nil if it is not about them.
+func (d directories) before(name, on string) map[string]map[string]file {
+	ours := !filepath.IsAbs(on) // beside a directory that the process holds open
+	for _, dir := range d {
+		ours = ours || on == dir || strings.HasPrefix(on, dir+"/")
+	}
+	if !ours || !changing[name] {
+		return nil
+	}
+	return d.files()
+}
+
+// files returns what the directories hold, by directory and name.
+func (d directories) files() map[string]map[string]file {
+	all := map[string]map[string]file{}
+	for _, dir := range d {
+		all[dir] = map[string]file{}
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			data, err := os.ReadFile(path)
+			if id, mtime := identity(path); err == nil && id != "" {
+				all[dir][e.Name()] = file{id, mtime, data}
+			}
+		}
+	}
+	return all
+}
+
+// identity tells a file from every other one, also from one that had its inode's number before.
+func identity(path string) (id string, mtime int64) {
+	var s unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &s) != nil {
+		return "", 0
+	}
+	return fmt.Sprintf("%d-%d.%d", s.Ino, s.Btime.Sec, s.Btime.Nsec), s.Mtime.Sec*1e9 + int64(s.Mtime.Nsec)
+}
