@@ -205,7 +205,7 @@ func (r *refusals) lastAccepted() *acceptance {
 // accept notes that a login with digest was accepted.
 func (r *refusals) accept(digest string, now time.Time) {
 	known := r.lastAccepted()
-	if known.Digest == digest {
+	if known.Digest == digest && r.proven == "" {
 		return
 	}
 	r.proven = digest

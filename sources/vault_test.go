@@ -28,7 +28,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"unparsable":       {sources.VaultConfig{Address: "https://u:canary@vault:%zz", Auth: role}, "vault.address"},
 		"no role":          {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{SecretIDFile: "/x"}}, "role_id"},
 		"two roles":        {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{RoleID: "a", RoleIDFile: "b", SecretIDFile: "/x"}}, "role_id_file"},
-		"no secret-id":     {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{RoleID: "a"}}, "secret_id_file"},
+		"nothing wrapped":  {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{RoleID: "a", SecretIDWrapped: true}}, "secret_id_file"},
 		"no token file":    {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{Method: "token_file"}}, "token_file"},
 		"unknown method":   {sources.VaultConfig{Address: "https://vault", Auth: sources.Auth{Method: "ldap"}}, "approle, token_file"},
 		"no CA file":       {sources.VaultConfig{Address: "https://vault", Auth: role, CACert: "/nowhere/ca.pem"}, "vault.ca_cert"},
@@ -72,6 +72,7 @@ func TestNamespaces(t *testing.T) {
 			return
 		}
 		w.WriteHeader(http.StatusNotFound)
+		w.Write([]byte(`{"errors":[]}`))
 	}))
 	defer server.Close()
 	l := newLab(t)

@@ -202,7 +202,9 @@ func TestStaleSecretIDAndCommands(t *testing.T) {
 			total := 0
 			run := func(args []string) {
 				stdout, stderr, status := w.Command(w.Ctx, args...)
-				if says := stdout + stderr; status != 1 || !strings.Contains(says, "put a new secret-id there") && !strings.Contains(says, "in use") {
+				says := stdout + stderr
+				if status != 1 || !strings.Contains(says, "put a new secret-id there") && !strings.Contains(says, "in use") &&
+					!strings.Contains(says, "holds the lock") { // where a login takes seconds
 					t.Errorf("%v ended with %d: %s", args, status, says)
 				}
 			}
