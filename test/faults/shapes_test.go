@@ -60,6 +60,7 @@ func TestOddFields(t *testing.T) {
 		{"client_secret", canary + "💥", "ASCII"},
 		{"client_secret", " " + canary, "space"},
 		{"client_secret", canary + " ", "space"},
+		{"client_secret", canary + "\n", "ends in a newline"},
 		{"client_secret", canary + "\r\n", "control character"},
 		{"client_secret", canary + "/" + canary, `"/"`},
 		{"client_secret", canary + "\u2028", "ASCII"},
