@@ -149,7 +149,11 @@ func (s *subscriber) next(ctx context.Context, seen evidence, ended error) (evid
 	case errors.Is(ended, errFewUses):
 		return s.vault.proof.await(ctx, func(e evidence) bool { return e.token.uses == nil })
 	case errors.Is(ended, errNotAllowed):
-		if version, offers := s.offersEvents(ctx, seen.token); !offers {
+		version, offers := s.offersEvents(ctx, seen.token)
+		if ctx.Err() != nil {
+			return now, ctx.Err() // cut short by the stop, tells nothing
+		}
+		if !offers {
 			s.tell(ctx, slog.LevelInfo, toldNotOffered, "reason", "version "+version+" has none")
 			return s.muchLater(ctx, seen)
 		}

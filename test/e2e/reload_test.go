@@ -308,10 +308,10 @@ func TestReloadOfABadConfiguration(t *testing.T) {
 	}{
 		{"unknown key", "vault:\n", "vault:\n  adress: x\n", []string{"config.yaml:2:3", "adress"}},
 		{"scheme", "http://", "htp://", []string{"config.yaml:2:12", "vault.address", "https://"}},
-		{"missing authority", "vault:\n", "vault:\n  ca_cert: /nowhere/ca.pem\n", []string{"config.yaml:2:12", "vault.ca_cert", "/nowhere/ca.pem", "readable"}},
+		{"missing authority", "vault:\n", "vault:\n  ca_cert: /nowhere/ca.pem\n", []string{"config.yaml:2:12", "vault.ca_cert", "/nowhere/ca.pem", "put the file there"}},
 		{"half a pair", "vault:\n", "vault:\n  client_cert: /nowhere/c.pem\n", []string{"config.yaml:2:16", "client_key"}},
 		{"missing pair", "vault:\n", "vault:\n  client_cert: /nowhere/c.pem\n  client_key: /nowhere/k.pem\n",
-			[]string{"config.yaml:2:16", "vault.client_cert", "/nowhere/c.pem", "readable"}},
+			[]string{"config.yaml:2:16", "vault.client_cert", "/nowhere/c.pem", "put the file there"}},
 		{"state_dir", "state_dir: ", "state_dir: /else", []string{"config.yaml", "state_dir", "restart"}},
 		{"control_socket", "control.sock", "other.sock", []string{"config.yaml", "control_socket", "restart"}},
 		{"no file", "", "", []string{"config.yaml", "no such file"}},
