@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 PREFIX  ?= /usr
 MINUTES ?= 10
 
-.PHONY: build demo test faults test-systemd bench bench-fleet soak lint vuln install clean
+.PHONY: build demo test faults mutate test-systemd bench bench-fleet soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/campaign-credsync ./cmd/campaign-credsync
@@ -21,6 +21,10 @@ test: ## every test, with the race detector; builds a real Vault at its first ru
 faults: ## every fault in its long form, with the race detector; about half an hour
 	go run ./test/vaultbuild
 	go test -race -v -count=1 -timeout 180m ./test/faults -full
+
+mutate: ## breaks the product in one place at a time: the test that is there for it must turn red; about half an hour
+	go run ./test/vaultbuild
+	go run ./test/mutate
 
 test-systemd: ## the unit, in a container with systemd as PID 1; needs root
 	go test -v -count=1 -timeout 20m -tags systemd ./test/systemd
