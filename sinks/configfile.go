@@ -17,13 +17,18 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// configFile is an instance's configuration file, which others write too. One caller at a time.
+// configFile is an instance's configuration file, which others write too. Its caller is one at a time; beside that, displaced
+// files are looked after.
 type configFile struct {
+	mu                  sync.Mutex      // held by what reads or replaces the file, and guards what is below
+	aside               sync.WaitGroup  // displaced files that are looked after
+	late                map[string]bool // their names
 	path                string
 	log                 *slog.Logger
 	noLease, noExchange sync.Once       // that this is not to be had on the file system was said
 	reported            string          // what was said of rights
 	unsettled           bool            // a copy may have been left beside the file
+	noLink              bool            // a file without a name cannot be given one here
 	leftAlone           map[string]bool // the strays that were told of
 }
 
@@ -33,7 +38,8 @@ type configFile struct {
 type place struct {
 	dir   int
 	name  string
-	owner uint32 // of the directory
+	owner uint32 // of the directory, as is mode
+	mode  uint32
 }
 
 // heldFor is how long a writer is waited for before it is told.
@@ -42,10 +48,18 @@ const heldFor = 5 * time.Second
 // quietFor is how long a file must have been left alone where leases cannot tell whether somebody is writing.
 const quietFor = 200 * time.Millisecond
 
-// wrap names the step and the path, and turns "not there" into credential.ErrMissing.
+// wrap is for steps that look for the file: it names the step and the path, and turns "not there" into credential.ErrMissing.
 func (c *configFile) wrap(step string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s", credential.ErrMissing, c.path)
+	}
+	return fmt.Errorf("%s %s: %w", step, c.path, err)
+}
+
+// failed is for all other steps. What is forbidden here leads to another way (credential.ErrCannotSplice).
+func (c *configFile) failed(step string, err error) error {
+	if isForbidden(err) {
+		return fmt.Errorf("%w: %s %s: %w", credential.ErrCannotSplice, step, c.path, err)
 	}
 	return fmt.Errorf("%s %s: %w", step, c.path, err)
 }
@@ -126,7 +140,7 @@ func (c *configFile) openQuiet(ctx context.Context, p place) (*openFile, error) 
 		if err != nil {
 			return nil, err
 		}
-		err = f.leaseRead()
+		err = f.lease(unix.F_RDLCK)
 		if err == nil {
 			// The size and times of before the lease may be those of a write that has ended since.
 			if err = unix.Fstat(f.fd, &f.stat); err == nil {
@@ -217,6 +231,8 @@ func (c *configFile) sync() error {
 
 // read returns the content at a quiet moment and the file's status.
 func (c *configFile) read(ctx context.Context) ([]byte, unix.Stat_t, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p, err := c.locate()
 	if err != nil {
 		return nil, unix.Stat_t{}, err

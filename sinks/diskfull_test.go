@@ -143,6 +143,7 @@ func TestSpliceOnAFullDisk(t *testing.T) {
 
 func (d *smallDisk) wantAlone(content string) {
 	d.t.Helper()
+	d.Wait(d.t.Context())
 	all := contents(d.t, d.dir)
 	delete(all, filepath.Base(d.ballast))
 	if len(all) != 1 || !strings.HasSuffix(all[filepath.Base(d.file)], " "+content) {

@@ -19,11 +19,12 @@ import (
 //   - a read lease on what we read: it is refused while anybody has the file open for writing, and anybody who opens it
 //     for writing from then on waits, visibly to us, until we are done;
 //   - a write lease on our copy until the displaced file was judged: whoever opens the path meanwhile waits, so nobody
-//     starts from a copy that is taken back. If somebody waits for a copy that had to be taken back, that very copy is
-//     rewritten with the update in it and exchanged again, lease held, so that they end up at the path.
+//     starts from a copy that is taken back. A copy that had to be taken back is rewritten with the update in it and
+//     exchanged again, lease held, so that who has found it at the path ends up there.
 //
-// What is left is nanoseconds wide, between an open() that has found the inode and its lease check. It is looked into
-// afterwards (rescue).
+// An open() finds the inode first and looks for leases then; in between, its process may have to wait for a processor. So
+// the leases are kept until the file is at the path again, or, for what was displaced for good, a little longer
+// (displaced.go).
 
 // merge turns the current content into the wanted one; returning the same bytes means that nothing is to be done.
 type merge func(current []byte) ([]byte, error)
@@ -32,6 +33,8 @@ type merge func(current []byte) ([]byte, error)
 // there by then, whenever somebody else came first. Errors: those of m, credential.ErrMissing, ErrHeld,
 // ErrCannotSplice.
 func (c *configFile) replace(ctx context.Context, m merge) (changed bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p, err := c.locate()
 	if err != nil {
 		return false, err
@@ -44,6 +47,9 @@ func (c *configFile) replace(ctx context.Context, m merge) (changed bool, err er
 	defer r.letGo()
 	deadline := time.Now().Add(heldFor)
 	for {
+		if r.takenBack != nil { // it must get to the path again
+			ctx = context.WithoutCancel(ctx)
+		}
 		state, err := r.try(ctx)
 		if err != nil || state != overtaken {
 			return state == replaced, err
@@ -62,8 +68,8 @@ type replacement struct {
 	*configFile
 	place
 	merge merge
-	// waited is a copy that was taken back while somebody waits for its lease. It is beside the file.
-	waited *fileCopy
+	// takenBack is a copy that was at the path and is beside the file, leased: it is what is exchanged next.
+	takenBack *fileCopy
 }
 
 type attempt int
@@ -74,58 +80,61 @@ const (
 	overtaken // somebody else came first; nothing was changed
 )
 
-func (r *replacement) try(ctx context.Context) (attempt, error) {
+func (r *replacement) try(ctx context.Context) (state attempt, err error) {
 	old, err := r.openQuiet(ctx, r.place)
 	if err != nil {
 		return nothingToDo, err
 	}
-	defer old.close()
+	defer func() {
+		if state != replaced { // else it is looked after
+			old.close()
+		}
+	}()
 	content, err := old.read()
 	if err != nil {
-		return nothingToDo, r.wrap("read", err)
+		return nothingToDo, r.failed("read", err)
 	}
 	next, err := r.merge(content)
-	if err != nil || bytes.Equal(next, content) && r.waited == nil {
+	if err != nil || bytes.Equal(next, content) && r.takenBack == nil {
 		return nothingToDo, err
 	}
 	if old.stat.Nlink > 1 {
 		return nothingToDo, fmt.Errorf("%w: %s has %d names (hard links), replacing it would part them",
 			credential.ErrCannotSplice, r.path, old.stat.Nlink)
 	}
+	if r.appendOnly() { // a copy could be made there, and never be removed
+		return nothingToDo, fmt.Errorf("%w: the directory of %s is append-only: chattr -a it", credential.ErrCannotSplice, r.path)
+	}
 	copied, err := r.prepare(old, content, next)
 	if err != nil {
 		return nothingToDo, err
 	}
-	state, err := r.exchange(old, content, copied)
+	state, err = r.exchange(old, content, next, copied)
 	if state != replaced || err != nil {
 		return state, err
 	}
-	if err := retryEINTR(func() error { return unix.Fsync(r.dir) }); err != nil {
-		return replaced, r.wrap("sync directory of", err)
+	if err := retryEINTR(func() error { return unix.Fsync(r.dir) }); err != nil && !isUnsupported(err) {
+		return replaced, fmt.Errorf("sync the directory of %s: %w", r.path, err)
 	}
-	if !old.leaseBroken() {
-		return replaced, nil
-	}
-	// Somebody got hold of the displaced file in the instant before it was displaced.
-	old.unlease()
-	return replaced, r.rescue(ctx, old, content, next, r.merge)
+	return replaced, nil
 }
 
-// prepare makes the copy, out of the one that is waited for if there is one.
+// prepare makes the copy, out of the one that was taken back if there is one.
 func (r *replacement) prepare(old *openFile, content, next []byte) (*fileCopy, error) {
-	if r.waited == nil {
+	if r.takenBack == nil {
 		return r.newCopy(r.place, old, content, next)
 	}
-	if err := r.rewriteCopy(r.place, r.waited, old, content, next); err != nil {
+	if err := r.rewriteCopy(r.place, r.takenBack, old, content, next); err != nil {
 		return nil, err
 	}
-	copied := r.waited
-	r.waited = nil
+	copied := r.takenBack
+	r.takenBack = nil
 	return copied, nil
 }
 
-// exchange puts copied in place of old, unless somebody else came first. It takes over copied.
-func (r *replacement) exchange(old *openFile, content []byte, copied *fileCopy) (attempt, error) {
+// exchange puts copied, which holds next, in place of old, which holds content, unless somebody else came first. It takes
+// over copied, and old if that was replaced.
+func (r *replacement) exchange(old *openFile, content, next []byte, copied *fileCopy) (attempt, error) {
 	if !r.shows(r.name, old.stat) || old.leaseBroken() {
 		r.keepOrRemove(copied)
 		return overtaken, nil
@@ -135,21 +144,25 @@ func (r *replacement) exchange(old *openFile, content []byte, copied *fileCopy) 
 	case errors.Is(err, unix.EBUSY):
 		r.keepOrRemove(copied)
 		return nothingToDo, fmt.Errorf("%w: %s is a mount point", credential.ErrCannotSplice, r.path)
-	case isUnsupported(err):
+	case errors.Is(err, unix.ENOENT): // the file, or the copy, was removed: the next look tells
+		r.keepOrRemove(copied)
+		return overtaken, nil
+	case err != nil && isForbidden(err):
 		return r.renameOver(old, content, copied)
 	case err != nil:
 		r.keepOrRemove(copied)
-		return nothingToDo, r.wrap("exchange", err)
+		return nothingToDo, r.failed("exchange", err)
 	}
+	copied.shown = true
 	if !r.shows(copied.name, old.stat) || old.leaseBroken() || old.linked() || !old.leased && !unchanged(old, content) {
 		err := r.takeBack(old, copied)
 		r.unsettled = r.unsettled || err != nil
 		return overtaken, err
 	}
-	defer copied.close()
 	copied.keepRights(old)
 	copied.unlease()
-	r.discard(r.place, copied.name)
+	copied.close()
+	r.lookAfter(old, copied.name, next)
 	return replaced, nil
 }
 
@@ -172,12 +185,15 @@ func unchanged(f *openFile, content []byte) bool {
 	return err == nil && bytes.Equal(again, content)
 }
 
-// renameOver replaces the file where the exchange is not supported. An update that comes in the last microseconds is
-// lost there; that is said once.
+// appendOnly reports whether nothing can be removed from the directory, also where the rights allow it.
+func (p place) appendOnly() bool {
+	var x unix.Statx_t
+	return unix.Statx(p.dir, "", unix.AT_EMPTY_PATH, 0, &x) == nil && x.Attributes&unix.STATX_ATTR_APPEND != 0
+}
+
+// renameOver replaces the file where the exchange is not to be had, be it for lack of support or by a policy. An update that
+// comes in the last microseconds is lost there; that is said once.
 func (r *replacement) renameOver(old *openFile, content []byte, copied *fileCopy) (attempt, error) {
-	r.noExchange.Do(func() {
-		r.log.Warn("exchanging files is not supported here: waiting for quiet moments instead", "path", r.path)
-	})
 	if !r.shows(r.name, old.stat) || old.leaseBroken() || old.linked() || !unchanged(old, content) {
 		r.keepOrRemove(copied)
 		return overtaken, nil
@@ -187,26 +203,32 @@ func (r *replacement) renameOver(old *openFile, content []byte, copied *fileCopy
 	copied.unlease()
 	if err := unix.Renameat(r.dir, copied.name, r.dir, r.name); err != nil {
 		r.discard(r.place, copied.name)
-		return nothingToDo, r.wrap("replace", err)
+		return nothingToDo, r.failed("replace", err)
 	}
+	r.noExchange.Do(func() {
+		r.log.Warn("exchanging files is not supported here: waiting for quiet moments instead", "path", r.path)
+	})
+	old.close()
 	return replaced, nil
 }
 
 // takeBack undoes an exchange that displaced somebody's update: it puts back what was displaced, if our copy is still at
 // the path. If it is not, whoever replaced it had seen the update or raced with it, and what is there stays. Should
-// somebody replace our copy in the very instant of the putting back, theirs is put back in turn.
+// somebody replace our copy in the very instant of the putting back, theirs is put back in turn. What was at the path for an
+// instant is not thrown away, as somebody may wait for it.
 func (r *replacement) takeBack(old *openFile, copied *fileCopy) error {
 	name, put := copied.name, copied
 	for {
 		displaced, err := r.protect(name, old)
 		if err != nil {
 			put.close()
-			return r.wrap("find what was displaced from", err)
+			return r.failed("find what was displaced from", err)
 		}
 		if !r.shows(r.name, put.stat) {
 			displaced.close()
 			put.close()
-			return r.removed(unix.Unlinkat(r.dir, name, 0))
+			r.discard(r.place, name)
+			return nil
 		}
 		err = swap(r.place, name)
 		switch {
@@ -215,15 +237,11 @@ func (r *replacement) takeBack(old *openFile, copied *fileCopy) error {
 		case err != nil:
 			displaced.close()
 			put.close()
-			return r.wrap("put back", err)
+			return r.failed("put back", err)
 		case r.shows(name, put.stat):
 			displaced.close()
-			if put == copied {
-				r.keepOrRemove(copied)
-				return nil
-			}
-			put.close()
-			return r.removed(unix.Unlinkat(r.dir, name, 0))
+			r.keepOrRemove(put)
+			return nil
 		default:
 			put.close()
 			put = displaced
@@ -231,17 +249,11 @@ func (r *replacement) takeBack(old *openFile, copied *fileCopy) error {
 	}
 }
 
-func (r *replacement) removed(err error) error {
-	if err != nil {
-		return r.wrap("remove a copy of", err)
-	}
-	return nil
-}
-
 // protect holds a file that was displaced, so that its inode number is not given to another. Where it can, it takes a
-// write lease: put back, the file may have to go again. It must not open old, whose lease it would run into.
+// write lease: put back, the file may have to go again, and then it serves as our copy. It must not open old, whose lease it
+// would run into.
 func (p place) protect(name string, old *openFile) (*fileCopy, error) {
-	k := &fileCopy{name: name}
+	k := &fileCopy{openFile: &openFile{}, name: name}
 	flags := unix.O_RDWR
 	if p.shows(name, old.stat) {
 		flags = unix.O_PATH
@@ -260,69 +272,18 @@ func (p place) protect(name string, old *openFile) (*fileCopy, error) {
 		return nil, err
 	}
 	if flags != unix.O_PATH {
-		k.lease()
+		k.lease(unix.F_WRLCK)
 	}
+	k.size, k.shown = k.stat.Size, k.stat.Nlink == 1
 	return k, nil
 }
 
-// keepOrRemove is for a copy that is beside the file: it is kept, lease and all, if somebody waits for it.
+// keepOrRemove is for a copy that is beside the file: it is kept, lease and all, if it was at the path.
 func (r *replacement) keepOrRemove(copied *fileCopy) {
-	if copied.awaited() {
-		r.waited = copied
+	if copied.shown && copied.leased {
+		r.takenBack = copied
 		return
 	}
 	r.discard(r.place, copied.name)
 	copied.close()
-}
-
-// letGo ends a replacement that did not come to its exchange: those who wait for a copy get to see what the path shows.
-func (r *replacement) letGo() {
-	if r.waited == nil {
-		return
-	}
-	r.discard(r.place, r.waited.name)
-	if current, err := r.open(r.place); err == nil {
-		if content, err := current.read(); err == nil {
-			r.waited.rewrite(content)
-		}
-		current.close()
-	}
-	r.waited.close()
-}
-
-// rescue looks after an inode that was at the path for an instant and is no more: whoever opened it for writing in that
-// instant goes on there. had is what is in it, shown what the path shows instead. When the writer is done, its update is
-// put through.
-func (c *configFile) rescue(ctx context.Context, gone *openFile, had, shown []byte, m merge) error {
-	for began := time.Now(); ; {
-		err := gone.leaseRead()
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EAGAIN) {
-			return nil // no leases here, so nothing was held up either
-		}
-		elapsed := time.Since(began)
-		if elapsed > heldFor {
-			return fmt.Errorf("%w: %s (a writer keeps an earlier copy open)", credential.ErrHeld, c.path)
-		}
-		if err := sleep(ctx, writerPause(elapsed)); err != nil {
-			return err
-		}
-	}
-	update, err := gone.read()
-	gone.unlease()
-	if err != nil {
-		return c.wrap("read an earlier copy of", err)
-	}
-	if bytes.Equal(update, had) {
-		return nil
-	}
-	_, err = c.replace(ctx, func(current []byte) ([]byte, error) {
-		if !bytes.Equal(current, shown) {
-			return current, nil // a later writer came; it would have overwritten the update without us, too
-		}
-		return m(update)
-	})
-	return err
 }

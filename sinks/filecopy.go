@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,18 +10,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"campaign-credsync/internal/credential"
 )
 
 // fileCopy is our finished copy of the configuration file, beside it. Its name tells what it was made from and what was
 // written, so that after a crash it can be told from somebody's update that was displaced to that name.
 type fileCopy struct {
-	name   string
-	fd     int         // for writing; carries the write lease
-	stat   unix.Stat_t // which inode it is
-	size   int64       // at most
-	leased bool
+	*openFile // for writing; carries a write lease
+	name      string
+	size      int64 // at most
+	shown     bool  // it was at the path: somebody may have found it there who opens it only now
 }
 
 // copyPrefix and the names made from it start with a dot, so that nothing that reads conf/config-*.xml takes them.
@@ -48,45 +46,47 @@ func (c *configFile) newCopy(p place, old *openFile, content, next []byte) (*fil
 	if err := c.fillCopy(p, k, old, content, next); err != nil {
 		c.discard(p, k.name)
 		k.close()
+		if errors.Is(err, errNoLink) && !c.noLink {
+			c.noLink = true
+			return c.newCopy(p, old, content, next)
+		}
 		return nil, err
 	}
-	k.lease()
+	k.lease(unix.F_WRLCK) // there is none where leases are not supported; openQuiet has said so
 	return k, nil
 }
 
-// createCopy makes an empty copy: without a name where the file system can do that and there is /proc to name it by later, so
-// that nobody who watches the directory is woken by what happens to it (we do watch it), else as a draft.
+// createCopy makes an empty copy: without a name where the file system can do that, and one can be given later (noLink), so that
+// nobody who watches the directory is woken by what happens to it (we do watch it), else as a draft.
 func (c *configFile) createCopy(p place, mode uint32) (*fileCopy, error) {
-	k := &fileCopy{}
-	err := unix.Access("/proc/self/fd", unix.F_OK)
-	if err == nil {
+	k, err := &fileCopy{openFile: &openFile{}}, errNoLink
+	if !c.noLink {
 		err = retryEINTR(func() (err error) {
 			k.fd, err = unix.Openat(p.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, mode)
 			return err
 		})
 	}
 	if err != nil {
-		k.name = copyPrefix(p.name) + unfinished
-		k.fd, err = createExclusive(p.dir, k.name)
+		k.name, k.fd, err = p.createDraft()
 	}
-	switch {
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM): // the file itself may well be ours to write
-		return nil, fmt.Errorf("%w: %s: create a copy beside it: %w", credential.ErrCannotSplice, c.path, err)
-	case err != nil:
-		return nil, c.wrap("create a copy of", err)
+	if err != nil {
+		return nil, c.failed("create a copy beside", err)
 	}
 	if err := unix.Fstat(k.fd, &k.stat); err != nil {
 		c.discard(p, k.name)
 		k.close()
-		return nil, c.wrap("stat a copy of", err)
+		return nil, c.failed("stat a copy of", err)
 	}
 	return k, nil
 }
 
+// errNoLink: a file without a name cannot be given one here (no /proc, or a policy).
+var errNoLink = errors.New("a copy without a name cannot be given one")
+
 // rewriteCopy makes a copy that is beside the file hold next. Its lease stays.
 func (c *configFile) rewriteCopy(p place, k *fileCopy, old *openFile, content, next []byte) error {
-	if err := k.rename(p, copyPrefix(p.name)+unfinished); err != nil {
-		return c.wrap("name a copy of", err)
+	if err := c.nameCopy(p, k, copyPrefix(p.name)+unfinished); err != nil {
+		return err
 	}
 	return c.fillCopy(p, k, old, content, next)
 }
@@ -95,22 +95,35 @@ func (c *configFile) rewriteCopy(p place, k *fileCopy, old *openFile, content, n
 // such a name is never torn.
 func (c *configFile) fillCopy(p place, k *fileCopy, old *openFile, content, next []byte) error {
 	if err := k.rewrite(next); err != nil {
-		return c.wrap("write a copy of", err)
+		return c.failed("write a copy of", err)
 	}
-	switch err := takeRights(k.fd, old); {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOTSUP): // so it stays
-		return fmt.Errorf("%w: %s: %w", credential.ErrCannotSplice, c.path, err)
-	case err != nil:
-		return c.wrap("give its rights to a copy of", err)
+	if err := takeRights(k.fd, old); err != nil {
+		return c.failed("give its rights to a copy of", err)
 	}
 	if err := retryEINTR(func() error { return unix.Fsync(k.fd) }); err != nil {
-		return c.wrap("sync a copy of", err)
+		return c.failed("sync a copy of", err)
 	}
-	if err := k.rename(p, copyName(p.name, content, next)); err != nil {
-		c.unsettled = c.unsettled || errors.Is(err, unix.EEXIST)
-		return c.wrap("name a copy of", err)
+	return c.nameCopy(p, k, copyName(p.name, content, next))
+}
+
+// nameCopy gives k a name: want, or, where that is taken, one that nobody can foretell and that begins with it.
+func (c *configFile) nameCopy(p place, k *fileCopy, want string) error {
+	first := k.name == ""
+	err := k.rename(p, want)
+	if errors.Is(err, unix.EEXIST) {
+		if !c.late[want] {
+			c.unsettled = true
+			c.leaveAlone(want, "it has the name that a copy was to get; the copy got another one")
+		}
+		err = k.rename(p, want+"-"+rand.Text()[:8])
 	}
-	return nil
+	switch {
+	case err == nil:
+		return nil
+	case first && (isForbidden(err) || errors.Is(err, unix.ENOENT)):
+		return fmt.Errorf("%w: %w", errNoLink, err)
+	}
+	return c.failed("name a copy of", err)
 }
 
 // rename gives the copy another name, or its first.
@@ -120,7 +133,7 @@ func (k *fileCopy) rename(p place, name string) error {
 		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", k.fd), p.dir, name, unix.AT_SYMLINK_FOLLOW)
 	} else {
 		err = unix.Renameat2(p.dir, k.name, p.dir, name, unix.RENAME_NOREPLACE)
-		if isUnsupported(err) && p.isFree(name) {
+		if isForbidden(err) && p.isFree(name) {
 			err = unix.Renameat(p.dir, k.name, p.dir, name)
 		}
 	}
@@ -144,34 +157,6 @@ func (k *fileCopy) rewrite(content []byte) error {
 	}
 	k.size = int64(len(content))
 	return unix.Ftruncate(k.fd, k.size)
-}
-
-// lease takes a write lease, so that whoever opens the file waits. Where leases are not supported there is none;
-// openQuiet has said so.
-func (k *fileCopy) lease() {
-	_, err := unix.FcntlInt(uintptr(k.fd), unix.F_SETLEASE, unix.F_WRLCK)
-	k.leased = err == nil
-}
-
-// awaited reports whether somebody waits in open() for the lease to go.
-func (k *fileCopy) awaited() bool {
-	if !k.leased {
-		return false
-	}
-	kind, err := unix.FcntlInt(uintptr(k.fd), unix.F_GETLEASE, 0)
-	return err == nil && kind != unix.F_WRLCK
-}
-
-func (k *fileCopy) close() {
-	if k.fd >= 0 {
-		unix.Close(k.fd)
-		k.fd = -1
-	}
-}
-
-// unlease lets those go on who opened the copy at the path.
-func (k *fileCopy) unlease() {
-	unix.FcntlInt(uintptr(k.fd), unix.F_SETLEASE, unix.F_UNLCK)
 }
 
 // discard takes away the name of a copy that is not needed, if it has one. Should that fail, it is a stray, which the next
@@ -274,19 +259,18 @@ func xattrs(fd int) (map[string][]byte, error) {
 	return all, nil
 }
 
-// createExclusive creates the draft; one that a crash left behind is nobody's.
-func createExclusive(dir int, name string) (fd int, err error) {
+// createDraft creates a draft under a name that is free.
+func (p place) createDraft() (name string, fd int, err error) {
+	name = copyPrefix(p.name) + unfinished
 	for range 2 {
 		err = retryEINTR(func() (err error) {
-			fd, err = unix.Openat(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+			fd, err = unix.Openat(p.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 			return err
 		})
 		if !errors.Is(err, unix.EEXIST) {
-			return fd, err
+			return name, fd, err
 		}
-		if err := unix.Unlinkat(dir, name, 0); err != nil {
-			return -1, err
-		}
+		name = copyPrefix(p.name) + unfinished + "-" + rand.Text()[:8]
 	}
-	return -1, err
+	return name, fd, err
 }

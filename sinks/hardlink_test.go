@@ -119,7 +119,7 @@ func TestLinkInTheInstantOfTheExchange(t *testing.T) {
 	if err := os.Link(i.path, other); err != nil {
 		t.Fatal(err)
 	}
-	if state, err := i.exchange(i.old, []byte(beforeIt), i.copied); state != overtaken || err != nil {
+	if state, err := i.exchange(i.old, []byte(beforeIt), []byte(ours), i.copied); state != overtaken || err != nil {
 		t.Fatal(state, err)
 	}
 	if state, err := i.try(t.Context()); state != nothingToDo || !errors.Is(err, credential.ErrCannotSplice) {
@@ -129,4 +129,25 @@ func TestLinkInTheInstantOfTheExchange(t *testing.T) {
 	if inodeOf(t, i.path) != inodeOf(t, other) {
 		t.Error("the names were parted")
 	}
+}
+
+// Somebody goes on reading a file that nlserver damages and that cannot be replaced, a log shipper or "less": it is put right in
+// place all the same. Only writers are waited for.
+func TestReaderDelaysNoRepairInPlace(t *testing.T) {
+	c := newCampaign(t)
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); err != nil {
+		t.Fatal(err)
+	}
+	whole := c.content()
+	other, inode := c.secondName(), inodeOf(t, c.file)
+	reader, err := os.Open(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	c.faults(`{"write_half": true, "die": true}`)
+	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "it was put back as it was") {
+		t.Errorf("error is %v", err)
+	}
+	c.wantOneFile(other, inode, whole)
 }

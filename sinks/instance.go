@@ -63,6 +63,17 @@ func NewInstance(cfg InstanceConfig) *Instance {
 	}
 }
 
+// Wait returns when what Restore, Apply and Recover do aside is done, within 0.1 s where nobody is writing the file, or when ctx
+// ends. None of them may be called meanwhile.
+func (i *Instance) Wait(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { i.file.aside.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
 // Look returns the attributes of <ims> at a moment when nobody is writing the file.
 func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
 	data, _, err := i.file.read(ctx)

@@ -34,6 +34,7 @@ func (c *campaign) content() string { return c.read("conf/config-prod.xml") }
 // wantClean checks that nothing of a run is left behind.
 func (c *campaign) wantClean() {
 	c.t.Helper()
+	c.Wait(c.t.Context())
 	for _, dir := range []string{filepath.Dir(c.file), c.state} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {

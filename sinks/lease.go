@@ -13,14 +13,20 @@ import (
 type openFile struct {
 	fd   int
 	stat unix.Stat_t // when it was opened
-	// leased: a read lease is held, so whoever opens the file for writing waits until it is gone.
+	// leased: a lease is held. Whoever opens the file for writing (kind F_RDLCK), or at all (F_WRLCK), waits until it is gone.
 	leased bool
+	kind   int
 }
 
 // maxFileSize bounds what is read into memory. Real instance files have some KiB.
 const maxFileSize = 16 << 20
 
-func (f *openFile) close() { unix.Close(f.fd) }
+func (f *openFile) close() {
+	if f.fd >= 0 {
+		unix.Close(f.fd)
+		f.fd = -1
+	}
+}
 
 // read returns the whole content.
 func (f *openFile) read() ([]byte, error) {
@@ -45,21 +51,21 @@ func (f *openFile) read() ([]byte, error) {
 	}
 }
 
-// leaseRead takes a read lease. EAGAIN means that somebody has the file open for writing; anything else that it is not
-// to be had here at all (not the owner, or a file system without leases).
-func (f *openFile) leaseRead() error {
-	_, err := unix.FcntlInt(uintptr(f.fd), unix.F_SETLEASE, unix.F_RDLCK)
-	f.leased = err == nil
+// lease takes a lease of a kind. EAGAIN means that somebody has the file open (for a read lease: for writing); anything else
+// that a lease is not to be had here at all (not the owner, or a file system without leases).
+func (f *openFile) lease(kind int) error {
+	_, err := unix.FcntlInt(uintptr(f.fd), unix.F_SETLEASE, kind)
+	f.leased, f.kind = err == nil, kind
 	return err
 }
 
-// leaseBroken reports whether somebody waits in open() for the read lease to go.
+// leaseBroken reports whether somebody waits in open() for the lease to go.
 func (f *openFile) leaseBroken() bool {
 	if !f.leased {
 		return false
 	}
 	kind, err := unix.FcntlInt(uintptr(f.fd), unix.F_GETLEASE, 0)
-	return err != nil || kind != unix.F_RDLCK
+	return err != nil || kind != f.kind
 }
 
 // linked reports whether the file has more than one name. It cannot be replaced then: its names would part.
@@ -96,6 +102,17 @@ func writeAll(fd int, data []byte) error {
 // isUnsupported reports that the file system, or the kernel, does not have what was asked for.
 func isUnsupported(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// isForbidden reports that a step of a replacement is not possible here, now or later: the kernel, a policy or a flag of the file
+// does not allow it. A file system that is read-only for now allows nothing at all, so there is no other way to take.
+func isForbidden(err error) bool {
+	for _, lasting := range []error{unix.EPERM, unix.EACCES, unix.EXDEV, unix.EMLINK, unix.EFBIG} {
+		if errors.Is(err, lasting) {
+			return true
+		}
+	}
+	return isUnsupported(err)
 }
 
 // retryEINTR calls f until it is not interrupted.

@@ -28,6 +28,8 @@ func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 
 // overwrite writes the outcome of m into the file in place.
 func (c *configFile) overwrite(ctx context.Context, m merge) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p, err := c.locate()
 	if err != nil {
 		return err
@@ -45,66 +47,68 @@ func (c *configFile) overwrite(ctx context.Context, m merge) error {
 	return c.writeInPlace(f, next)
 }
 
-// openToWrite opens the file for reading and writing at a moment when nobody else has it open, and has everybody else
-// wait where leases are supported. What was swapped for the file since it was looked at is not written to, nor waited for.
+// readersFor is how long those are waited for who have a file open that nobody writes. Whether a reader or a writer came
+// between the look at the file and its opening cannot be told then.
+const readersFor = 20 * time.Millisecond
+
+// openToWrite opens the file for reading and writing at a moment when nobody else writes it, and has everybody else wait
+// where leases are supported and nobody goes on reading it. What was swapped for the file since it was looked at is not written
+// to, nor waited for.
 func (c *configFile) openToWrite(ctx context.Context, p place) (*openFile, []byte, error) {
+	for began := time.Now(); ; {
+		f, err := c.openUnwritten(ctx, p)
+		if err != nil {
+			return nil, nil, err
+		}
+		elapsed := time.Since(began)
+		if errors.Is(f.lease(unix.F_WRLCK), unix.EAGAIN) && elapsed < readersFor {
+			f.close()
+			if err := sleep(ctx, writerPause(elapsed)); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		content, err := f.read()
+		if err != nil {
+			f.close()
+			return nil, nil, c.failed("read", err)
+		}
+		return f, content, nil
+	}
+}
+
+// openUnwritten opens for writing a file that nobody else has open for writing. One who opens it in the same microseconds is
+// seen by what it changes, if at all.
+func (c *configFile) openUnwritten(ctx context.Context, p place) (*openFile, error) {
 	quiet, err := c.openQuiet(ctx, p)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	defer quiet.close()
 	quiet.unlease() // it would keep ourselves from writing
-	var fd int
+	f := &openFile{}
 	err = retryEINTR(func() (err error) {
-		fd, err = unix.Openat(p.dir, p.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		f.fd, err = unix.Openat(p.dir, p.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		return err
 	})
-	if err != nil {
-		quiet.close()
-		if errors.Is(err, unix.EAGAIN) { // somebody's lease
-			return nil, nil, fmt.Errorf("%w: %s", credential.ErrHeld, c.path)
-		}
-		return nil, nil, c.wrap("open for writing", err)
+	switch {
+	case errors.Is(err, unix.EAGAIN): // somebody's lease
+		return nil, fmt.Errorf("%w: %s", credential.ErrHeld, c.path)
+	case err != nil:
+		return nil, c.wrap("open for writing", err)
 	}
-	f := &openFile{fd: fd}
-	err = unix.Fstat(fd, &f.stat)
-	same := f.stat.Dev == quiet.stat.Dev && f.stat.Ino == quiet.stat.Ino // compared while quiet holds on to its number
-	quiet.close()
-	var content []byte
+	err = unix.Fstat(f.fd, &f.stat)
 	switch {
 	case err != nil:
-		err = c.wrap("stat", err)
-	case !same:
-		err = fmt.Errorf("%w: %s was replaced", credential.ErrHeld, c.path)
-	default:
-		if err = c.keepOthersOut(ctx, f); err == nil {
-			if content, err = f.read(); err != nil {
-				err = c.wrap("read", err)
-			}
-		}
+		err = c.failed("stat", err)
+	case f.stat.Dev != quiet.stat.Dev || f.stat.Ino != quiet.stat.Ino || f.stat.Ctim != quiet.stat.Ctim:
+		err = fmt.Errorf("%w: %s was replaced or written", credential.ErrHeld, c.path)
 	}
 	if err != nil {
 		f.close()
-		return nil, nil, err
+		return nil, err
 	}
-	return f, content, nil
-}
-
-// keepOthersOut waits until nobody else has f open, and takes a write lease. Where there are none, openQuiet has waited
-// for a quiet moment, which has to do.
-func (c *configFile) keepOthersOut(ctx context.Context, f *openFile) error {
-	for began := time.Now(); ; {
-		_, err := unix.FcntlInt(uintptr(f.fd), unix.F_SETLEASE, unix.F_WRLCK)
-		if !errors.Is(err, unix.EAGAIN) {
-			return nil
-		}
-		elapsed := time.Since(began)
-		if elapsed > heldFor {
-			return fmt.Errorf("%w: %s", credential.ErrHeld, c.path)
-		}
-		if err := sleep(ctx, writerPause(elapsed)); err != nil {
-			return err
-		}
-	}
+	return f, nil
 }
 
 // writeInPlace makes next the content of f, and all or nothing as far as room goes: what is lacking is reserved before
@@ -112,16 +116,16 @@ func (c *configFile) keepOthersOut(ctx context.Context, f *openFile) error {
 func (c *configFile) writeInPlace(f *openFile, next []byte) error {
 	err := retryEINTR(func() error { return unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(next))) })
 	if err != nil && !isUnsupported(err) {
-		return c.wrap("make room in", err)
+		return c.failed("make room in", err)
 	}
 	if err := writeAll(f.fd, next); err != nil {
-		return c.wrap("write", err)
+		return c.failed("write", err)
 	}
 	if err := retryEINTR(func() error { return unix.Ftruncate(f.fd, int64(len(next))) }); err != nil {
-		return c.wrap("truncate", err)
+		return c.failed("truncate", err)
 	}
 	if err := retryEINTR(func() error { return unix.Fsync(f.fd) }); err != nil {
-		return c.wrap("sync", err)
+		return c.failed("sync", err)
 	}
 	return nil
 }

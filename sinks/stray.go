@@ -27,6 +27,8 @@ func (c *configFile) settleStrays(ctx context.Context) error {
 		return nil // Look tells, and goes on telling until the file is there
 	}
 	defer p.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.settleStraysIn(ctx, p)
 }
 
@@ -38,9 +40,15 @@ func (c *configFile) settleStraysIn(ctx context.Context, p place) error {
 	c.unsettled = true
 	putBack := false
 	for _, name := range names {
+		if c.late[name] {
+			continue
+		}
 		update, err := c.settleStray(ctx, p, name)
-		if err != nil {
+		switch {
+		case errors.Is(err, credential.ErrHeld), err != nil && ctx.Err() != nil:
 			return fmt.Errorf("stray copy %s: %w", name, err)
+		case err != nil: // no reason to leave the instance alone
+			c.leaveAlone(name, err.Error())
 		}
 		putBack = putBack || update
 	}
@@ -61,7 +69,7 @@ func (p place) strays() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := os.NewFile(uintptr(fd), ".")
+	dir := os.NewFile(uintptr(fd), "conf")
 	defer dir.Close()
 	all, err := dir.Readdirnames(-1)
 	if err != nil {
@@ -90,11 +98,14 @@ func (c *configFile) settleStray(ctx context.Context, p place, name string) (put
 		return false, c.leaveAlone(name, reason)
 	}
 	sums := strings.TrimPrefix(name, copyPrefix(p.name))
-	if sums == unfinished {
-		return false, c.removeStray(p, name)
-	}
 	from, next, ok := strings.Cut(sums, "-")
-	if !ok {
+	next, _, _ = strings.Cut(next, "-")
+	switch {
+	case from == unfinished:
+		return false, c.removeStray(p, name)
+	case strings.HasPrefix(from, displacedUpdate):
+		return false, c.leaveAlone(name, "it holds somebody's update of the configuration file")
+	case !ok:
 		return false, c.leaveAlone(name, "the daemon does not make such names")
 	}
 	stray, err := c.open(place{dir: p.dir, name: name})

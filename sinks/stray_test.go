@@ -1,9 +1,11 @@
 package sinks
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -39,6 +41,14 @@ func TestPlantedStraysAreLeftAlone(t *testing.T) {
 			}
 			return errors.Join(write(path), os.Chown(path, 12345, -1))
 		}},
+		{"root's, which the daemon may not read", displaced, "permission denied", func(_ *testing.T, path string) error {
+			return os.WriteFile(path, []byte(update), 0o600)
+		}},
+		{"root's, which the daemon may not remove", copyPrefix("config-prod.xml") + unfinished, "permission denied",
+			func(_ *testing.T, path string) error { return write(path) }},
+		{"20 MiB", displaced, "larger than", func(_ *testing.T, path string) error {
+			return os.WriteFile(path, bytes.Repeat([]byte(update), 20<<20/len(update)), 0o640)
+		}},
 		{"another name", copyPrefix("config-prod.xml") + "backup", "does not make such names",
 			func(_ *testing.T, path string) error { return write(path) }},
 		{"not well-formed", displaced, "not well-formed", func(_ *testing.T, path string) error { return os.WriteFile(path, []byte("<a"), 0o640) }},
@@ -51,8 +61,14 @@ func TestPlantedStraysAreLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := contents(t, filepath.Dir(c.file))
+			as := func(do func()) { do() }
+			if strings.HasPrefix(x.name, "root's") {
+				as = c.asNobody
+			}
 			for range 2 {
-				if err := c.Recover(t.Context()); err != nil {
+				var err error
+				as(func() { err = c.Recover(t.Context()) })
+				if err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -65,6 +81,28 @@ func TestPlantedStraysAreLeftAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+const nobody = 65534
+
+// asNobody does something with the rights of the user nobody, to whom the file and the state belong: what root may do hides what
+// the daemon may not.
+func (c *campaign) asNobody(do func()) {
+	c.t.Helper()
+	if os.Geteuid() != 0 {
+		skip.Unable(c.t, "needs root to be somebody else")
+	}
+	err := errors.Join(os.Chown(c.file, nobody, nobody), os.Chown(c.state, nobody, nobody), os.Chmod(filepath.Dir(c.state), 0o755))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	runtime.LockOSThread() // the kernel has it by thread
+	defer runtime.UnlockOSThread()
+	unix.SetfsgidRetGid(nobody)
+	unix.SetfsuidRetUid(nobody)
+	defer unix.SetfsuidRetUid(0)
+	defer unix.SetfsgidRetGid(0)
+	do()
 }
 
 // A copy whose removal failed is dealt with by the next replacement, without a restart.

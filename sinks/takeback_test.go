@@ -1,12 +1,18 @@
 package sinks
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/logtest"
 )
 
 // interrupted is a replacement stopped right after its exchange: the copy is at the path, what it displaced under the
@@ -47,11 +53,15 @@ func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	if err := swap(p, i.copied.name); err != nil {
 		t.Fatal(err)
 	}
+	i.copied.shown = true
+	t.Cleanup(c.aside.Wait)
 	return i
 }
 
 func (i *interrupted) wantAtPath(want string) {
 	i.t.Helper()
+	i.letGo()
+	i.aside.Wait()
 	got, err := os.ReadFile(i.path)
 	if err != nil || string(got) != want {
 		i.t.Errorf("the path shows %q, %v, want %q", got, err, want)
@@ -122,7 +132,7 @@ func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
 		}
 		wrote <- err
 	}()
-	for began := time.Now(); !i.copied.awaited(); time.Sleep(time.Millisecond) {
+	for began := time.Now(); !i.copied.leaseBroken(); time.Sleep(time.Millisecond) {
 		if time.Since(began) > time.Minute {
 			t.Fatal("nobody waits")
 		}
@@ -130,7 +140,7 @@ func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
 	if err := i.takeBack(i.old, i.copied); err != nil {
 		t.Fatal(err)
 	}
-	if i.waited == nil {
+	if i.takenBack == nil {
 		t.Fatal("the copy that somebody waits for was thrown away")
 	}
 	if got, _ := os.ReadFile(i.path); string(got) != "<old theirs='1'/>" {
@@ -143,7 +153,92 @@ func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
 	if err := <-wrote; err != nil {
 		t.Fatal(err)
 	}
+	i.takenBack = nil
 	i.wantAtPath("<written/>          ")
+}
+
+// Somebody has found our copy at the path, and asks for it only when it was taken back: they end up at the path, too.
+func TestWhoComesLateForACopyThatWasTakenBackEndsUpAtThePath(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
+	found, err := unix.Open(i.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(found)
+	if err := i.takeBack(i.old, i.copied); err != nil {
+		t.Fatal(err)
+	}
+	i.old.unlease()
+	if state, err := i.try(t.Context()); err != nil || state != replaced {
+		t.Fatal(state, err)
+	}
+	late := fmt.Sprintf("/proc/self/fd/%d", found)
+	if got, err := os.ReadFile(late); err != nil || string(got) != "<ours theirs='1'/>" {
+		t.Errorf("they read %q, %v", got, err)
+	}
+	if err := os.WriteFile(late, []byte("<old late='1'/>"), 0); err != nil {
+		t.Fatal(err)
+	}
+	i.wantAtPath("<old late='1'/>")
+}
+
+// What waits for a copy that cannot be exchanged again, as there is no whole file at the path any more, is not lost: it is kept
+// beside the path, and told.
+func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
+	log := new(logtest.Buffer)
+	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
+	i.log = slog.New(slog.NewTextHandler(log, nil))
+	found, err := unix.Open(i.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(found), "found")
+	defer file.Close()
+	if err := i.takeBack(i.old, i.copied); err != nil {
+		t.Fatal(err)
+	}
+	wrote := make(chan error, 1)
+	copied := i.takenBack
+	// Another process: to the one that holds a lease the kernel sends a signal, which interrupts an open() of its own.
+	late := exec.Command("sh", "-c", "printf '%s' \"<old late='1'/>\" >/proc/self/fd/3")
+	late.ExtraFiles = []*os.File{file}
+	go func() { wrote <- late.Run() }()
+	for began := time.Now(); !copied.leaseBroken(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			t.Fatal("nobody waits")
+		}
+	}
+	i.old.unlease()
+	writer, err := os.OpenFile(i.path, os.O_RDWR, 0) // until it is done, nothing is exchanged
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.letGo() // as when an error ends the replacement
+	renameOver(t, "<newest/>")(i.path)
+	writer.Close()
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	i.aside.Wait()
+	left, err := i.strays()
+	if err != nil || len(left) != 1 {
+		t.Fatalf("beside the path: %q, %v", left, err)
+	}
+	kept := filepath.Join(filepath.Dir(i.path), left[0])
+	if got, err := os.ReadFile(kept); err != nil || string(got) != "<old late='1'/>" || !strings.Contains(log.String(), kept) {
+		t.Errorf("kept %q, %v; told:\n%s", got, err, log)
+	}
+	for range 2 { // also by the next start
+		if err := i.settleStrays(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(kept); err != nil || string(got) != "<old late='1'/>" {
+		t.Errorf("then %q, %v", got, err)
+	}
+	if got, err := os.ReadFile(i.path); err != nil || string(got) != "<newest/>" {
+		t.Errorf("the path shows %q, %v", got, err)
+	}
 }
 
 // A writer who opens the file for writing before the exchange breaks our read lease: the judgement must see it.
@@ -171,32 +266,4 @@ func TestAWriterInWaitingIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.wantAtPath("<mine/>")
-}
-
-// A writer who got hold of the displaced file in spite of all goes on in a file that is gone: what it writes is put
-// through when it is done.
-func TestRescueOfAWriterInAFileThatIsGone(t *testing.T) {
-	i := newInterrupted(t, nil)
-	i.old.unlease()
-	writer, err := os.OpenFile(filepath.Join(filepath.Dir(i.path), i.copied.name), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i.copied.unlease()
-	i.copied.close()
-	if err := os.Remove(writer.Name()); err != nil {
-		t.Fatal(err)
-	}
-	rescued := make(chan error, 1)
-	go func() {
-		rescued <- i.rescue(t.Context(), i.old, []byte(beforeIt), []byte(ours), i.merge)
-	}()
-	if _, err := writer.WriteString("<old late='1'/>"); err != nil {
-		t.Fatal(err)
-	}
-	writer.Close()
-	if err := <-rescued; err != nil {
-		t.Fatal(err)
-	}
-	i.wantAtPath("<ours late='1'/>")
 }

@@ -93,6 +93,17 @@ func (a *assembly) sink(c *config, i instanceConfig, before *assembly) *sinks.In
 	return a.sinks[from]
 }
 
+// settle waits for what the sinks do aside, for as long as a stop may take it: a disk that hangs is left behind.
+func (a *assembly) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	for _, sink := range a.sinks {
+		sink.Wait(ctx)
+	}
+}
+
+const settleTime = time.Second
+
 func (f fieldConfig) names() credential.Fields {
 	names := credential.Fields{}
 	for _, field := range f.list() {

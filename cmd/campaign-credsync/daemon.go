@@ -141,6 +141,7 @@ func (g *generation) runUntilReload(ctx context.Context, in *invocation, store *
 	}
 	stop()
 	group.Wait()
+	a.settle()
 	if next == nil {
 		a.close()
 		return nil, nil

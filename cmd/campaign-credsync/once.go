@@ -59,6 +59,7 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 	status := daemon.Status()
 	stop()
 	<-ended
+	a.settle()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -24,6 +24,8 @@ func main() {
 	flag.IntVar(&t.pid, "pid", 0, "the process")
 	flag.IntVar(&t.at, "at", 0, "interfere with this call, counted from 1; 0: with none")
 	flag.StringVar(&t.after, "after", "", "interfere with the first call after one of this name, such as renameat2")
+	flag.StringVar(&t.first, "first", "", "interfere with the first call of this name; with -after, after one of that")
+	flag.BoolVar(&t.pause, "pause", false, "have the thread that makes the call wait before it until standard input ends, and do not kill the process")
 	name := flag.String("error", "", "let it fail with this error, such as EIO, and do not kill the process")
 	flag.BoolVar(&t.repeat, "repeat", false, "let every later call of the same name fail, too")
 	flag.BoolVar(&t.children, "children", false, "kill the descendants with the process")

@@ -16,6 +16,9 @@ import (
 type tracer struct {
 	pid, at  int
 	after    string
+	first    string
+	pause    bool
+	paused   int        // the thread that waits
 	errno    unix.Errno // 0: kill
 	repeat   bool
 	children bool
@@ -132,8 +135,15 @@ func (t *tracer) stopped(tid int, status unix.WaitStatus, leave bool) error {
 	case status>>16 == 0:
 		signal = int(how)
 	}
+	if !leave && t.paused == tid {
+		return nil
+	}
 	if !leave {
 		return unix.PtraceSyscall(tid, signal)
+	}
+	if t.paused != 0 && t.paused != tid {
+		ptrace(unix.PTRACE_DETACH, t.paused, 0, 0)
+		delete(t.threads, t.paused)
 	}
 	// A thread can be left only when it stands still.
 	for other := range t.threads {
@@ -152,8 +162,14 @@ func (t *tracer) enters(tid int, info syscallStop) error {
 	}
 	t.count++
 	now := t.at > 0 && t.count == t.at
-	if t.at == 0 && t.after != "" && callName(info.number) == t.after {
-		t.at = t.count + 1
+	switch name := callName(info.number); {
+	case t.at > 0:
+	case t.after != "" && name == t.after:
+		if t.after = ""; t.first == "" {
+			t.at = t.count + 1
+		}
+	case t.after == "" && t.first != "" && name == t.first:
+		t.at, now = t.count, true
 	}
 	again := t.fired && t.repeat && t.errno != 0 && info.number == t.failing
 	if t.list || now {
@@ -163,6 +179,10 @@ func (t *tracer) enters(tid int, info syscallStop) error {
 			e.ID, _ = identity(fmt.Sprintf("/proc/%d/fd/%d", tid, int32(info.args[0])))
 		}
 		t.out.Encode(e)
+	}
+	if now && t.pause {
+		t.paused = tid
+		return nil
 	}
 	if now {
 		t.fired, t.failing = true, info.number
