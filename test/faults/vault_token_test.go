@@ -101,8 +101,13 @@ func TestTokensOfAnotherKind(t *testing.T) {
 			w.InSync(version)
 			w.Holds("prod", secret)
 			w.Stop()
-			if n := strings.Count(w.Log(), "level=WARN") + strings.Count(w.Log(), "level=ERROR"); n != c.warnings {
-				t.Errorf("%d lines of trouble, want %d\n%s", n, c.warnings, w.Log())
+			if n := strings.Count(w.Log(), "token_num_uses"); n != c.warnings {
+				t.Errorf("%d warnings of it, want %d\n%s", n, c.warnings, w.Log())
+			}
+			for _, trouble := range []string{"source out of reach", "login failed", "token not revoked"} {
+				if strings.Contains(w.Log(), trouble) {
+					t.Errorf("it says %q\n%s", trouble, w.Log())
+				}
 			}
 		})
 	}
