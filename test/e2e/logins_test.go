@@ -95,6 +95,24 @@ func secretIDIn(w *world.World, sealed bool) {
 	}
 }
 
+// A role may go by the host's address alone: without secret_id_file the role-id is enough.
+func TestAppRoleWithoutSecretID(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{})
+	w.Vault.MustSetRole(w.RoleID, map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.1/32"})
+	w.Must(os.Remove(w.SecretID))
+	w.Reconfigured(func(o *container.Options) { o.Login = strings.Replace(w.AppRole(), ", secret_id_file: "+w.SecretID, "", 1) })
+	w.NewSecret("prod")
+	w.Exits(0, "bind_secret_id=false", "validate")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Exits(0, "", "diff")
+	w.Stop()
+	if n := w.Tokens(); n != 0 {
+		t.Errorf("%d tokens are alive after a clean stop", n)
+	}
+}
+
 // signed makes a world that logs in with a token that sign makes; mount is where.
 func signed(t *testing.T, method string) (w *world.World, file, mount string, sign func(subject string) string) {
 	t.Helper()
