@@ -104,10 +104,10 @@ func isUnsupported(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// isForbidden reports that a step of a replacement is not possible here, now or later: the kernel, a policy or a flag of the file
-// does not allow it. A file system that is read-only for now allows nothing at all, so there is no other way to take.
+// isForbidden reports that a step of a replacement is not possible here, now or later: the kernel, a policy, a flag of the file
+// or the length of its name does not allow it. A file system that is read-only for now allows nothing at all, so there is no other way to take.
 func isForbidden(err error) bool {
-	for _, lasting := range []error{unix.EPERM, unix.EACCES, unix.EXDEV, unix.EMLINK, unix.EFBIG} {
+	for _, lasting := range []error{unix.EPERM, unix.EACCES, unix.EXDEV, unix.EMLINK, unix.EFBIG, unix.ENAMETOOLONG} {
 		if errors.Is(err, lasting) {
 			return true
 		}

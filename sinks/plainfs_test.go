@@ -11,6 +11,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/skip"
+	"campaign-credsync/sinks"
 	"campaign-credsync/test/policy"
 )
 
@@ -135,6 +136,22 @@ func TestFlagLeavesTheFileToNlserver(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A name that has room for nothing more leaves none for a copy's.
+func TestLongNameLeavesTheFileToNlserver(t *testing.T) {
+	file := filepath.Join(t.TempDir(), strings.Repeat("x", 250))
+	if err := os.WriteFile(file, []byte(drifted), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	in := sinks.NewInstance(sinks.InstanceConfig{Name: "prod", File: file, StateDir: t.TempDir()})
+	if _, err := in.Restore(t.Context(), right); !errors.Is(err, credential.ErrCannotSplice) {
+		t.Errorf("error is %v", err)
+	}
+	if got := read(t, file); got != drifted {
+		t.Errorf("the file is %s", got)
+	}
+	wantAlone(t, in, file)
 }
 
 func setFlag(t *testing.T, path string, flag int) {
