@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +25,13 @@ import (
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
 	tracer := buildTracer(t)
-	for _, change := range []change{rotation, revert, revertOfNewFile} {
+	damage := rotation
+	damage.name = "rotation whose first run leaves half a file"
+	damage.begin = func(s *sweep) {
+		s.w.Faults(`{"write_half": true, "times": 1}`)
+		rotation.begin(s)
+	}
+	for _, change := range []change{rotation, damage, revert, revertOfNewFile} {
 		t.Run(change.name, func(t *testing.T) {
 			t.Parallel()
 			s := startSweep(t, world.Plain())
@@ -34,7 +41,7 @@ func TestPowerLoss(t *testing.T) {
 			change.begin(s)
 			s.hits(change, nil)
 			s.settles(call{})
-			all := losses(s.tracing.calls, s.tracing.last)
+			all := losses(afterTheEdit(s.tracing.calls, conf), s.tracing.last)
 			torn := func(d disk) bool { return world.WellFormed(d[conf]["config-prod.xml"].Data) != nil }
 			tried := slices.Concat(some(slices.DeleteFunc(slices.Clone(all), torn)), some(slices.DeleteFunc(slices.Clone(all), not(torn))))
 			for i, kept := range tried {
@@ -58,6 +65,25 @@ func TestPowerLoss(t *testing.T) {
 			t.Logf("%d states of the disk, %d of them with a torn file; %d tried", len(all), len(slices.DeleteFunc(slices.Clone(all), not(torn))), len(tried))
 		})
 	}
+}
+
+// afterTheEdit leaves out the calls that came before a revert had its drift: what an editor leaves unsynced is its own business.
+func afterTheEdit(calls []call, conf string) []call {
+	exchange := slices.IndexFunc(calls, func(c call) bool { return c.Call == "renameat2" })
+	if exchange < 0 {
+		return calls
+	}
+	edited := calls[exchange].Files[conf]["config-prod.xml"]
+	began := slices.IndexFunc(calls, func(c call) bool {
+		file, others := c.Files[conf]["config-prod.xml"], 0
+		for name := range c.Files[conf] {
+			if strings.HasPrefix(name, ".edited-") {
+				others++
+			}
+		}
+		return file.ID == edited.ID && bytes.Equal(file.Data, edited.Data) && others == 0
+	})
+	return calls[began:]
 }
 
 // wholeWithoutVault starts a daemon while Vault is gone, and waits until the file is whole, with the credential of before or the new one.

@@ -10,13 +10,44 @@ import (
 )
 
 // directories are those whose files are printed before each call that may change them.
-type directories []string
+type directories struct {
+	names []string
+	// synced are the files that the process has synced, by identity. One on which it holds a lease must not be opened.
+	synced map[string]file
+}
 
-func (d *directories) String() string { return strings.Join(*d, ",") }
+func (d *directories) String() string { return strings.Join(d.names, ",") }
 
 func (d *directories) Set(dir string) error {
-	*d = append(*d, dir)
+	d.names = append(d.names, dir)
 	return nil
+}
+
+// sync notes what a file holds that the process is about to sync, and returns its identity.
+func (d *directories) sync(pid, tid, fd int) string {
+	id, mtime := identity(fmt.Sprintf("/proc/%d/fd/%d", tid, fd))
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil || len(d.names) == 0 {
+		return id
+	}
+	defer unix.Close(process)
+	same, err := unix.PidfdGetfd(process, fd, 0) // to open it anew would break a lease
+	if err != nil {
+		return id
+	}
+	defer unix.Close(same)
+	var stat unix.Stat_t
+	if unix.Fstat(same, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return id
+	}
+	data := make([]byte, stat.Size)
+	if n, err := unix.Pread(same, data, 0); err == nil && n == len(data) {
+		if d.synced == nil {
+			d.synced = map[string]file{}
+		}
+		d.synced[id] = file{id, mtime, data}
+	}
+	return id
 }
 
 // file is what a name shows at some moment.
@@ -33,9 +64,9 @@ var changing = map[string]bool{
 }
 
 // before returns all files when a call begins; nil if it is not about them.
-func (d directories) before(name, on string) map[string]map[string]file {
+func (d *directories) before(name, on string) map[string]map[string]file {
 	ours := !filepath.IsAbs(on) // beside a directory that the process holds open
-	for _, dir := range d {
+	for _, dir := range d.names {
 		ours = ours || on == dir || strings.HasPrefix(on, dir+"/")
 	}
 	if !ours || !changing[name] {
@@ -45,15 +76,19 @@ func (d directories) before(name, on string) map[string]map[string]file {
 }
 
 // files returns what the directories hold, by directory and name.
-func (d directories) files() map[string]map[string]file {
+func (d *directories) files() map[string]map[string]file {
 	all := map[string]map[string]file{}
-	for _, dir := range d {
+	for _, dir := range d.names {
 		all[dir] = map[string]file{}
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
-			data, err := os.ReadFile(path)
-			if id, mtime := identity(path); err == nil && id != "" {
+			id, mtime := identity(path)
+			if known, ok := d.synced[id]; ok && known.MTime == mtime {
+				all[dir][e.Name()] = known
+				continue
+			}
+			if data, err := os.ReadFile(path); err == nil && id != "" {
 				all[dir][e.Name()] = file{id, mtime, data}
 			}
 		}

@@ -174,10 +174,10 @@ func (t *tracer) enters(tid int, info syscallStop) error {
 	again := t.fired && t.repeat && t.errno != 0 && info.number == t.failing
 	if t.list || now {
 		e := event{N: t.count, Call: callName(info.number), On: object(tid, info), Fired: now}
-		e.Files = t.watched.before(e.Call, e.On)
 		if e.Call == "fsync" || e.Call == "fdatasync" {
-			e.ID, _ = identity(fmt.Sprintf("/proc/%d/fd/%d", tid, int32(info.args[0])))
+			e.ID = t.watched.sync(t.pid, tid, int(int32(info.args[0])))
 		}
+		e.Files = t.watched.before(e.Call, e.On)
 		t.out.Encode(e)
 	}
 	if now && t.pause {
