@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,6 +48,23 @@ type ending struct {
 	complete bool   // the output was read to its end, and nobody was stopped in the middle of a line
 }
 
+// running counts the commands of this process that are within their time limits.
+var running atomic.Int64
+
+// CommandRuns reports whether a command of Campaign's runs now, within its time limit: one may hang so that not even SIGKILL ends it.
+func CommandRuns() bool { return running.Load() > 0 }
+
+// commandBegan counts a command until ended is called, for no longer than limit.
+func commandBegan(limit time.Duration) (ended func()) {
+	running.Add(1)
+	timer := time.AfterFunc(limit, func() { running.Add(-1) })
+	return func() {
+		if timer.Stop() {
+			running.Add(-1)
+		}
+	}
+}
+
 // run starts the child and returns after it has ended. The error says that it could not be started, or that it was
 // stopped because of ctx or the timeout; how it ended by itself is in ending only.
 func (c *child) run(ctx context.Context, timeout time.Duration) (ending, error) {
@@ -76,6 +94,7 @@ func (c *child) run(ctx context.Context, timeout time.Duration) (ending, error) 
 		return end, err
 	}
 	end.started = true
+	defer commandBegan(timeout + 2*stopGrace)()
 	pid := cmd.Process.Pid
 	if c.noCore {
 		// Refused only when the child is gone already.

@@ -105,6 +105,7 @@ func (n *NLServer) restart(ctx context.Context, module string, since time.Time) 
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%s: %w", step, n.explainStart(err))
 	}
+	defer commandBegan(n.timeout)()
 	n.restarts.mu.Lock()
 	n.restarts.latest[module] = r
 	n.restarts.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 )
 
 func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
-	if d.activating || d.draining {
+	if d.activating || d.halting != haltNothing {
 		return time.Time{}
 	}
 	views := make([]activationView, len(d.instances))

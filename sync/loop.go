@@ -22,13 +22,14 @@ type Daemon struct {
 	done   chan func(now time.Time) // outcome of a step, to be taken by the loop
 	ready  chan struct{}
 	ended  chan struct{} // closed when Run takes nothing more
+	left   chan struct{} // closed when Run takes no outcome any more
 
 	// ---- owned by Run ----
 	instances           []*instance
 	sources             []*watched
-	steps               int // started and not over
+	running             []*task
 	activating          bool
-	draining            bool // no command and no poll is started any more
+	halting             halt
 	verifyAt, reapplyAt time.Time
 	turnAt              time.Time // of the last turn
 	waiting             []*pass
@@ -102,6 +103,7 @@ func New(cfg Config) (*Daemon, error) {
 		done:   make(chan func(time.Time)),
 		ready:  make(chan struct{}),
 		ended:  make(chan struct{}),
+		left:   make(chan struct{}),
 	}
 	before := cfg.Before
 	d.cfg.Before = nil // it would keep the one before that alive, and so on
@@ -184,16 +186,13 @@ func (d *Daemon) nudge() {
 // Ready is closed when every instance had its first full check, whatever it showed.
 func (d *Daemon) Ready() <-chan struct{} { return d.ready }
 
-// finishTime is how long steps other than an apply may go on after Run's context ended.
-const finishTime = 1500 * time.Millisecond
-
-// Run keeps the instances in step until ctx ends, then lets steps under way come to their end (an apply as long as it
-// takes, the others a second and a half), saves what is unsaved and returns. It may be called once.
+// Run keeps the instances in step until ctx ends, then lets steps under way come to their end (a command as long as it
+// runs, the others two seconds), saves what is unsaved and returns. A step that does not end is left behind. Run may be called once.
 func (d *Daemon) Run(ctx context.Context) {
 	var cancelFinish context.CancelFunc
 	d.work = ctx
 	d.polls, d.cutPolls = context.WithCancel(ctx)
-	defer d.cutPolls()
+	defer func() { d.cutPolls() }()
 	d.finish, cancelFinish = context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelFinish()
 
@@ -213,9 +212,9 @@ func (d *Daemon) Run(ctx context.Context) {
 		if d.asked.Swap(false) {
 			d.beginPass(&pass{over: make(chan struct{})}, now)
 		}
-		again := earlier(d.advance(now), now.Add(longestRest))
+		again := earlier(earlier(d.advance(now), d.advanceHangs(now)), now.Add(longestRest))
 		d.publish()
-		d.endPasses(now)
+		again = earlier(again, d.endPasses(now))
 		timer.Reset(max(0, again.Sub(now)))
 		select {
 		case outcome := <-d.done:
@@ -231,30 +230,28 @@ func (d *Daemon) Run(ctx context.Context) {
 	close(d.ended)
 	stop := time.AfterFunc(finishTime, cancelFinish)
 	defer stop.Stop()
-	for d.steps > 0 {
-		outcome := <-d.done
-		outcome(time.Now())
-	}
-	d.saveAll()
-	d.publish()
-}
-
-// start runs work in a goroutine and hands the outcome it returns to the loop.
-func (d *Daemon) start(work func() func(now time.Time)) {
-	d.steps++
-	go func() {
-		outcome := work()
-		d.done <- func(now time.Time) {
-			d.steps--
-			outcome(now)
+	d.windUp(leaveTime, 0)
+	hung := len(d.running)
+	for _, in := range d.instances {
+		if in.saved != in.seq && !in.saving {
+			d.startSave(in)
 		}
-	}()
+	}
+	d.windUp(saveTime, hung)
+	d.leave()
+	d.publish()
 }
 
 // advance starts every step that is due and returns when it has to be called again at the latest (zero: only when
 // something happens).
 func (d *Daemon) advance(now time.Time) (again time.Time) {
 	again = d.tick(now)
+	if d.halting == haltAll {
+		for _, in := range d.instances {
+			again = earlier(again, d.advanceSave(in, now))
+		}
+		return again
+	}
 	for _, in := range d.instances {
 		if in.touched.Swap(false) {
 			in.disk.stale = true
@@ -345,7 +342,7 @@ func (d *Daemon) view(in *instance, now time.Time) view {
 		now: now, record: in.record,
 		recovered: in.recovered, disk: in.disk, pending: in.pending,
 		mode: d.cfg.Revert, maxReverts: d.cfg.MaxReverts, cannotPut: in.cannotPut,
-		activating: d.activating || d.draining, saving: in.saving, activates: len(in.steps) > 0, recordWait: in.recordWait(),
+		activating: d.activating || d.halting != haltNothing, saving: in.saving, activates: len(in.steps) > 0, recordWait: in.recordWait(),
 		recoverRetry: in.recoverTry.at, applyRetry: in.applyTry.at, restoreRetry: in.restoreTry.at,
 	}
 }

@@ -13,9 +13,23 @@ import (
 type pass struct {
 	names   []string // empty = all
 	over    chan struct{}
-	targets []target // of the loop: those that are not settled yet
-	drain   bool     // no check, but an end of all polls and of all that runs a command
+	targets []target  // of the loop: those that are not settled yet
+	drain   bool      // no check, but an end of all that runs
+	since   time.Time // of drain: when its part under way began
+	err     error     // of drain; may be read when it is over
 }
+
+// halt says what is not started any more, while a Daemon is drained.
+type halt int
+
+const (
+	haltNothing  halt = iota
+	haltCommands      // no command and no poll
+	haltAll           // nothing but the saving of what is unsaved
+)
+
+// drainGrace is how long polls that were cut short, and what is done with files, may take to end.
+const drainGrace = 6 * time.Second
 
 type target struct {
 	in           *instance
@@ -44,10 +58,15 @@ func (d *Daemon) Ping(ctx context.Context) error {
 	return d.submit(ctx, &pass{names: []string{""}, over: make(chan struct{})}) // of no instance, so over at once
 }
 
-// Drain has Run start no command any more, neither an apply nor an activation, cuts polls short, and returns when none of them
-// runs. Files are guarded as before until Run's context ends. It is for a daemon that is to be replaced by another in this process.
+// Drain has Run start no command any more, neither an apply nor an activation, cuts polls short, and, once none of them runs,
+// start nothing else; it returns when nothing runs. Files are guarded meanwhile, but for the last moment. It is for a daemon
+// that is to be replaced by another in this process. When something does not end, Run goes on as before, and the error says so.
 func (d *Daemon) Drain(ctx context.Context) error {
-	return d.submit(ctx, &pass{drain: true, over: make(chan struct{})})
+	p := &pass{drain: true, over: make(chan struct{})}
+	if err := d.submit(ctx, p); err != nil {
+		return err
+	}
+	return p.err
 }
 
 // submit hands p to the loop and waits for its end.
@@ -71,7 +90,7 @@ func (d *Daemon) submit(ctx context.Context, p *pass) error {
 
 func (d *Daemon) beginPass(p *pass, now time.Time) {
 	if p.drain {
-		d.draining = true
+		d.halting, p.since = haltCommands, now
 		d.cutPolls()
 		d.waiting = append(d.waiting, p)
 		return
@@ -98,9 +117,10 @@ func (d *Daemon) beginPass(p *pass, now time.Time) {
 }
 
 // endPasses is called after advance, so what could be started has been.
-func (d *Daemon) endPasses(now time.Time) {
+func (d *Daemon) endPasses(now time.Time) (again time.Time) {
 	d.waiting = slices.DeleteFunc(d.waiting, func(p *pass) bool {
-		if p.drain && (d.commandRuns() || d.polling()) {
+		if p.drain && !d.drained(p, now) {
+			again = now.Add(drainGrace / 10)
 			return false
 		}
 		// Each for itself: one of many sources is being polled at any time.
@@ -111,6 +131,34 @@ func (d *Daemon) endPasses(now time.Time) {
 		close(p.over)
 		return true
 	})
+	return again
+}
+
+// drained takes the parts of a drain, and reports whether it is over. Then p.err tells whether it failed.
+func (d *Daemon) drained(p *pass, now time.Time) bool {
+	i := slices.IndexFunc(d.running, func(s *task) bool { return s.hangs })
+	switch {
+	case i >= 0:
+		p.err = fmt.Errorf("instance %s: %v", d.running[i].names(), d.running[i])
+	case d.commandRuns():
+		p.since = now
+		return false
+	case now.Sub(p.since) > drainGrace && len(d.running) > 0:
+		p.err = fmt.Errorf("instance %s: %v", d.running[0].names(), d.running[0])
+	case d.halting == haltCommands:
+		if !d.polling() {
+			d.halting, p.since = haltAll, now
+			d.nudge()
+		}
+		return false
+	default:
+		unsaved := func(in *instance) bool { return !in.onRecord() }
+		return len(d.running) == 0 && !slices.ContainsFunc(d.instances, unsaved)
+	}
+	d.halting = haltNothing
+	d.polls, d.cutPolls = context.WithCancel(d.work)
+	d.nudge()
+	return true
 }
 
 // commandRuns reports whether an apply or an activation is under way.
@@ -129,6 +177,8 @@ func (d *Daemon) settled(t target, now time.Time) bool {
 		return true
 	}
 	switch {
+	case d.hung(in) != nil:
+		return true // nothing more comes of it now
 	case in.looks < t.looks, in.source.polls < t.polls:
 		return false
 	case in.busy != doNothing, in.saving, in.source.polling:
@@ -138,7 +188,7 @@ func (d *Daemon) settled(t target, now time.Time) bool {
 	case in.disk.err != nil && !in.disk.outOfOrder():
 		return false // an editor may be at work
 	case d.activating:
-		return false
+		return slices.ContainsFunc(d.running, func(s *task) bool { return s.hangs && s.commands })
 	}
 	return len(in.record.Activation) == 0 || now.Before(d.activationDue(in))
 }

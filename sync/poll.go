@@ -11,7 +11,7 @@ import (
 )
 
 func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
-	if w.polling || d.draining {
+	if w.polling || d.halting != haltNothing {
 		return time.Time{}
 	}
 	if now.Before(w.next) {
@@ -53,7 +53,7 @@ func (d *Daemon) startPoll(w *watched) {
 	for i, in := range w.members {
 		fields[i] = in.Fields
 	}
-	d.start(func() func(time.Time) {
+	d.start(task{what: "poll of the source", of: w.members, bound: pollBound}, func() func(time.Time) {
 		reading, err := source.Poll(ctx, need)
 		picks := pickAll(reading, fields)
 		return func(now time.Time) {

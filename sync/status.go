@@ -10,7 +10,7 @@ type State string
 
 // The states, in the order in which the first that holds is told.
 const (
-	StateDegraded          State = "degraded" // file out of order, or (last but one) source out of reach
+	StateDegraded          State = "degraded" // a step hangs, file out of order, or (last but one) source out of reach
 	StateDrift             State = "drift"    // seen and not put back
 	StateBlocked           State = "blocked"  // the source's answer is refused
 	StatePending           State = "pending"  // a version waits to be applied, or nothing was checked yet
@@ -80,7 +80,10 @@ func (d *Daemon) statusOf(in *instance) InstanceStatus {
 
 // stateOf finds the first state that holds, and the error behind it.
 func (d *Daemon) stateOf(in *instance) (State, string) {
+	hung := d.hung(in)
 	switch {
+	case hung != nil:
+		return StateDegraded, hung.String()
 	case in.disk.outOfOrder():
 		return StateDegraded, in.disk.err.Error()
 	case in.recoverTry.failed():

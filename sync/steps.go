@@ -14,7 +14,7 @@ import (
 func (d *Daemon) startRecover(in *instance) {
 	in.busy = doRecover
 	sink, ctx := in.Sink, d.work
-	d.start(func() func(time.Time) {
+	d.start(task{what: "recovery of the configuration file", of: []*instance{in}, bound: applyBound}, func() func(time.Time) {
 		err := sink.Recover(ctx)
 		return func(now time.Time) {
 			in.busy = doNothing
@@ -36,7 +36,7 @@ func (d *Daemon) startLook(in *instance) {
 	in.busy = doLook
 	in.disk.stale = false
 	ctx := d.work
-	d.start(func() func(time.Time) { return d.look(ctx, in, time.Now()) })
+	d.start(task{what: "look at the configuration file", of: []*instance{in}, bound: fileBound}, func() func(time.Time) { return d.look(ctx, in, time.Now()) })
 }
 
 // look is run by a step.
@@ -137,7 +137,7 @@ func (d *Daemon) startApply(in *instance) {
 	in.seq++
 	seq := in.seq
 	ctx := d.work
-	d.start(func() func(time.Time) {
+	d.start(task{what: "apply", of: []*instance{in}, bound: applyBound, commands: true}, func() func(time.Time) {
 		if err := store.Save(name, intent); err != nil {
 			return func(now time.Time) {
 				in.busy, in.saving = doNothing, false
@@ -214,7 +214,7 @@ func (d *Daemon) startRestore(in *instance, v view) {
 	in.disk.stale = false
 	sink, ctx, wanted := in.Sink, d.finish, in.record.Attributes
 	began := time.Now()
-	d.start(func() func(time.Time) {
+	d.start(task{what: "restore of the configuration file", of: []*instance{in}, bound: fileBound}, func() func(time.Time) {
 		v.disk.changedAt, v.now = sink.ChangedAt(), time.Now()
 		if v.mustOwe() {
 			return d.look(ctx, in, began)
@@ -304,7 +304,7 @@ func (d *Daemon) recordSame(in *instance, now time.Time) {
 func (d *Daemon) startSave(in *instance) {
 	in.saving = true
 	store, name, record, seq := d.cfg.Store, in.Name, in.record, in.seq
-	d.start(func() func(time.Time) {
+	d.start(task{what: "save of the state", of: []*instance{in}, bound: fileBound}, func() func(time.Time) {
 		err := store.Save(name, record)
 		return func(now time.Time) {
 			in.saving = false
@@ -319,22 +319,6 @@ func (d *Daemon) startSave(in *instance) {
 	})
 }
 
-// saveAll writes, at the end of Run, what is unsaved.
-func (d *Daemon) saveAll() {
-	for _, in := range d.instances {
-		if in.saved == in.seq {
-			continue
-		}
-		err := d.cfg.Store.Save(in.Name, in.record)
-		if err == nil {
-			in.saved = in.seq
-			continue
-		}
-		news := in.saveRetry.fail(time.Now(), err.Error())
-		d.fail(news, "state not saved", keyInstance, in.Name, keyReason, err)
-	}
-}
-
 func (d *Daemon) startActivation(step string, members []*instance) {
 	d.activating = true
 	ctx, activator := d.finish, d.cfg.Activator
@@ -347,7 +331,7 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 			since = in.dueSince
 		}
 	}
-	d.start(func() func(time.Time) {
+	d.start(task{what: "activation, " + step, of: members, bound: fileBound, commands: true}, func() func(time.Time) {
 		err := activator.Activate(ctx, step, since)
 		return func(now time.Time) {
 			d.activating = false

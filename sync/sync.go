@@ -99,6 +99,9 @@ type Config struct {
 	// stopped are resumed.
 	Before *Daemon
 
+	// CommandRuns reports whether a command of a Sink or the Activator is under way, and within its own time limit. Its time does
+	// not count as that of the step, and a stop waits for it. nil: not known, so each apply and activation counts as one.
+	CommandRuns func() bool
 	// OnStatus is called by the loop whenever the status changed. It must not block.
 	OnStatus func(Status)
 	Logger   *slog.Logger // nil discards
@@ -128,6 +131,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxReverts == 0 {
 		c.MaxReverts = 60
+	}
+	if c.CommandRuns == nil {
+		c.CommandRuns = func() bool { return true }
 	}
 	if c.OnStatus == nil {
 		c.OnStatus = func(Status) {}

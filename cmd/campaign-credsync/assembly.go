@@ -61,8 +61,8 @@ func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, on
 	a.settings = sync.Config{
 		Instances: a.instances, Store: store, Logger: log,
 		Activator: activator{a.nlserver.it, c.Campaign.Activate},
-		Poll:      c.Watch.Poll,
-		Revert:    sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
+		Poll:      c.Watch.Poll, CommandRuns: sinks.CommandRuns,
+		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
 		Verify: timing.Verify, Reapply: timing.Reapply, ActivateAt: timing.Activate,
 	}
 	return a, nil

@@ -152,7 +152,8 @@ func (a *assembly) close() {
 func closeVault(vault *sources.Vault, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	if err := vault.Close(ctx); err != nil {
+	_, err := within(ctx, closeTime+stopGrace, "revoking the token", func() (struct{}, error) { return struct{}{}, vault.Close(ctx) })
+	if err != nil {
 		log.Warn("token not revoked, it ends by itself", "reason", err)
 	}
 }

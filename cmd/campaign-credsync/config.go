@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -322,10 +323,13 @@ func parseConfig(file string, text []byte, env func(string) (string, bool)) (*co
 }
 
 func readConfigFile(file string) ([]byte, error) {
-	text, err := regularfile.Read(file, maxConfigSize)
+	text, err := within(context.Background(), configLimit, "reading it", func() ([]byte, error) {
+		return regularfile.Read(file, maxConfigSize)
+	})
+	if _, ok := errors.AsType[*fs.PathError](err); !ok {
+		return text, err
+	}
 	switch {
-	case err == nil:
-		return text, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, errors.New("there is no such file; give another with --config")
 	case errors.Is(err, fs.ErrPermission):

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
-	"time"
 
 	"campaign-credsync/sinks"
 	"campaign-credsync/sync"
@@ -20,31 +19,21 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 	if options.dryRun {
 		return runDry(ctx, in, c, log, options.instance)
 	}
-	if err := checkUser(c); err != nil {
-		// A daemon that runs does it as the right user.
-		if byDaemon := runSyncByDaemon(ctx, in, c, options.instance); !errors.Is(byDaemon, errNoDaemon) {
-			return byDaemon
-		}
-		return err
-	}
-	store, err := sync.OpenStore(c.StateDir, 0)
+	p, err := prepare(ctx, c, log, options.instance, 0)
 	if errors.Is(err, sync.ErrLocked) {
 		return runSyncByDaemon(ctx, in, c, options.instance)
 	}
+	if errors.Is(err, errWrongUser) { // a daemon that runs does it as the right one
+		if byDaemon := runSyncByDaemon(ctx, in, c, options.instance); !errors.Is(byDaemon, errNoDaemon) {
+			return byDaemon
+		}
+	}
 	if err != nil {
 		return err
 	}
-	defer store.Close()
-	claims := newClaims(log)
-	defer claims.close()
-	a, err := assemble(c, store, claims, log, options.instance, nil)
-	if err != nil {
-		return err
-	}
+	defer p.close()
+	a := p.assembly
 	defer a.close()
-	if err := claims.take(a, time.Second); err != nil {
-		return err
-	}
 	daemon, err := sync.New(a.settings)
 	if err != nil {
 		return err
@@ -196,15 +185,20 @@ type instanceOutlook struct {
 // look compares what is wanted, applied and on disk, without a lock and without a write but one: a refused login is noted,
 // in a state directory that is made for it where there is none, since the next command must not try the same again.
 func look(ctx context.Context, c *config, log *slog.Logger, instance string) ([]instanceOutlook, error) {
-	store := sync.ReadStore(c.StateDir)
-	a, err := assemble(c, store, nil, log, instance, nil)
+	var store *sync.Store
+	a, err := within(ctx, fileLimit, "the start", func() (*assembly, error) {
+		store = sync.ReadStore(c.StateDir)
+		return assemble(c, store, nil, log, instance, nil)
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer a.close()
 	var outlooks []instanceOutlook
 	for _, one := range a.instances {
-		outlook, err := sync.Look(ctx, one, store, c.Drift.MaxReverts)
+		outlook, err := within(ctx, lookLimit, "the look", func() (sync.Outlook, error) {
+			return sync.Look(ctx, one, store, c.Drift.MaxReverts)
+		})
 		outlooks = append(outlooks, instanceOutlook{one.Name, outlook, err})
 	}
 	return outlooks, nil

@@ -10,6 +10,8 @@ import (
 	"syscall"
 )
 
+var errWrongUser = errors.New("run this as that user and not as root")
+
 // checkUser refuses to do as root what belongs to another user: the state, and what nlserver writes below Campaign's
 // home, would be root's, and the daemon could not go on with it.
 func checkUser(c *config) error {
@@ -32,7 +34,7 @@ func checkUser(c *config) error {
 		if known, err := user.LookupId(name); err == nil {
 			name = known.Username
 		}
-		return fmt.Errorf("%s %s belongs to %s: run this as %s and not as root (sudo -u %s)", place.key, place.path, name, name, name)
+		return fmt.Errorf("%s %s belongs to %s: %w (sudo -u %[3]s)", place.key, place.path, name, errWrongUser)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func withRemedy(path string, err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = fmt.Errorf("%w; put the file there", err)
+		err = fmt.Errorf("%w; put the file there, readable for this user", err)
 	case errors.Is(err, unix.ENXIO): // a socket
 		err = ErrNotRegular
 	case errors.Is(err, fs.ErrPermission):

@@ -1,0 +1,28 @@
+// Package signals catches what the daemon is sent before it is ready to act on it: without a handler SIGHUP and SIGUSR1 end
+// a process. It imports next to nothing, so that Go initializes it ahead of the packages that take their time.
+package signals
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+)
+
+// Reload and Check have room for one signal each: more ask for nothing more.
+var (
+	Reload = make(chan os.Signal, 1) // SIGHUP
+	Check  = make(chan os.Signal, 1) // SIGUSR1
+)
+
+func init() {
+	// The kernel hands a signal of the process to its main thread. Only main runs there, as a thread that hangs in a system call
+	// on a dead mount takes no signal.
+	runtime.LockOSThread()
+	// Other commands end with their terminal.
+	if slices.Contains(os.Args[1:], "run") {
+		signal.Notify(Reload, syscall.SIGHUP)
+		signal.Notify(Check, syscall.SIGUSR1)
+	}
+}

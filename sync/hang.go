@@ -1,0 +1,145 @@
+package sync
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+// task is a step: work in a goroutine of its own, which the loop never waits for.
+type task struct {
+	what     string // for people
+	of       []*instance
+	commands bool // it runs commands, which have a time limit of their own
+	bound    time.Duration
+
+	began time.Time
+	since time.Time // what counts against the bound: since the begin, or the last command
+	late  time.Time // the first turn that found it beyond the bound
+	hangs bool      // it was said
+}
+
+// Bounds of steps. What takes longer hangs: the mount does not answer, or the disk is frozen.
+const (
+	fileBound = 10 * time.Second // above the 5 s for which a Sink waits for whoever is writing the file
+	// applyBound is for what comes before and after the command, which waits several times, and for recovery.
+	applyBound = 30 * time.Second
+	pollBound  = time.Minute // above what a login and two requests take, and the wait for others' logins
+	// hangGrace is for steps that ended in time, in a process that was stopped (SIGSTOP) and did not notice.
+	hangGrace = time.Second
+)
+
+// start runs work in a goroutine and hands the outcome it returns to the loop.
+func (d *Daemon) start(s task, work func() func(now time.Time)) {
+	s.began = time.Now()
+	s.since = s.began
+	d.running = append(d.running, &s)
+	go func() {
+		outcome := work()
+		select {
+		case d.done <- func(now time.Time) {
+			d.over(&s, now)
+			outcome(now)
+		}:
+		case <-d.left:
+		}
+	}()
+}
+
+func (d *Daemon) over(s *task, now time.Time) {
+	d.running = slices.DeleteFunc(d.running, func(r *task) bool { return r == s })
+	if s.hangs {
+		d.log.Info("the step that did not end is over", keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
+	}
+}
+
+// advanceHangs says which steps hang, once each.
+func (d *Daemon) advanceHangs(now time.Time) (again time.Time) {
+	for _, s := range d.running {
+		if s.hangs {
+			continue
+		}
+		if s.commands && d.cfg.CommandRuns() {
+			s.since, s.late = now, time.Time{}
+		}
+		at := s.since.Add(s.bound)
+		if s.late.IsZero() && !now.Before(at) {
+			s.late = now
+		}
+		if !s.late.IsZero() {
+			at = s.late.Add(hangGrace)
+		}
+		if now.Before(at) {
+			again = earlier(again, at)
+			continue
+		}
+		s.hangs = true
+		d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
+			keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
+	}
+	return again
+}
+
+// hung returns the step of an instance that hangs, or nil.
+func (d *Daemon) hung(in *instance) *task {
+	for _, s := range d.running {
+		if s.hangs && slices.Contains(s.of, in) {
+			return s
+		}
+	}
+	return nil
+}
+
+func (s *task) names() string {
+	names := make([]string, len(s.of))
+	for i, in := range s.of {
+		names[i] = in.Name
+	}
+	return credential.List(names)
+}
+
+func (s *task) String() string {
+	return fmt.Sprintf("a step does not end: %s, begun %s", s.what, s.began.UTC().Format(time.RFC3339))
+}
+
+// Times of a stop.
+const (
+	finishTime = 1500 * time.Millisecond // after which steps that run no command are called off
+	leaveTime  = 2 * time.Second         // after which they are left behind
+	saveTime   = time.Second             // for the last records
+)
+
+// windUp waits until no more than rest steps are under way: for commands as long as they run, for others as long as limit.
+func (d *Daemon) windUp(limit time.Duration, rest int) {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	until := time.Now().Add(limit)
+	for len(d.running) > rest {
+		select {
+		case outcome := <-d.done:
+			outcome(time.Now())
+		case now := <-ticker.C:
+			if slices.ContainsFunc(d.running, func(s *task) bool { return s.commands }) && d.cfg.CommandRuns() {
+				until = now.Add(limit)
+			}
+			if now.After(until) {
+				return
+			}
+		}
+	}
+}
+
+// leave gives up the steps that are still under way.
+func (d *Daemon) leave() {
+	close(d.left)
+	if len(d.running) == 0 {
+		return
+	}
+	var what []string
+	for _, s := range d.running {
+		what = append(what, s.names()+": "+s.what)
+	}
+	d.log.Error("steps that do not end are left behind", keyStep, credential.List(what))
+}
