@@ -27,6 +27,8 @@ const (
 	// applyBound is for what comes before and after the command, which waits several times, and for recovery.
 	applyBound = 30 * time.Second
 	pollBound  = time.Minute // above what a login and two requests take, and the wait for others' logins
+	// pollTurn is added for each other source, which may be read before, over the same connection.
+	pollTurn = 5 * time.Second
 	// hangGrace is for steps that ended in time, in a process that was stopped (SIGSTOP) and did not notice.
 	hangGrace = time.Second
 )

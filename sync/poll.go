@@ -53,7 +53,8 @@ func (d *Daemon) startPoll(w *watched) {
 	for i, in := range w.members {
 		fields[i] = in.Fields
 	}
-	d.start(task{what: "poll of the source", of: w.members, bound: pollBound}, func() func(time.Time) {
+	bound := pollBound + time.Duration(len(d.sources)-1)*pollTurn
+	d.start(task{what: "poll of the source", of: w.members, bound: bound}, func() func(time.Time) {
 		reading, err := source.Poll(ctx, need)
 		picks := pickAll(reading, fields)
 		return func(now time.Time) {

@@ -1,9 +1,13 @@
 package sync_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"campaign-credsync/internal/credential"
 	credsync "campaign-credsync/sync"
 )
 
@@ -46,6 +50,49 @@ func TestTroubleForPeopleIsAnError(t *testing.T) {
 		if errors, warnings := w.told("level=ERROR"), w.told("level=WARN"); errors != 1 || warnings != before {
 			t.Errorf("%d errors and %d warnings, want one error\n%s", errors, warnings-before, w.log)
 		}
+	})
+}
+
+// inTurn is a source that shares a slow connection with others.
+type inTurn struct {
+	*source
+	connection chan struct{} // holds one entry while it is in use
+}
+
+func (s inTurn) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
+	select {
+	case s.connection <- struct{}{}:
+		defer func() { <-s.connection }()
+		time.Sleep(3 * time.Second)
+		return s.source.Poll(ctx, need)
+	case <-ctx.Done():
+		return credential.Reading{}, ctx.Err()
+	}
+}
+
+// Many sources that are read one after the other are no source that hangs.
+func TestManySourcesAreReadInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var names []string
+		for n := range 40 {
+			names = append(names, fmt.Sprintf("i%02d", n))
+		}
+		w := newWorld(t, names...)
+		connection := make(chan struct{}, 1)
+		for i := range w.config.Instances {
+			w.config.Instances[i].Source = inTurn{&source{}, connection}
+			w.config.Instances[i].Source.(inTurn).rotate("one")
+		}
+		w.start()
+		time.Sleep(10 * time.Minute)
+		for _, name := range names {
+			w.wantState(name, credsync.StateInSync)
+		}
+		if n := w.told("level=ERROR"); n != 0 {
+			t.Errorf("%d lines of trouble\n%s", n, w.log)
+		}
+		w.stop()
+		time.Sleep(3 * time.Second) // for the read that was left behind
 	})
 }
 
