@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
 )
 
 // lateFor is how long a displaced file is looked after. Whoever found it at the path and asks for it only now had to wait for
@@ -101,7 +103,7 @@ func (c *configFile) keepUpdate(p place, f *openFile, name string) {
 	f.unlease()
 	written, err := c.open(place{dir: p.dir, name: name})
 	f.close()
-	changed := err != nil
+	changed := err != nil && !errors.Is(err, credential.ErrMissing) // somebody may have removed it
 	if err == nil {
 		defer written.close()
 		for began := time.Now(); errors.Is(written.lease(unix.F_RDLCK), unix.EAGAIN) && time.Since(began) < heldFor; {

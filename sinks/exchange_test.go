@@ -268,7 +268,7 @@ func TestNoUpdateOfOthersIsLost(t *testing.T) {
 }
 
 func noUpdateIsLost(t *testing.T, dir string, pause time.Duration) {
-	const enough, least, longest = 150, 4 * time.Second, 2 * time.Minute // replacements; time: it takes some seconds
+	const enough, least, longest = 100, 4 * time.Second, 4 * time.Minute // replacements; time: it takes some seconds
 	styles := append(append([]editors.Style{}, editors.AllStyles...), editors.Rename, editors.InPlace)
 	in, file, _ := newInstanceIn(t, dir, string(editors.Prepare([]byte(document), len(styles))))
 	crowd := &editors.Crowd{Path: file, Styles: styles, Pause: pause, Meddle: func(d []byte) []byte {
