@@ -228,6 +228,10 @@ func (s *Store) Save(instance string, r Record) error {
 	if err != nil {
 		return fmt.Errorf("encode state of instance %s: %w", instance, err)
 	}
+	if len(data) > maxRecord { // Load would refuse it
+		return fmt.Errorf("save state of instance %s: it has more than %d bytes; see what the managed attributes in its configuration file hold",
+			instance, maxRecord)
+	}
 	if err := s.write(recordName(instance), data); err != nil {
 		return fmt.Errorf("save state of instance %s: %w", instance, err)
 	}

@@ -3,6 +3,8 @@ package sync
 import (
 	"strings"
 	"time"
+
+	"campaign-credsync/internal/credential"
 )
 
 // State says in one word how an instance is.
@@ -39,6 +41,9 @@ type InstanceStatus struct {
 	LastPoll      time.Time // of its source, that was answered
 }
 
+// maxError is what LastError may have; what others answered may be in it. In bytes.
+const maxError = 4 << 10
+
 // InSync reports whether every instance is.
 func (s Status) InSync() bool {
 	for _, in := range s.Instances {
@@ -74,7 +79,7 @@ func (d *Daemon) statusOf(in *instance) InstanceStatus {
 		LastPoll:       in.source.lastPoll,
 	}
 	s.State, s.LastError = d.stateOf(in)
-	s.LastError = strings.ReplaceAll(s.LastError, "\n", "; ") // joined errors
+	s.LastError = credential.Cut(strings.ReplaceAll(s.LastError, "\n", "; "), maxError) // joined errors
 	return s
 }
 

@@ -221,17 +221,23 @@ func (c *claims) stranger(name, reason string) *claim {
 	return &claim{name: name}
 }
 
-// answer takes those who ask off the queue, which would be full at last. All there is to be told, the kernel tells.
+// answer takes those who ask off the queue, which would be full at last, until close. All there is to be told, the kernel tells.
 func (c *claim) answer() {
 	defer close(c.ended)
 	for {
 		conn, err := c.listener.Accept()
-		if err != nil {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
+		case err != nil: // a lack of descriptors or memory, which passes
+			time.Sleep(acceptAgain)
+		default:
+			conn.Close()
 		}
-		conn.Close()
 	}
 }
+
+const acceptAgain = 100 * time.Millisecond
 
 func (c *claim) close() {
 	if c.listener != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	stdsync "sync"
 	"sync/atomic"
 	"time"
 
@@ -50,11 +51,11 @@ func listenControl(path string, log *slog.Logger) (*control, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", c.status)
 	mux.HandleFunc("POST /sync", c.sync)
-	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second,
+	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go func() {
 		defer close(c.ended)
-		c.server.Serve(lasting{listener}) // ends with close
+		c.server.Serve(&lasting{Listener: listener, slots: make(chan struct{}, maxQuestions)}) // ends with close
 	}()
 	return c, nil
 }
@@ -85,16 +86,43 @@ func removeDeadSocket(path string) error {
 	return nil
 }
 
+const (
+	// maxQuestions are open at a time; more wait in the kernel's queue. Descriptors are for the work.
+	maxQuestions = 16
+	// idleLimit is how long a connection may say nothing, answerLimit how long it may take its answer.
+	idleLimit   = 5 * time.Second
+	answerLimit = 10 * time.Second
+)
+
 // lasting has the server go on after an error of accept, be it a lack of memory, or of room in an epoll. net/http ends at most of
 // them, and then nobody could ask until the next start.
-type lasting struct{ net.Listener }
+type lasting struct {
+	net.Listener
+	slots chan struct{} // one for each connection
+}
 
-func (l lasting) Accept() (net.Conn, error) {
+func (l *lasting) Accept() (net.Conn, error) {
+	l.slots <- struct{}{} // the server's Close closes all connections, so that this ends
 	conn, err := l.Listener.Accept()
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		err = passing{err}
+	if err != nil {
+		<-l.slots
+		if !errors.Is(err, net.ErrClosed) {
+			err = passing{err}
+		}
+		return nil, err
 	}
-	return conn, err
+	return &question{Conn: conn, closed: stdsync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+// question is a connection that gives its slot free.
+type question struct {
+	net.Conn
+	closed func()
+}
+
+func (q *question) Close() error {
+	defer q.closed()
+	return q.Conn.Close()
 }
 
 // passing is what net/http takes for an error after which it waits a little and tries again.
@@ -165,6 +193,7 @@ func (a *answering) another(ctx context.Context) bool {
 }
 
 func answer(w http.ResponseWriter, d statusDocument) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerLimit)) // our connections can that
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(d) // fails only when the asker has gone
 }

@@ -78,8 +78,15 @@ func replaceAttr(withTime bool) func([]string, slog.Attr) slog.Attr {
 	}
 }
 
-// escaped returns value itself unless its text needs escaping.
+// maxValue is what a value of a line may have: the journal parts a line of more than 48 KiB, and escaped a byte may take four. In bytes.
+const maxValue = 8 << 10
+
+// escaped returns value itself unless its text needs escaping, or is too long.
 func escaped(value slog.Value, text string) slog.Value {
+	if len(text) > maxValue {
+		text = credential.Cut(text, maxValue)
+		value = slog.StringValue(text)
+	}
 	if strings.ContainsFunc(text, unprintable) || strings.ContainsRune(text, '\uFFFD') {
 		return slog.StringValue(credential.Escape(text))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
+	"campaign-credsync/internal/credential"
 	credsync "campaign-credsync/sync"
 )
 
@@ -69,23 +71,48 @@ func (s *service) show(status credsync.Status) {
 	}
 }
 
-// summary is one line: the instances that are not in sync with their reason, else that all are.
+// maxSummary is far below what systemd takes in one datagram (4096 bytes; a larger one it ignores), maxReason what one reason may have
+// of it. In bytes.
+const (
+	maxSummary = 2000
+	maxReason  = 400
+)
+
+// summary is one line: how many instances are in sync, then the others by what is wrong with them, as far as there is room.
 func summary(status credsync.Status) string {
-	var wrong []string
+	type trouble struct {
+		text  string
+		names []string
+	}
+	var troubles []*trouble
+	wrong := 0
 	for _, in := range status.Instances {
 		if in.State == credsync.StateInSync {
 			continue
 		}
-		text := in.Name + ": " + string(in.State)
+		wrong++
+		text := string(in.State)
 		if in.LastError != "" {
-			text += " (" + in.LastError + ")"
+			text += " (" + credential.Cut(in.LastError, maxReason) + ")"
 		}
-		wrong = append(wrong, text)
+		i := slices.IndexFunc(troubles, func(t *trouble) bool { return t.text == text })
+		if i < 0 {
+			i = len(troubles)
+			troubles = append(troubles, &trouble{text: text})
+		}
+		troubles[i].names = append(troubles[i].names, in.Name)
 	}
-	if len(wrong) == 0 {
-		return fmt.Sprintf("%d of %d instances in sync", len(status.Instances), len(status.Instances))
+	line := fmt.Sprintf("%d of %d instances in sync", len(status.Instances)-wrong, len(status.Instances))
+	told := 0
+	for _, t := range troubles {
+		next := "; " + credential.List(t.names) + ": " + t.text
+		if len(line)+len(next) > maxSummary {
+			return line + fmt.Sprintf("; … and %d more", wrong-told)
+		}
+		line += next
+		told += len(t.names)
 	}
-	return fmt.Sprintf("%d of %d instances in sync; %s", len(status.Instances)-len(wrong), len(status.Instances), strings.Join(wrong, "; "))
+	return line
 }
 
 // watch tells that the daemon is ready once its first full check is over, how it is, and that the loop is alive as long as

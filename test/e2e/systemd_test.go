@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -100,6 +101,36 @@ func TestReloadThatWaitsHoldsUpNothing(t *testing.T) {
 	for _, line := range m.all() {
 		if strings.Contains(line, first) || strings.Contains(line, other) {
 			t.Error("a secret was told to systemd")
+		}
+	}
+}
+
+// What is told to systemd of many instances that are out of order fits what systemd takes: the count first, then as many as there is
+// room for.
+func TestStatusOfManyInstancesFitsADatagram(t *testing.T) {
+	t.Parallel()
+	options := container.Options{NoVault: true, Secrets: map[string]string{}}
+	for i := range 60 {
+		name := fmt.Sprintf("instance%02d", i)
+		options.Instances = append(options.Instances, name)
+		options.Secrets[name] = "source: file, file: /nowhere/" + strings.Repeat("long/", 20) + name + ".json"
+	}
+	w := world.New(t, options)
+	m := &manager{}
+	m.listen(t, w.Path("notify"))
+	c := exec.Command(w.Daemon(), "--config", w.Config, "run")
+	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.Path("notify"))
+	w.Must(c.Start())
+	t.Cleanup(func() { c.Process.Kill() })
+	w.AwaitStatus("all are blocked", func(s container.Status) bool { return s.Is("blocked") })
+	w.Eventually("it is told", func() bool {
+		return m.count("STATUS=0 of 60 instances in sync; instance00: blocked") > 0 && m.count("… and ") > 0
+	})
+	w.Must(c.Process.Signal(syscall.SIGTERM))
+	w.Must(c.Wait())
+	for _, datagram := range m.all() {
+		if len(datagram) > 4096 {
+			t.Errorf("%d bytes: %s", len(datagram), datagram)
 		}
 	}
 }
