@@ -22,9 +22,7 @@ func TestWritesAreSynced(t *testing.T) {
 			t.Parallel()
 			s := startSweep(t, world.Plain())
 			s.trace(tracer, "-list")
-			c.begin(s)
-			s.hits(c, nil)
-			s.settles(call{})
+			s.undisturbed(c)
 			if c.name == rotation.name {
 				renamedInto(t, s.tracing.calls, filepath.Join(s.w.StateDir(), "prod.json"), 2) // the intent, the outcome
 				renamedInto(t, s.tracing.calls, filepath.Join(s.w.StateDir(), "prod.before"), 1)

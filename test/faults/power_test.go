@@ -38,9 +38,7 @@ func TestPowerLoss(t *testing.T) {
 			had := s.secret
 			conf, state := filepath.Dir(s.w.File("prod")), s.w.StateDir()
 			s.trace(tracer, "-list", "-files", conf, "-files", state)
-			change.begin(s)
-			s.hits(change, nil)
-			s.settles(call{})
+			s.undisturbed(change)
 			all := losses(afterTheEdit(s.tracing.calls, conf), s.tracing.last)
 			torn := func(d disk) bool { return world.WellFormed(d[conf]["config-prod.xml"].Data) != nil }
 			tried := slices.Concat(some(slices.DeleteFunc(slices.Clone(all), torn)), some(slices.DeleteFunc(slices.Clone(all), not(torn))))

@@ -130,6 +130,7 @@ func startSweep(t *testing.T, programs container.Programs) *sweep {
 	s.version, s.secret = w.NewSecret("prod")
 	w.StartDaemon()
 	w.InSync(s.version)
+	w.Pass() // over when all is on record
 	return s
 }
 
@@ -148,6 +149,15 @@ func listCalls(t *testing.T, tracer string, c change) []call {
 	}
 	t.Logf("a %s has %d system calls: %v", c.name, len(s.tracing.calls), names)
 	return s.tracing.calls
+}
+
+// undisturbed has a change happen that nobody interferes with, and lets the daemon run free when all of it is on record.
+func (s *sweep) undisturbed(c change) {
+	s.w.T.Helper()
+	c.begin(s)
+	s.w.Eventually("the "+c.name+" is done", func() bool { return c.ready(s) })
+	s.w.Pass()
+	s.tracing.leave()
 }
 
 // killPoints are the calls at which to interfere: all, and some more, as they are not the same number each time. The short form

@@ -76,6 +76,17 @@ var mutations = []mutation{
 		`if d.means(a.Raw, a.Value) {`, `if false {`,
 		"TestRevertPutsBackTheBytesThatNlserverWrote"},
 
+	// Power loss.
+	{"what nlserver wrote is not synced before the saved file goes",
+		`return unix.Fsync(fd)`, `return nil`,
+		"TestWritesAreSynced/rotation"},
+	{"a file of the daemon's own is not synced before it is renamed",
+		`err = f.Sync()`, `err = nil`,
+		"TestWritesAreSynced/rotation"},
+	{"the directory of such a file is not synced after it",
+		`return d.Sync()`, `return nil`,
+		"TestWritesAreSynced/rotation"},
+
 	// Drift.
 	{"lost events make nobody look",
 		"w.checkDirs() // the loss may include the end of a directory\n\t\tw.callAll()", ``,
@@ -138,6 +149,9 @@ var mutations = []mutation{
 	{"upper hexadecimal is not redacted",
 		`strings.ToUpper(asHex),`, `asHex,`,
 		"TestRedactFindsEveryForm"},
+	{"others may read the daemon's memory",
+		`_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)`, `_ = unix.PR_SET_DUMPABLE`,
+		"TestMemoryIsNotForOthers"},
 	{"a redirect from https to http is followed",
 		`target.Scheme == "https" || target.Scheme == "http" && asked.Scheme == "http"`, `target.Scheme != ""`,
 		"TestRedirectsFromTLSToClear"},
