@@ -56,7 +56,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 // A source that takes its time to end when it is cut short, as a login's answer is waited for, holds up no revert.
 func TestFilesAreGuardedWhilePollsEnd(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {
-		w.source.change(func(s *source) { s.hang, s.words = make(chan struct{}), 3*time.Second })
+		w.source.change(func(s *source) { s.hang, s.words = make(chan struct{}), 1500*time.Millisecond })
 		time.Sleep(time.Minute) // a poll is under way
 		began := time.Now()
 		go func() {
@@ -68,7 +68,7 @@ func TestFilesAreGuardedWhilePollsEnd(t *testing.T) {
 			}
 		}()
 		w.reload(unchanged)
-		if took := time.Since(began); took < 3*time.Second {
+		if took := time.Since(began); took < 1500*time.Millisecond {
 			t.Errorf("nothing was waited for: %s", took)
 		}
 		w.wantState("prod", credsync.StateInSync)
