@@ -101,7 +101,9 @@ func TestAppRoleWithoutSecretID(t *testing.T) {
 	w := world.New(t, container.Options{})
 	w.Vault.MustSetRole(w.RoleID, map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.1/32"})
 	w.Must(os.Remove(w.SecretID))
-	w.Reconfigured(func(o *container.Options) { o.Login = strings.Replace(w.AppRole(), ", secret_id_file: "+w.SecretID, "", 1) })
+	w.Reconfigured(func(o *container.Options) {
+		o.Login = strings.Replace(w.AppRole(), ", secret_id_file: "+w.SecretID, "", 1)
+	})
 	w.NewSecret("prod")
 	w.Exits(0, "bind_secret_id=false", "validate")
 	w.StartDaemon()
