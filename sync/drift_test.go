@@ -116,16 +116,13 @@ func TestAgeOfDriftThatCannotBeTold(t *testing.T) {
 			w.daemon.Missed(0)
 		},
 		"another file was put there": func(w *world, s *sink) {
-			s.edit("authIMSTAClientId", "mallory")
-			s.changedAt = time.Now().Add(-time.Hour)
+			s.editAt(time.Now().Add(-time.Hour), "authIMSTAClientId", "mallory")
 		},
 		"changed in the future": func(w *world, s *sink) {
-			s.edit("authIMSTAClientId", "mallory")
-			s.changedAt = time.Now().Add(time.Second)
+			s.editAt(time.Now().Add(time.Second), "authIMSTAClientId", "mallory")
 		},
 		"no change time": func(w *world, s *sink) {
-			s.edit("authIMSTAClientId", "mallory")
-			s.changedAt = time.Time{}
+			s.editAt(time.Time{}, "authIMSTAClientId", "mallory")
 		},
 		"changed twice, heard first": func(w *world, s *sink) {
 			s.change(func(s *sink) { s.lookErr = credential.ErrDamaged })
@@ -137,7 +134,7 @@ func TestAgeOfDriftThatCannotBeTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			one(t, nil, func(t *testing.T, w *world) {
 				time.Sleep(time.Minute)
-				drift(w, w.sinks["prod"]) // the daemon comes to it when this goroutine rests
+				drift(w, w.sinks["prod"])
 				time.Sleep(15 * time.Second)
 				w.wantOnDisk("prod", "one")
 				w.wantActivated("reload")

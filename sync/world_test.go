@@ -177,12 +177,11 @@ func (w *world) wantActivated(want ...string) {
 func (w *world) driftsFor(name string, age time.Duration, attribute, value string) {
 	w.settle()
 	s := w.sinks[name]
-	touch := s.touch
-	s.touch = nil
+	var touch func()
+	s.change(func(s *sink) { touch, s.touch = s.touch, nil })
 	s.edit(attribute, value)
 	time.Sleep(age)
-	s.touch = touch
-	s.change(func(*sink) {})
+	s.change(func(s *sink) { s.touch = touch })
 }
 
 // source is a secret with versions.
@@ -290,9 +289,12 @@ func (s *sink) change(f func(s *sink)) {
 }
 
 // edit is a hand edit.
-func (s *sink) edit(name, value string) {
+func (s *sink) edit(name, value string) { s.editAt(time.Now(), name, value) }
+
+// editAt is a hand edit that leaves the file with a change time.
+func (s *sink) editAt(changedAt time.Time, name, value string) {
 	s.change(func(s *sink) {
-		s.attributes, s.changedAt = slices.Clone(s.attributes), time.Now()
+		s.attributes, s.changedAt = slices.Clone(s.attributes), changedAt
 		for i := range s.attributes {
 			if s.attributes[i].Name == name {
 				s.attributes[i].Value = value
