@@ -20,7 +20,6 @@ var (
 	listed = regexp.MustCompile("((?:`(?:Test|Fuzz)\\w+`(?:, )?)+)(?: \\((?:package )?([a-z0-9/-]+)\\))?")
 	// varies is what a message has in its place: a name, a number, an address.
 	varies = regexp.MustCompile(`…|\d[\d,]*|\b[nN]\b`)
-	joined = regexp.MustCompile(`"\s*\+\s*"`)
 )
 
 const root = "../.."
@@ -109,7 +108,8 @@ func sources(t *testing.T) (product string, tests map[string][]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.ReplaceAll(joined.ReplaceAllString(text.String(), ""), `\"`, `"`), tests
+	// A message may be joined of parts, one to a line.
+	return strings.NewReplacer(`" + "`, "", `"+ "`, "", `"+"`, "", `\"`, `"`).Replace(strings.Join(strings.Fields(text.String()), " ")), tests
 }
 
 func errorOrSkip(err error) error {
@@ -124,11 +124,23 @@ func says(source, message string) bool {
 	if slices.ContainsFunc(errnos, func(e syscall.Errno) bool { return e.Error() == message }) {
 		return true
 	}
-	var parts []string
-	for _, part := range varies.Split(message, -1) {
-		parts = append(parts, regexp.QuoteMeta(part))
+	parts := slices.DeleteFunc(varies.Split(message, -1), func(part string) bool { return strings.TrimSpace(part) == "" })
+	return len(parts) > 0 && follows(source, parts)
+}
+
+// follows reports whether the parts stand in text, each soon after the one before.
+func follows(text string, parts []string) bool {
+	const soon = 60
+	for {
+		at := strings.Index(text, parts[0])
+		if at < 0 {
+			return false
+		}
+		text = text[at+len(parts[0]):]
+		if len(parts) == 1 || follows(text[:min(len(text), soon+len(parts[1]))], parts[1:]) {
+			return true
+		}
 	}
-	return regexp.MustCompile(strings.Join(parts, `[^\n]{0,60}?`)).MatchString(source)
 }
 
 var errnos = []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EACCES}
