@@ -168,9 +168,11 @@ func (w *World) checkSecrets(status string) {
 	}
 }
 
-// formsOf are the forms in which a secret may show, and its halves, as lines break it.
-func formsOf(secret string) []string {
-	var forms []string
+// formsOf are the forms in which a secret may show, and its halves, as lines break it. Of a very long one its beginning is
+// enough.
+func formsOf(secret string) (forms [][]byte) {
+	const long = 4 << 10
+	secret = secret[:min(len(secret), long)]
 	half := len(secret) / 2
 	for _, text := range []string{secret, secret[:half], secret[half:]} {
 		if len(text) < 12 && text != secret {
@@ -178,17 +180,22 @@ func formsOf(secret string) []string {
 		}
 		inHex := hex.EncodeToString([]byte(text))
 		upper := strings.ToUpper(inHex)
-		forms = append(forms, text, url.QueryEscape(text), inHex, upper, regexp.MustCompile("..").ReplaceAllString(upper, "%$0"),
-			strings.Join(strings.Split(text, ""), " "))
+		for _, form := range []string{
+			text, url.QueryEscape(text), inHex, upper, everyTwo.ReplaceAllString(upper, "%$0"), strings.Join(strings.Split(text, ""), " "),
+		} {
+			forms = append(forms, []byte(form))
+		}
 		for before := range 3 { // its place in the three bytes that make four digits; those at its ends are shared
 			all := base64.StdEncoding.EncodeToString(append(make([]byte, before), text...))
 			if own := all[4 : 4+max(0, len(text)-3)/3*4]; len(own) >= 8 {
-				forms = append(forms, own)
+				forms = append(forms, []byte(own))
 			}
 		}
 	}
 	return forms
 }
+
+var everyTwo = regexp.MustCompile("..")
 
 // checkRuns demands that runs which set a credential of one instance came one after the other. Of one that was killed
 // nobody knows when it ended.
