@@ -170,7 +170,7 @@ func (w *World) checkSecrets(status string) {
 
 // formsOf are the forms in which a secret may show, and its halves, as lines break it. Of a very long one its beginning is
 // enough.
-func formsOf(secret string) (forms [][]byte) {
+func formsOf(secret string) (forms []string) {
 	const long = 4 << 10
 	secret = secret[:min(len(secret), long)]
 	half := len(secret) / 2
@@ -180,15 +180,12 @@ func formsOf(secret string) (forms [][]byte) {
 		}
 		inHex := hex.EncodeToString([]byte(text))
 		upper := strings.ToUpper(inHex)
-		for _, form := range []string{
-			text, url.QueryEscape(text), inHex, upper, everyTwo.ReplaceAllString(upper, "%$0"), strings.Join(strings.Split(text, ""), " "),
-		} {
-			forms = append(forms, []byte(form))
-		}
+		forms = append(forms, text, url.QueryEscape(text), inHex, upper, everyTwo.ReplaceAllString(upper, "%$0"),
+			strings.Join(strings.Split(text, ""), " "))
 		for before := range 3 { // its place in the three bytes that make four digits; those at its ends are shared
 			all := base64.StdEncoding.EncodeToString(append(make([]byte, before), text...))
 			if own := all[4 : 4+max(0, len(text)-3)/3*4]; len(own) >= 8 {
-				forms = append(forms, []byte(own))
+				forms = append(forms, own)
 			}
 		}
 	}
