@@ -29,7 +29,7 @@ type configFile struct {
 	reported            string          // what was said of rights
 	unsettled           bool            // a copy may have been left beside the file
 	noLink              bool            // a file without a name cannot be given one here
-	leftAlone           map[string]bool // the strays that were told of
+	said                map[string]bool // of strays
 }
 
 // place is the file's directory, held open, and its name there. The name has no slash, and everything is done by it and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,7 @@ func (c *configFile) settleStraysIn(ctx context.Context, p place) error {
 		return c.wrap("list the directory of", err)
 	}
 	c.unsettled = true
-	putBack := false
+	putBack, again := false, false
 	for _, name := range names {
 		if c.late[name] {
 			continue
@@ -47,7 +48,10 @@ func (c *configFile) settleStraysIn(ctx context.Context, p place) error {
 		switch {
 		case errors.Is(err, credential.ErrHeld), err != nil && ctx.Err() != nil:
 			return fmt.Errorf("stray copy %s: %w", name, err)
-		case err != nil: // no reason to leave the instance alone
+		case isPassing(err): // no reason to leave the instance alone, and neither is what follows
+			again = true
+			c.sayOnce(name, slog.LevelWarn, "a stray copy is dealt with later", err.Error())
+		case err != nil:
 			c.leaveAlone(name, err.Error())
 		}
 		putBack = putBack || update
@@ -57,7 +61,7 @@ func (c *configFile) settleStraysIn(ctx context.Context, p place) error {
 			return c.wrap("sync the directory of", err)
 		}
 	}
-	c.unsettled = false
+	c.unsettled = again
 	if putBack {
 		c.log.Info("an update that a crash had displaced is back in place", "path", c.path)
 	}
@@ -175,16 +179,26 @@ func notOurs(stray, current unix.Stat_t) string {
 
 // leaveAlone tells, once, of a stray that takes a person. It returns nil, as it is no reason to leave the instance alone.
 func (c *configFile) leaveAlone(name, reason string) error {
-	if c.leftAlone[name] {
-		return nil
-	}
-	if c.leftAlone == nil {
-		c.leftAlone = map[string]bool{}
-	}
-	c.leftAlone[name] = true
-	c.log.Error("a stray copy is left alone: look at it and remove it",
-		"path", filepath.Join(filepath.Dir(c.path), name), "reason", reason)
+	c.sayOnce(name, slog.LevelError, "a stray copy is left alone: look at it and remove it", reason)
 	return nil
+}
+
+// sayOnce logs each fact about a stray once.
+func (c *configFile) sayOnce(name string, level slog.Level, fact, reason string) {
+	if c.said == nil {
+		c.said = map[string]bool{}
+	}
+	if c.said[name+fact] {
+		return
+	}
+	c.said[name+fact] = true
+	c.log.Log(context.Background(), level, fact, "path", filepath.Join(filepath.Dir(c.path), name), "reason", reason)
+}
+
+// isPassing reports an error of the system that may be over at the next try.
+func isPassing(err error) bool {
+	var errno unix.Errno
+	return errors.As(err, &errno) && !isForbidden(err)
 }
 
 func laterWritten(a, b unix.Stat_t) bool {
