@@ -320,7 +320,8 @@ func TestRecoverSettlesStrayCopies(t *testing.T) {
 		{name: "killed while it was written", path: from, stray: next[:10], unfinished: true, want: from},
 		{name: "an update was displaced by our copy", path: next, stray: update, want: update},
 		{name: "an update was displaced, and is the newer one", path: from, stray: update, strayIsNewer: true, want: update},
-		{name: "an update was displaced, and the path was written since", path: update + " ", stray: update, want: update + " "},
+		{name: "an update was displaced, and the path was written since", path: next + " ", stray: update, want: next + " ", keepsTheStray: true},
+		{name: "an update was displaced, and the path was written since, alike", path: update, stray: update, want: update},
 		{name: "what was displaced does not parse", path: next, stray: update[:20], want: next, keepsTheStray: true},
 	} {
 		t.Run(x.name, func(t *testing.T) {

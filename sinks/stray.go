@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,8 @@ import (
 
 // settleStrays deals with the copies that a killed daemon left beside the file. One that holds what its name says was
 // read or written is not needed: the other of the two, or something newer, is at the path. One that holds neither is
-// somebody's update that an exchange displaced: it goes back to the path, unless the path was written later still.
+// somebody's update that an exchange displaced: it goes back to the path, or stays where it is, for a person, where the path was
+// written later still.
 func (c *configFile) settleStrays(ctx context.Context) error {
 	p, err := c.locate()
 	if errors.Is(err, errUnsafe) {
@@ -131,11 +133,12 @@ func (c *configFile) settleStray(ctx context.Context, p place, name string) (put
 		// Neither to be put in place nor ours to be thrown away; and no reason to leave the instance alone.
 		return false, c.leaveAlone(name, fmt.Sprintf("it holds somebody's update and is not well-formed: %v", err))
 	}
-	return c.settleUpdate(ctx, p, name, stray, next)
+	return c.settleUpdate(ctx, p, name, stray, content, next)
 }
 
-// settleUpdate puts somebody's update back to the path, from which next displaced it, unless the path was written later.
-func (c *configFile) settleUpdate(ctx context.Context, p place, name string, stray *openFile, next string) (putBack bool, err error) {
+// settleUpdate puts somebody's update back to the path, from which next displaced it. Where the path was written later it cannot
+// tell whether that was done with the update in view: our copy was there, and after a crash no lease kept it from being read.
+func (c *configFile) settleUpdate(ctx context.Context, p place, name string, stray *openFile, update []byte, next string) (putBack bool, err error) {
 	current, err := c.openQuiet(ctx, p)
 	if err != nil {
 		return false, err
@@ -146,8 +149,11 @@ func (c *configFile) settleUpdate(ctx context.Context, p place, name string, str
 		if err != nil {
 			return false, fmt.Errorf("read %s: %w", c.path, err)
 		}
-		if contentSum(shown) != next {
+		switch {
+		case bytes.Equal(shown, update):
 			return false, c.removeStray(p, name)
+		case contentSum(shown) != next:
+			return false, c.leaveAlone(name, "it holds somebody's update, and the configuration file was written since: put in what is lacking there")
 		}
 		// What was written later is our own copy, made without the update.
 	}
