@@ -11,6 +11,7 @@ import (
 	"os"
 	stdsync "sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,9 @@ import (
 // The control socket speaks HTTP: GET /status answers the status document, POST /sync does a pass first. Who may open
 // the socket may ask; that is the daemon's user and root.
 type control struct {
-	server *http.Server
-	ended  chan struct{}
+	server  *http.Server
+	closing chan struct{}
+	ended   chan struct{}
 	// asked is what answers; SIGHUP puts another in its place.
 	asked atomic.Pointer[answering]
 }
@@ -36,18 +38,20 @@ type answering struct {
 // loopPatience is how long a turn of the loop is waited for before the status counts as old.
 const loopPatience = 2 * time.Second
 
-// listenControl opens the socket. One that a killed daemon left is replaced.
+// roomAgain is how often a socket is tried again for which the file system had no room.
+const roomAgain = time.Second
+
+// listenControl opens the socket. One that a killed daemon left is replaced. Where there is no room for it (a full /run), that is
+// said, and it is opened when there is: nobody can ask until then, but the credential is guarded.
 func listenControl(path string, log *slog.Logger) (*control, error) {
-	if err := removeDeadSocket(path); err != nil {
+	listener, err := openSocket(path)
+	if err != nil && !errors.Is(err, unix.ENOSPC) {
 		return nil, err
 	}
-	before := unix.Umask(0o177) // so that the socket is never open to others, not even for an instant
-	listener, err := net.Listen("unix", path)
-	unix.Umask(before)
 	if err != nil {
-		return nil, fmt.Errorf("open control socket: %w; the directory of control_socket must exist and belong to the daemon's user", err)
+		log.Error("nobody can ask this daemon for its status until there is room for its control socket; make room", "reason", err)
 	}
-	c := &control{ended: make(chan struct{})}
+	c := &control{closing: make(chan struct{}), ended: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", c.status)
 	mux.HandleFunc("POST /sync", c.sync)
@@ -55,9 +59,36 @@ func listenControl(path string, log *slog.Logger) (*control, error) {
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go func() {
 		defer close(c.ended)
+		for listener == nil {
+			select {
+			case <-c.closing:
+				return
+			case <-time.After(roomAgain):
+			}
+			if listener, err = openSocket(path); err == nil {
+				log.Info("the control socket is open")
+			}
+		}
 		c.server.Serve(&lasting{Listener: listener, slots: make(chan struct{}, maxQuestions)}) // ends with close
 	}()
 	return c, nil
+}
+
+func openSocket(path string) (net.Listener, error) {
+	if err := removeDeadSocket(path); err != nil {
+		return nil, err
+	}
+	// The socket has the mode of its descriptor, so it is never open to others, not even for an instant.
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var chmod error
+		err := c.Control(func(fd uintptr) { chmod = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, chmod)
+	}}
+	listener, err := private.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w; the directory of control_socket must exist and belong to the daemon's user", err)
+	}
+	return listener, nil
 }
 
 // removeDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
@@ -132,6 +163,7 @@ func (passing) Timeout() bool   { return false }
 func (passing) Temporary() bool { return true }
 
 func (c *control) close() {
+	close(c.closing)
 	c.server.Close()
 	<-c.ended
 }

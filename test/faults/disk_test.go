@@ -116,3 +116,37 @@ func TestDiskIsFull(t *testing.T) {
 		})
 	}
 }
+
+// A full /run takes the control socket from the daemon and nothing else; it is opened as soon as there is room.
+func TestControlSocketHasNoRoom(t *testing.T) {
+	t.Parallel()
+	world.NeedsRoot(t)
+	w := world.New(t, container.Options{})
+	run := w.Path("run")
+	w.Must(os.Mkdir(run, 0o700))
+	w.Run("mount", "-t", "tmpfs", "-o", "nr_inodes=2,mode=0700", "tmpfs", run)
+	w.Last = append(w.Last, func() { unix.Unmount(run, unix.MNT_DETACH) })
+	ballast, socket := filepath.Join(run, "ballast"), filepath.Join(run, "control.sock")
+	w.Must(os.WriteFile(ballast, nil, 0o600))
+	config, err := os.ReadFile(w.Config)
+	w.Must(err)
+	w.Must(os.WriteFile(w.Config, world.Replaced(t, config, w.Path("control.sock"), socket), 0o600))
+
+	_, secret := w.NewSecret("prod")
+	d, err := w.Start(nil)
+	w.Must(err)
+	w.Running, w.Daemons = d, append(w.Daemons, d)
+	w.Logged("level=ERROR", "room for its control socket", "no space left on device")
+	w.Logged("msg=activated", "step=reload")
+	w.Holds("prod", secret)
+	w.Exits(1, "", "status")
+	w.Must(os.Remove(ballast))
+	w.Logged("the control socket is open")
+	w.Exits(0, "in_sync", "status")
+	info, err := os.Stat(socket)
+	w.Must(err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the control socket has mode %v", info.Mode())
+	}
+	w.Stop()
+}
