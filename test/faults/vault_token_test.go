@@ -95,6 +95,7 @@ func TestTokensOfAnotherKind(t *testing.T) {
 			version, secret := w.NewSecret("prod")
 			w.StartDaemon()
 			w.InSync(version)
+			w.Holds("prod", secret)
 			w.Proxy.Requests()
 			w.Must(w.Proxy.Await(w.Ctx, 5, func(r vaulttest.Request) bool { return strings.Contains(r.Path, "/metadata/") }))
 			version, secret = w.NewSecret("prod")
