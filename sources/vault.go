@@ -71,6 +71,7 @@ type Vault struct {
 	patience  patience
 	method    loginMethod // nil for token_file
 	watched   []*fileWatch
+	watching  chan struct{} // 1 slot: the call of Run that watches
 	digestKey []byte
 	proof     proof
 
@@ -130,6 +131,7 @@ func NewVault(config VaultConfig) (*Vault, error) {
 		auth.Namespace = config.Namespace
 	}
 	v := &Vault{
+		watching:   make(chan struct{}, 1),
 		made:       made,
 		address:    address,
 		logger:     logger,

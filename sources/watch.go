@@ -28,9 +28,16 @@ const (
 
 // Run watches what the login reads (the secret-id, token, JWT or certificate) and calls changed when another one is there
 // than at NewVault or at the last call, so that the next poll can be brought forward.
-// It returns when ctx is done and everything it started has ended; it runs once at a time. Where the directory cannot be
-// watched it looks once a minute; nothing depends on it, as each login reads the file anyway.
+// It returns when ctx is done and everything it started has ended. A call waits for the end of the one before, which may take
+// long on a disk that does not answer. Where the directory cannot be watched it looks once a minute; nothing depends on it, as
+// each login reads the file anyway.
 func (v *Vault) Run(ctx context.Context, changed func()) {
+	select {
+	case v.watching <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-v.watching }()
 	for _, w := range v.watched {
 		w.changed = func() {
 			if v.session.wrapping != nil {

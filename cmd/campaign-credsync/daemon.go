@@ -159,7 +159,7 @@ func (g *generation) runUntilReload(ctx context.Context, in *invocation, p *part
 	_, err = within(context.Background(), watchGrace, "the watch of files", func() (struct{}, error) { return struct{}{}, group.Wait() })
 	<-ran // it leaves behind what does not end
 	if err != nil {
-		log.Error("left behind", "reason", err)
+		log.Warn("left behind", "reason", err)
 	}
 	settled := make(chan struct{})
 	go func() { defer close(settled); a.settle() }()
