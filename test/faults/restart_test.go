@@ -94,14 +94,20 @@ func ignoring(t *testing.T, programs container.Programs) container.Programs {
 	return programs
 }
 
+// slowRestart returns a world whose daemon is in the middle of a restart of web, which is down meanwhile.
+func slowRestart(t *testing.T, campaign, faults string) (*world.World, container.Run) {
+	t.Helper()
+	w := world.New(t, container.Options{Campaign: campaign})
+	w.Faults(faults)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	return w, w.WaitsAt("restart_slow")
+}
+
 // A stop that comes in the middle of a restart waits for it, begins no other, and is no error. The next start does what is left.
 func TestStopDuringARestart(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
-	w.Faults(`{"restart_slow": "4s", "times": 1}`)
-	w.NewSecret("prod")
-	w.StartDaemon()
-	w.WaitsAt("restart_slow") // web is down
+	w, _ := slowRestart(t, "activate: {restart: [web, pipelined]}", `{"restart_slow": "4s", "times": 1}`)
 	w.Stop()
 	w.Ran(1, "end", "restart", "web")
 	w.Ran(0, "start", "restart", "pipelined@prod")
@@ -118,11 +124,7 @@ func TestStopDuringARestart(t *testing.T) {
 // The same for a reload of the daemon's configuration.
 func TestHangUpDuringARestart(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
-	w.Faults(`{"restart_slow": "10m", "times": 1}`)
-	w.NewSecret("prod")
-	w.StartDaemon()
-	w.WaitsAt("restart_slow")
+	w, _ := slowRestart(t, "activate: {restart: [web, pipelined]}", `{"restart_slow": "10m", "times": 1}`)
 	w.HangUp()
 	w.Release()
 	w.InSync(1)
@@ -177,11 +179,7 @@ func TestRestartSlowerThanTheLimit(t *testing.T) {
 // A stop waits for a restart no longer than its limit, and leaves it alone.
 func TestStopDuringAnEndlessRestart(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, container.Options{Campaign: "timeout: 3s, activate: {restart: [web]}"})
-	w.Faults(`{"restart_slow": "1h"}`)
-	w.NewSecret("prod")
-	w.StartDaemon()
-	restart := w.WaitsAt("restart_slow")
+	w, restart := slowRestart(t, "timeout: 3s, activate: {restart: [web]}", `{"restart_slow": "1h"}`)
 	w.Stop()
 	if syscall.Kill(restart.PID, 0) != nil {
 		t.Fatal("the restart is gone")
@@ -202,11 +200,7 @@ func TestStopDuringAnEndlessRestart(t *testing.T) {
 // A daemon that is killed in the middle of a restart leaves it alone, and so does the next one.
 func TestKilledDuringARestart(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, container.Options{Campaign: "activate: {restart: [web]}"})
-	w.Faults(`{"restart_slow": "10m", "times": 1}`)
-	w.NewSecret("prod")
-	w.StartDaemon()
-	w.WaitsAt("restart_slow")
+	w, _ := slowRestart(t, "activate: {restart: [web]}", `{"restart_slow": "10m", "times": 1}`)
 	w.Kill()
 	w.StartDaemon()
 	w.Is("prod", "activation_pending", "restart web", "has not ended yet")
