@@ -9,6 +9,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // Daemon keeps instances in step. All fields below the line belong to the goroutine of Run.
@@ -46,7 +47,7 @@ type instance struct {
 	missed    atomic.Bool // likewise
 	announced atomic.Bool // likewise
 
-	record      Record
+	record      state.Record
 	seq, saved  int       // of the record: changes made, changes on disk
 	saveAt      time.Time // when the change has to be written
 	saving      bool
@@ -140,7 +141,7 @@ func New(cfg Config) (*Daemon, error) {
 	return d, nil
 }
 
-func (d *Daemon) load(name string) Record {
+func (d *Daemon) load(name string) state.Record {
 	record, err := d.cfg.Store.Load(name)
 	if err != nil {
 		// What is not known is applied again; that is the remedy, so nobody is needed.
@@ -321,7 +322,7 @@ func (d *Daemon) advanceInstance(in *instance, now time.Time) (again time.Time) 
 		return d.advanceInstance(in, now)
 	case doOwe:
 		r := in.record
-		r.RevertOwes = true
+		r.Intent = state.Intent{Kind: state.IntentRevert}
 		in.changed(r, now)
 		return d.advanceInstance(in, now)
 	case doFetch:
@@ -365,7 +366,7 @@ func (d *Daemon) advanceSave(in *instance, now time.Time) (again time.Time) {
 }
 
 // changed notes a change of the record, to be on disk by at.
-func (in *instance) changed(r Record, at time.Time) {
+func (in *instance) changed(r state.Record, at time.Time) {
 	if in.saved == in.seq || at.Before(in.saveAt) {
 		in.saveAt = at
 	}

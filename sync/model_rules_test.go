@@ -9,6 +9,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	credsync "campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // rules is the reference: what the world allows, told from what happened to it and never from what a daemon thinks.
@@ -107,7 +108,7 @@ func (r *rules) applyBegins(w *modelWorld, g *generation, f *modelFile, c creden
 	if f.command != nil {
 		w.breaks("two commands at work on %s", f.name)
 	}
-	if onDisk := recordOnDisk(g, f.name); onDisk.Applying == nil {
+	if onDisk := recordOnDisk(g, f.name); !onDisk.Applying() {
 		w.breaks("the command for %s began before the intent was on disk", f.name)
 	}
 	v := r.acceptable(g, k, c.ClientID)
@@ -209,7 +210,7 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 		k.owed = w.effects
 		if !r.behind {
 			k.owedOnDisk = k.owed
-			if !recordOnDisk(g, f.name).RevertOwes {
+			if recordOnDisk(g, f.name).Intent.Kind != state.IntentRevert {
 				w.breaks("%s was put back before it was on record that activation must follow", f.name)
 			}
 		}
@@ -263,7 +264,7 @@ func (r *rules) quiescent(w *modelWorld) {
 }
 
 // started compares what a new daemon finds in its state directory with what it must not have forgotten.
-func (r *rules) started(w *modelWorld, f *modelFile, record credsync.Record) {
+func (r *rules) started(w *modelWorld, f *modelFile, record state.Record) {
 	k := r.of[f]
 	found := -1
 	for i, once := range k.applies {
@@ -276,10 +277,10 @@ func (r *rules) started(w *modelWorld, f *modelFile, record credsync.Record) {
 		w.breaks("the record of %s is of no apply: %+v", f.name, record)
 	case found < k.durable:
 		w.breaks("apply %d of %s was forgotten, %d is remembered", k.durable, f.name, found)
-	case (k.open || found < k.current) && record.Applying == nil:
+	case (k.open || found < k.current) && !record.Applying():
 		w.breaks("a command was at work on %s, and nobody remembers", f.name)
 	}
-	k.current, k.open, k.uncertain = found, false, record.Applying != nil
+	k.current, k.open, k.uncertain = found, false, record.Applying()
 	for _, v := range w.versions {
 		if found < 0 || !v.Equal(record.Version) {
 			continue
@@ -290,13 +291,13 @@ func (r *rules) started(w *modelWorld, f *modelFile, record credsync.Record) {
 	}
 }
 
-func recordOnDisk(g *generation, name string) (record credsync.Record) {
+func recordOnDisk(g *generation, name string) (record state.Record) {
 	data, err := os.ReadFile(filepath.Join(g.dir, name+".json"))
 	if err == nil {
 		err = json.Unmarshal(data, &record)
 	}
 	if err != nil {
-		return credsync.Record{}
+		return state.Record{}
 	}
 	return record
 }

@@ -21,6 +21,7 @@ import (
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/logtest"
 	credsync "campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 var (
@@ -142,7 +143,7 @@ func (m *model) start() {
 			}
 		}
 	}
-	store, err := credsync.OpenStore(g.dir, 0)
+	store, err := state.Open(g.dir, 0)
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // Outlook is what a pass over an instance would find.
@@ -23,7 +24,7 @@ type Outlook struct {
 }
 
 // Look compares what is wanted, applied and on disk. It reads and changes nothing. maxReverts is as in Config.
-func Look(ctx context.Context, in Instance, store *Store, maxReverts int) (Outlook, error) {
+func Look(ctx context.Context, in Instance, store *state.Store, maxReverts int) (Outlook, error) {
 	record, err := store.Load(in.Name)
 	if err != nil {
 		return Outlook{}, err
@@ -58,7 +59,7 @@ func Look(ctx context.Context, in Instance, store *Store, maxReverts int) (Outlo
 	switch {
 	case refusal != nil:
 		o.Refusal = refusal
-	case record.Applying != nil || c.Digest(store.Key()) != record.Digest:
+	case record.Applying() || c.Digest(store.Key()) != record.Digest:
 		o.Apply, o.Credential = true, &c
 	}
 	return o, nil

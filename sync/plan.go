@@ -4,12 +4,13 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // view is all that the decision about one instance depends on.
 type view struct {
 	now    time.Time
-	record Record
+	record state.Record
 
 	recovered bool // what an earlier daemon left behind was dealt with
 	disk      disk
@@ -80,7 +81,7 @@ func (d disk) outOfOrder() bool {
 
 // same reports whether p is the credential that is applied already, under another version. It is asked anew each time:
 // an apply may have come in between.
-func (p *pending) same(r Record) bool { return !r.Version.IsZero() && p.digest == r.Digest }
+func (p *pending) same(r state.Record) bool { return !r.Version.IsZero() && p.digest == r.Digest }
 
 type deed int
 
@@ -120,7 +121,7 @@ func plan(v view) decision {
 	}
 	drift := driftOf(v.record, v.disk.seen)
 	if p := v.pending; p != nil {
-		if p.same(v.record) && p.force == "" && v.record.Applying == nil {
+		if p.same(v.record) && p.force == "" && !v.record.Applying() {
 			return decision{deed: doRecord, drift: drift}
 		}
 		if !v.now.Before(v.applyRetry) && !v.activating && !v.saving {
@@ -138,14 +139,17 @@ func plan(v view) decision {
 // mayRestore reports whether drift, should a look find any, is to be put back by a splice.
 func (v view) mayRestore() bool {
 	_, braked := brake(v.record, v.maxReverts, v.now)
-	return v.mode == RevertSplice && !braked && !v.cannotPut && v.record.Applying == nil && len(v.record.Attributes) > 0 &&
+	return v.mode == RevertSplice && !braked && !v.cannotPut && !v.record.Applying() && len(v.record.Attributes) > 0 &&
 		!v.now.Before(v.restoreRetry)
 }
+
+// owes reports whether it is recorded that a revert was begun.
+func (v view) owes() bool { return v.record.Intent.Kind == state.IntentRevert }
 
 // mustOwe reports whether a revert has to wait until it is on record that activation must follow it: a crash in between
 // would leave the processes with drift that no start finds any more.
 func (v view) mustOwe() bool {
-	return v.activates && v.disk.mayHaveLoaded(v.now) && (!v.record.RevertOwes || v.now.Before(v.recordWait))
+	return v.activates && v.disk.mayHaveLoaded(v.now) && (!v.owes() || v.now.Before(v.recordWait))
 }
 
 func planRevert(v view, drift []string) decision {
@@ -156,7 +160,7 @@ func planRevert(v view, drift []string) decision {
 		return decision{drift: drift, again: end}
 	}
 	if v.mode == RevertSplice && !v.cannotPut && v.mustOwe() {
-		if v.record.RevertOwes {
+		if v.owes() {
 			return decision{drift: drift, again: v.recordWait}
 		}
 		return decision{deed: doOwe, drift: drift}
@@ -172,15 +176,15 @@ func planRevert(v view, drift []string) decision {
 
 // driftOf names the managed attributes that differ on disk from what was applied. While nobody knows what a command
 // that was cut off has written, nothing is called drift: it may be the newer credential.
-func driftOf(r Record, seen credential.Attributes) []string {
-	if r.Applying != nil {
+func driftOf(r state.Record, seen credential.Attributes) []string {
+	if r.Applying() {
 		return nil
 	}
 	return credential.Drift(r.Attributes, seen)
 }
 
 // brake reports whether reverts have used up their allowance, and until when.
-func brake(r Record, maxReverts int, now time.Time) (end time.Time, on bool) {
+func brake(r state.Record, maxReverts int, now time.Time) (end time.Time, on bool) {
 	recent := recentReverts(r.Reverts, now)
 	if len(recent) < maxReverts {
 		return time.Time{}, false
@@ -252,7 +256,7 @@ func planActivation(now time.Time, instances []activationView) (step string, for
 }
 
 // wantsSecret says whether the secret of a version must be read for an instance, given what is known of it.
-func wantsSecret(v credential.Version, fields credential.Fields, r Record, p *pending, refused *credential.Refusal, force string, allowRollback bool) bool {
+func wantsSecret(v credential.Version, fields credential.Fields, r state.Record, p *pending, refused *credential.Refusal, force string, allowRollback bool) bool {
 	switch {
 	case p != nil && p.version.Equal(v) && p.force == force:
 		return false // in hand already
@@ -260,14 +264,14 @@ func wantsSecret(v credential.Version, fields credential.Fields, r Record, p *pe
 		return false // would be refused again
 	case goesBack(v, r, p, allowRollback):
 		return false
-	case force != "" || r.Applying != nil:
+	case force != "" || r.Applying():
 		return true
 	}
-	return !r.holds(v, fields)
+	return !holds(r, v, fields)
 }
 
 // goesBack reports whether v is older than what is applied or about to be.
-func goesBack(v credential.Version, r Record, p *pending, allowed bool) bool {
+func goesBack(v credential.Version, r state.Record, p *pending, allowed bool) bool {
 	if allowed {
 		return false
 	}

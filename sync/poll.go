@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
@@ -99,7 +100,7 @@ func pickAll(reading credential.Reading, fields []credential.Fields) []picked {
 func (w *watched) need() func(credential.Version) bool {
 	type known struct {
 		fields  credential.Fields
-		record  Record
+		record  state.Record
 		pending *pending
 		refusal *credential.Refusal
 		force   string
@@ -208,7 +209,7 @@ func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credenti
 	} else if in.lifted.over(now) {
 		d.log.Info("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
 	}
-	if in.record.holds(v, in.Fields) && in.record.Applying == nil && in.force == "" {
+	if holds(in.record, v, in.Fields) && !in.record.Applying() && in.force == "" {
 		in.pending = nil
 		return
 	}

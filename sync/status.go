@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // State says in one word how an instance is.
@@ -112,7 +113,7 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 // waits reports whether something is still to be looked at, or applied.
 func (in *instance) waits() bool {
 	unseen := !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || !in.source.asked()
-	return unseen || in.record.Applying != nil || in.force != "" || in.pending != nil && !in.pending.same(in.record)
+	return unseen || in.record.Applying() || in.force != "" || in.pending != nil && !in.pending.same(in.record)
 }
 
 // driftStays reports drift that was seen and is not put back.
@@ -121,7 +122,7 @@ func (d *Daemon) driftStays(in *instance) bool {
 		return false
 	}
 	return in.braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply ||
-		in.record.RevertOwes
+		in.record.Intent.Kind == state.IntentRevert
 }
 
 func (d *Daemon) whyDriftStays(in *instance) string {

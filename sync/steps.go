@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // Each start… function begins a step in a goroutine of its own; the func that the goroutine returns is run by the loop
@@ -76,9 +77,9 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, asO
 		d.log.Info("configuration file is whole again", keyInstance, in.Name)
 	}
 	// What a command that was cut off has written is unknown only until the file shows that it wrote nothing.
-	if in.record.Applying != nil && len(credential.Drift(in.record.Attributes, seen)) == 0 {
+	if in.record.Applying() && len(credential.Drift(in.record.Attributes, seen)) == 0 {
 		r := in.record
-		r.Applying = nil
+		r.Intent = state.Intent{}
 		in.changed(r, now)
 	}
 	drift := driftOf(in.record, seen)
@@ -87,7 +88,7 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, asO
 		switch {
 		case len(in.unproved) > 0:
 			d.countRevert(in, in.unproved, now, now)
-		case in.record.RevertOwes: // put back by a daemon that was killed then, or by somebody else
+		case in.record.Intent.Kind == state.IntentRevert: // put back by a daemon that was killed then, or by somebody else
 			in.changed(in.owesActivation(in.record, now), now)
 		}
 		in.disk.seenRight(asOf)
@@ -129,8 +130,8 @@ func (d *Daemon) startApply(in *instance) {
 	in.busy = doApply
 	p := *in.pending
 	sink, store, name := in.Sink, d.cfg.Store, in.Name
-	previous, intent := in.record.Applying, in.record
-	intent.Applying = &p.version
+	previous, intent := in.record.Intent, in.record
+	intent.Intent = state.Intent{Kind: state.IntentApply, Version: p.version}
 	// The intent is written here, ahead of the command, and the outcome by the loop: nobody else saves meanwhile.
 	in.saving = true
 	in.record = intent
@@ -141,12 +142,12 @@ func (d *Daemon) startApply(in *instance) {
 		if err := store.Save(name, intent); err != nil {
 			return func(now time.Time) {
 				in.busy, in.saving = doNothing, false
-				in.record.Applying = previous
+				in.record.Intent = previous
 				d.applyFailed(in, p, err, now)
 			}
 		}
 		attributes, took, err := sink.Apply(ctx, p.credential)
-		if err == nil && intent.showsAnother(p, attributes) {
+		if err == nil && showsAnother(intent, p, attributes) {
 			err = errNotWritten
 		}
 		return func(now time.Time) {
@@ -157,7 +158,7 @@ func (d *Daemon) startApply(in *instance) {
 			if err != nil {
 				// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
 				r := in.record
-				r.Applying = previous
+				r.Intent = previous
 				in.changed(r, now)
 				if !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
 					in.recovered = false
@@ -173,10 +174,10 @@ func (d *Daemon) startApply(in *instance) {
 }
 
 func (d *Daemon) applied(in *instance, p pending, attributes credential.Attributes, took time.Duration, now time.Time) {
-	r := in.record.applied(p, attributes, in.steps, now)
+	r := applied(in.record, p, attributes, in.steps, now)
 	in.becomesDue(now)
 	if p.force == forceDrift {
-		r = r.reverted(now)
+		r = reverted(r, now)
 	}
 	in.changed(r, now)
 	in.disk.seen, in.disk.err, in.disk.checkedAt = attributes, nil, now
@@ -245,9 +246,9 @@ func (d *Daemon) restored(in *instance, drift []string, began, now time.Time) {
 }
 
 // owesActivation is r with the steps of activation still to be done, also if one of them is under way.
-func (in *instance) owesActivation(r Record, now time.Time) Record {
+func (in *instance) owesActivation(r state.Record, now time.Time) state.Record {
 	in.becomesDue(now)
-	return r.activationDue(in.steps, now)
+	return activationDue(r, in.steps, now)
 }
 
 // becomesDue has a step of activation that is under way count for nothing.
@@ -258,8 +259,8 @@ func (in *instance) becomesDue(now time.Time) {
 
 // countRevert notes a revert that began and is over.
 func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time) {
-	r, saveAt := in.record.reverted(now), now.Add(countDelay)
-	if in.disk.mayHaveLoaded(now) || r.RevertOwes {
+	r, saveAt := reverted(in.record, now), now.Add(countDelay)
+	if in.disk.mayHaveLoaded(now) || r.Intent.Kind == state.IntentRevert {
 		r, saveAt = in.owesActivation(r, now), now
 	} else if d.activating {
 		in.becomesDue(now) // the step under way may have read it
@@ -353,7 +354,7 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 				if in.activations != asked[i] {
 					continue // drift was put back meanwhile, which this step may have loaded: it is due again
 				}
-				in.changed(in.record.activated(step, now), now)
+				in.changed(activated(in.record, step, now), now)
 				d.log.Info("activated", keyInstance, in.Name, keyStep, step, keyVersion, in.record.Version.Number,
 					keyDuration, now.Sub(began))
 			}

@@ -19,6 +19,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // Source says which credential is wanted. Instances that share a Source share its polls; each takes its own fields out of
@@ -87,7 +88,7 @@ type Instance struct {
 type Config struct {
 	Instances []Instance
 	Activator Activator
-	Store     *Store
+	Store     *state.Store
 
 	Poll       time.Duration // between two polls of a source, jittered by 10 %; default 30 s
 	Revert     RevertMode    // default RevertSplice

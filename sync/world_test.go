@@ -17,6 +17,7 @@ import (
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/logtest"
 	credsync "campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // world is what the daemon acts on: a source, instances and activation, all in memory, with time that passes at once
@@ -57,7 +58,7 @@ func newInterruptedWorld(t *testing.T) *world {
 	w.start()
 	w.stop()
 	w.source.rotate("two")
-	store, err := credsync.OpenStore(w.dir, 0)
+	store, err := state.Open(w.dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func newInterruptedWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record.Applying = &w.source.version
+	record.Intent = state.Intent{Kind: state.IntentApply, Version: w.source.version}
 	if err := store.Save("prod", record); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func (w *world) start() {
 // launch is start without waiting.
 func (w *world) launch() {
 	w.t.Helper()
-	store, err := credsync.OpenStore(w.dir, 0)
+	store, err := state.Open(w.dir, 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"campaign-credsync/sinks"
 	"campaign-credsync/sources"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // assembly is the daemon as a configuration describes it, wired and not started.
@@ -34,7 +35,7 @@ type made[From comparable, T any] struct {
 //
 // before, where not nil, is the assembly whose place this one is to take. What a change of the configuration does not touch is
 // the same in both: Vault with its token and connection, secrets, files. So it may be started only when before has ended.
-func assemble(c *config, store *sync.Store, claims *claims, log *slog.Logger, only string, before *assembly) (*assembly, error) {
+func assemble(c *config, store *state.Store, claims *claims, log *slog.Logger, only string, before *assembly) (*assembly, error) {
 	timing, err := c.Schedule.parse()
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 
 	"campaign-credsync/sources"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // secret is what makes two instances' secrets the same. What their fields are called is beside the point.
@@ -24,7 +25,7 @@ func secretOf(i instanceConfig) secret {
 }
 
 // source returns the source of a secret. The first that is in Vault brings the connection with it.
-func (a *assembly) source(c *config, from secret, store *sync.Store, claims *claims, before *assembly) (sync.Source, error) {
+func (a *assembly) source(c *config, from secret, store *state.Store, claims *claims, before *assembly) (sync.Source, error) {
 	if a.secrets[from] != nil {
 		return a.secrets[from], nil
 	}
@@ -47,7 +48,7 @@ func (a *assembly) source(c *config, from secret, store *sync.Store, claims *cla
 }
 
 // useVault takes the Vault of before if a new one would be the same.
-func (a *assembly) useVault(c *config, store *sync.Store, claims *claims, before *assembly) (err error) {
+func (a *assembly) useVault(c *config, store *state.Store, claims *claims, before *assembly) (err error) {
 	from := sources.VaultConfig{
 		Address: c.Vault.Address, Namespace: c.Vault.Namespace,
 		CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,

@@ -17,6 +17,7 @@ import (
 	"campaign-credsync/sinks"
 	"campaign-credsync/sources"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // runDaemon runs until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done and knows is handed
@@ -66,7 +67,7 @@ func runDaemon(ctx context.Context, in *invocation, c *config) error {
 
 // parts are what a process keeps from its start to its end, and the assembly that it starts with.
 type parts struct {
-	store    *sync.Store
+	store    *state.Store
 	claims   *claims
 	assembly *assembly
 }
@@ -78,7 +79,7 @@ func prepare(ctx context.Context, c *config, log *slog.Logger, only string, pati
 			return nil, err
 		}
 		p := &parts{claims: newClaims(log)}
-		if p.store, err = sync.OpenStore(c.StateDir, patience); err != nil {
+		if p.store, err = state.Open(c.StateDir, patience); err != nil {
 			return nil, err
 		}
 		if p.assembly, err = assemble(c, p.store, p.claims, log, only, nil); err == nil {

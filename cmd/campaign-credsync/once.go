@@ -11,6 +11,7 @@ import (
 
 	"campaign-credsync/sinks"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // runSync does one pass, or has the daemon that runs do it.
@@ -20,7 +21,7 @@ func runSync(ctx context.Context, in *invocation, c *config, options syncOptions
 		return runDry(ctx, in, c, log, options.instance)
 	}
 	p, err := prepare(ctx, c, log, options.instance, 0)
-	if errors.Is(err, sync.ErrLocked) {
+	if errors.Is(err, state.ErrLocked) {
 		return runSyncByDaemon(ctx, in, c, options.instance)
 	}
 	if errors.Is(err, errWrongUser) { // a daemon that runs does it as the right one
@@ -185,9 +186,9 @@ type instanceOutlook struct {
 // look compares what is wanted, applied and on disk, without a lock and without a write but one: a refused login is noted,
 // in a state directory that is made for it where there is none, since the next command must not try the same again.
 func look(ctx context.Context, c *config, log *slog.Logger, instance string) ([]instanceOutlook, error) {
-	var store *sync.Store
+	var store *state.Store
 	a, err := within(ctx, fileLimit, "the start", func() (*assembly, error) {
-		store = sync.ReadStore(c.StateDir)
+		store = state.Read(c.StateDir)
 		return assemble(c, store, nil, log, instance, nil)
 	})
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // makeStateDir makes the state directory for a command that has to remember something before the daemon ever ran, and
@@ -19,7 +19,7 @@ func makeStateDir(c *config) (digestKey []byte, err error) {
 			return nil, fmt.Errorf("make the state directory: %w", err)
 		}
 	}
-	return sync.ReadStore(c.StateDir).Key(), nil
+	return state.Read(c.StateDir).Key(), nil
 }
 
 // newStateDir makes the directory with its key in it, in one step: of several commands that find none, one makes it, and
@@ -46,7 +46,7 @@ func newStateDir(c *config) error {
 		return err
 	}
 	if err = giveToCampaign(c, fresh); err == nil {
-		sync.ReadStore(fresh) // which writes the key
+		state.Read(fresh) // which writes the key
 		err = os.Rename(fresh, c.StateDir)
 	}
 	if err != nil {

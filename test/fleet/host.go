@@ -18,6 +18,7 @@ import (
 
 	"campaign-credsync/sources"
 	credsync "campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // Config says what a host is to be like.
@@ -36,7 +37,7 @@ type Config struct {
 // Host is a daemon that runs, or ran. Its methods may be called concurrently.
 type Host struct {
 	vault  *sources.Vault
-	store  *credsync.Store
+	store  *state.Store
 	file   *file
 	stop   context.CancelFunc
 	ended  chan struct{}
@@ -49,8 +50,8 @@ func Start(c Config) (*Host, error) {
 	if err := os.WriteFile(secretID, []byte(c.SecretID+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	state := filepath.Join(c.Dir, "state")
-	store, err := credsync.OpenStore(state, 0)
+	dir := filepath.Join(c.Dir, "state")
+	store, err := state.Open(dir, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func Start(c Config) (*Host, error) {
 	h.vault, err = sources.NewVault(sources.VaultConfig{
 		Address:  c.Address,
 		Auth:     sources.Auth{Method: "approle", Mount: c.AuthMount, RoleID: c.RoleID, SecretIDFile: secretID},
-		StateDir: state, DigestKey: store.Key(), Logger: c.Logger,
+		StateDir: dir, DigestKey: store.Key(), Logger: c.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
