@@ -1,5 +1,5 @@
 // Command mutate breaks the product in one place at a time and demands that the test which is there for it turns red. A test that
-// stays green could not have failed. The breaks are in mutations.go; docs/testing.md lists them.
+// stays green could not have failed. mutations.go lists the breaks.
 //
 // Nothing is written to the source: the broken file is laid over the right one (go build -overlay), also for the daemon that a test
 // builds. Each test is run without any break first, and has to be green.
