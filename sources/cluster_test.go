@@ -163,7 +163,7 @@ func (l *lab) temporary(err error) {
 	if vaultSays.MatchString(err.Error()) && !strings.Contains(err.Error(), "electing") {
 		l.t.Errorf("does not tell of an election: %v", err)
 	}
-	var person interface{ ForPerson() }
+	var person interface{ NeedsOperator() }
 	var refusal *credential.Refusal
 	if errors.As(err, &person) || errors.As(err, &refusal) {
 		l.t.Errorf("calls for a person: %v", err)

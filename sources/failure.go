@@ -34,8 +34,8 @@ type forPerson struct{ error }
 
 func (f forPerson) Unwrap() error { return f.error }
 
-// ForPerson is all there is to it: whoever logs the error asks for the method.
-func (forPerson) ForPerson() {}
+// NeedsOperator is all there is to it: whoever logs the error asks for the method.
+func (forPerson) NeedsOperator() {}
 
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }

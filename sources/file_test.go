@@ -158,7 +158,7 @@ func TestFileThatIsOfNoUse(t *testing.T) {
 			}
 			if _, person := errors.AsType[interface {
 				error
-				ForPerson()
+				NeedsOperator()
 			}](err); !reached && !person {
 				t.Errorf("waiting mends it not, and it is not said: %v", err)
 			}

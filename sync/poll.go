@@ -170,7 +170,7 @@ func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	}
 	w.err = err
 	tell := d.warn
-	var person interface{ ForPerson() }
+	var person interface{ NeedsOperator() }
 	if errors.As(err, &person) {
 		tell = d.fail // no retry mends it
 	}

@@ -20,8 +20,8 @@ type (
 func (laterTrouble) Error() string        { return "login failed; next login later" }
 func (l laterTrouble) RetryAt() time.Time { return l.at }
 
-func (peopleTrouble) Error() string { return "the certificate has expired; renew it" }
-func (peopleTrouble) ForPerson()    {}
+func (peopleTrouble) Error() string  { return "the certificate has expired; renew it" }
+func (peopleTrouble) NeedsOperator() {}
 
 // A login that waits is asked for when its wait is over, however many times it was asked for before: two waits in a row would
 // pass the cap of a minute.

@@ -27,7 +27,7 @@ import (
 //
 // Poll returns the newest version. It asks need before it reads the secret of that version; when need says no,
 // Reading.Credential is nil. A source that was reached and has no usable credential returns a *credential.Refusal,
-// every other error means out of reach: one that waiting does not mend has a method ForPerson(), one of a login that is
+// every other error means out of reach: one that waiting does not mend has a method NeedsOperator(), one of a login that is
 // not made yet a method RetryAt(). Poll honours ctx; it is not called again before it returned, except for other Sources
 // at the same time.
 type Source interface {
