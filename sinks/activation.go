@@ -6,27 +6,26 @@ import (
 	"slices"
 	"strings"
 	"time"
-)
 
-// stepReload makes the web module read its configuration again; other modules need a restart.
-const stepReload = "reload"
+	"campaign-credsync/internal/credential"
+)
 
 // multiInstance are the modules that serve all instances of a container; they take no @instance.
 var multiInstance = []string{"web", "syslogd", "trackinglogd", "watchdog"}
 
-// ActivationSteps returns the steps that make Campaign's processes use an instance's new credential, in the order in
-// which they are to be taken: "reload", "restart web", "restart pipelined@prod". A step's name is what a record of
-// finished steps keeps, and what Activate takes. A module that is named with its @instance is left as it is.
-func ActivationSteps(reload bool, modules []string, instance string) []string {
-	var steps []string
+// ActivationSteps returns the steps that make Campaign's processes use an instance's new credential, in the order in which they are
+// to be taken. A reload makes the web module read its configuration again; other modules need a restart. A module that is named with
+// its @instance is left as it is.
+func ActivationSteps(reload bool, modules []string, instance string) []credential.Step {
+	var steps []credential.Step
 	if reload {
-		steps = append(steps, stepReload)
+		steps = append(steps, credential.Step{Kind: credential.StepReload})
 	}
 	for _, module := range modules {
 		if !strings.Contains(module, "@") && !slices.Contains(multiInstance, module) {
 			module += "@" + instance
 		}
-		if step := "restart " + module; !slices.Contains(steps, step) {
+		if step := (credential.Step{Kind: credential.StepRestart, Module: module}); !slices.Contains(steps, step) {
 			steps = append(steps, step)
 		}
 	}
@@ -36,15 +35,15 @@ func ActivationSteps(reload bool, modules []string, instance string) []string {
 // Activate takes one step made by ActivationSteps. It returns after the configured timeout at the latest; of a restart that
 // was begun ctx does not cut it short. A step may be taken again: it ends in the same state. Where a restart took longer, one
 // that was begun after since and has ended well meanwhile is not repeated. One call at a time.
-func (n *NLServer) Activate(ctx context.Context, step string, since time.Time) error {
+func (n *NLServer) Activate(ctx context.Context, step credential.Step, since time.Time) error {
 	if _, err := n.inspectExecutable(); err != nil {
 		return err
 	}
-	if step == stepReload {
+	switch {
+	case step.Kind == credential.StepReload:
 		return n.reload(ctx)
-	}
-	if args := strings.Fields(step); len(args) == 2 && args[0] == "restart" && !strings.HasPrefix(args[1], "-") {
-		return n.restart(ctx, args[1], since)
+	case step.Kind == credential.StepRestart && step.Module != "" && !strings.HasPrefix(step.Module, "-"):
+		return n.restart(ctx, step.Module, since)
 	}
 	return fmt.Errorf("activation has no step %q", step)
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"campaign-credsync/internal/credential"
 )
 
 func TestActivate(t *testing.T) {
@@ -18,24 +20,31 @@ func TestActivate(t *testing.T) {
 	if got, want := h.read("runs"), "config -reload\nrestart web\nrestart pipelined@prod\nrestart wfserver@other\n"; got != want {
 		t.Errorf("ran %q, want %q", got, want)
 	}
-	mustSay(t, n.Activate(t.Context(), "restart bad", time.Time{}), "nlserver restart bad: exit status 4", "run it by hand")
+	mustSay(t, n.Activate(t.Context(), stepOf("restart bad"), time.Time{}), "nlserver restart bad: exit status 4", "run it by hand")
 	// A secret that this run does not know, and that has the usual shape.
 	h.install(`echo 'loaded p8e-` + strings.Repeat("Ab1_", 8) + ` (iRc=-5)'; exit 1`)
-	mustSay(t, n.Activate(t.Context(), "reload", time.Time{}), "nlserver config -reload: exit status 1: (iRc=-5)")
-	for _, step := range []string{"", "restart", "restart a b", "restart -all", "stop web"} {
-		mustSay(t, n.Activate(t.Context(), step, time.Time{}), "no step")
+	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1: (iRc=-5)")
+	for _, step := range []string{"", "restart", "restart -all", "stop web"} {
+		mustSay(t, n.Activate(t.Context(), stepOf(step), time.Time{}), "no step")
 	}
+}
+
+// stepOf is the step that a text stands for.
+func stepOf(text string) (s credential.Step) {
+	_ = s.UnmarshalText([]byte(text))
+	return s
 }
 
 func TestActivationSteps(t *testing.T) {
 	modules := []string{"pipelined", "web", "mta", "syslogd", "trackinglogd", "watchdog"}
-	want := []string{"restart pipelined@prod", "restart web", "restart mta@prod", "restart syslogd",
+	want := []string{"reload", "restart pipelined@prod", "restart web", "restart mta@prod", "restart syslogd",
 		"restart trackinglogd", "restart watchdog"}
-	if got := ActivationSteps(false, modules, "prod"); !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	var got []string
+	for _, step := range ActivationSteps(true, modules, "prod") {
+		got = append(got, step.String())
 	}
-	if got := ActivationSteps(true, nil, "prod"); !slices.Equal(got, []string{"reload"}) {
-		t.Errorf("got %q", got)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 	if got := ActivationSteps(false, nil, "prod"); len(got) != 0 {
 		t.Errorf("got %q", got)

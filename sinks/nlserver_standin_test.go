@@ -205,9 +205,9 @@ func TestStandinIsActivated(t *testing.T) {
 		}
 	}
 	h.faults(`{"restart_fail": ["pipelined@prod"], "reload_fail": true, "on": ["restart", "reload"]}`)
-	if err := n.Activate(t.Context(), "restart web", time.Time{}); err != nil {
+	if err := n.Activate(t.Context(), stepOf("restart web"), time.Time{}); err != nil {
 		t.Error(err)
 	}
-	mustSay(t, n.Activate(t.Context(), "restart pipelined@prod", time.Time{}), "nlserver restart pipelined@prod: exit status 1", "by hand")
-	mustSay(t, n.Activate(t.Context(), "reload", time.Time{}), "nlserver config -reload: exit status 1", "(iRc=")
+	mustSay(t, n.Activate(t.Context(), stepOf("restart pipelined@prod"), time.Time{}), "nlserver restart pipelined@prod: exit status 1", "by hand")
+	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1", "(iRc=")
 }

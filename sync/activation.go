@@ -3,6 +3,8 @@ package sync
 import (
 	"slices"
 	"time"
+
+	"campaign-credsync/internal/credential"
 )
 
 func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
@@ -18,7 +20,7 @@ func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
 		}
 	}
 	step, forWhom, again := planActivation(now, views)
-	if step != "" {
+	if len(forWhom) > 0 {
 		members := make([]*instance, len(forWhom))
 		for i, k := range forWhom {
 			members[i] = d.instances[k]
@@ -46,7 +48,7 @@ func (d *Daemon) activationDue(in *instance) time.Time {
 
 // forgetSteps drops steps of activation that the configuration wants no more.
 func (in *instance) forgetSteps() {
-	left := slices.DeleteFunc(slices.Clone(in.record.Activation), func(step string) bool { return !slices.Contains(in.steps, step) })
+	left := slices.DeleteFunc(slices.Clone(in.record.Activation), func(step credential.Step) bool { return !slices.Contains(in.steps, step) })
 	if len(left) == len(in.record.Activation) {
 		return
 	}

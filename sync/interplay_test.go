@@ -64,7 +64,7 @@ type slowActivator struct {
 	takes time.Duration
 }
 
-func (a slowActivator) Activate(ctx context.Context, step string, since time.Time) error {
+func (a slowActivator) Activate(ctx context.Context, step credential.Step, since time.Time) error {
 	err := a.activator.Activate(ctx, step, since)
 	time.Sleep(a.takes)
 	return err

@@ -53,7 +53,7 @@ type instance struct {
 	saving      bool
 	saveRetry   retry
 	source      *watched
-	steps       []string // of activation
+	steps       []credential.Step // of activation
 	recovered   bool
 	recoverTry  retry
 	busy        deed // step under way on the file

@@ -374,12 +374,12 @@ type modelActivator struct {
 	g *generation
 }
 
-func (a modelActivator) Steps(instance string) []string { return stepsOf(instance) }
+func (a modelActivator) Steps(instance string) []credential.Step { return steps(stepsOf(instance)...) }
 
 func stepsOf(instance string) []string { return []string{"reload", "restart pipelined@" + instance} }
 
-func (a modelActivator) Activate(ctx context.Context, step string, _ time.Time) error {
-	w := a.w
+func (a modelActivator) Activate(ctx context.Context, what credential.Step, _ time.Time) error {
+	w, step := a.w, what.String()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.effect(a.g, "before "+step) {
@@ -391,7 +391,7 @@ func (a modelActivator) Activate(ctx context.Context, step string, _ time.Time) 
 		}
 	}
 	if !a.g.dead && w.rules.unsavedSince.IsZero() && !slices.ContainsFunc(w.files, func(f *modelFile) bool {
-		return slices.Contains(recordOnDisk(a.g, f.name).Activation, step)
+		return slices.Contains(recordOnDisk(a.g, f.name).Activation, what)
 	}) {
 		w.breaks("%s is run, and nothing on record says that it is due", step)
 	}

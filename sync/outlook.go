@@ -20,7 +20,7 @@ type Outlook struct {
 	Refusal    *credential.Refusal    // why it would not
 	Drift      []string               // attributes that differ from what was applied
 	Braked     bool                   // and is not put back for now
-	Activation []string               // steps still to be done
+	Activation []credential.Step      // steps still to be done
 }
 
 // Look compares what is wanted, applied and on disk. It reads and changes nothing. maxReverts is as in Config.

@@ -221,18 +221,18 @@ func earlier(a, b time.Time) time.Time {
 
 // activationView is what the decision about activation depends on, of one instance.
 type activationView struct {
-	steps    []string  // still to be done, in order
-	due      time.Time // held until then (schedule or retry)
-	unsaved  bool      // the record that says so is not on disk yet
-	applying bool      // or about to
+	steps    []credential.Step // still to be done, in order
+	due      time.Time         // held until then (schedule or retry)
+	unsaved  bool              // the record that says so is not on disk yet
+	applying bool              // or about to
 }
 
 // planActivation picks the next step of activation and the instances (by index) it is done for. While any instance is
 // being applied it waits, so that one reload serves all that are applied together.
-func planActivation(now time.Time, instances []activationView) (step string, forWhom []int, again time.Time) {
+func planActivation(now time.Time, instances []activationView) (step credential.Step, forWhom []int, again time.Time) {
 	for _, in := range instances {
 		if in.applying || in.unsaved && len(in.steps) > 0 {
-			return "", nil, time.Time{} // asked again when the apply or the write is over
+			return credential.Step{}, nil, time.Time{} // asked again when the apply or the write is over
 		}
 	}
 	for i, in := range instances {
@@ -242,7 +242,7 @@ func planActivation(now time.Time, instances []activationView) (step string, for
 		case now.Before(in.due):
 			again = earlier(again, in.due)
 			continue
-		case step == "":
+		case step == credential.Step{}:
 			step = in.steps[0]
 		}
 		for _, s := range in.steps {

@@ -101,16 +101,16 @@ func TestPlanActivation(t *testing.T) {
 		again     time.Time
 	}{
 		{"nothing to do", []activationView{{}, {}}, "", nil, time.Time{}},
-		{"one reload for all", []activationView{{steps: []string{"reload", "restart a"}}, {}, {steps: []string{"reload", "restart c"}}}, "reload", []int{0, 2}, time.Time{}},
-		{"a step of one's own", []activationView{{steps: []string{"restart a"}}, {steps: []string{"restart b"}}}, "restart a", []int{0}, time.Time{}},
-		{"another is being applied: wait for it", []activationView{{steps: []string{"reload"}}, {applying: true}}, "", nil, time.Time{}},
-		{"not before it is on record", []activationView{{steps: []string{"reload"}, unsaved: true}}, "", nil, time.Time{}},
-		{"held", []activationView{{steps: []string{"reload"}, due: latest}, {steps: []string{"reload"}, due: later}}, "", nil, later},
-		{"one held, one not", []activationView{{steps: []string{"reload"}, due: later}, {steps: []string{"reload"}}}, "reload", []int{1}, later},
+		{"one reload for all", []activationView{{steps: steps("reload", "restart a")}, {}, {steps: steps("reload", "restart c")}}, "reload", []int{0, 2}, time.Time{}},
+		{"a step of one's own", []activationView{{steps: steps("restart a")}, {steps: steps("restart b")}}, "restart a", []int{0}, time.Time{}},
+		{"another is being applied: wait for it", []activationView{{steps: steps("reload")}, {applying: true}}, "", nil, time.Time{}},
+		{"not before it is on record", []activationView{{steps: steps("reload"), unsaved: true}}, "", nil, time.Time{}},
+		{"held", []activationView{{steps: steps("reload"), due: latest}, {steps: steps("reload"), due: later}}, "", nil, later},
+		{"one held, one not", []activationView{{steps: steps("reload"), due: later}, {steps: steps("reload")}}, "reload", []int{1}, later},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			step, forWhom, again := planActivation(now, c.instances)
-			if step != c.step || !slices.Equal(forWhom, c.forWhom) || !again.Equal(c.again) {
+			if step != stepOf(c.step) || !slices.Equal(forWhom, c.forWhom) || !again.Equal(c.again) {
 				t.Errorf("%q for %v again %v, want %q for %v again %v", step, forWhom, again, c.step, c.forWhom, c.again)
 			}
 		})
@@ -135,4 +135,16 @@ func TestRetrySpreads(t *testing.T) {
 	if wait := first.at.Sub(now); wait > firstRetry+time.Millisecond {
 		t.Errorf("the first wait is %s", wait)
 	}
+}
+
+func stepOf(text string) (s credential.Step) {
+	_ = s.UnmarshalText([]byte(text))
+	return s
+}
+
+func steps(texts ...string) (all []credential.Step) {
+	for _, text := range texts {
+		all = append(all, stepOf(text))
+	}
+	return all
 }

@@ -16,7 +16,7 @@ func holds(r state.Record, v credential.Version, fields credential.Fields) bool 
 
 // applied is the record after an apply: one value, so that version, digest, attributes and the activation that is due
 // reach the disk together.
-func applied(r state.Record, p pending, attributes credential.Attributes, steps []string, now time.Time) state.Record {
+func applied(r state.Record, p pending, attributes credential.Attributes, steps []credential.Step, now time.Time) state.Record {
 	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
 	r.Attributes, r.AppliedAt = attributes, now
 	return activationDue(r, steps, now)
@@ -28,7 +28,7 @@ func showsAnother(r state.Record, p pending, attributes credential.Attributes) b
 	return r.SecretDigest != "" && r.SecretDigest != p.secretDigest && len(credential.Drift(r.Attributes, attributes)) == 0
 }
 
-func activationDue(r state.Record, steps []string, now time.Time) state.Record {
+func activationDue(r state.Record, steps []credential.Step, now time.Time) state.Record {
 	if len(r.Activation) == 0 {
 		r.ActivationSince = now // else it goes on waiting for the time it has been waiting for
 	}
@@ -40,8 +40,8 @@ func activationDue(r state.Record, steps []string, now time.Time) state.Record {
 }
 
 // activated is the record after one step of activation.
-func activated(r state.Record, step string, now time.Time) state.Record {
-	r.Activation = slices.DeleteFunc(slices.Clone(r.Activation), func(s string) bool { return s == step })
+func activated(r state.Record, step credential.Step, now time.Time) state.Record {
+	r.Activation = slices.DeleteFunc(slices.Clone(r.Activation), func(s credential.Step) bool { return s == step })
 	if len(r.Activation) == 0 {
 		r.ActivatedAt = now
 	}

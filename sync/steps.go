@@ -320,7 +320,7 @@ func (d *Daemon) startSave(in *instance) {
 	})
 }
 
-func (d *Daemon) startActivation(step string, members []*instance) {
+func (d *Daemon) startActivation(step credential.Step, members []*instance) {
 	d.activating = true
 	ctx, activator := d.finish, d.cfg.Activator
 	began := time.Now()
@@ -332,7 +332,7 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 			since = in.dueSince
 		}
 	}
-	d.start(task{what: "activation, " + step, of: members, bound: fileBound, commands: true}, func() func(time.Time) {
+	d.start(task{what: "activation, " + step.String(), of: members, bound: fileBound, commands: true}, func() func(time.Time) {
 		err := activator.Activate(ctx, step, since)
 		return func(now time.Time) {
 			d.activating = false
@@ -346,7 +346,7 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 					if errors.As(err, &later) {
 						in.activateTry.at = later.RetryAt()
 					}
-					d.fail(news, "credential not activated", keyInstance, in.Name, keyStep, step,
+					d.fail(news, "credential not activated", keyInstance, in.Name, keyStep, step.String(),
 						keyAttempt, in.activateTry.attempt, keyReason, err)
 					continue
 				}
@@ -355,7 +355,7 @@ func (d *Daemon) startActivation(step string, members []*instance) {
 					continue // drift was put back meanwhile, which this step may have loaded: it is due again
 				}
 				in.changed(activated(in.record, step, now), now)
-				d.log.Info("activated", keyInstance, in.Name, keyStep, step, keyVersion, in.record.Version.Number,
+				d.log.Info("activated", keyInstance, in.Name, keyStep, step.String(), keyVersion, in.record.Version.Number,
 					keyDuration, now.Sub(began))
 			}
 		}

@@ -58,11 +58,11 @@ type Sink interface {
 type Activator interface {
 	// Steps lists what it takes for the instance, in order. A step that is the same for several instances does the
 	// work for all of them at once.
-	Steps(instance string) []string
+	Steps(instance string) []credential.Step
 	// Activate runs one step. It is not called concurrently, nor while any Sink applies. It returns within a bound of its own and
 	// honours ctx, except that a restart which was begun is not cut off. One that lasts longer runs on, and is an error; when it has
 	// ended well it counts as the step if it was begun after since. Errors may have a method RetryAt().
-	Activate(ctx context.Context, step string, since time.Time) error
+	Activate(ctx context.Context, step credential.Step, since time.Time) error
 }
 
 // RevertMode says what becomes of drift.

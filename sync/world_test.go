@@ -388,18 +388,27 @@ type activator struct {
 	steps []string // default: reload
 }
 
-func (a *activator) Steps(instance string) []string {
-	steps := []string{"reload"}
+func (a *activator) Steps(instance string) []credential.Step {
+	all := steps("reload")
 	for _, s := range a.steps {
-		steps = append(steps, strings.ReplaceAll(s, "%", instance))
+		all = append(all, steps(strings.ReplaceAll(s, "%", instance))...)
 	}
-	return steps
+	return all
 }
 
-func (a *activator) Activate(_ context.Context, step string, _ time.Time) error {
+// steps are those that the texts stand for.
+func steps(texts ...string) []credential.Step {
+	all := make([]credential.Step, len(texts))
+	for i, text := range texts {
+		_ = all[i].UnmarshalText([]byte(text))
+	}
+	return all
+}
+
+func (a *activator) Activate(_ context.Context, step credential.Step, _ time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.done = append(a.done, step)
+	a.done = append(a.done, step.String())
 	return a.err
 }
 

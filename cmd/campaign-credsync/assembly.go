@@ -119,10 +119,10 @@ type activator struct {
 	want     activateConfig
 }
 
-func (a activator) Steps(instance string) []string {
+func (a activator) Steps(instance string) []credential.Step {
 	return sinks.ActivationSteps(a.want.Reload, a.want.Restart, instance)
 }
 
-func (a activator) Activate(ctx context.Context, step string, since time.Time) error {
+func (a activator) Activate(ctx context.Context, step credential.Step, since time.Time) error {
 	return a.nlserver.Activate(ctx, step, since)
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
@@ -123,7 +124,7 @@ func runDry(ctx context.Context, in *invocation, c *config, log *slog.Logger, in
 		case len(o.Drift) > 0:
 			fmt.Fprintf(in.stdout, "%s: would put back %s\n", o.name, strings.Join(o.Drift, ", "))
 		case len(o.Activation) > 0:
-			fmt.Fprintf(in.stdout, "%s: would activate: %s\n", o.name, strings.Join(o.Activation, ", "))
+			fmt.Fprintf(in.stdout, "%s: would activate: %s\n", o.name, joined(o.Activation))
 		default:
 			fmt.Fprintf(in.stdout, "%s: in sync, nothing to do\n", o.name)
 		}
@@ -132,6 +133,14 @@ func runDry(ctx context.Context, in *invocation, c *config, log *slog.Logger, in
 		return &exit{status: exitFailed}
 	}
 	return nil
+}
+
+func joined(steps []credential.Step) string {
+	var names []string
+	for _, step := range steps {
+		names = append(names, step.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // runDiff names what differs.

@@ -25,9 +25,9 @@ type Record struct {
 
 	Intent Intent `json:"-"` // stored as applying or revert_owes_activation
 
-	Activation      []string  `json:"activation,omitempty"` // steps still to be done, in order
-	ActivationSince time.Time `json:"activation_since"`
-	ActivatedAt     time.Time `json:"activated_at"`
+	Activation      []credential.Step `json:"activation,omitempty"` // steps still to be done, in order
+	ActivationSince time.Time         `json:"activation_since"`
+	ActivatedAt     time.Time         `json:"activated_at"`
 
 	Reverts       []time.Time `json:"reverts,omitempty"` // those of the last hour
 	RevertedTotal int         `json:"reverted_total"`
