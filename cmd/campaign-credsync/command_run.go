@@ -1,6 +1,20 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"campaign-credsync/internal/assembly"
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/logging"
+)
 
 func newRunCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
@@ -16,11 +30,33 @@ files, applies new versions and puts back what drifted.
 Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 2 if the configuration is bad.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := in.load()
+			cfg, err := in.load(c.Context())
 			if err != nil {
 				return err
 			}
 			return outcome(runDaemon(c.Context(), in, cfg))
 		},
 	}
+}
+
+func runDaemon(ctx context.Context, in *invocation, c *config.Config) error {
+	// The daemon waits much and computes little. On one processor an event goes from goroutine to goroutine without
+	// waking another thread each time: a revert after an edit in place takes 0.2 ms less (measured on two processors).
+	if _, chosen := in.env("GOMAXPROCS"); !chosen {
+		runtime.GOMAXPROCS(1)
+	}
+	// Garbage of a large file is collected sooner rather than doubling what the process has: 45 MiB with one of 16 MiB, not 77.
+	if _, chosen := in.env("GOMEMLIMIT"); !chosen {
+		debug.SetMemoryLimit(40 << 20)
+	}
+	// Whoever reads the log may go away. Notify, and not Ignore, which nlserver would inherit: the write fails, that is all.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	level := new(slog.LevelVar)
+	log, closeLog := logging.NewAsync(c.Log, in.stderr, in.env, level)
+	defer closeLog()
+	return assembly.Run(ctx, assembly.Options{
+		Config: c, Load: func() (*config.Config, error) { return in.load(ctx) },
+		Logger: log, SetLevel: func(l config.Log) { logging.SetLevel(level, l) },
+		Version: buildVersion(),
+	})
 }

@@ -15,15 +15,15 @@ variables replaced, the role-id masked. All problems go to standard error, one p
 
 Exit status: 0 if the configuration is good, 2 if not.`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error {
-			cfg, err := in.load()
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := in.load(c.Context())
 			if err != nil {
 				return err
 			}
-			for _, warning := range cfg.warnings {
+			for _, warning := range cfg.Warnings {
 				fmt.Fprintf(in.stderr, "warning: %s\n", warning)
 			}
-			return outcome(cfg.effective(in.stdout))
+			return outcome(cfg.Effective(in.stdout))
 		},
 	}
 }

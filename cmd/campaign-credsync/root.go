@@ -5,9 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/deadline"
+	"campaign-credsync/internal/logging"
 )
 
 // Exit statuses. What a status means in detail stands in each command's help.
@@ -50,13 +58,55 @@ type invocation struct {
 }
 
 // load reads the configuration. Its error ends the command with status 2. The daemon calls it again on SIGHUP.
-func (in *invocation) load() (*config, error) {
-	c, err := loadConfig(in.configFile, in.env)
+func (in *invocation) load(ctx context.Context) (*config.Config, error) {
+	c, err := in.loadPart(ctx)
 	if err != nil {
 		return nil, &exit{exitUsage, err}
 	}
 	return c, nil
 }
+
+// loadPart is load for those who can do with what could be read; see config.Load.
+func (in *invocation) loadPart(ctx context.Context) (*config.Config, error) {
+	return deadline.Run(ctx, loadTimeout, in.configFile+": reading it", func() (*config.Config, error) {
+		return config.Load(in.configFile, in.env)
+	})
+}
+
+// instance is load for a command with --instance, which names an instance of the configuration, or is empty.
+func (in *invocation) loadWithInstance(ctx context.Context, instance string) (*config.Config, error) {
+	c, err := in.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if names := c.InstanceNames(); instance != "" && !slices.Contains(names, instance) {
+		return nil, &exit{exitUsage, fmt.Errorf("--instance: the configuration has no instance %q, only %s",
+			instance, strings.Join(names, ", "))}
+	}
+	return c, nil
+}
+
+// addInstanceFlag adds --instance, which the shells complete from the configuration. A file with problems still gives its names: at
+// a prompt ${CREDENTIALS_DIRECTORY} is rarely set.
+func (in *invocation) addInstanceFlag(command *cobra.Command, instance *string) {
+	command.Flags().StringVar(instance, "instance", "", "only the instance called `NAME`")
+	// The registration fails only for a flag that is not there.
+	command.RegisterFlagCompletionFunc("instance", func(c *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		part, _ := in.loadPart(c.Context())
+		if part == nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return part.InstanceNames(), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// logger writes to standard error as the configuration wants it.
+func (in *invocation) logger(c *config.Config) *slog.Logger {
+	return logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
+}
+
+// loadTimeout bounds the reading of the configuration.
+const loadTimeout = 4 * time.Second
 
 // run is the whole program but for the process around it; it returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(string) (string, bool)) int {
@@ -74,7 +124,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(
 		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", root.Name(), err, command.CommandPath())
 		return exitUsage
 	}
-	var bad *configError
+	var bad *config.Error
 	switch {
 	case errors.As(e.err, &bad):
 		fmt.Fprintln(stderr, bad) // file:line:column has to stand first, where editors look for it
@@ -99,7 +149,7 @@ applies each new version through nlserver, and puts the credential back when any
 			return errors.New("a command is missing")
 		},
 	}
-	root.PersistentFlags().StringVar(&in.configFile, "config", defaultConfigFile, "configuration `FILE`")
+	root.PersistentFlags().StringVar(&in.configFile, "config", config.DefaultFile, "configuration `FILE`")
 	root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
 	root.InitDefaultVersionFlag()
 	root.Flags().Lookup("version").Usage = "print the version"

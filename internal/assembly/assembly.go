@@ -1,0 +1,131 @@
+// Package assembly wires sync, sources and sinks as a configuration says, and runs them: as the daemon, which a reload gives another
+// assembly, for one pass, or only to look.
+package assembly
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sinks"
+	"campaign-credsync/sources"
+	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
+)
+
+// assembly is the daemon as a configuration describes it, wired and not started.
+type assembly struct {
+	vault     *sources.Vault // nil where no instance needs it
+	nlserver  made[sinks.NLServerConfig, *sinks.NLServer]
+	secrets   map[secret]sync.Source // instances with the same secret share its polls
+	sinks     map[sinks.InstanceConfig]*sinks.Instance
+	instances []sync.Instance
+	files     []string // configuration file of each instance
+	settings  sync.Config
+	log       *slog.Logger
+}
+
+// made is something and what it was made from.
+type made[From comparable, T any] struct {
+	from From
+	it   T
+}
+
+// assemble wires a configuration that was checked. It reads certificates and talks to nobody. claims may be nil where
+// nothing is to be written. only, where not empty, is the one instance to take.
+//
+// before, where not nil, is the assembly whose place this one is to take. What a change of the configuration does not touch is
+// the same in both: Vault with its token and connection, secrets, files. So it may be started only when before has ended.
+func assemble(c *config.Config, store *state.Store, claims *claims, log *slog.Logger, only string, before *assembly) (*assembly, error) {
+	timing, err := c.Schedule.Parse()
+	if err != nil {
+		return nil, err
+	}
+	if before == nil {
+		before = &assembly{}
+	}
+	a := &assembly{log: log, secrets: map[secret]sync.Source{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{}}
+	a.useNLServer(c, before)
+	for _, i := range c.Instances {
+		if only != "" && i.Name != only {
+			continue
+		}
+		source, err := a.source(c, secretOf(i), store, claims, before)
+		if err != nil {
+			return nil, err
+		}
+		a.instances = append(a.instances, sync.Instance{
+			Name: i.Name, Source: source, Fields: fieldNames(i.Fields), AllowRollback: i.AllowRollback,
+			Sink: claimed{a.sink(c, i, before), claims, i.ConfigFile},
+		})
+		a.files = append(a.files, i.ConfigFile)
+	}
+	a.settings = sync.Config{
+		Instances: a.instances, Store: store, Logger: log,
+		Activator: activator{a.nlserver.it, c.Campaign.Activate},
+		Poll:      c.Watch.Poll, CommandRuns: sinks.CommandRuns,
+		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
+		Verify: timing.Verify, Reapply: timing.Reapply, ActivateAt: timing.Activate,
+	}
+	return a, nil
+}
+
+func (a *assembly) useNLServer(c *config.Config, before *assembly) {
+	from := sinks.NLServerConfig{
+		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
+		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, StateDir: c.StateDir, Logger: a.log,
+	}
+	a.nlserver = before.nlserver
+	if a.nlserver.it == nil || a.nlserver.from != from {
+		a.nlserver = made[sinks.NLServerConfig, *sinks.NLServer]{from, sinks.NewNLServer(from)}
+		if before.nlserver.it != nil {
+			a.nlserver.it.TakeOver(before.nlserver.it)
+		}
+	}
+}
+
+func (a *assembly) sink(c *config.Config, i config.Instance, before *assembly) *sinks.Instance {
+	from := sinks.InstanceConfig{
+		Name: i.Name, File: i.ConfigFile, StateDir: c.StateDir, NLServer: a.nlserver.it, Logger: a.log,
+	}
+	a.sinks[from] = before.sinks[from]
+	if a.sinks[from] == nil {
+		a.sinks[from] = sinks.NewInstance(from)
+	}
+	return a.sinks[from]
+}
+
+// settle waits for what the sinks do aside, for as long as a stop may take it: a disk that hangs is left behind.
+func (a *assembly) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	for _, sink := range a.sinks {
+		sink.Wait(ctx)
+	}
+}
+
+const settleTime = time.Second
+
+func fieldNames(f config.Fields) credential.Fields {
+	names := credential.Fields{}
+	for _, field := range f.List() {
+		names[field.Ours] = field.Theirs
+	}
+	return names
+}
+
+// activator adds what the configuration wants to what nlserver can.
+type activator struct {
+	nlserver *sinks.NLServer
+	want     config.Activate
+}
+
+func (a activator) Steps(instance string) []credential.Step {
+	return sinks.ActivationSteps(a.want.Reload, a.want.Restart, instance)
+}
+
+func (a activator) Activate(ctx context.Context, step credential.Step, since time.Time) error {
+	return a.nlserver.Activate(ctx, step, since)
+}

@@ -1,0 +1,72 @@
+package assembly
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/control"
+	"campaign-credsync/internal/deadline"
+	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
+)
+
+// lookTimeout is for a look that asks Vault too.
+const lookTimeout = time.Minute
+
+// Sync does one pass over an instance, or over all of them where it is empty. state.ErrLocked: a daemon runs, which is to do it.
+func Sync(ctx context.Context, c *config.Config, log *slog.Logger, instance string) (control.Status, error) {
+	p, err := prepare(ctx, c, log, instance, 0)
+	if err != nil {
+		return control.Status{}, err
+	}
+	defer p.close()
+	a := p.assembly
+	defer a.close()
+	daemon, err := sync.New(a.settings)
+	if err != nil {
+		return control.Status{}, err
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { daemon.Run(running); close(ended) }()
+	select {
+	case <-daemon.Ready():
+	case <-ctx.Done():
+	}
+	status := a.document(daemon.Status())
+	stop()
+	<-ended
+	a.settle()
+	return status, ctx.Err()
+}
+
+// Outlook is what a pass would do for an instance, or why nobody can tell.
+type Outlook struct {
+	Name string
+	sync.Outlook
+	Err error
+}
+
+// Look compares what is wanted, applied and on disk, without a lock and without a write but one: a refused login is noted,
+// in a state directory that is made for it where there is none, since the next command must not try the same again.
+func Look(ctx context.Context, c *config.Config, log *slog.Logger, instance string) ([]Outlook, error) {
+	var store *state.Store
+	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
+		store = state.Read(c.StateDir)
+		return assemble(c, store, nil, log, instance, nil)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	var outlooks []Outlook
+	for _, one := range a.instances {
+		outlook, err := deadline.Run(ctx, lookTimeout, "the look", func() (sync.Outlook, error) {
+			return sync.Look(ctx, one, store, c.Drift.MaxReverts)
+		})
+		outlooks = append(outlooks, Outlook{one.Name, outlook, err})
+	}
+	return outlooks, nil
+}

@@ -1,0 +1,72 @@
+package assembly
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"campaign-credsync/internal/control"
+	"campaign-credsync/sources"
+	"campaign-credsync/sync"
+)
+
+// answers is what the control socket asks.
+type answers struct {
+	*sync.Daemon
+	assembly *assembly
+}
+
+// Status is the newest status.
+func (a answers) Status() control.Status { return a.assembly.document(a.Daemon.Status()) }
+
+// Sync does a pass, without the waits for a retry.
+func (a answers) Sync(ctx context.Context, instances ...string) (control.Status, error) {
+	a.assembly.soon()
+	status, err := a.Check(ctx, instances...)
+	if errors.Is(err, sync.ErrEnded) {
+		err = control.ErrEnded
+	}
+	return a.assembly.document(status), err
+}
+
+// document is the status as it is told. Of Vault it tells what the instances saw whose credential is there.
+func (a *assembly) document(s sync.Status) control.Status {
+	vault := control.Vault{Reachable: true}
+	var lastPoll time.Time
+	for i, in := range s.Instances {
+		if _, isFile := a.instances[i].Source.(*sources.File); isFile {
+			continue
+		}
+		vault.Reachable = vault.Reachable && in.SourceReached
+		if in.LastPoll.After(lastPoll) {
+			lastPoll = in.LastPoll
+		}
+	}
+	vault.LastPoll = known(lastPoll)
+	if a.vault != nil {
+		vault.TokenExpires = known(a.vault.TokenExpires())
+	}
+	return control.Status{Instances: documentsOf(s), Vault: vault}
+}
+
+func documentsOf(s sync.Status) []control.Instance {
+	documents := []control.Instance{} // in JSON not null
+	for _, in := range s.Instances {
+		documents = append(documents, control.Instance{
+			Name: in.Name, State: string(in.State),
+			WantedVersion: in.WantedVersion, AppliedVersion: in.AppliedVersion,
+			AppliedAt: known(in.AppliedAt), ActivatedAt: known(in.ActivatedAt), LastCheck: known(in.LastCheck),
+			RevertedTotal: in.RevertedTotal, LastError: in.LastError,
+		})
+	}
+	return documents
+}
+
+// known is t in UTC, or nil where it is zero.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	utc := t.UTC()
+	return &utc
+}

@@ -1,0 +1,257 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// goodConfig is the least that is accepted. %s takes further lines.
+const goodConfig = `vault: {address: "https://vault:8200", auth: {role_id: canary, secret_id_file: /s}}
+instances: [{name: prod, path: a}]
+%s
+`
+
+func noEnvironment(string) (string, bool) { return "", false }
+
+func parseText(text string) (*Config, *Error) {
+	return parse("c.yaml", []byte(text), noEnvironment)
+}
+
+// TestConfigOddFiles: files that a script cannot hold well.
+func TestConfigOddFiles(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"Latin-1", "vault: {}\n# caf\xe9\n", "c.yaml:2:6: is not UTF-8 here; save the file as UTF-8"},
+		{"UTF-16", "\xff\xfev\x00", "c.yaml:1:1: is not UTF-8 here; save the file as UTF-8"},
+		{"columns are characters", "log: {level: \"éé\", format: x}\n", "c.yaml:1:28: log.format: must be one of"},
+		{"CRLF", "vault: {}\r\nwatch:\r\n  poll: 2h\r\n", "c.yaml:3:9: watch.poll: must be from 1s to 1h"},
+		{"nothing", "", "c.yaml:1:1: holds no settings"},
+		{"tab", "vault:\n\taddress: x\n", "c.yaml:2:1: is not YAML: "},
+		{"deep flow", strings.Repeat("[", 1000), "c.yaml:1:51: is nested too deeply"},
+		{"deep sequence", "a:\n" + strings.Repeat("- ", 1000) + "x", "is nested too deeply"},
+		{"wide", strings.Repeat("a: b\n", maxTokens/3+1), "holds too many keys and values"},
+		{"merge of itself", "log: &l\n  <<: *l\n", "c.yaml:2:7: log.<<: merges too much, or itself"},
+		{"merge bomb", mergeBomb(), "merges too much, or itself"},
+		{"merge of text", "log: {level: &x info}\ndrift:\n  <<: *x\n", "c.yaml:3:7: drift.<<: must be an alias of a group"},
+		{"alias of a later anchor", "log: *x\ndrift: &x {}\n", "c.yaml:1:6: log: is an alias of nothing above it"},
+		{"huge number", "drift: {max_reverts: 99999999999999999999}\n", "drift.max_reverts: must be a whole number"},
+		{"socket too long", "control_socket: /" + strings.Repeat("x", 107) + "\n", "control_socket: is longer than 107 bytes"},
+		{"panic of the cron library", "schedule: {verify: TZ=0}\n", "the time zone is set by schedule.timezone"},
+		{"cron shorter than a second", "schedule: {verify: '@every -5m'}\n", "@every needs 1s or more"},
+		{"port", "vault: {address: 'https://v:0'}\n", "vault.address: has a port"},
+		{"no host", "vault: {address: 'https://:8200'}\n", "vault.address: must be an http or https URL of a host,"},
+		{"address with a path", "vault: {address: 'https://v/v1'}\n", "with nothing behind it"},
+		{"unix socket", "vault: {address: 'unix:///run/vault'}\n", "vault.address: must be an http or https URL"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, bad := parseText(test.text)
+			if bad == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(bad.Error(), test.want) {
+				t.Errorf("got:\n%v\nwant a line with %q", bad, test.want)
+			}
+		})
+	}
+}
+
+// mergeBomb doubles, in each of 40 groups, what the group before merges.
+func mergeBomb() string {
+	var b strings.Builder
+	b.WriteString("a0: &a0 {}\n")
+	for i := range 40 {
+		fmt.Fprintf(&b, "a%d: &a%d {<<: [*a%d, *a%[3]d]}\n", i+1, i+1, i)
+	}
+	b.WriteString("log: {<<: *a40}\n")
+	return b.String()
+}
+
+func TestConfigFileTooLarge(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("# x\n"), maxSize/4+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(file, noEnvironment); err == nil || !strings.Contains(err.Error(), "is larger than 1048576 bytes") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestConfigBOM: Windows editors put one in front.
+func TestConfigBOM(t *testing.T) {
+	if _, bad := parseText("\ufeff" + fmt.Sprintf(goodConfig, "")); bad != nil {
+		t.Error(bad)
+	}
+}
+
+// TestConfigSaysNothing: a group whose keys are all commented out keeps its defaults.
+func TestConfigSaysNothing(t *testing.T) {
+	c, bad := parseText(fmt.Sprintf(goodConfig, "campaign:\n  # home: /x\ndrift: {revert: }\nlog: ~"))
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	if d := defaults(); !reflect.DeepEqual(c.Campaign, d.Campaign) || c.Drift != d.Drift || c.Log != d.Log {
+		t.Errorf("not the defaults: %+v %+v %+v", c.Campaign, c.Drift, c.Log)
+	}
+}
+
+// TestRoleIDDoesNotPrint: whoever logs a configuration must not log half of a credential.
+func TestRoleIDDoesNotPrint(t *testing.T) {
+	c, bad := parseText(fmt.Sprintf(goodConfig, ""))
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	if c.Vault.Auth.RoleID.Reveal() != "canary" {
+		t.Fatal("the role-id was not read")
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+		if text := fmt.Sprintf(verb, c); strings.Contains(text, "canary") {
+			t.Errorf("%s prints it: %s", verb, text)
+		}
+	}
+}
+
+func TestSchedulesInTheirZone(t *testing.T) {
+	zone := time.FixedZone("east", 9*60*60)
+	s, err := Schedule{Verify: "@every 10m", Activate: "0 3 * * *", Timezone: "UTC"}.Parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Reapply != nil {
+		t.Error("an empty expression has a schedule")
+	}
+	// A clock in another zone does not move the hour.
+	after := time.Date(2026, 1, 1, 0, 0, 0, 0, zone)
+	if got, want := s.Activate.Next(after), time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("next %v, want %v", got, want)
+	}
+}
+
+const packaged = "../../packaging/systemd/"
+
+func systemdEnvironment(name string) (string, bool) {
+	return "/run/credentials/campaign-credsync.service", name == "CREDENTIALS_DIRECTORY"
+}
+
+// TestExampleConfig: it is accepted as it is, says nothing but the defaults where there are any, and names every key.
+func TestExampleConfig(t *testing.T) {
+	text, err := os.ReadFile(packaged + "config.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(packaged+"config.example.yaml", systemdEnvironment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Warnings) > 0 {
+		t.Errorf("warnings: %q", got.Warnings)
+	}
+	want, bad := parse("c.yaml", []byte(fmt.Sprintf(goodConfig, "")), noEnvironment)
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	want.Vault.Address = got.Vault.Address
+	want.Vault.Auth.RoleID = got.Vault.Auth.RoleID
+	want.Vault.Auth.SecretIDFile = "/run/credentials/campaign-credsync.service/secret_id"
+	want.Instances[0].Path = got.Instances[0].Path
+	if a, b := effectiveText(t, got), effectiveText(t, want); a != b {
+		t.Errorf("not the defaults:\n%s\nwant:\n%s", a, b)
+	}
+	for _, key := range allKeys(reflect.TypeFor[Config]()) {
+		if !regexp.MustCompile(`(?m)^[ #-]*` + key + `:`).Match(text) {
+			t.Errorf("the key %s is not in it", key)
+		}
+	}
+}
+
+func effectiveText(t *testing.T, c *Config) string {
+	t.Helper()
+	var b strings.Builder
+	if err := c.Effective(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func allKeys(group reflect.Type) []string {
+	var keys []string
+	for field := range group.Fields() {
+		if name := field.Tag.Get("yaml"); name != "" {
+			keys = append(keys, name)
+		}
+		inner := field.Type
+		if inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			keys = append(keys, allKeys(inner)...)
+		}
+	}
+	return keys
+}
+
+// FuzzConfig: no text makes it panic, and what it accepts can be worked with.
+func FuzzConfig(f *testing.F) {
+	scripts, _ := filepath.Glob("../../cmd/campaign-credsync/testdata/script/*.txtar")
+	if len(scripts) == 0 {
+		f.Fatal("no scripts to take seeds from")
+	}
+	for _, script := range scripts {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, part := range regexp.MustCompile(`(?m)^-- .* --$`).Split(string(text), -1)[1:] {
+			f.Add([]byte(part))
+		}
+	}
+	f.Add([]byte(fmt.Sprintf(goodConfig, "log: &l {level: debug}\nwatch: {<<: *l}")))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if len(text) > 4<<10 {
+			return // the parser's time is bounded, and longer than is worth a try
+		}
+		c, bad := parse("c.yaml", text, systemdEnvironment)
+		if bad != nil {
+			for line := range strings.Lines(bad.Error()) {
+				if !regexp.MustCompile(`^c\.yaml:[1-9]\d*:[1-9]\d*: \S`).MatchString(line) {
+					t.Errorf("a problem without its place: %q", line)
+				}
+			}
+			return
+		}
+		var names, files []string
+		for _, i := range c.Instances {
+			names, files = append(names, i.Name), append(files, filepath.Clean(i.ConfigFile))
+			inVault := i.Source == SourceVault && i.Path != "" && (i.KVVersion == 1 || i.KVVersion == 2) && i.File == ""
+			inFile := i.Source == SourceFile && filepath.IsAbs(i.File)
+			if !instanceName.MatchString(i.Name) || !filepath.IsAbs(i.ConfigFile) || inVault == inFile {
+				t.Errorf("accepted the instance %+v", i)
+			}
+		}
+		slices.Sort(names)
+		slices.Sort(files)
+		if n := len(names); n == 0 || len(slices.Compact(names)) != n || len(slices.Compact(files)) != n {
+			t.Errorf("accepted instances %q with files %q", names, files)
+		}
+		if c.Watch.Poll < time.Second || c.Campaign.Timeout <= 0 || c.Drift.MaxReverts < 1 || c.needsVault() && c.Vault.Address == "" {
+			t.Errorf("accepted %+v", c)
+		}
+		if s, err := c.Schedule.Parse(); err != nil || s.Verify == nil {
+			t.Errorf("accepted the schedule %+v: %v", c.Schedule, err)
+		}
+		// What is printed is read again as the same.
+		again, bad := parse("c.yaml", []byte(effectiveText(t, c)), systemdEnvironment)
+		if bad != nil {
+			t.Fatalf("the effective configuration is refused: %v\n%s", bad, effectiveText(t, c))
+		}
+		if a, b := effectiveText(t, c), effectiveText(t, again); a != b {
+			t.Errorf("the effective configuration changes when it is read again:\n%s\n%s", a, b)
+		}
+	})
+}

@@ -1,0 +1,110 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"campaign-credsync/internal/credential"
+)
+
+// position is a place in the configuration file, both counted from 1. Columns are characters.
+type position struct{ line, column int }
+
+// problem is one thing wrong with the configuration. Its text never quotes a value that may be secret: a secret-id
+// written where its file's name belongs is a likely mistake.
+type problem struct {
+	position
+	key  string // such as instances[1].name; empty for the whole document
+	text string
+}
+
+// Error is what is wrong with a configuration file, one line each.
+type Error struct {
+	file     string
+	whole    error // the file could not be read at all
+	problems []problem
+}
+
+func (e *Error) Error() string {
+	file := credential.Escape(e.file)
+	if e.whole != nil {
+		if file == "" {
+			file = `""` // --config=
+		}
+		return fmt.Sprintf("%s: %v", file, e.whole)
+	}
+	lines := make([]string, len(e.problems))
+	for i, p := range e.problems {
+		key := ""
+		if p.key != "" {
+			key = p.key + ": "
+		}
+		lines[i] = fmt.Sprintf("%s:%d:%d: %s%s", file, p.line, p.column, key, p.text)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Touching returns the part of e that leaves key unknown, or nil.
+func (e *Error) Touching(key string) error {
+	if e.whole != nil {
+		return e
+	}
+	part := &Error{file: e.file}
+	for _, p := range e.problems {
+		if p.key == key || p.key == "" {
+			part.problems = append(part.problems, p)
+		}
+	}
+	if len(part.problems) == 0 {
+		return nil
+	}
+	return part
+}
+
+// refuse notes a problem with the value of key, at that value or, where the file does not have the key, at the nearest
+// group around it. The first problem of a key is the one to mend; what follows from it, also for the keys of a group that
+// could not be read, would only confuse.
+func (r *reading) refuse(key, format string, args ...any) {
+	for group := parent(key); group != ""; group = parent(group) {
+		if r.refused[group] {
+			return
+		}
+	}
+	r.refuseAt(r.where(key), key, format, args...)
+}
+
+func (r *reading) refuseAt(at position, key, format string, args ...any) {
+	if r.refused[key] {
+		return
+	}
+	r.refused[key] = true
+	text := fmt.Sprintf(format, args...)
+	if variable := r.from[key]; variable != "" {
+		text = "(from " + variable + ") " + text
+	}
+	r.problems = append(r.problems, problem{at, key, text})
+}
+
+// where finds the nearest group that the file has: instances[1].fields.client_id, instances[1].fields, instances[1], …
+func (r *reading) where(key string) position {
+	for key != "" {
+		if at, ok := r.at[key]; ok {
+			return at
+		}
+		key = parent(key)
+	}
+	return position{1, 1}
+}
+
+func parent(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
+
+func (r *reading) sorted() []problem {
+	slices.SortStableFunc(r.problems, func(a, b problem) int {
+		if a.line != b.line {
+			return a.line - b.line
+		}
+		return a.column - b.column
+	})
+	return r.problems
+}

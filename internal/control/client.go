@@ -1,0 +1,118 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoDaemon says that nobody answers at the control socket, ErrNoAnswer that somebody listens there and does not answer.
+var (
+	ErrNoDaemon = errors.New("no daemon answers")
+	ErrNoAnswer = errors.New("the daemon does not answer")
+)
+
+const (
+	// answerTimeout is how long an answer about the status may take.
+	answerTimeout = 10 * time.Second
+	maxAnswer     = 16 << 20 // bytes
+)
+
+// AskStatus asks the daemon behind the socket for its status.
+func AskStatus(ctx context.Context, socket string) (Status, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%w: nothing came from control_socket %s in %v",
+		ErrNoAnswer, socket, answerTimeout))
+	defer cancel()
+	return ask(limited, socket, http.MethodGet, "/status")
+}
+
+// AskSync has the daemon do a pass over an instance, or over all of them where it is empty. That takes as long as nlserver does,
+// so it is waited for while the daemon still tells its status.
+func AskSync(ctx context.Context, socket, instance string) (Status, error) {
+	waiting, giveUp := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		giveUp(askUntilSilent(waiting, socket))
+	}()
+	path := "/sync"
+	if instance != "" {
+		path += "?" + url.Values{"instance": {instance}}.Encode()
+	}
+	status, err := ask(waiting, socket, http.MethodPost, path)
+	giveUp(nil)
+	<-watched
+	return status, err
+}
+
+// askUntilSilent asks for the status again and again. It returns an error when the daemon has not told it for answerTimeout.
+func askUntilSilent(ctx context.Context, socket string) error {
+	answered := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+		if _, err := AskStatus(ctx, socket); err == nil {
+			answered = time.Now()
+		} else if time.Since(answered) >= answerTimeout {
+			return err
+		}
+	}
+}
+
+// ask sends a request to the daemon behind the socket. An error of ctx comes as its cause.
+func ask(ctx context.Context, socket, method, path string) (Status, error) {
+	var status Status
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		DisableKeepAlives: true,
+	}}
+	request, err := http.NewRequestWithContext(ctx, method, "http://daemon"+path, nil)
+	if err != nil {
+		return status, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return status, unanswered(ctx, socket, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if ctx.Err() != nil {
+		return status, context.Cause(ctx)
+	}
+	if err != nil {
+		return status, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return status, fmt.Errorf("the daemon answers: %s", body)
+	}
+	if err := json.Unmarshal(body, &status); err != nil {
+		return status, fmt.Errorf("understand the daemon's answer: %w", err)
+	}
+	return status, nil
+}
+
+func unanswered(ctx context.Context, socket string, err error) error {
+	var system *net.OpError
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
+	case errors.As(err, &system) && system.Op == "dial":
+		return fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
+	}
+	return fmt.Errorf("ask the daemon: %w", err)
+}

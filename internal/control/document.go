@@ -1,0 +1,88 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Status is what status --json prints and the control socket answers. Times are RFC 3339 in UTC; null means never, or not known.
+// Versions are 0 where there is none.
+type Status struct {
+	Instances []Instance `json:"instances"`
+	Vault     Vault      `json:"vault"`
+}
+
+// Instance is the state of one instance.
+type Instance struct {
+	Name           string     `json:"name"`
+	State          string     `json:"state"` // see sync.State
+	WantedVersion  int        `json:"wanted_version"`
+	AppliedVersion int        `json:"applied_version"`
+	AppliedAt      *time.Time `json:"applied_at"`
+	ActivatedAt    *time.Time `json:"activated_at"`
+	LastCheck      *time.Time `json:"last_check"`
+	RevertedTotal  int        `json:"drift_reverted_total"`
+	LastError      string     `json:"last_error"`
+}
+
+// Vault is what is known of Vault. Where no instance has its credential there, it is reachable and was never polled.
+type Vault struct {
+	Reachable    bool       `json:"reachable"`
+	TokenExpires *time.Time `json:"token_expires_at"`
+	LastPoll     *time.Time `json:"last_poll"`
+}
+
+// InSync is the state of an instance that has nothing to do.
+const InSync = "in_sync"
+
+// Used reports whether any instance has its credential in Vault: one that was never polled is not reachable.
+func (v Vault) Used() bool { return !v.Reachable || v.LastPoll != nil }
+
+// InSync reports whether every instance is in sync.
+func (s Status) InSync() bool {
+	return !slices.ContainsFunc(s.Instances, func(in Instance) bool { return in.State != InSync })
+}
+
+// maxSummary is far below what systemd takes in one datagram (4096 bytes; a larger one it ignores), maxReason what one reason may have
+// of it. In bytes.
+const (
+	maxSummary = 2000
+	maxReason  = 400
+)
+
+// Summary is one line: how many instances are in sync, then the others by what is wrong with them, as far as there is room.
+func Summary(instances []Instance) string {
+	var troubles []string          // in the order in which they come
+	names := map[string][]string{} // trouble → instances that have it
+	wrong := 0
+	for _, in := range instances {
+		if in.State == InSync {
+			continue
+		}
+		wrong++
+		text := in.State
+		if in.LastError != "" {
+			text += " (" + credential.Cut(in.LastError, maxReason) + ")"
+		}
+		if names[text] == nil {
+			troubles = append(troubles, text)
+		}
+		names[text] = append(names[text], in.Name)
+	}
+	var line strings.Builder
+	fmt.Fprintf(&line, "%d of %d instances in sync", len(instances)-wrong, len(instances))
+	for _, text := range troubles {
+		next := "; " + credential.List(names[text]) + ": " + text
+		if line.Len()+len(next) > maxSummary {
+			fmt.Fprintf(&line, "; … and %d more", wrong)
+			break
+		}
+		line.WriteString(next)
+		wrong -= len(names[text])
+	}
+	return line.String()
+}

@@ -1,0 +1,23 @@
+package control
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestSummary: instances with the same trouble are told together, and the line stays within its bound.
+func TestSummary(t *testing.T) {
+	few := []Instance{{Name: "a", State: InSync}, {Name: "b", State: "pending", LastError: "no way"}, {Name: "c", State: "drift"},
+		{Name: "d", State: "pending", LastError: "no way"}}
+	if got, want := Summary(few), "1 of 4 instances in sync; b, d: pending (no way); c: drift"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	var many []Instance
+	for i := range 26 {
+		name := string(rune('a' + i))
+		many = append(many, Instance{Name: name, State: "pending", LastError: strings.Repeat(name, 1000)})
+	}
+	if got := Summary(many); len(got) > maxSummary+30 || !strings.HasSuffix(got, "; … and 22 more") {
+		t.Errorf("%d bytes, end with %q", len(got), got[len(got)-40:])
+	}
+}

@@ -1,0 +1,242 @@
+// Package control is the daemon's control socket: the server, its client, and the status document that both speak of.
+//
+// The socket speaks HTTP: GET /status answers the status, POST /sync does a pass first. Who may open the socket may ask; that is
+// the daemon's user and root.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Daemon is what answers. Its methods may be called concurrently.
+type Daemon interface {
+	// Ping returns when the daemon has taken a turn: proof that it is alive.
+	Ping(ctx context.Context) error
+	// Status is what is known now.
+	Status() Status
+	// Sync does a pass over the named instances, none = all, and returns the status after it. ErrEnded: the daemon is ending, or
+	// is being replaced after a reload.
+	Sync(ctx context.Context, instances ...string) (Status, error)
+}
+
+// ErrEnded is what a Daemon answers that is ending.
+var ErrEnded = errors.New("the daemon is stopping")
+
+const (
+	// loopTimeout is how long a turn of the loop is waited for before the status counts as old.
+	loopTimeout = 2 * time.Second
+	// idleLimit is how long a connection may say nothing, answerLimit how long it may take its answer.
+	idleLimit   = 5 * time.Second
+	answerLimit = 10 * time.Second
+	// openAgain is how long a socket that could not be opened waits for the next try.
+	openAgain = time.Second
+	// maxConnections are open at a time, as descriptors are for the work; more wait in the kernel's queue. At most maxPasses of
+	// them wait for a pass, so that there is always one for the status.
+	maxConnections = 16
+	maxPasses      = 8
+)
+
+// Server answers at the control socket.
+type Server struct {
+	path    string
+	log     *slog.Logger
+	server  *http.Server
+	passes  chan struct{} // one slot for each request that waits for a pass
+	closing chan struct{}
+	ended   chan struct{}
+	current atomic.Pointer[serving]
+}
+
+// serving is the daemon that answers, until a reload puts another in its place.
+type serving struct {
+	Daemon
+	replaced chan struct{} // closed then
+}
+
+// Listen opens the socket. One that a killed daemon left is replaced. Where there is no room for it (a full /run), that is said,
+// and it is opened when there is: nobody can ask until then, but the credential is guarded.
+func Listen(path string, log *slog.Logger) (*Server, error) {
+	listener, err := openSocket(path)
+	if errors.Is(err, unix.ENOSPC) {
+		log.Error("nobody can ask this daemon for its status until there is room for its control socket; make room", "reason", err)
+	} else if err != nil {
+		return nil, err
+	}
+	s := &Server{path: path, log: log, passes: make(chan struct{}, maxPasses),
+		closing: make(chan struct{}), ended: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("POST /sync", s.sync)
+	slots := make(chan struct{}, maxConnections)
+	s.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ConnState: func(_ net.Conn, state http.ConnState) { // holds up the next accept
+			switch state {
+			case http.StateNew:
+				slots <- struct{}{}
+			case http.StateClosed:
+				<-slots
+			}
+		},
+	}
+	go s.run(listener)
+	return s, nil
+}
+
+// run serves until Close. net/http gives the listener up after most errors of accept, such as a lack of memory: then it is
+// opened anew.
+func (s *Server) run(listener net.Listener) {
+	defer close(s.ended)
+	for {
+		if listener != nil {
+			err := s.server.Serve(listener)
+			if errors.Is(err, http.ErrServerClosed) {
+				return
+			}
+			s.log.Warn("the control socket is opened anew", "reason", err)
+		}
+		select {
+		case <-s.closing:
+			return
+		case <-time.After(openAgain):
+		}
+		var err error
+		if listener, err = openSocket(s.path); err == nil {
+			s.log.Info("the control socket is open")
+		} else {
+			listener = nil
+		}
+	}
+}
+
+// Close ends every connection, and removes the socket.
+func (s *Server) Close() {
+	close(s.closing)
+	s.server.Close()
+	<-s.ended
+}
+
+// Serve has d answer from now on.
+func (s *Server) Serve(d Daemon) {
+	if before := s.current.Swap(&serving{d, make(chan struct{})}); before != nil {
+		close(before.replaced)
+	}
+}
+
+// status answers what is known now. Of a loop that hangs that is old, and may be no longer true; while the daemon stops, or is
+// replaced after a reload, it is the last there is.
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	daemon := s.current.Load()
+	if daemon == nil {
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), loopTimeout)
+	defer cancel()
+	if err := daemon.Ping(ctx); err != nil && ctx.Err() != nil {
+		http.Error(w, fmt.Sprintf("the daemon hangs: it has done nothing for %v", loopTimeout), http.StatusServiceUnavailable)
+		return
+	}
+	answer(w, daemon.Status())
+}
+
+func (s *Server) sync(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.passes <- struct{}{}:
+		defer func() { <-s.passes }()
+	default:
+		http.Error(w, fmt.Sprintf("%d others wait for a pass already; try again later", maxPasses), http.StatusServiceUnavailable)
+		return
+	}
+	daemon := s.current.Load()
+	if daemon == nil {
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
+	}
+	for {
+		status, err := daemon.Sync(r.Context(), r.URL.Query()["instance"]...)
+		if err == nil {
+			answer(w, status)
+			return
+		}
+		if !errors.Is(err, ErrEnded) || !daemon.isReplaced(r.Context()) {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		daemon = s.current.Load()
+	}
+}
+
+// isReplaced reports whether another daemon answers soon, as after a reload, or this one just ends.
+func (d *serving) isReplaced(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, loopTimeout)
+	defer cancel()
+	select {
+	case <-d.replaced:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func answer(w http.ResponseWriter, s Status) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerLimit)) // our connections can that
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(s) // fails only when the asker has gone
+}
+
+func openSocket(path string) (net.Listener, error) {
+	if err := removeDeadSocket(path); err != nil {
+		return nil, err
+	}
+	// The socket has the mode of its descriptor, so it is never open to others, not even for an instant.
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var chmod error
+		err := c.Control(func(fd uintptr) { chmod = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, chmod)
+	}}
+	listener, err := private.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w; the directory of control_socket must exist and belong to the daemon's user", err)
+	}
+	return listener, nil
+}
+
+// removeDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
+// "connection refused" tells that nobody does. One whose queue is full belongs to a daemon that hangs.
+func removeDeadSocket(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil // whatever is wrong, to open it tells
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("control_socket %s is there and no socket: remove it, or set control_socket to another path", path)
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("control_socket %s is in use by another process", path)
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case !errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("control_socket %s may be in use by another process; if it is not, remove it: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old control socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+// Package deadline bounds work that may hang in the kernel, where a mount or disk does not answer. Such work cannot be ended, only
+// left behind.
+package deadline
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Grace is how long work may go on after the end of its context.
+const Grace = time.Second
+
+// Run returns what work returns. Work that does not end within limit, or within Grace after the end of ctx, is left behind, and the
+// error says what it was; it must then change nothing any more that others use.
+func Run[T any](ctx context.Context, limit time.Duration, what string, work func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		value, err := work()
+		ended <- outcome{value, err}
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	cause := fmt.Errorf("%s does not end (limit %v): see whether the disk or mount answers", what, limit)
+	select {
+	case o := <-ended:
+		return o.value, o.err
+	case <-timer.C:
+	case <-ctx.Done():
+		cause = fmt.Errorf("%s: %w", what, ctx.Err())
+		timer.Reset(Grace)
+		select {
+		case o := <-ended:
+			return o.value, o.err
+		case <-timer.C:
+		}
+	}
+	var none T
+	return none, cause
+}

@@ -1,0 +1,107 @@
+// Package logging writes the program's log with slog: for people at a terminal, for the journal, or for a file. No value of a line can
+// take over a terminal or forge another line.
+package logging
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/credential"
+)
+
+// New builds the logger that writes to stream as the configuration wants it. level may be changed at any time, also
+// by SetLevel; the format stays. The logger is safe for concurrent use. A command that ends soon waits for whoever reads
+// it; the daemon has NewAsync.
+func New(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) *slog.Logger {
+	SetLevel(level, c)
+	return slog.New(logHandler(c, stream, isTerminal(stream), env, level))
+}
+
+// logHandler writes to stream, which ends at a terminal or does not.
+//
+// Colour and time are for people at a terminal. Under journald (JOURNAL_STREAM is set) and in a file there is never colour,
+// and no time either: the journal has its own, and two that differ by a millisecond help nobody.
+func logHandler(c config.Log, stream io.Writer, terminal bool, env func(string) (string, bool), level slog.Leveler) slog.Handler {
+	_, journal := env("JOURNAL_STREAM")
+	noColor, _ := env("NO_COLOR")
+
+	format := c.Format
+	if format == "auto" {
+		format = "text"
+		if terminal {
+			format = "tint"
+		}
+	}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr(terminal && !journal)}
+	switch format {
+	case "tint":
+		return tint.NewTextHandler(stream, &tint.Options{
+			Level:       level,
+			ReplaceAttr: options.ReplaceAttr,
+			TimeFormat:  time.TimeOnly,
+			NoColor:     !terminal || journal || noColor != "",
+		})
+	case "json":
+		return slog.NewJSONHandler(stream, options)
+	}
+	return slog.NewTextHandler(stream, options)
+}
+
+// SetLevel puts log.level into force. check has refused every other name.
+func SetLevel(level *slog.LevelVar, c config.Log) {
+	level.Set(map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}[c.Level])
+}
+
+// replaceAttr drops the time where it is not wanted, and escapes what could take over a terminal or forge a line: tint
+// writes values as they are, and so does whoever prints a JSON log's fields.
+func replaceAttr(withTime bool) func([]string, slog.Attr) slog.Attr {
+	return func(groups []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey && len(groups) == 0 && !withTime {
+			return slog.Attr{}
+		}
+		switch a.Value.Kind() {
+		case slog.KindString:
+			a.Value = escaped(a.Value, a.Value.String())
+		case slog.KindAny:
+			if _, isLevel := a.Value.Any().(slog.Level); !isLevel {
+				a.Value = escaped(a.Value, fmt.Sprint(a.Value.Any()))
+			}
+		}
+		return a
+	}
+}
+
+// maxValue is what a value of a line may have: the journal parts a line of more than 48 KiB, and escaped a byte may take four. In bytes.
+const maxValue = 8 << 10
+
+// escaped returns value itself unless its text needs escaping, or is too long.
+func escaped(value slog.Value, text string) slog.Value {
+	if len(text) > maxValue {
+		text = credential.Cut(text, maxValue)
+		value = slog.StringValue(text)
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || strings.ContainsRune(text, '\uFFFD') {
+		return slog.StringValue(credential.Escape(text))
+	}
+	return value
+}
+
+func isTerminal(stream io.Writer) bool {
+	file, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -1,0 +1,135 @@
+package logging
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/skip"
+)
+
+func environment(pairs ...string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1], true
+			}
+		}
+		return "", false
+	}
+}
+
+// TestLogFormats: what each format writes where there is no terminal: neither time nor colour.
+func TestLogFormats(t *testing.T) {
+	for format, want := range map[string]string{
+		"auto": "level=INFO msg=applied instance=prod version=4\n",
+		"text": "level=INFO msg=applied instance=prod version=4\n",
+		"json": `{"level":"INFO","msg":"applied","instance":"prod","version":4}` + "\n",
+		"tint": "INF applied instance=prod version=4\n",
+	} {
+		var out strings.Builder
+		log := New(config.Log{Level: "info", Format: format}, &out, environment(), new(slog.LevelVar))
+		log.Info("applied", "instance", "prod", "version", 4)
+		log.Debug("not this")
+		if out.String() != want {
+			t.Errorf("%s: %q, want %q", format, out.String(), want)
+		}
+	}
+}
+
+func TestLogLevelChanges(t *testing.T) {
+	var out strings.Builder
+	level := new(slog.LevelVar)
+	log := New(config.Log{Level: "error", Format: "text"}, &out, environment(), level)
+	log.Warn("before")
+	SetLevel(level, config.Log{Level: "debug"})
+	log.Debug("after")
+	if got, want := out.String(), "level=DEBUG msg=after\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestLogEscapes: nothing in a value takes over the terminal or begins a line of its own, and no Secret prints.
+func TestLogEscapes(t *testing.T) {
+	hostile := "a\x1b[2J\nlevel=ERROR msg=forged\u202e\x9b"
+	for _, format := range []string{"tint", "text", "json"} {
+		var out strings.Builder
+		log := New(config.Log{Level: "info", Format: format}, &out, environment(), new(slog.LevelVar))
+		log.With("with", hostile).Info(hostile, "text", hostile, "error", errors.New(hostile),
+			slog.Group("group", "list", []string{hostile}), "secret", credential.NewSecret("canary"))
+		got := out.String()
+		if strings.Count(got, "\n") != 1 || strings.ContainsFunc(strings.TrimSuffix(got, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%s: %q", format, got)
+		}
+		if strings.Contains(got, "canary") {
+			t.Errorf("%s prints the secret: %q", format, got)
+		}
+	}
+}
+
+// TestLogOnTerminal: tint with time and colour, unless NO_COLOR or the journal is there.
+func TestLogOnTerminal(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		env          func(string) (string, bool)
+		colour, time bool
+	}{
+		{"plain", environment(), true, true},
+		{"empty NO_COLOR", environment("NO_COLOR", ""), true, true},
+		{"NO_COLOR", environment("NO_COLOR", "1"), false, true},
+		{"journal", environment("JOURNAL_STREAM", "8:1"), false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			terminal, read := pseudoTerminal(t)
+			New(config.Log{Level: "info", Format: "auto"}, terminal, test.env, new(slog.LevelVar)).Info("hello")
+			got := read()
+			if strings.Contains(got, "\x1b[") != test.colour {
+				t.Errorf("colour is not %v: %q", test.colour, got)
+			}
+			if strings.Contains(got, ":") != test.time { // 15:04:05
+				t.Errorf("time is not %v: %q", test.time, got)
+			}
+			if !strings.Contains(got, "hello") || strings.Contains(got, "msg=") {
+				t.Errorf("not tint: %q", got)
+			}
+		})
+	}
+}
+
+// pseudoTerminal returns a terminal and what reads a line that was written to it.
+func pseudoTerminal(t *testing.T) (*os.File, func() string) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		skip.Unable(t, "no pseudo-terminals here: "+err.Error())
+	}
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return terminal, func() string {
+		line := make([]byte, 4096)
+		n, err := master.Read(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(line[:n])
+	}
+}
