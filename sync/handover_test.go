@@ -122,16 +122,16 @@ func TestReloadRepeatsNoAlarm(t *testing.T) {
 		{"refused", nil, func(w *world) {
 			w.source.rotate("two")
 			w.source.change(func(s *source) { s.err = &credential.Refusal{Version: s.version, Reason: "is destroyed"} })
-		}, "secret refused, keeping what is applied", credsync.StateBlocked},
+		}, "secret refused, keeping the applied credential", credsync.StateBlocked},
 		{"out of reach", nil, func(w *world) {
 			w.source.change(func(s *source) { s.err = errors.New("sealed") })
-		}, "source out of reach, keeping what is applied", credsync.StateDegraded},
+		}, "source unreachable, keeping the applied credential", credsync.StateDegraded},
 		{"drift", func(w *world) { w.config.Revert = credsync.RevertAlert }, func(w *world) {
 			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
-		}, "drift, left as it is by drift.revert: alert", credsync.StateDrift},
+		}, "drift not reverted: drift.revert is alert", credsync.StateDrift},
 		{"broken file", nil, func(w *world) {
 			w.sinks["prod"].change(func(s *sink) { s.lookErr = credential.ErrMissing })
-		}, "configuration file is out of order, nothing is written", credsync.StateDegraded},
+		}, "instance file unusable, not writing", credsync.StateDegraded},
 		{"activation", nil, func(w *world) {
 			w.active.fail(errors.New("iRc=-53"))
 			w.source.rotate("two")
@@ -244,7 +244,7 @@ func TestReloadReleasesTheBrake(t *testing.T) {
 		w.reload(unchanged)
 		w.wantOnDisk("prod", "one")
 		w.wantState("prod", credsync.StateInSync)
-		if n := w.told("drift is put back again"); n != 1 {
+		if n := w.told("drift is reverted again"); n != 1 {
 			t.Errorf("told %d times", n)
 		}
 	})

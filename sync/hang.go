@@ -53,7 +53,7 @@ func (d *Daemon) start(s task, work func() func(now time.Time)) {
 func (d *Daemon) over(s *task, now time.Time) {
 	d.running = slices.DeleteFunc(d.running, func(r *task) bool { return r == s })
 	if s.hangs {
-		d.log.Info("the step that did not end is over", keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
+		d.log.Info("the step that did not end has ended", keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
 	}
 }
 

@@ -145,7 +145,7 @@ func (d *Daemon) load(name string) state.Record {
 	record, err := d.cfg.Store.Load(name)
 	if err != nil {
 		// What is not known is applied again; that is the remedy, so nobody is needed.
-		d.log.Warn("state is unreadable, starting without it", keyInstance, name, keyReason, err)
+		d.log.Warn("state unreadable, starting without it", keyInstance, name, keyReason, err)
 	}
 	return record
 }

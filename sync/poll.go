@@ -129,7 +129,7 @@ func (d *Daemon) polled(w *watched, version credential.Version, picks []picked, 
 	}
 	if w.err != nil {
 		w.err = nil
-		d.log.Info("source is back", keyAttempt, w.retry.attempt)
+		d.log.Info("source reachable again", keyAttempt, w.retry.attempt)
 	}
 	w.retry = retry{}
 	w.lastPoll = now
@@ -174,7 +174,7 @@ func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
 	if errors.As(err, &person) {
 		tell = d.fail // no retry mends it
 	}
-	tell(news, "source out of reach, keeping what is applied", keyAttempt, w.retry.attempt, keyReason, err)
+	tell(news, "source unreachable, keeping the applied credential", keyAttempt, w.retry.attempt, keyReason, err)
 }
 
 // refused keeps what is applied; the same refusal is told once.
@@ -190,7 +190,7 @@ func (d *Daemon) refused(in *instance, refusal *credential.Refusal, now time.Tim
 	if !in.lifted.comes(refusal, now) {
 		tell = d.log.Debug
 	}
-	tell("secret refused, keeping what is applied", keyInstance, in.Name, keyReason, refusal)
+	tell("secret refused, keeping the applied credential", keyInstance, in.Name, keyReason, refusal)
 }
 
 // told takes a version that is not refused; c is nil when the secret was not read.
@@ -205,9 +205,9 @@ func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credenti
 			tell = d.log.Info
 		}
 		in.refusal = nil
-		tell("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
+		tell("secret accepted again", keyInstance, in.Name, keyVersion, v.Number)
 	} else if in.lifted.over(now) {
-		d.log.Info("secret is refused no more", keyInstance, in.Name, keyVersion, v.Number)
+		d.log.Info("secret accepted again", keyInstance, in.Name, keyVersion, v.Number)
 	}
 	if holds(in.record, v, in.Fields) && !in.record.Applying() && in.force == "" {
 		in.pending = nil

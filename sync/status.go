@@ -130,7 +130,7 @@ func (d *Daemon) whyDriftStays(in *instance) string {
 	case d.cfg.Revert == RevertAlert:
 		return "drift is only reported (drift.revert: alert)"
 	case in.braked:
-		return "drift is not put back for now: more than drift.max_reverts reverts in an hour"
+		return "drift is not reverted for now: more than drift.max_reverts reverts in an hour"
 	}
 	refused := ""
 	if in.refusal != nil {

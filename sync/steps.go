@@ -28,7 +28,7 @@ func (d *Daemon) startRecover(in *instance) {
 				return // cut short by the stop, tells nothing
 			}
 			news := in.recoverTry.fail(now, err.Error())
-			d.warn(news, "what an earlier run left behind is not settled yet", keyInstance, in.Name, keyReason, err)
+			d.warn(news, "recovery after an earlier run is not finished", keyInstance, in.Name, keyReason, err)
 		}
 	})
 }
@@ -74,7 +74,7 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, asO
 		return
 	}
 	if before.outOfOrder() {
-		d.log.Info("configuration file is whole again", keyInstance, in.Name)
+		d.log.Info("instance file usable again", keyInstance, in.Name)
 	}
 	// What a command that was cut off has written is unknown only until the file shows that it wrote nothing.
 	if in.record.Applying() && len(credential.Drift(in.record.Attributes, seen)) == 0 {
@@ -96,7 +96,7 @@ func (d *Daemon) looked(in *instance, seen credential.Attributes, err error, asO
 		return
 	case d.cfg.Revert == RevertAlert && !in.alerted:
 		in.alerted = true
-		d.log.Error("drift, left as it is by drift.revert: alert", keyInstance, in.Name, keyAttribute, drift)
+		d.log.Error("drift not reverted: drift.revert is alert", keyInstance, in.Name, keyAttribute, drift)
 	}
 	in.disk.suspectAt = earlier(in.disk.suspectAt, asOf)
 }
@@ -119,7 +119,7 @@ func (d *Daemon) lookFailed(in *instance, before disk, err error, now time.Time)
 		in.disk.lookAt = now.Add(lookTrouble)
 	}
 	if !before.outOfOrder() || before.err.Error() != err.Error() {
-		d.log.Error("configuration file is out of order, nothing is written", keyInstance, in.Name, keyReason, err)
+		d.log.Error("instance file unusable, not writing", keyInstance, in.Name, keyReason, err)
 	}
 }
 
@@ -269,21 +269,21 @@ func (d *Daemon) countRevert(in *instance, drift []string, began, now time.Time)
 		saveAt = now // told only when it is on disk: the brake must hold after a crash
 	}
 	in.changed(r, saveAt)
-	d.log.Info("drift put back", keyInstance, in.Name, keyAttribute, drift, keyDuration, now.Sub(began))
+	d.log.Info("drift reverted", keyInstance, in.Name, keyAttribute, drift, keyDuration, now.Sub(began))
 }
 
 func (d *Daemon) restoreFailed(in *instance, found credential.Attributes, err error, began, now time.Time) {
 	if errors.Is(err, credential.ErrCannotSplice) {
 		d.looked(in, found, nil, began, now)
 		in.cannotPut = true
-		d.log.Warn("drift cannot be put back into the file, applying again instead", keyInstance, in.Name, keyReason, err)
+		d.log.Warn("drift cannot be reverted by a splice, applying again instead", keyInstance, in.Name, keyReason, err)
 		return
 	}
 	in.disk.stale = true
 	in.disk.suspectAt = earlier(in.disk.suspectAt, began)
 	in.unproved = credential.Drift(in.record.Attributes, found)
 	news := in.restoreTry.fail(now, err.Error())
-	d.warn(news, "drift not put back", keyInstance, in.Name, keyAttempt, in.restoreTry.attempt, keyReason, err)
+	d.warn(news, "drift not reverted", keyInstance, in.Name, keyAttempt, in.restoreTry.attempt, keyReason, err)
 }
 
 // recordSame notes that a new version holds the credential that is applied already.
@@ -368,10 +368,10 @@ func (d *Daemon) sayBrake(in *instance, drift []string, now time.Time) {
 	switch {
 	case !on && in.braked:
 		in.braked = false
-		d.log.Info("drift is put back again", keyInstance, in.Name)
+		d.log.Info("drift is reverted again", keyInstance, in.Name)
 	case on && !in.braked && len(drift) > 0 && d.cfg.Revert != RevertAlert && in.onRecord():
 		in.braked = true
-		d.log.Error("another program keeps changing the credential; drift is left as it is for now",
+		d.log.Error("another program keeps changing the credential; drift is not reverted for now",
 			keyInstance, in.Name, keyAttribute, drift, keyReason, "drift.max_reverts", keyUntil, end.UTC())
 	}
 }

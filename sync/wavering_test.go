@@ -39,7 +39,7 @@ func TestNodesOfVaultDisagree(t *testing.T) {
 		if n := w.told("level=ERROR"); n != 2 {
 			t.Errorf("%d alarms, want 2\n%s", n, w.log)
 		}
-		const over = `level=INFO msg="secret is refused no more"`
+		const over = `level=INFO msg="secret accepted again"`
 		if n := w.told(over); n != 1 {
 			t.Errorf("told %d times that it is over, want once so far\n%s", n, w.log)
 		}
@@ -64,14 +64,14 @@ func TestReasonsInTurnAreToldOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		w.wantState("prod", credsync.StateDegraded)
-		if n := w.told(`level=WARN msg="source out of reach`); n != 3 {
+		if n := w.told(`level=WARN msg="source unreachable`); n != 3 {
 			t.Errorf("%d warnings, want 3\n%s", n, w.log)
 		}
 		w.source.change(func(s *source) { s.err = nil })
 		time.Sleep(2 * time.Minute)
 		w.source.change(func(s *source) { s.err = reasons[0] })
 		time.Sleep(time.Minute)
-		if n := w.told(`level=WARN msg="source out of reach`); n != 4 {
+		if n := w.told(`level=WARN msg="source unreachable`); n != 4 {
 			t.Errorf("%d warnings, want 4: it was back in between\n%s", n, w.log)
 		}
 	})

@@ -204,7 +204,7 @@ func TestDriftIsAppliedAgain(t *testing.T) {
 			if err := os.WriteFile(w.File("prod"), d, 0o640); err != nil {
 				w.T.Fatal(err)
 			}
-		}, "drift cannot be put back into the file, applying again instead"},
+		}, "drift cannot be reverted by a splice, applying again instead"},
 		{"mount point", "", func(w *world.World) {
 			world.NeedsRoot(w.T)
 			real := w.Path("real.xml")

@@ -117,7 +117,7 @@ func TestKV1(t *testing.T) {
 	write(credentialWith(second, otherSecret))
 	w.OnDisk("a", second)
 	w.Is("a", "in_sync")
-	if n := strings.Count(w.Log(), `msg="secret refused, keeping what is applied" instance=a `); n != 3 {
+	if n := strings.Count(w.Log(), `msg="secret refused, keeping the applied credential" instance=a `); n != 3 {
 		t.Errorf("three refusals were told %d times\n%s", n, w.Log())
 	}
 }

@@ -57,7 +57,7 @@ func TestBrokenInstancesDoNotHoldUpOthers(t *testing.T) {
 	for name, b := range broken {
 		w.Is(name, "degraded", append(b.says, w.File(name))...)
 		world.Says(t, stdout, name+": degraded")
-		if n := strings.Count(w.Log(), "level=ERROR msg=\"configuration file is out of order, nothing is written\" instance="+name+" "); n != 1 {
+		if n := strings.Count(w.Log(), "level=ERROR msg=\"instance file unusable, not writing\" instance="+name+" "); n != 1 {
 			t.Errorf("%s: told %d times", name, n)
 		}
 	}

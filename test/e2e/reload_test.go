@@ -149,7 +149,7 @@ func TestReloadSettings(t *testing.T) {
 	w.Is("stage", "drift", "drift.revert: alert")
 	w.HangUp()
 	w.Is("stage", "drift", "drift.revert: alert")
-	if n := strings.Count(w.Log(), "drift, left as it is by drift.revert: alert"); n != 1 {
+	if n := strings.Count(w.Log(), "drift not reverted: drift.revert is alert"); n != 1 {
 		t.Errorf("told %d times", n)
 	}
 	rewrite(w, "revert: alert", "revert: splice")
@@ -209,7 +209,7 @@ func TestReloadWhileVaultHangs(t *testing.T) {
 	before, err := w.Asker().Status(w.Ctx)
 	w.Must(err)
 	told := func() (n int) {
-		for _, text := range []string{"secret refused", "secret is refused no more", "new version", "credential applied", "msg=activated"} {
+		for _, text := range []string{"secret refused", "secret accepted again", "new version", "credential applied", "msg=activated"} {
 			n += strings.Count(w.Log(), text)
 		}
 		return n

@@ -129,7 +129,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 			}
 			written := time.Since(lost)
 			turns.applied()
-			t.Logf("%s: drift put back after %v, next version written after %v, applied after %v by %s, which sent %d requests", fault.name,
+			t.Logf("%s: drift reverted after %v, next version written after %v, applied after %v by %s, which sent %d requests", fault.name,
 				back.Round(time.Millisecond), written.Round(time.Millisecond), time.Since(lost).Round(time.Millisecond), turns.how, len(turns.Proxy.Requests()))
 			standby.applied() // it did not wait for the others
 			t.Logf("%s: applied after %v by %s, which sent %d requests", fault.name, time.Since(lost).Round(time.Millisecond), standby.how, len(standby.Proxy.Requests()))
@@ -212,7 +212,7 @@ func TestNodeOfVaultIsBehind(t *testing.T) {
 	if n := strings.Count(r.Log(), "level=ERROR"); n != 2 {
 		t.Errorf("%d alarms, want 2: that it is behind, and that it was so again\n%s", n, r.Log())
 	}
-	if n := strings.Count(r.Log(), `level=INFO msg="secret is refused no more"`); n != 1 {
+	if n := strings.Count(r.Log(), `level=INFO msg="secret accepted again"`); n != 1 {
 		t.Errorf("told %d times that it is over\n%s", n, r.Log())
 	}
 	every.Store(true)

@@ -82,7 +82,7 @@ func TestStepHangs(t *testing.T) {
 				return strings.Contains(w.Log(), `level=ERROR msg="configuration not reloaded, keeping the old one"`)
 			})
 			over()
-			w.Eventually("the end is said", func() bool { return strings.Contains(w.Log(), `msg="the step that did not end is over"`) })
+			w.Eventually("the end is said", func() bool { return strings.Contains(w.Log(), `msg="the step that did not end has ended"`) })
 			w.Faults("")
 			_, secret := w.NewSecret("prod")
 			w.OnDisk("prod", secret)

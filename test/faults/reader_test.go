@@ -88,7 +88,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 			if lost := bytes.Contains(log, []byte(`msg="log lines were lost" count=`)); lost != overflows {
 				t.Errorf("lines were lost: %v, want %v", lost, overflows)
 			}
-			if lines := bytes.Count(log, []byte("drift put back")); comesBack && !overflows && lines != reverts {
+			if lines := bytes.Count(log, []byte("drift reverted")); comesBack && !overflows && lines != reverts {
 				t.Errorf("%d lines for %d reverts", lines, reverts)
 			}
 		})

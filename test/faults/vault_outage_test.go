@@ -32,7 +32,7 @@ func TestVaultIsAwayForLong(t *testing.T) {
 				tries = 14 // the waits have grown to the cap
 			}
 			within(w, 15*time.Minute, "it has tried often", func() bool {
-				return strings.Count(w.Running.Log(), `msg="source out of reach, keeping what is applied"`) >= tries
+				return strings.Count(w.Running.Log(), `msg="source unreachable, keeping the applied credential"`) >= tries
 			})
 			w.Is("prod", "degraded", w.Proxy.Address, "is Vault running")
 			keepsAndGuards(w, secrets["prod"])

@@ -67,7 +67,7 @@ func TestVaultCertificates(t *testing.T) {
 			w.Signal(syscall.SIGUSR1)
 			w.Is("prod", "degraded", append(c.says, w.Proxy.Address)...)
 			keepsAndGuards(w, secret)
-			world.Says(t, w.Log(), `level=ERROR msg="source out of reach, keeping what is applied"`)
+			world.Says(t, w.Log(), `level=ERROR msg="source unreachable, keeping the applied credential"`)
 			if requests := w.Proxy.Requests(); len(requests) != 0 {
 				t.Errorf("something was sent to whoever has that certificate: %+v", requests)
 			}

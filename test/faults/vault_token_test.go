@@ -105,7 +105,7 @@ func TestTokensOfAnotherKind(t *testing.T) {
 			if n := strings.Count(w.Log(), "token_num_uses"); n != c.warnings {
 				t.Errorf("%d warnings of it, want %d\n%s", n, c.warnings, w.Log())
 			}
-			for _, trouble := range []string{"source out of reach", "login failed", "token not revoked"} {
+			for _, trouble := range []string{"source unreachable", "login failed", "token not revoked"} {
 				if strings.Contains(w.Log(), trouble) {
 					t.Errorf("it says %q\n%s", trouble, w.Log())
 				}

@@ -218,7 +218,7 @@ func TestWrongShapes(t *testing.T) {
 			t.Errorf("%s: wanted %d, applied %d", s.name, in.WantedVersion, in.AppliedVersion)
 		}
 		w.Holds(s.name, secrets[s.name])
-		if n := strings.Count(w.Log(), `level=ERROR msg="secret refused, keeping what is applied" instance=`+s.name+" "); n != 1 {
+		if n := strings.Count(w.Log(), `level=ERROR msg="secret refused, keeping the applied credential" instance=`+s.name+" "); n != 1 {
 			t.Errorf("%s: told %d times", s.name, n)
 		}
 	}

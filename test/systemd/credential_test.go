@@ -55,7 +55,7 @@ func testHandEdits(t *testing.T, h *host) {
 			await(t, "the secret to be back", patience, func() bool { return h.ciphertext(t) == ciphertext })
 			t.Logf("back at most %s after the editor", time.Since(began).Round(time.Millisecond))
 			await(t, "the revert to be counted", patience, func() bool { return h.reverts(t) > counted })
-			h.awaitJournal(t, mark, `msg="drift put back"`)
+			h.awaitJournal(t, mark, `msg="drift reverted"`)
 			if got := h.document(t); !bytes.Equal(got, want) {
 				t.Errorf("the file is now\n%s\nwant\n%s", got, want)
 			}
