@@ -16,69 +16,80 @@ var (
 	declared = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(\w+ \*testing\.[TF]\)`)
 	named    = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
 	quoted   = regexp.MustCompile("`([^`]+)`")
-	// listed is a list of tests, with the package that those of them are in that are not in this one.
-	listed = regexp.MustCompile("((?:`(?:Test|Fuzz)\\w+`(?:, )?)+)(?: \\((?:package )?([a-z0-9/-]+)\\))?")
 	// varies is what a message has in its place: a name, a number, an address.
 	varies = regexp.MustCompile(`…|\d[\d,]*|\b[nN]\b`)
 )
 
 const root = "../.."
 
-// The tables of docs/faults.md name every test of this package. Each row names a test that is where the row says, and what the
-// operator is said to see stands in the product's source.
+// The tables of docs/faults.md name every test of this package. Each row names a test, and each test that is named is somewhere.
+// The messages that it and docs/operations.md quote stand in the product's source.
 func TestTableOfFaults(t *testing.T) {
 	t.Parallel()
-	document, err := os.ReadFile(filepath.Join(root, "docs", "faults.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	product, tests := sources(t)
-	told := named.FindAllStringSubmatch(string(document), -1)
-	for name, packages := range tests {
-		here := slices.Contains(packages, "test/faults") && name != "TestMain" && name != "TestTableOfFaults"
+	document := read(t, "faults.md")
+	told := named.FindAllStringSubmatch(document, -1)
+	for name, here := range tests {
 		if here && !slices.ContainsFunc(told, func(m []string) bool { return m[1] == name }) {
 			t.Errorf("docs/faults.md does not name %s", name)
 		}
 	}
 	for _, m := range told {
-		if tests[m[1]] == nil {
+		if _, ok := tests[m[1]]; !ok {
 			t.Errorf("docs/faults.md names %s, which is nowhere", m[1])
 		}
 	}
-	rows := 0
-	for line := range strings.Lines(string(document)) {
-		cells := strings.Split(strings.TrimSpace(line), " | ")
-		if len(cells) != 4 || cells[0] == "| fault" {
-			continue // no row of these tables
+	for _, row := range rows(t, document, "| fault | promise | test |", 100) {
+		if !named.MatchString(row[2]) {
+			t.Errorf("faults.md: %s: no test", row[0])
 		}
-		rows++
-		fault, sees, by := strings.TrimPrefix(cells[0], "| "), cells[2], strings.TrimSuffix(cells[3], " |")
-		for _, list := range listed.FindAllStringSubmatch(by, -1) {
-			for _, m := range named.FindAllStringSubmatch(list[1], -1) {
-				if !slices.Contains(tests[m[1]], "test/faults") && !slices.Contains(tests[m[1]], list[2]) {
-					t.Errorf("%s: %s is not in %q but in %q", fault, m[1], list[2], tests[m[1]])
-				}
-			}
-		}
-		if !named.MatchString(by) {
-			t.Errorf("%s: no test", fault)
-		}
-		for _, m := range quoted.FindAllStringSubmatch(sees, -1) {
-			if !says(product, m[1]) {
-				t.Errorf("%s: nothing in the product says %q", fault, m[1])
-			}
-		}
+		messagesAreInTheProduct(t, product, row[0], row[1])
 	}
-	if rows < 50 {
-		t.Errorf("only %d rows: the tables are not read", rows)
+	operations := read(t, "operations.md")
+	for _, row := range append(rows(t, operations, "| you see | meaning | remedy |", 60), rows(t, operations, "| you see | meaning |", 2)...) {
+		messagesAreInTheProduct(t, product, "operations.md", row[0])
 	}
 }
 
-// sources returns what the product's source says, and the packages of each test.
-func sources(t *testing.T) (product string, tests map[string][]string) {
+func read(t *testing.T, name string) string {
+	t.Helper()
+	document, err := os.ReadFile(filepath.Join(root, "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(document)
+}
+
+// rows returns the cells of all tables with this header, which must have that many rows.
+func rows(t *testing.T, document, header string, atLeast int) (cells [][]string) {
+	t.Helper()
+	for _, table := range strings.Split(document, header+"\n")[1:] {
+		table, _, _ = strings.Cut(table, "\n\n")
+		for _, line := range strings.Split(strings.TrimSpace(table), "\n")[1:] {
+			row := strings.Split(line, "|")
+			cells = append(cells, row[1:len(row)-1])
+		}
+	}
+	if len(cells) < atLeast {
+		t.Errorf("only %d rows below %q: the tables are not read", len(cells), header)
+	}
+	return cells
+}
+
+func messagesAreInTheProduct(t *testing.T, product, where, cell string) {
+	t.Helper()
+	for _, m := range quoted.FindAllStringSubmatch(cell, -1) {
+		if !says(product, m[1]) {
+			t.Errorf("%s: nothing in the product says %q", where, m[1])
+		}
+	}
+}
+
+// sources returns what the product's source says, and of each test whether it is in this package.
+func sources(t *testing.T) (product string, tests map[string]bool) {
 	t.Helper()
 	var text bytes.Buffer
-	tests = map[string][]string{}
+	tests = map[string]bool{}
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		name := e.Name()
 		if err != nil || e.IsDir() && (name == "bin" || strings.HasPrefix(name, ".") && path != root) {
@@ -98,7 +109,8 @@ func sources(t *testing.T) (product string, tests map[string][]string) {
 		switch {
 		case strings.HasSuffix(name, "_test.go"):
 			for _, m := range declared.FindAllSubmatch(source, -1) {
-				tests[string(m[1])] = append(tests[string(m[1])], folder)
+				name := string(m[1])
+				tests[name] = tests[name] || folder == "test/faults" && name != "TestMain" && name != "TestTableOfFaults"
 			}
 		case !strings.HasPrefix(folder+"/", "test/"):
 			text.Write(source)
@@ -143,4 +155,4 @@ func follows(text string, parts []string) bool {
 	}
 }
 
-var errnos = []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EACCES}
+var errnos = []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EACCES, syscall.EPERM}
