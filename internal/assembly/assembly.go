@@ -39,10 +39,6 @@ type made[From comparable, T any] struct {
 // before, where not nil, is the assembly whose place this one is to take. What a change of the configuration does not touch is
 // the same in both: Vault with its token and connection, secrets, files. So it may be started only when before has ended.
 func assemble(c *config.Config, store *state.Store, claims *claims, log *slog.Logger, only string, before *assembly) (*assembly, error) {
-	timing, err := c.Schedule.Parse()
-	if err != nil {
-		return nil, err
-	}
 	if before == nil {
 		before = &assembly{}
 	}
@@ -67,7 +63,7 @@ func assemble(c *config.Config, store *state.Store, claims *claims, log *slog.Lo
 		Activator: activator{a.nlserver.it, c.Campaign.Activate},
 		Poll:      c.Watch.Poll, CommandRuns: sinks.CommandRuns,
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
-		Verify: timing.Verify, Reapply: timing.Reapply, ActivateAt: timing.Activate,
+		Verify: c.Schedule.Parsed.Verify, Reapply: c.Schedule.Parsed.Reapply, ActivateAt: c.Schedule.Parsed.Activate,
 	}
 	return a, nil
 }

@@ -1,25 +1,22 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"net/url"
+	"path"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-
-	"net/url"
 )
 
-// speaksOfVault reports whether the file has anything to say about the connection.
-func (r *reading) speaksOfVault() bool {
-	for key := range r.at {
-		if strings.HasPrefix(key, "vault.") {
-			return true
-		}
-	}
-	return false
+// needsVault reports whether any instance gets its credential from Vault.
+func (c *Config) needsVault() bool {
+	return len(c.Instances) == 0 || slices.ContainsFunc(c.Instances, func(i Instance) bool { return i.Source != SourceFile })
 }
 
-func (r *reading) checkVault(c *Config) {
+func (r *reader) checkVault(c *Config) {
 	if !c.needsVault() {
 		c.Warnings = append(c.Warnings, "vault: is not used, as every instance has source: file")
 	}
@@ -31,61 +28,57 @@ func (r *reading) checkVault(c *Config) {
 	} else {
 		v.Address = u.String()
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-			c.Warnings = append(c.Warnings,
-				"vault.address: http sends the login and the secret in clear over the network; use https")
+			c.Warnings = append(c.Warnings, "vault.address: http sends the login and the secret in clear over the network; use https")
 		}
+	}
+	given, missing := "vault.client_cert", "vault.client_key"
+	if v.ClientCert == "" {
+		given, missing = missing, given
 	}
 	if (v.ClientCert == "") != (v.ClientKey == "") {
-		given, missing := "vault.client_cert", "vault.client_key"
-		if v.ClientCert == "" {
-			given, missing = missing, given
-		}
 		r.refuseAt(r.where(given), missing, "is required, as client_cert and client_key go together")
 	}
-	r.headerValue("vault.namespace", v.Namespace)
+	r.checkNamespace("vault.namespace", v.Namespace)
 	if v.Auth.Namespace != v.Namespace {
-		r.headerValue("vault.auth.namespace", v.Auth.Namespace)
+		r.checkNamespace("vault.auth.namespace", v.Auth.Namespace)
 	}
 	for n, i := range c.Instances {
 		if i.KVVersion == 2 && (strings.HasPrefix(i.Path, "data/") || strings.HasSuffix(i.Mount, "/data")) {
-			c.Warnings = append(c.Warnings, "instances["+strconv.Itoa(n)+
-				`].path: the "data/" of Vault's API is added by itself; leave it out unless the secret's own path has it`)
+			c.Warnings = append(c.Warnings, fmt.Sprintf(
+				`instances[%d].path: the "data/" of Vault's API is added by itself; leave it out unless the secret's own path has it`, n))
 		}
 	}
 }
 
-func (r *reading) checkAuth(c *Config) {
+func (r *reader) checkAuth(c *Config) {
 	v, a := &c.Vault, &c.Vault.Auth
 	switch a.Method {
-	case methodAppRole:
+	case "approle":
 		r.checkAppRole(c)
-	case methodTokenFile:
+	case "token_file":
 		if a.TokenFile == "" {
 			r.refuse("vault.auth.token_file", "is required by method token_file")
 		}
-	case methodCert:
+	case "cert":
 		if v.ClientCert == "" && v.ClientKey == "" {
 			r.refuse("vault.client_cert", "is required by method cert, with client_key")
 		}
 		if strings.HasPrefix(v.Address, "http://") {
 			r.refuse("vault.address", "must be an https URL for method cert, which shows its certificate in the TLS handshake")
 		}
-	case methodKubernetes, methodJWT:
+	case "kubernetes", "jwt":
 		if a.Role == "" {
 			r.refuse("vault.auth.role", "is required by method %s", a.Method)
 		}
-		if a.JWTFile == "" && !r.refused["vault.auth.jwt_file"] {
+		if a.JWTFile == "" {
 			r.refuse("vault.auth.jwt_file", "is required by method %s", a.Method)
 		}
-	default:
-		r.refuse("vault.auth.method", "must be one of approle, token_file, cert, kubernetes, jwt")
-		return
 	}
-	r.checkAuthForeign(a)
-	r.vaultPath("vault.auth.mount", a.Mount)
+	r.checkForeign("vault.auth", reflect.ValueOf(*a), "method", a.Method)
+	r.checkVaultPath("vault.auth.mount", a.Mount)
 }
 
-func (r *reading) checkAppRole(c *Config) {
+func (r *reader) checkAppRole(c *Config) {
 	a := &c.Vault.Auth
 	hasID, hasFile := a.RoleID.Reveal() != "", a.RoleIDFile != ""
 	switch {
@@ -104,37 +97,6 @@ func (r *reading) checkAppRole(c *Config) {
 	if a.SecretIDWarn < 0 {
 		r.refuse("vault.auth.secret_id_warn", "must be 0s, for never, or longer, such as 168h")
 	}
-}
-
-// checkAuthForeign refuses what belongs to another method: it would be ignored, which its author cannot have meant.
-func (r *reading) checkAuthForeign(a *Auth) {
-	for _, k := range []struct {
-		key     string
-		set     bool
-		methods []string
-	}{
-		{"role_id", a.RoleID.Reveal() != "", []string{methodAppRole}},
-		{"role_id_file", a.RoleIDFile != "", []string{methodAppRole}},
-		{"secret_id_file", a.SecretIDFile != "", []string{methodAppRole}},
-		{"secret_id_wrapped", a.SecretIDWrapped, []string{methodAppRole}},
-		{"secret_id_warn", a.SecretIDWarn != 0, []string{methodAppRole}},
-		{"token_file", a.TokenFile != "", []string{methodTokenFile}},
-		{"role", a.Role != "", []string{methodCert, methodKubernetes, methodJWT}},
-		{"jwt_file", a.JWTFile != "", []string{methodKubernetes, methodJWT}},
-	} {
-		if k.set && !slices.Contains(k.methods, a.Method) {
-			r.refuse("vault.auth."+k.key, "belongs to method %s; the method here is %s", orList(k.methods), a.Method)
-		}
-	}
-}
-
-// orList writes names as a sentence does: "a", "a or b", "a, b or c".
-func orList(names []string) string {
-	last := len(names) - 1
-	if last == 0 {
-		return names[0]
-	}
-	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // hostURL takes an address that is scheme, host and port only. problem is empty, or says what is wrong, without the address, which
@@ -163,28 +125,24 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// vaultPath refuses what the HTTP client would change or cut, so that the path asked for is the path written.
-func (r *reading) vaultPath(key, path string) {
+// checkVaultPath refuses what the HTTP client would change or cut, so that the path asked for is the path written.
+func (r *reader) checkVaultPath(key, text string) {
 	const shape = "such as campaign/prod/oauth"
 	switch {
-	case path == "":
+	case text == "":
 		r.refuse(key, "must not be empty; leave the key out for the default")
-	case strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/"):
+	case strings.Trim(text, "/") != text:
 		r.refuse(key, `must not begin or end with "/", %s`, shape)
-	case strings.ContainsAny(path, "?#%"):
+	case strings.ContainsAny(text, "?#%"):
 		r.refuse(key, `must not hold "?", "#" or "%%", %s`, shape)
-	case strings.TrimSpace(path) != path:
+	case strings.TrimSpace(text) != text:
 		r.refuse(key, "must not begin or end with a space")
-	default:
-		for part := range strings.SplitSeq(path, "/") {
-			if part == "" || part == "." || part == ".." {
-				r.refuse(key, `must not hold "//", "." or ".." as a part, %s`, shape)
-			}
-		}
+	case path.Clean("/"+text) != "/"+text:
+		r.refuse(key, `must not hold "//", "." or ".." as a part, %s`, shape)
 	}
 }
 
-func (r *reading) headerValue(key, value string) {
+func (r *reader) checkNamespace(key, value string) {
 	if strings.ContainsAny(value, " ?#%") || strings.HasPrefix(value, "/") {
 		r.refuse(key, `must be a namespace's path, such as admin/campaign, without space or "/" in front`)
 	}

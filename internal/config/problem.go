@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,16 +48,13 @@ func (e *Error) Error() string {
 
 // Touching returns the part of e that leaves key unknown, or nil.
 func (e *Error) Touching(key string) error {
-	if e.whole != nil {
-		return e
-	}
-	part := &Error{file: e.file}
+	part := &Error{file: e.file, whole: e.whole}
 	for _, p := range e.problems {
 		if p.key == key || p.key == "" {
 			part.problems = append(part.problems, p)
 		}
 	}
-	if len(part.problems) == 0 {
+	if e.whole == nil && part.problems == nil {
 		return nil
 	}
 	return part
@@ -65,7 +63,7 @@ func (e *Error) Touching(key string) error {
 // refuse notes a problem with the value of key, at that value or, where the file does not have the key, at the nearest
 // group around it. The first problem of a key is the one to mend; what follows from it, also for the keys of a group that
 // could not be read, would only confuse.
-func (r *reading) refuse(key, format string, args ...any) {
+func (r *reader) refuse(key, format string, args ...any) {
 	for group := parent(key); group != ""; group = parent(group) {
 		if r.refused[group] {
 			return
@@ -74,7 +72,7 @@ func (r *reading) refuse(key, format string, args ...any) {
 	r.refuseAt(r.where(key), key, format, args...)
 }
 
-func (r *reading) refuseAt(at position, key, format string, args ...any) {
+func (r *reader) refuseAt(at position, key, format string, args ...any) {
 	if r.refused[key] {
 		return
 	}
@@ -87,24 +85,26 @@ func (r *reading) refuseAt(at position, key, format string, args ...any) {
 }
 
 // where finds the nearest group that the file has: instances[1].fields.client_id, instances[1].fields, instances[1], …
-func (r *reading) where(key string) position {
-	for key != "" {
+func (r *reader) where(key string) position {
+	for ; key != ""; key = parent(key) {
 		if at, ok := r.at[key]; ok {
 			return at
 		}
-		key = parent(key)
 	}
 	return position{1, 1}
 }
 
+// given reports whether the file sets key.
+func (r *reader) given(key string) bool {
+	_, ok := r.at[key]
+	return ok
+}
+
 func parent(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
-func (r *reading) sorted() []problem {
+func (r *reader) sorted() []problem {
 	slices.SortStableFunc(r.problems, func(a, b problem) int {
-		if a.line != b.line {
-			return a.line - b.line
-		}
-		return a.column - b.column
+		return cmp.Or(a.line-b.line, a.column-b.column)
 	})
 	return r.problems
 }

@@ -1,151 +1,185 @@
 package config
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
+	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"campaign-credsync/internal/credential"
 )
 
-// reading turns the text of a configuration file into a config. The YAML library's own strict decoder stops at the first
-// problem and forgets where the values stood; this walks its syntax tree along the struct and keeps both.
-type reading struct {
+// reader turns the text of a configuration file into a Config. The YAML library's own strict decoder stops at the first problem and
+// forgets where the values stood; this walks its syntax tree along the struct and keeps both.
+type reader struct {
 	env func(string) (string, bool)
 
-	at         map[string]position // key → where its value stands
-	refused    map[string]bool     // key → has a problem already
-	from       map[string]string   // key → the VAULT_* variable that its value came from
-	anchors    map[string][]*ast.AnchorNode
-	merged     int // groups and entries that came through "<<" so far
-	problems   []problem
-	unreadable bool // not a YAML mapping at all: further checks would only complain of what is missing
+	at       map[string]position // key → where its value stands; not for "key:" with nothing behind it
+	refused  map[string]bool     // key → has a problem already
+	from     map[string]string   // key → the VAULT_* variable that its value came from
+	problems []problem
 }
 
-func newReading(env func(string) (string, bool)) *reading {
-	return &reading{
-		env:     env,
-		at:      map[string]position{},
-		refused: map[string]bool{},
-		from:    map[string]string{},
-		anchors: map[string][]*ast.AnchorNode{},
+const mustBeAbsolute = `must be an absolute path, one that begins with "/"`
+
+// read reports whether text was a YAML mapping; if not, further checks would only complain of what is missing.
+func (r *reader) read(text []byte, into *Config) bool {
+	root := r.document(text)
+	if root != nil {
+		r.value("", root, reflect.ValueOf(into).Elem(), "")
 	}
+	return root != nil
 }
 
-func (r *reading) read(text []byte, into *Config) {
-	root, ok := r.document(text)
-	if !ok {
-		r.unreadable = true
-		return
-	}
-	r.value("", root, reflect.ValueOf(into).Elem(), "")
-}
-
-// value reads node into the variable; is comes from its struct tag.
-func (r *reading) value(key string, node ast.Node, into reflect.Value, is string) {
-	node = r.resolve(key, node)
-	if node == nil {
-		return
-	}
-	if _, tagged := node.(*ast.TagNode); tagged {
-		r.refuse(key, "has a YAML tag; remove it, and put text in quotes where needed")
-		return
-	}
-	if node.Type() == ast.NullType && !strings.HasSuffix(key, "]") {
-		return // "key:" with nothing behind it says nothing
-	}
-	switch into.Interface().(type) {
-	case time.Duration:
-		r.duration(key, node, into)
-		return
-	case credential.Secret:
-		if text, ok := r.text(key, node); ok {
-			into.Set(reflect.ValueOf(credential.NewSecret(text)))
+// document parses text and returns the root of its only document, or nil.
+func (r *reader) document(text []byte) ast.Node {
+	lines := 0
+	for line := range bytes.Lines(text) {
+		lines++
+		if !utf8.Valid(line) {
+			r.refuseAt(position{lines, 1}, "", "is not UTF-8 in this line; save the file as UTF-8")
+			return nil
 		}
-		return
 	}
-	switch into.Kind() {
-	case reflect.Struct:
-		r.group(key, node, into)
-	case reflect.Slice:
-		r.list(key, node, into)
-	case reflect.String:
-		if text, ok := r.text(key, node); ok {
-			into.SetString(r.path(key, text, is))
+	file, err := parseYAML(text)
+	if err != nil {
+		at, message := position{1, 1}, err.Error()
+		var syntax yaml.Error
+		if errors.As(err, &syntax) {
+			message = syntax.GetMessage() // without the excerpt, which could hold a secret
+			if t := syntax.GetToken(); t != nil {
+				at = positionOf(t)
+			}
 		}
-	case reflect.Bool:
-		if b, ok := node.(*ast.BoolNode); ok {
-			into.SetBool(b.Value)
+		r.refuseAt(at, "", "is not YAML: %s", credential.Escape(message))
+		return nil
+	}
+	var root ast.Node
+	for _, document := range file.Docs {
+		switch body := document.Body; {
+		case body == nil || body.Type() == ast.DirectiveType || body.Type() == ast.CommentType:
+		case root != nil:
+			r.refuseAt(start(body), "", "a second YAML document begins; the configuration is one document")
+			return nil
+		default:
+			root = body
+		}
+	}
+	switch {
+	case root == nil:
+		r.refuseAt(position{1, 1}, "", "holds no settings; at least vault and instances are needed")
+	case !isMapping(root):
+		r.refuseAt(start(root), "", "must be a group of keys: %s", keysOf(reflect.TypeFor[Config]()))
+		return nil
+	}
+	return root
+}
+
+// parseYAML keeps a panic of the parser on odd text from ending a daemon that only reloads its configuration.
+func parseYAML(text []byte) (file *ast.File, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("the parser gave up; simplify the file")
+		}
+	}()
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	return parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey()) // group reports duplicates, all of them
+}
+
+// value reads node into the variable, whose struct tag is given.
+func (r *reader) value(key string, node ast.Node, into reflect.Value, tag reflect.StructTag) {
+	switch node.Type() {
+	case ast.AnchorType, ast.AliasType, ast.TagType:
+		r.refuse(key, "has a YAML anchor, alias or tag; write the value out, and put text in quotes where needed")
+		return
+	case ast.NullType:
+		if !strings.HasSuffix(key, "]") {
+			return // "key:" with nothing behind it says nothing
+		}
+	}
+	switch into := into.Addr().Interface().(type) {
+	case *string:
+		*into = r.text(key, node, tag)
+	case *credential.Secret:
+		if text := r.text(key, node, ""); text != "" {
+			*into = credential.NewSecret(text)
+		}
+	case *time.Duration:
+		r.scalar(key, node, ast.StringType, into, "must be a duration with its unit, such as 30s, 5m or 1h")
+	case *bool:
+		r.scalar(key, node, ast.BoolType, into, "must be true or false")
+	case *int:
+		r.scalar(key, node, ast.IntegerType, into, "must be a whole number")
+	default:
+		if reflect.TypeOf(into).Elem().Kind() == reflect.Slice {
+			r.list(key, node, reflect.ValueOf(into).Elem())
 		} else {
-			r.refuse(key, "must be true or false")
-		}
-	case reflect.Int:
-		if n, ok := wholeNumber(node); ok {
-			into.SetInt(n)
-		} else {
-			r.refuse(key, "must be a whole number")
+			r.group(key, node, reflect.ValueOf(into).Elem())
 		}
 	}
 }
 
-func (r *reading) duration(key string, node ast.Node, into reflect.Value) {
-	if s, ok := node.(*ast.StringNode); ok {
-		if d, err := time.ParseDuration(s.Value); err == nil {
-			into.SetInt(int64(d))
-			return
-		}
+// scalar has the library read a value. It would also take 1.5 for a whole number.
+func (r *reader) scalar(key string, node ast.Node, is ast.NodeType, into any, must string) {
+	if node.Type() != is || yaml.NodeToValue(node, into) != nil {
+		r.refuse(key, "%s", must)
 	}
-	r.refuse(key, "must be a duration with its unit, such as 30s, 5m or 1h")
 }
 
-func (r *reading) text(key string, node ast.Node) (string, bool) {
+// text returns the text of node, checked as its tag says and, where that is a path, with ${NAME} replaced. It is empty when it was
+// refused.
+func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
 	var text string
 	switch n := node.(type) {
 	case *ast.StringNode:
 		text = n.Value
 	case *ast.LiteralNode:
 		text = n.Value.Value
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.NullNode, *ast.InfinityNode, *ast.NanNode:
-		r.refuse(key, "must be text; put it in quotes")
-		return "", false
-	default:
+	case *ast.MappingNode, *ast.MappingValueNode, *ast.SequenceNode:
 		r.refuse(key, "must be text")
-		return "", false
+		return ""
+	default: // numbers and the like
+		r.refuse(key, "must be text; put it in quotes")
+		return ""
 	}
-	if strings.ContainsFunc(text, unprintable) {
+	allowed := strings.Fields(tag.Get("oneof"))
+	switch {
+	case strings.ContainsFunc(text, unprintable):
 		r.refuse(key, "holds a line end or a control character")
-		return "", false
+		return ""
+	case len(allowed) > 0 && !slices.Contains(allowed, text):
+		r.refuse(key, "must be one of %s", strings.Join(allowed, ", "))
+	case text == "" && tag.Get("needed") != "":
+		r.refuse(key, "must not be empty; leave the key out for the default")
 	}
-	return text, true
-}
-
-// path replaces ${NAME} where is says that text is a path, and makes sure of the "/" in front where it must be absolute.
-func (r *reading) path(key, text, is string) string {
-	if is == "" {
+	if tag.Get("is") == "" || text == "" {
 		return text
 	}
-	expanded, err := expand(text, r.env)
-	if err != nil {
+	path, err := expand(text, r.env)
+	switch {
+	case err != nil:
 		r.refuse(key, "%v", err)
-		return ""
-	}
-	if strings.ContainsFunc(expanded, unprintable) {
+	case strings.ContainsFunc(path, unprintable):
 		r.refuse(key, "holds, after the environment was filled in, a line end or a control character")
-		return ""
+	case tag.Get("is") == "absolute" && path[0] != '/':
+		r.refuse(key, mustBeAbsolute)
+	default:
+		return path
 	}
-	if is == "absolute" && expanded != "" && expanded[0] != '/' {
-		r.refuse(key, `must be an absolute path, one that begins with "/"`)
-		return ""
-	}
-	return expanded
+	return ""
 }
 
-func (r *reading) list(key string, node ast.Node, into reflect.Value) {
+func (r *reader) list(key string, node ast.Node, into reflect.Value) {
 	sequence, ok := node.(*ast.SequenceNode)
 	if !ok {
 		r.refuse(key, "must be a list")
@@ -153,129 +187,98 @@ func (r *reading) list(key string, node ast.Node, into reflect.Value) {
 	}
 	into.Set(reflect.MakeSlice(into.Type(), len(sequence.Values), len(sequence.Values)))
 	for i, item := range sequence.Values {
-		itemKey := key + "[" + strconv.Itoa(i) + "]"
+		itemKey := fmt.Sprintf("%s[%d]", key, i)
 		if item == nil {
 			r.refuse(itemKey, "is empty")
 			continue
 		}
 		r.at[itemKey] = start(item)
-		if d, ok := into.Index(i).Addr().Interface().(interface{ setDefaults() }); ok {
-			d.setDefaults()
+		if instance, ok := into.Index(i).Addr().Interface().(*Instance); ok {
+			instance.setDefaults()
 		}
 		r.value(itemKey, item, into.Index(i), "")
 	}
 }
 
 // group reads a mapping into a struct.
-func (r *reading) group(key string, node ast.Node, into reflect.Value) {
+func (r *reader) group(key string, node ast.Node, into reflect.Value) {
 	if !isMapping(node) {
 		r.refuse(key, "must be a group of keys: %s", keysOf(into.Type()))
 		return
 	}
-	for _, e := range r.entries(key, node, 0) {
-		field, ok := fieldCalled(into.Type(), e.name)
-		if !ok {
-			r.refuseAt(e.at, join(key, credential.Escape(e.name)), "unknown key; allowed here: %s", keysOf(into.Type()))
-			continue
-		}
-		fieldKey := join(key, e.name)
-		r.at[fieldKey] = e.at
-		if !holdsMore(e.value) {
-			r.at[fieldKey] = start(e.value)
-		}
-		r.value(fieldKey, e.value, into.FieldByIndex(field.Index), field.Tag.Get("is"))
-	}
-}
-
-type entry struct {
-	name  string
-	at    position // of the name
-	value ast.Node
-}
-
-// entries lists a mapping's own entries, then those that "<<" adds. Keys given twice are refused.
-func (r *reading) entries(key string, mapping ast.Node, depth int) []entry {
-	var found []entry
-	var merges []ast.Node
-	iterator := mapping.(ast.MapNode).MapRange()
-	for iterator.Next() {
-		if iterator.Key().IsMergeKey() {
-			merges = append(merges, iterator.Value())
-			continue
-		}
-		var name ast.Node = iterator.Key()
+	first := map[string]position{}
+	for entries := node.(ast.MapNode).MapRange(); entries.Next(); {
+		var name ast.Node = entries.Key()
 		if explicit, ok := name.(*ast.MappingKeyNode); ok && explicit.Value != nil {
 			name = explicit.Value // "? name" on a line of its own
 		}
-		e := entry{name.GetToken().Value, positionOf(name.GetToken()), iterator.Value()}
-		if first := slices.IndexFunc(found, func(f entry) bool { return f.name == e.name }); first >= 0 {
-			// A key of its own, as the value that stands first may have its own problem.
-			again := join(key, credential.Escape(e.name))
-			r.problems = append(r.problems, problem{e.at, again, "is there twice; the first is in line " + strconv.Itoa(found[first].at.line)})
+		text, value := name.GetToken().Value, entries.Value()
+		at, inner := positionOf(name.GetToken()), join(key, text)
+		field, known := fieldCalled(into.Type(), text)
+		if before, twice := first[text]; twice {
+			// Noted directly, as the value that stands first may have a problem of its own.
+			r.problems = append(r.problems, problem{at, credential.Escape(inner), fmt.Sprintf("is there twice; the first is in line %d", before.line)})
 			continue
 		}
-		found = append(found, e)
-	}
-	for _, merge := range merges {
-		found = r.merge(key, merge, depth, found)
-	}
-	return found
-}
-
-func (r *reading) merge(key string, from ast.Node, depth int, found []entry) []entry {
-	at := start(from)
-	from = r.resolve(key, from)
-	sources := []ast.Node{from}
-	if sequence, ok := from.(*ast.SequenceNode); ok {
-		sources = sequence.Values
-	}
-	for _, source := range sources {
-		if source = r.resolve(key, source); source == nil {
-			continue // said by resolve
-		}
-		if !isMapping(source) {
-			r.refuseAt(at, join(key, "<<"), "must be an alias of a group, or a list of such")
+		first[text] = at
+		if !known {
+			r.refuseAt(at, credential.Escape(inner), "unknown key; allowed here: %s", keysOf(into.Type()))
 			continue
 		}
-		if depth > maxDepth || r.merged > maxMerged {
-			r.refuseAt(at, join(key, "<<"), "merges too much, or itself")
-			return found
+		if !isMapping(value) && value.Type() != ast.SequenceType { // of those, the place of the key says more
+			at = start(value)
 		}
-		r.merged++
-		for _, e := range r.entries(key, source, depth+1) {
-			r.merged++
-			if !slices.ContainsFunc(found, func(f entry) bool { return f.name == e.name }) {
-				found = append(found, e)
-			}
+		if value.Type() != ast.NullType {
+			r.at[inner] = at
 		}
+		r.value(inner, value, into.FieldByIndex(field.Index), field.Tag)
 	}
-	return found
 }
 
 func fieldCalled(group reflect.Type, name string) (reflect.StructField, bool) {
 	for field := range group.Fields() {
-		if name != "" && field.Tag.Get("yaml") == name {
+		if name != "" && keyOf(field) == name {
 			return field, true
 		}
 	}
 	return reflect.StructField{}, false
 }
 
+// keyOf is the key of a field, or empty for one that the file cannot set.
+func keyOf(field reflect.StructField) string {
+	name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+	return strings.TrimPrefix(name, "-")
+}
+
 func keysOf(group reflect.Type) string {
 	var names []string
 	for field := range group.Fields() {
-		if name := field.Tag.Get("yaml"); name != "" {
+		if name := keyOf(field); name != "" {
 			names = append(names, name)
 		}
 	}
 	return strings.Join(names, ", ")
 }
 
-func join(key, name string) string {
-	if key == "" {
-		return name
-	}
-	return key + "." + name
-}
+func join(key, name string) string { return strings.TrimPrefix(key+"."+name, ".") }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+func isMapping(node ast.Node) bool {
+	return node.Type() == ast.MappingType || node.Type() == ast.MappingValueType
+}
+
+// start is where node begins; the token of a block mapping is its first ":".
+func start(node ast.Node) position {
+	switch n := node.(type) {
+	case *ast.MappingNode:
+		if !n.IsFlowStyle && len(n.Values) > 0 {
+			return start(n.Values[0])
+		}
+	case *ast.MappingValueNode:
+		return positionOf(n.Key.GetToken())
+	}
+	return positionOf(node.GetToken())
+}
+
+func positionOf(t *token.Token) position { return position{t.Position.Line, t.Position.Column} }
