@@ -50,11 +50,12 @@ func LaunchCluster(ctx context.Context, progress io.Writer, options ClusterOptio
 	if err != nil {
 		return nil, err
 	}
-	c = &Cluster{options: options, binary: binary, dir: dir, Server: newServer()}
+	started := &Cluster{options: options, binary: binary, dir: dir, Server: newServer()}
+	c = started
 	c.client = &http.Client{Transport: &http.Transport{DialContext: c.dialActive, DisableKeepAlives: true}, Timeout: 30 * time.Second}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Close())
+			err = errors.Join(err, started.Close())
 		}
 	}()
 	// Addresses of loopback that nobody else listens on, so that a node can come back at its own.
@@ -138,6 +139,8 @@ func StartCluster(t testing.TB, options ClusterOptions) *Cluster {
 
 // form initialises the first node and has the others join it.
 func (c *Cluster) form(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, formLimit)
+	defer cancel()
 	var keys struct {
 		Keys      []string
 		RootToken string `json:"root_token"`
@@ -155,14 +158,20 @@ func (c *Cluster) form(ctx context.Context) error {
 	}
 	// A node gets its vote when it was stable for a while, 10 s by default.
 	settings := map[string]any{"server_stabilization_time": "1s"}
-	if err := c.Call(ctx, http.MethodPost, "sys/storage/raft/autopilot/configuration", settings, nil); err != nil {
+	configure := func() error {
+		return c.Call(ctx, http.MethodPost, "sys/storage/raft/autopilot/configuration", settings, nil)
+	}
+	if err := insist(ctx, configure); err != nil {
 		return err
 	}
 	for _, n := range c.Nodes[1:] {
-		if err := n.call(ctx, http.MethodPut, "sys/storage/raft/join", map[string]any{"leader_api_addr": first.Address}, nil); err != nil {
+		join := func() error {
+			return n.call(ctx, http.MethodPut, "sys/storage/raft/join", map[string]any{"leader_api_addr": first.Address}, nil)
+		}
+		if err := insist(ctx, join); err != nil {
 			return err
 		}
-		if err := n.Unseal(ctx); err != nil {
+		if err := insist(ctx, func() error { return n.Unseal(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -254,6 +263,16 @@ func (c *Cluster) dialActive(ctx context.Context, network, _ string) (net.Conn, 
 		return nil, errors.New("no node of the cluster is active")
 	}
 	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, net.JoinHostPort(active.host, "8200"))
+}
+
+// formLimit is for a cluster that hangs. On a busy machine a leader may lose its place meanwhile.
+const formLimit = 3 * time.Minute
+
+// insist calls again until call succeeds, and returns its last error when ctx ends before.
+func insist(ctx context.Context, call func() error) error {
+	var last error
+	err := eventually(ctx, func() bool { last = call(); return last == nil })
+	return errors.Join(err, last)
 }
 
 func eventually(ctx context.Context, holds func() bool) error {

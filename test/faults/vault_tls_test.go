@@ -27,8 +27,9 @@ func TestVaultCertificates(t *testing.T) {
 	alone, _, _ := authority.MustIntermediate(t).MustIssue(t, "127.0.0.1")
 	var shown atomic.Pointer[tls.Certificate]
 	show := func(w *world.World, c *tls.Certificate) {
-		shown.Store(c)
 		w.Proxy.Down() // a connection that is open stays trusted
+		w.Proxy.Requests()
+		shown.Store(c)
 		w.Must(w.Proxy.Up())
 	}
 	shown.Store(&good)
@@ -62,7 +63,6 @@ func TestVaultCertificates(t *testing.T) {
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {
 			w.In(t)
-			w.Proxy.Requests()
 			show(w, c.bad)
 			w.Signal(syscall.SIGUSR1)
 			w.Is("prod", "degraded", append(c.says, w.Proxy.Address)...)
