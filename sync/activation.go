@@ -1,60 +1,119 @@
 package sync
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
 	"campaign-credsync/internal/credential"
 )
 
+// activationState is how far the running processes are told of what is on disk. What is still to be done stands in the record.
+type activationState struct {
+	retry  retry
+	dueAt  time.Time // when it became due last
+	repeat bool      // it became due again while a step was under way, which counts for nothing
+}
+
+func (a *activationState) due(now time.Time) { a.dueAt, a.repeat = now, true }
+
+// activationDue has all steps done, also if one of them is under way.
+func (d *Daemon) activationDue(in *instance, now time.Time) {
+	in.record.activationDue(in.steps, now)
+	in.told.due(now)
+}
+
+// forgetSteps drops steps of activation that the configuration does not want any more.
+func (in *instance) forgetSteps(now time.Time) {
+	in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.steps, s) }, now)
+}
+
 func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
-	if d.activating || d.halting != haltNothing {
+	if d.activating {
 		return time.Time{}
 	}
-	views := make([]activationView, len(d.instances))
-	for i, in := range d.instances {
-		views[i] = activationView{
-			steps: in.record.Activation, due: d.activationDue(in),
-			unsaved:  !in.onRecord(),
-			applying: in.busy == doApply || in.aboutToApply(now),
-		}
-	}
-	step, forWhom, again := planActivation(now, views)
-	if len(forWhom) > 0 {
-		members := make([]*instance, len(forWhom))
-		for i, k := range forWhom {
-			members[i] = d.instances[k]
-		}
+	step, members, again := d.planActivation(now)
+	if len(members) > 0 {
 		d.startActivation(step, members)
 	}
 	return again
 }
 
-// aboutToApply reports whether an apply begins as soon as the step under way is over.
-func (in *instance) aboutToApply(now time.Time) bool {
-	return in.pending != nil && !in.pending.same(in.record) && in.recovered && in.busy != doNothing && in.disk.err == nil && in.applyTry.due(now)
-}
-
-// activationDue tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
-func (d *Daemon) activationDue(in *instance) time.Time {
-	due := in.activateTry.at
-	if d.cfg.ActivateAt != nil && len(in.record.Activation) > 0 {
-		if held := d.cfg.ActivateAt.Next(in.record.ActivationSince); held.After(due) {
-			return held
+// planActivation picks the next step and the instances that it is done for. It waits while any instance is being applied, or is about
+// to be, so that one reload serves all that are applied together.
+func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []*instance, again time.Time) {
+	for _, in := range d.instances {
+		left := in.record.Activation
+		if in.busy == actionApply || in.aboutToApply(now) || len(left) > 0 && !in.record.settled() {
+			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
 		}
 	}
-	return due
+	for _, in := range d.instances {
+		left := in.record.Activation
+		if len(left) == 0 {
+			continue
+		}
+		if due := d.activationAt(in); now.Before(due) {
+			again = earlier(again, due)
+			continue
+		}
+		if len(members) == 0 {
+			step = left[0]
+		}
+		if slices.Contains(left, step) {
+			members = append(members, in)
+		}
+	}
+	return step, members, again
 }
 
-// forgetSteps drops steps of activation that the configuration wants no more.
-func (in *instance) forgetSteps() {
-	left := slices.DeleteFunc(slices.Clone(in.record.Activation), func(step credential.Step) bool { return !slices.Contains(in.steps, step) })
-	if len(left) == len(in.record.Activation) {
+// aboutToApply reports whether an apply begins as soon as the step under way is over.
+func (in *instance) aboutToApply(now time.Time) bool {
+	w, f := &in.wanted, &in.file
+	return in.busy != actionNone && w.pending != nil && !in.isApplied(w.pending) && w.retry.due(now) && f.recovered && f.err == nil
+}
+
+// activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
+func (d *Daemon) activationAt(in *instance) time.Time {
+	if d.cfg.ActivateAt == nil || len(in.record.Activation) == 0 {
+		return in.told.retry.at
+	}
+	return later(in.told.retry.at, d.cfg.ActivateAt.Next(in.record.ActivationSince))
+}
+
+func (d *Daemon) startActivation(s credential.Step, members []*instance) {
+	d.activating = true
+	ctx, activator, began := d.finish, d.cfg.Activator, time.Now()
+	var since time.Time
+	for _, in := range members {
+		in.told.repeat = false
+		since = later(since, in.told.dueAt)
+	}
+	d.start(step{what: "activation, " + s.String(), of: members, bound: fileBound, commands: true}, func() func(time.Time) {
+		err := activator.Activate(ctx, s, since)
+		return func(now time.Time) {
+			d.activating = false
+			if errors.Is(err, context.Canceled) {
+				return // cut short by the stop, tells nothing; what is due is on record
+			}
+			for _, in := range members {
+				d.onActivation(in, s, err, began, now)
+			}
+		}
+	})
+}
+
+func (d *Daemon) onActivation(in *instance, s credential.Step, err error, began, now time.Time) {
+	if err != nil {
+		d.failed(&in.told.retry, now, err, slog.LevelError, "credential not activated", keyInstance, in.Name, keyStep, s.String())
 		return
 	}
-	in.record.Activation = left
-	if len(left) == 0 {
-		in.record.ActivatedAt = time.Now()
+	in.told.retry = retry{}
+	if in.told.repeat {
+		return // drift was reverted meanwhile, which this step may have loaded
 	}
-	in.seq++
+	in.record.activated(func(done credential.Step) bool { return done == s }, now)
+	d.log.Info("activated", keyInstance, in.Name, keyStep, s.String(), keyVersion, in.record.Version.Number, keyDuration, now.Sub(began))
 }

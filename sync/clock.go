@@ -3,8 +3,8 @@ package sync
 import "time"
 
 const (
-	// longestRest is how long the loop waits at most: a timer counts the time that the machine runs, and knows nothing of
-	// a clock that was set, or of a suspended machine.
+	// longestRest is how long the loop waits at most: a timer counts the time that the machine runs, and knows nothing of a clock that
+	// was set, or of a suspended machine.
 	longestRest = time.Minute
 	// clockSlack is by how much the clock may have been set without making change times useless.
 	clockSlack = 500 * time.Millisecond
@@ -12,24 +12,21 @@ const (
 	clockStep = 30 * time.Second
 )
 
-// mindClock computes anew what a clock that was set has made wrong: times of schedules, which may be a year away now.
-func (d *Daemon) mindClock(now time.Time) {
-	step := now.Round(0).Sub(d.turnAt.Round(0)) - now.Sub(d.turnAt) // by the clock on the wall, by the one that only runs
-	d.turnAt = now
-	if step.Abs() > clockSlack {
-		for _, in := range d.instances {
-			in.disk.stale, in.disk.missedAt = true, now
-		}
-	}
+// checkClock computes anew what a clock that was set has made wrong: times of schedules, which may be a year away now.
+func (d *Daemon) checkClock(now time.Time) {
+	step := now.Round(0).Sub(d.seenAt.Round(0)) - now.Sub(d.seenAt) // by the wall clock, and by the one that only runs
+	d.seenAt = now
 	if step.Abs() >= clockStep {
 		d.log.Info("the clock was set, or the machine was suspended", keyDuration, step.Round(time.Second))
 		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
 	}
 	for _, in := range d.instances {
-		if since := in.record.ActivationSince; len(in.record.Activation) > 0 && since.Round(0).After(now.Round(0)) {
-			r := in.record
+		if step.Abs() > clockSlack {
+			in.file.stale, in.file.missedAt = true, now
+		}
+		if r := &in.record; len(r.Activation) > 0 && r.ActivationSince.Round(0).After(now.Round(0)) {
 			r.ActivationSince = now
-			in.changed(r, now)
+			r.changed(now)
 		}
 	}
 }

@@ -7,273 +7,144 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// view is all that the decision about one instance depends on.
-type view struct {
-	now    time.Time
-	record state.Record
-
-	recovered bool // what an earlier daemon left behind was dealt with
-	disk      disk
-	pending   *pending // delivered by the source and not applied yet
-
-	mode       RevertMode
-	maxReverts int
-	cannotPut  bool // a splice was tried for this drift and cannot work
-	activating bool // an activation is running, so that no apply may start
-	saving     bool // the record is being written, so that no intent may be
-	activates  bool // there are processes to be told
-
-	recoverRetry, applyRetry, restoreRetry time.Time
-	recordWait                             time.Time // until then a change of the record is waited for that is not on disk yet
-}
-
-// disk is what the last look at the configuration file told.
-type disk struct {
-	looked    bool // at least once
-	stale     bool // something may have happened since
-	seen      credential.Attributes
-	err       error     // of the last look; seen is then of no use
-	troubleAt time.Time // first of the looks in a row that ended in err
-	lookAt    time.Time // look again then at the latest; zero = no need
-	checkedAt time.Time // last look, whatever it told
-	rightAt   time.Time // last look that saw no drift
-
-	// What tells since when there may be drift. The first two are zero when there was none of it after rightAt.
-	suspectAt time.Time // first event, or first look that did not see the file right
-	missedAt  time.Time // events may have been missed, or nobody was there to take them
-	changedAt time.Time // change time of the file at the last look
-}
-
-// driftSince tells since when drift may be on disk, if there is any now. Zero: nobody knows.
-func (d disk) driftSince(now time.Time) time.Time {
-	trusted := d.missedAt.IsZero() && d.changedAt.After(d.rightAt) && !d.changedAt.After(now)
-	if d.rightAt.IsZero() || !trusted {
-		return d.rightAt
-	}
-	return earlier(d.suspectAt, d.changedAt)
-}
-
-// seenRight notes a look that began at asOf and saw no drift.
-func (d *disk) seenRight(asOf time.Time) {
-	d.rightAt = asOf
-	if !d.suspectAt.After(asOf) {
-		d.suspectAt = time.Time{}
-	}
-	if !d.missedAt.After(asOf) {
-		d.missedAt = time.Time{}
-	}
-}
-
-// pending is a credential that waits to be applied.
-type pending struct {
-	version      credential.Version
-	fields       credential.Fields // that it was picked by
-	credential   credential.Credential
-	digest       string // keyed
-	secretDigest string // of the secret alone
-	force        string // reason to apply it all the same; empty = none
-}
-
-// outOfOrder reports trouble that outlasted the work of an editor.
-func (d disk) outOfOrder() bool {
-	return d.err != nil && d.checkedAt.Sub(d.troubleAt) >= lookGrace
-}
-
-// same reports whether p is the credential that is applied already, under another version. It is asked anew each time:
-// an apply may have come in between.
-func (p *pending) same(r state.Record) bool { return !r.Version.IsZero() && p.digest == r.Digest }
-
-type deed int
+// action is what is to be done about the file of an instance.
+type action int
 
 const (
-	doNothing deed = iota
-	doRecover
-	doLook
-	doApply
-	doRestore
-	doRecord // of a new version with the same credential
-	doFetch  // ask the source for the credential, to put drift back with it
-	doOwe    // record that the revert to come must be followed by activation
+	actionNone         action = iota
+	actionRecover             // settle what an earlier daemon, or an apply that failed, left
+	actionLook                // read the file
+	actionRestore             // look, and revert by a splice what differs
+	actionApply               // run nlserver
+	actionRecordSame          // record a new version with the same credential
+	actionRecordIntent        // record that the revert to come must be followed by activation
+	actionFetch               // ask the source for the credential that is applied, to revert drift with it
 )
 
-// decision is the answer: a deed for now, or else the time at which the question must be asked again even if nothing
-// happens until then (zero: none).
+// decision is the answer: an action for now, or else when to ask again even if nothing happens (zero: not at all).
 type decision struct {
-	deed  deed
-	drift []string // names of the attributes that differ
-	again time.Time
+	action action
+	drift  []string // names of the attributes that differ
+	again  time.Time
 }
 
-// plan decides what is to be done about one instance. It is a pure function.
-func plan(v view) decision {
-	if !v.recovered {
-		return when(v.now, v.recoverRetry, decision{deed: doRecover})
-	}
-	if !v.disk.looked || v.disk.stale || !v.disk.lookAt.IsZero() && !v.now.Before(v.disk.lookAt) {
-		if v.mayRestore() {
-			return decision{deed: doRestore} // which looks, too
+// rules are what the decision depends on beside the situation.
+type rules struct {
+	mode       RevertMode
+	maxReverts int
+	noCommands bool // no apply may begin
+}
+
+// plan decides what is to be done about the file. It is a pure function.
+func (s *situation) plan(now time.Time, r rules) decision {
+	f := &s.file
+	switch {
+	case !f.recovered:
+		return decision{action: actionRecover}.at(f.recovery.at, now)
+	case f.looks == 0 || f.stale || due(f.lookAt, now):
+		if s.maySplice(now, r) && f.restore.due(now) {
+			return decision{action: actionRestore}
 		}
-		return decision{deed: doLook}
+		return decision{action: actionLook}
+	case f.err != nil: // missing or damaged: nothing is written until it is whole again
+		return decision{again: f.lookAt}
 	}
-	if v.disk.err != nil {
-		// Missing or damaged: nothing is written until it is whole again.
-		return decision{again: v.disk.lookAt}
-	}
-	drift := driftOf(v.record, v.disk.seen)
-	if p := v.pending; p != nil {
-		if p.same(v.record) && p.force == "" && !v.record.Applying() {
-			return decision{deed: doRecord, drift: drift}
+	drift := s.drift()
+	if s.wanted.pending != nil {
+		switch {
+		case s.isApplied(s.wanted.pending) && s.wanted.reason == notForced && !s.record.Applying():
+			return decision{action: actionRecordSame, drift: drift}
+		case s.wanted.retry.due(now) && !r.noCommands && !s.record.saving:
+			return decision{action: actionApply, drift: drift}
 		}
-		if !v.now.Before(v.applyRetry) && !v.activating && !v.saving {
-			return decision{deed: doApply, drift: drift}
-		}
-		// It has to wait, and an apply that failed may have damaged what worked: what was applied before goes back meanwhile.
+		// It has to wait, and an apply that failed may have damaged what worked: what was applied before is restored meanwhile.
 	}
-	d := planRevert(v, drift)
-	if v.pending != nil && v.now.Before(v.applyRetry) {
-		d.again = earlier(d.again, v.applyRetry)
+	d := s.planRevert(now, r, drift)
+	if s.wanted.pending != nil && !s.wanted.retry.due(now) {
+		d.again = earlier(d.again, s.wanted.retry.at)
 	}
 	return d
 }
 
-// mayRestore reports whether drift, should a look find any, is to be put back by a splice.
-func (v view) mayRestore() bool {
-	_, braked := brake(v.record, v.maxReverts, v.now)
-	return v.mode == RevertSplice && !braked && !v.cannotPut && !v.record.Applying() && len(v.record.Attributes) > 0 &&
-		!v.now.Before(v.restoreRetry)
-}
-
-// owes reports whether it is recorded that a revert was begun.
-func (v view) owes() bool { return v.record.Intent.Kind == state.IntentRevert }
-
-// mustOwe reports whether a revert has to wait until it is on record that activation must follow it: a crash in between
-// would leave the processes with drift that no start finds any more.
-func (v view) mustOwe() bool {
-	return v.activates && v.disk.mayHaveLoaded(v.now) && (!v.owes() || v.now.Before(v.recordWait))
-}
-
-func planRevert(v view, drift []string) decision {
-	if len(drift) == 0 || v.mode == RevertAlert {
+func (s *situation) planRevert(now time.Time, r rules, drift []string) decision {
+	if len(drift) == 0 || r.mode == RevertAlert {
 		return decision{drift: drift}
 	}
-	if end, on := brake(v.record, v.maxReverts, v.now); on {
+	end, braked := s.record.brake(r.maxReverts, now)
+	switch {
+	case braked:
 		return decision{drift: drift, again: end}
+	case !s.maySplice(now, r) && s.wanted.pending != nil:
+		return decision{drift: drift} // its apply is what reverts the drift
+	case !s.maySplice(now, r):
+		return decision{action: actionFetch, drift: drift}
+	case !s.mustRecordIntent(now):
+		return decision{action: actionRestore}.at(s.file.restore.at, now)
+	case s.intends(state.IntentRevert): // and that is being saved
+		return decision{drift: drift, again: s.record.waitUntil()}
 	}
-	if v.mode == RevertSplice && !v.cannotPut && v.mustOwe() {
-		if v.owes() {
-			return decision{drift: drift, again: v.recordWait}
-		}
-		return decision{deed: doOwe, drift: drift}
-	}
-	if v.mode == RevertSplice && !v.cannotPut {
-		return when(v.now, v.restoreRetry, decision{deed: doRestore})
-	}
-	if v.pending != nil {
-		return decision{drift: drift} // its apply is what puts the drift back
-	}
-	return decision{deed: doFetch, drift: drift}
+	return decision{action: actionRecordIntent, drift: drift}
 }
 
-// driftOf names the managed attributes that differ on disk from what was applied. While nobody knows what a command
-// that was cut off has written, nothing is called drift: it may be the newer credential.
-func driftOf(r state.Record, seen credential.Attributes) []string {
-	if r.Applying() {
-		return nil
-	}
-	return credential.Drift(r.Attributes, seen)
-}
-
-// brake reports whether reverts have used up their allowance, and until when.
-func brake(r state.Record, maxReverts int, now time.Time) (end time.Time, on bool) {
-	recent := recentReverts(r.Reverts, now)
-	if len(recent) < maxReverts {
-		return time.Time{}, false
-	}
-	return recent[len(recent)-maxReverts].Add(revertWindow), true
-}
-
-// longDrift is the age from which on Campaign's processes may have read the drift.
-const longDrift = 2 * time.Second
-
-// mayHaveLoaded reports whether the processes may have read the drift that is on disk until now. Change times are of the clock
-// on the wall; one that was set back counts as long.
-func (d disk) mayHaveLoaded(now time.Time) bool {
-	since := d.driftSince(now)
-	age := now.Round(0).Sub(since.Round(0))
-	return since.IsZero() || age < 0 || age > longDrift
-}
-
-// when returns d if its time has come, else the wait for it.
-func when(now, at time.Time, d decision) decision {
+// at returns d if its time has come, else the wait for it.
+func (d decision) at(at, now time.Time) decision {
 	if now.Before(at) {
 		return decision{drift: d.drift, again: at}
 	}
 	return d
 }
 
-// earlier returns the earlier of two times of which zero means never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
+// maySplice reports whether drift, should there be any, is reverted by a splice.
+func (s *situation) maySplice(now time.Time, r rules) bool {
+	_, braked := s.record.brake(r.maxReverts, now)
+	return r.mode == RevertSplice && !braked && !s.file.cannotSplice && !s.record.Applying() && len(s.record.Attributes) > 0
 }
 
-// activationView is what the decision about activation depends on, of one instance.
-type activationView struct {
-	steps    []credential.Step // still to be done, in order
-	due      time.Time         // held until then (schedule or retry)
-	unsaved  bool              // the record that says so is not on disk yet
-	applying bool              // or about to
+// mustRecordIntent reports whether a revert has to wait until it is on record that activation must follow it: a crash in between would
+// leave the processes with drift that no start finds any more.
+func (s *situation) mustRecordIntent(now time.Time) bool {
+	recorded := s.intends(state.IntentRevert) && !now.Before(s.record.waitUntil())
+	return len(s.steps) > 0 && s.file.mayHaveLoaded(now) && !recorded
 }
 
-// planActivation picks the next step of activation and the instances (by index) it is done for. While any instance is
-// being applied it waits, so that one reload serves all that are applied together.
-func planActivation(now time.Time, instances []activationView) (step credential.Step, forWhom []int, again time.Time) {
-	for _, in := range instances {
-		if in.applying || in.unsaved && len(in.steps) > 0 {
-			return credential.Step{}, nil, time.Time{} // asked again when the apply or the write is over
-		}
+func (s *situation) intends(kind state.IntentKind) bool { return s.record.Intent.Kind == kind }
+
+// drift names the attributes that the last look saw differ.
+func (s *situation) drift() []string {
+	if s.file.looks == 0 || s.file.err != nil {
+		return nil
 	}
-	for i, in := range instances {
-		switch {
-		case len(in.steps) == 0:
-			continue
-		case now.Before(in.due):
-			again = earlier(again, in.due)
-			continue
-		case step == credential.Step{}:
-			step = in.steps[0]
-		}
-		for _, s := range in.steps {
-			if s == step {
-				forWhom = append(forWhom, i)
-				break
-			}
-		}
-	}
-	return step, forWhom, again
+	return s.record.drift(s.file.seen)
 }
 
-// wantsSecret says whether the secret of a version must be read for an instance, given what is known of it.
-func wantsSecret(v credential.Version, fields credential.Fields, r state.Record, p *pending, refused *credential.Refusal, force string, allowRollback bool) bool {
+// isApplied reports whether p is the credential that is applied already, under another version. It is asked anew each time: an apply
+// may have come in between.
+func (s *situation) isApplied(p *pending) bool {
+	return !s.record.Version.IsZero() && p.digest == s.record.Digest
+}
+
+// verdict says what becomes of a version that the source shows.
+type verdict int
+
+const (
+	versionKnown    verdict = iota // applied, or in hand
+	versionWanted                  // its secret has to be read
+	versionRefused                 // it would be refused again
+	versionGoesBack                // it is older than what is applied, or about to be
+)
+
+// judge decides about a version before its secret is read.
+func (s *situation) judge(v credential.Version) verdict {
+	w, r := &s.wanted, &s.record
 	switch {
-	case p != nil && p.version.Equal(v) && p.force == force:
-		return false // in hand already
-	case refused != nil && refused.Version.Equal(v):
-		return false // would be refused again
-	case goesBack(v, r, p, allowRollback):
-		return false
-	case force != "" || r.Applying():
-		return true
+	case !s.AllowRollback && (v.GoesBackFrom(r.Version) || w.pending != nil && v.GoesBackFrom(w.pending.version)):
+		return versionGoesBack
+	case w.pending != nil && w.pending.version.Equal(v):
+		return versionKnown
+	case w.refusal != nil && w.refusal.Version.Equal(v):
+		return versionRefused
+	case w.reason == notForced && !r.Applying() && r.holds(v, s.Fields):
+		return versionKnown
 	}
-	return !holds(r, v, fields)
-}
-
-// goesBack reports whether v is older than what is applied or about to be.
-func goesBack(v credential.Version, r state.Record, p *pending, allowed bool) bool {
-	if allowed {
-		return false
-	}
-	return v.GoesBackFrom(r.Version) || p != nil && v.GoesBackFrom(p.version)
+	return versionWanted
 }

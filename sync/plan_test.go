@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -29,62 +30,61 @@ func TestPlan(t *testing.T) {
 	rested.Reverts = []time.Time{now.Add(-61 * time.Minute), now.Add(-time.Second)}
 	fromTheFuture := applied
 	fromTheFuture.Reverts = []time.Time{now.AddDate(1, 0, 0), now.AddDate(1, 0, 0)}
-	seen := func(a credential.Attributes) disk { return disk{looked: true, seen: a} }
+	seen := func(a credential.Attributes) file { return file{recovered: true, looks: 1, seen: a} }
 	waiting := &pending{version: two}
 	same := &pending{version: two, digest: "digest"}
-	forced := &pending{version: one, digest: "digest", force: forceReapply}
 
 	for _, c := range []struct {
-		name string
-		view view
-		want deed
+		name      string
+		situation situation
+		rules     rules
+		want      action
 		// again is when the question comes up again by itself
 		again time.Time
 	}{
-		{"at start, what is left behind comes first", view{pending: waiting}, doRecover, time.Time{}},
-		{"an earlier command still runs", view{recoverRetry: later}, doNothing, later},
-		{"nothing is known of the disk", view{recovered: true}, doLook, time.Time{}},
-		{"something may have changed: look and put back", view{recovered: true, record: applied, disk: disk{looked: true, stale: true}}, doRestore, time.Time{}},
-		{"the same, but the brake is on", view{recovered: true, record: tired, disk: disk{looked: true, stale: true}}, doLook, time.Time{}},
-		{"the same, but drift is only reported", view{recovered: true, record: applied, mode: RevertAlert, disk: disk{looked: true, stale: true}}, doLook, time.Time{}},
-		{"in sync", view{recovered: true, record: applied, disk: seen(right)}, doNothing, time.Time{}},
-		{"a version waits", view{recovered: true, record: applied, disk: seen(right), pending: waiting}, doApply, time.Time{}},
-		{"a version waits, and nothing was ever applied", view{recovered: true, disk: seen(wrong), pending: waiting}, doApply, time.Time{}},
-		{"a version waits for its retry", view{recovered: true, record: applied, disk: seen(right), pending: waiting, applyRetry: later}, doNothing, later},
-		{"a version waits for its retry, and the last try did damage", view{recovered: true, record: applied, disk: seen(wrong), pending: waiting, applyRetry: later}, doRestore, later},
-		{"a version waits for an activation to end", view{recovered: true, record: applied, disk: seen(right), pending: waiting, activating: true}, doNothing, time.Time{}},
-		{"the same, and drift was found that the processes may have read", view{recovered: true, record: applied, disk: seen(wrong), pending: waiting, activating: true, activates: true}, doOwe, time.Time{}},
-		{"what that revert owes is being recorded", view{recovered: true, record: owing, disk: seen(wrong), activates: true, recordWait: later}, doNothing, later},
-		{"what that revert owes is on record", view{recovered: true, record: owing, disk: seen(wrong), activates: true}, doRestore, time.Time{}},
-		{"the disk of the record hangs: the file comes first", view{recovered: true, record: owing, disk: seen(wrong), activates: true, recordWait: now}, doRestore, time.Time{}},
-		{"a version waits for the record to be written", view{recovered: true, record: applied, disk: seen(right), pending: waiting, saving: true}, doNothing, time.Time{}},
-		{"a new version holds the same credential", view{recovered: true, record: applied, disk: seen(right), pending: same}, doRecord, time.Time{}},
-		{"the same, but nobody knows what is on disk", view{recovered: true, record: interrupted, disk: seen(wrong), pending: same}, doApply, time.Time{}},
-		{"a schedule wants it applied again", view{recovered: true, record: applied, disk: seen(right), pending: forced}, doApply, time.Time{}},
-		{"the file is missing", view{recovered: true, record: applied, pending: waiting, disk: disk{looked: true, err: credential.ErrMissing, lookAt: later}}, doNothing, later},
-		{"the file was missing a while ago", view{recovered: true, record: state.Record{}, disk: disk{looked: true, err: credential.ErrMissing, lookAt: now}}, doLook, time.Time{}},
-		{"drift", view{recovered: true, record: applied, disk: seen(wrong)}, doRestore, time.Time{}},
-		{"an empty attribute is drift", view{recovered: true, record: applied, disk: seen(empty)}, doRestore, time.Time{}},
-		{"a missing element is drift", view{recovered: true, record: applied, disk: seen(nil)}, doRestore, time.Time{}},
-		{"an attribute that was absent is drift", view{recovered: true, record: applied, disk: seen(extra)}, doRestore, time.Time{}},
-		{"drift waits for its retry", view{recovered: true, record: applied, disk: seen(wrong), restoreRetry: later}, doNothing, later},
-		{"drift is only reported", view{recovered: true, record: applied, disk: seen(wrong), mode: RevertAlert}, doNothing, time.Time{}},
-		{"drift is put back by nlserver, for which the credential is needed", view{recovered: true, record: applied, disk: seen(wrong), mode: RevertApply}, doFetch, time.Time{}},
-		{"a splice cannot work", view{recovered: true, record: applied, disk: seen(wrong), cannotPut: true}, doFetch, time.Time{}},
-		{"the brake is on", view{recovered: true, record: tired, disk: seen(wrong)}, doNothing, now.Add(59 * time.Minute)},
-		{"the brake has let go", view{recovered: true, record: rested, disk: seen(wrong)}, doRestore, time.Time{}},
-		{"the clock was set back by a year", view{recovered: true, record: fromTheFuture, disk: seen(wrong)}, doRestore, time.Time{}},
-		{"nobody knows what an interrupted command wrote: not drift", view{recovered: true, record: interrupted, disk: seen(wrong)}, doNothing, time.Time{}},
+		{"at start, what is left behind comes first", situation{wanted: wanted{pending: waiting}}, rules{}, actionRecover, time.Time{}},
+		{"an earlier command still runs", situation{file: file{recovery: retry{at: later}}}, rules{}, actionNone, later},
+		{"nothing is known of the disk", situation{file: file{recovered: true}}, rules{}, actionLook, time.Time{}},
+		{"something may have changed: look and put back", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionRestore, time.Time{}},
+		{"the same, but the brake is on", situation{record: record{Record: tired}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionLook, time.Time{}},
+		{"the same, but drift is only reported", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{mode: RevertAlert}, actionLook, time.Time{}},
+		{"in sync", situation{record: record{Record: applied}, file: seen(right)}, rules{}, actionNone, time.Time{}},
+		{"a version waits", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
+		{"a version waits, and nothing was ever applied", situation{file: seen(wrong), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
+		{"a version waits for its retry", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionNone, later},
+		{"a version waits for its retry, and the last try did damage", situation{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionRestore, later},
+		{"a version waits for an activation to end", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{noCommands: true}, actionNone, time.Time{}},
+		{"the same, and drift was found that the processes may have read", situation{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting}, steps: steps("reload")}, rules{noCommands: true}, actionRecordIntent, time.Time{}},
+		{"what that revert owes is being recorded", situation{record: record{Record: owing, changes: 1, due: later.Add(-savePatience)}, file: seen(wrong), steps: steps("reload")}, rules{}, actionNone, later},
+		{"what that revert owes is on record", situation{record: record{Record: owing}, file: seen(wrong), steps: steps("reload")}, rules{}, actionRestore, time.Time{}},
+		{"the disk of the record hangs: the file comes first", situation{record: record{Record: owing, changes: 1, due: now.Add(-savePatience)}, file: seen(wrong), steps: steps("reload")}, rules{}, actionRestore, time.Time{}},
+		{"a version waits for the record to be written", situation{record: record{Record: applied, saving: true}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionNone, time.Time{}},
+		{"a new version holds the same credential", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same}}, rules{}, actionRecordSame, time.Time{}},
+		{"the same, but nobody knows what is on disk", situation{record: record{Record: interrupted}, file: seen(wrong), wanted: wanted{pending: same}}, rules{}, actionApply, time.Time{}},
+		{"a schedule wants it applied again", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same, reason: forSchedule}}, rules{}, actionApply, time.Time{}},
+		{"the file is missing", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: later}, wanted: wanted{pending: waiting}}, rules{}, actionNone, later},
+		{"the file was missing a while ago", situation{record: record{Record: state.Record{}}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: now}}, rules{}, actionLook, time.Time{}},
+		{"drift", situation{record: record{Record: applied}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
+		{"an empty attribute is drift", situation{record: record{Record: applied}, file: seen(empty)}, rules{}, actionRestore, time.Time{}},
+		{"a missing element is drift", situation{record: record{Record: applied}, file: seen(nil)}, rules{}, actionRestore, time.Time{}},
+		{"an attribute that was absent is drift", situation{record: record{Record: applied}, file: seen(extra)}, rules{}, actionRestore, time.Time{}},
+		{"drift waits for its retry", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, restore: retry{at: later}}}, rules{}, actionNone, later},
+		{"drift is only reported", situation{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertAlert}, actionNone, time.Time{}},
+		{"drift is put back by nlserver, for which the credential is needed", situation{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertApply}, actionFetch, time.Time{}},
+		{"a splice cannot work", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, cannotSplice: true}}, rules{}, actionFetch, time.Time{}},
+		{"the brake is on", situation{record: record{Record: tired}, file: seen(wrong)}, rules{}, actionNone, now.Add(59 * time.Minute)},
+		{"the brake has let go", situation{record: record{Record: rested}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
+		{"the clock was set back by a year", situation{record: record{Record: fromTheFuture}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
+		{"nobody knows what an interrupted command wrote: not drift", situation{record: record{Record: interrupted}, file: seen(wrong)}, rules{}, actionNone, time.Time{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := c.view
-			v.now, v.maxReverts = now, 2
-			if v.mode == "" {
-				v.mode = RevertSplice
+			c.rules.maxReverts = 2
+			if c.rules.mode == "" {
+				c.rules.mode = RevertSplice
 			}
-			got := plan(v)
-			if got.deed != c.want || !got.again.Equal(c.again) {
-				t.Errorf("plan: deed %d again %v, want %d again %v", got.deed, got.again, c.want, c.again)
+			got := c.situation.plan(now, c.rules)
+			if got.action != c.want || !got.again.Equal(c.again) {
+				t.Errorf("plan: action %d again %v, want %d again %v", got.action, got.again, c.want, c.again)
 			}
 		})
 	}
@@ -92,24 +92,36 @@ func TestPlan(t *testing.T) {
 
 func TestPlanActivation(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	later, latest := now.Add(time.Minute), now.Add(time.Hour)
+	soon, latest := now.Add(time.Minute), now.Add(time.Hour)
+	due := func(texts ...string) *instance {
+		in := &instance{}
+		in.record.Activation = steps(texts...)
+		return in
+	}
+	at := func(in *instance, at time.Time) *instance { in.told.retry.at = at; return in }
+	applying, unsaved := due(), due("reload")
+	applying.busy, unsaved.record.changes = actionApply, 1
 	for _, c := range []struct {
 		name      string
-		instances []activationView
+		instances []*instance
 		step      string
 		forWhom   []int
 		again     time.Time
 	}{
-		{"nothing to do", []activationView{{}, {}}, "", nil, time.Time{}},
-		{"one reload for all", []activationView{{steps: steps("reload", "restart a")}, {}, {steps: steps("reload", "restart c")}}, "reload", []int{0, 2}, time.Time{}},
-		{"a step of one's own", []activationView{{steps: steps("restart a")}, {steps: steps("restart b")}}, "restart a", []int{0}, time.Time{}},
-		{"another is being applied: wait for it", []activationView{{steps: steps("reload")}, {applying: true}}, "", nil, time.Time{}},
-		{"not before it is on record", []activationView{{steps: steps("reload"), unsaved: true}}, "", nil, time.Time{}},
-		{"held", []activationView{{steps: steps("reload"), due: latest}, {steps: steps("reload"), due: later}}, "", nil, later},
-		{"one held, one not", []activationView{{steps: steps("reload"), due: later}, {steps: steps("reload")}}, "reload", []int{1}, later},
+		{"nothing to do", []*instance{due(), due()}, "", nil, time.Time{}},
+		{"one reload for all", []*instance{due("reload", "restart a"), due(), due("reload", "restart c")}, "reload", []int{0, 2}, time.Time{}},
+		{"a step of one's own", []*instance{due("restart a"), due("restart b")}, "restart a", []int{0}, time.Time{}},
+		{"another is being applied: wait for it", []*instance{due("reload"), applying}, "", nil, time.Time{}},
+		{"not before it is on record", []*instance{unsaved}, "", nil, time.Time{}},
+		{"held", []*instance{at(due("reload"), latest), at(due("reload"), soon)}, "", nil, soon},
+		{"one held, one not", []*instance{at(due("reload"), soon), due("reload")}, "reload", []int{1}, soon},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step, forWhom, again := planActivation(now, c.instances)
+			step, members, again := (&Daemon{instances: c.instances}).planActivation(now)
+			var forWhom []int
+			for _, in := range members {
+				forWhom = append(forWhom, slices.Index(c.instances, in))
+			}
 			if step != stepOf(c.step) || !slices.Equal(forWhom, c.forWhom) || !again.Equal(c.again) {
 				t.Errorf("%q for %v again %v, want %q for %v again %v", step, forWhom, again, c.step, c.forWhom, c.again)
 			}
@@ -123,7 +135,7 @@ func TestRetrySpreads(t *testing.T) {
 	longest, shortest := time.Duration(0), time.Hour
 	for range 2000 {
 		r := retry{attempt: 20}
-		r.fail(now, "again")
+		r.fail(now, errors.New("again"))
 		wait := r.at.Sub(now)
 		longest, shortest = max(longest, wait), min(shortest, wait)
 	}
@@ -131,7 +143,7 @@ func TestRetrySpreads(t *testing.T) {
 		t.Errorf("waits from %s to %s, want them all over 0 to %s", shortest, longest, lastRetry)
 	}
 	var first retry
-	first.fail(now, "once")
+	first.fail(now, errors.New("once"))
 	if wait := first.at.Sub(now); wait > firstRetry+time.Millisecond {
 		t.Errorf("the first wait is %s", wait)
 	}

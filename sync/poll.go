@@ -2,17 +2,82 @@ package sync
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sync/state"
 )
 
-func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
-	if w.polling || d.halting != haltNothing {
+// source is a Source and the instances that share it.
+type source struct {
+	Source
+	members  []*instance
+	polling  bool
+	again    bool // the poll under way began before something that asks for another
+	spread   bool // the poll after the next success is at a random moment: many hosts ask at this one
+	next     time.Time
+	polls    int       // that have ended
+	lastPoll time.Time // that was answered
+	retry    retry     // failed while the source is unreachable
+}
+
+// wanted is what the source told an instance.
+type wanted struct {
+	newest  credential.Version
+	refusal *credential.Refusal
+	flaps   flapFilter
+	pending *pending
+	reason  force
+	retry   retry // of applies
+}
+
+// pending is a credential that waits to be applied.
+type pending struct {
+	version      credential.Version
+	fields       credential.Fields // that it was picked by
+	credential   credential.Credential
+	digest       string // keyed
+	secretDigest string // of the secret alone
+}
+
+// force is a reason to apply what is applied already.
+type force string
+
+const (
+	notForced   force = ""
+	forSchedule force = "schedule"
+	forDrift    force = "drift"
+)
+
+// spreadOfTicks is within what time each source is polled after a tick of a schedule.
+const spreadOfTicks = time.Minute
+
+// pollSoon brings polls forward that are not due soon anyway. The same schedule ticks on many machines at once, so what is brought
+// forward is spread, and what is spread already is left as it is.
+func (d *Daemon) pollSoon(now time.Time) {
+	for _, w := range d.sources {
+		if !w.retry.failed() && w.next.After(now.Add(spreadOfTicks)) {
+			w.next = now.Add(rand.N(spreadOfTicks))
+		}
+	}
+}
+
+// pollNow brings the next poll forward. One under way may have been answered before, so another follows it. A push or a signal may
+// come on many machines at once: they spread from the poll after it on.
+func (w *source) pollNow(now time.Time) {
+	w.spread, w.again = true, w.polling
+	if !w.polling {
+		w.next = now
+	}
+}
+
+func (d *Daemon) advancePoll(w *source, now time.Time) (again time.Time) {
+	if w.polling {
 		return time.Time{}
 	}
 	if now.Before(w.next) {
@@ -22,42 +87,34 @@ func (d *Daemon) advancePoll(w *watched, now time.Time) (again time.Time) {
 	return time.Time{}
 }
 
-// spreadOfTicks is within what time each source is polled after a tick of a schedule.
-const spreadOfTicks = time.Minute
-
-// pollSoon brings polls forward that are not due soon anyway. The same schedule ticks on many machines at once, so what
-// is brought forward is spread, and what is spread already is left as it is.
-func (d *Daemon) pollSoon(now time.Time) {
-	for _, w := range d.sources {
-		if !w.retry.failed() && w.next.After(now.Add(spreadOfTicks)) {
-			w.next = now.Add(rand.N(spreadOfTicks))
-		}
-	}
+// answer is what a poll brought to one member; neither when the secret was not read.
+type answer struct {
+	pending *pending
+	refusal *credential.Refusal
 }
 
-// pollNow brings the next poll forward. The one under way may have asked before whatever is to be found, so another follows it.
-// What brings it forward (a push, a signal) may do so on many machines at once, which spread from the poll after it on.
-func (w *watched) pollNow(now time.Time) {
-	w.spread = true
-	if w.polling {
-		w.again = true
-		return
-	}
-	w.next = now
-}
-
-func (d *Daemon) startPoll(w *watched) {
+func (d *Daemon) startPoll(w *source) {
 	w.polling = true
-	source, ctx := w.source, d.polls
-	need := w.need()
-	fields := make([]credential.Fields, len(w.members))
+	ctx, key := d.polls, d.cfg.Store.Key()
+	members := make([]situation, len(w.members))
 	for i, in := range w.members {
-		fields[i] = in.Fields
+		members[i] = in.situation
 	}
-	bound := pollBound + time.Duration(len(d.sources)-1)*pollTurn
-	d.start(task{what: "poll of the source", of: w.members, bound: bound}, func() func(time.Time) {
-		reading, err := source.Poll(ctx, need)
-		picks := pickAll(reading, fields)
+	need := func(v credential.Version) (wanted bool) {
+		for i := range members {
+			wanted = wanted || members[i].judge(v) == versionWanted
+		}
+		return wanted
+	}
+	bound := pollBound + time.Duration(len(d.sources)-1)*othersBound
+	d.start(step{what: "poll of the source", of: w.members, bound: bound}, func() func(time.Time) {
+		reading, err := w.Poll(ctx, need)
+		answers := make([]answer, len(members))
+		for i := range answers {
+			if reading.Credential != nil {
+				answers[i] = pick(reading, members[i].Fields, key)
+			}
+		}
 		return func(now time.Time) {
 			w.polling = false
 			var refusal *credential.Refusal
@@ -65,179 +122,128 @@ func (d *Daemon) startPoll(w *watched) {
 				return // cut short by the stop, tells nothing
 			}
 			w.polls++
-			d.polled(w, reading.Version, picks, err, now)
+			d.onPoll(w, reading.Version, answers, err, now)
 			if w.again {
-				w.again = false
 				w.pollNow(now)
 			}
 		}
 	})
 }
 
-// picked is what a member takes out of a secret that was read; neither when it was not read.
-type picked struct {
-	credential *credential.Credential
-	refusal    *credential.Refusal
+func pick(reading credential.Reading, fields credential.Fields, key []byte) answer {
+	c, refusal := reading.Credential(fields)
+	if refusal != nil {
+		return answer{refusal: refusal}
+	}
+	return answer{pending: &pending{version: reading.Version, fields: fields, credential: c, digest: c.Digest(key), secretDigest: c.SecretDigest(key)}}
 }
 
-func pickAll(reading credential.Reading, fields []credential.Fields) []picked {
-	picks := make([]picked, len(fields))
-	if reading.Credential == nil {
-		return picks
-	}
-	for i, f := range fields {
-		c, refusal := reading.Credential(f)
-		if refusal != nil {
-			picks[i].refusal = refusal
-		} else {
-			picks[i].credential = &c
-		}
-	}
-	return picks
-}
-
-// need returns the question that the source asks in another goroutine, so it works on copies.
-func (w *watched) need() func(credential.Version) bool {
-	type known struct {
-		fields  credential.Fields
-		record  state.Record
-		pending *pending
-		refusal *credential.Refusal
-		force   string
-		allow   bool
-	}
-	members := make([]known, len(w.members))
-	for i, in := range w.members {
-		members[i] = known{in.Fields, in.record, in.pending, in.refusal, in.force, in.AllowRollback}
-	}
-	return func(v credential.Version) bool {
-		for _, k := range members {
-			if wantsSecret(v, k.fields, k.record, k.pending, k.refusal, k.force, k.allow) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-// polled takes what a source said for all instances that share it; picks are in the order of the members.
-func (d *Daemon) polled(w *watched, version credential.Version, picks []picked, err error, now time.Time) {
+// onPoll takes what a source told; answers are in the order of its members.
+func (d *Daemon) onPoll(w *source, version credential.Version, answers []answer, err error, now time.Time) {
 	var refusal *credential.Refusal
 	if err != nil && !errors.As(err, &refusal) {
-		d.outOfReach(w, err, now)
+		level := slog.LevelWarn
+		var operator interface{ NeedsOperator() }
+		if errors.As(err, &operator) {
+			level = slog.LevelError
+		}
+		d.failed(&w.retry, now, err, level, "source unreachable, keeping the applied credential")
+		w.next, w.spread = w.retry.at, true // more hosts come back in its first seconds than later
 		return
 	}
-	if w.err != nil {
-		w.err = nil
+	if w.retry.failed() {
 		d.log.Info("source reachable again", keyAttempt, w.retry.attempt)
 	}
-	w.retry = retry{}
-	w.lastPoll = now
+	w.retry, w.lastPoll = retry{}, now
 	w.next = now.Add(jittered(d.cfg.Poll))
 	if w.spread {
-		w.spread = false
-		w.next = now.Add(rand.N(d.cfg.Poll))
+		w.next, w.spread = now.Add(rand.N(d.cfg.Poll)), false
 	}
 	for i, in := range w.members {
-		switch {
-		case refusal == nil && goesBack(version, in.record, in.pending, in.AllowRollback):
-			d.refused(in, rollback(version, in.newest()), now)
-		case refusal != nil || picks[i].refusal != nil:
-			in.pending = nil // what waited to be applied is wanted no more
-			d.refused(in, cmp.Or(refusal, picks[i].refusal), now)
+		verdict := in.judge(version)
+		switch refused := cmp.Or(refusal, answers[i].refusal); {
+		case refusal == nil && verdict == versionGoesBack:
+			d.onRefusal(in, in.goesBack(version), now)
+		case refused != nil:
+			in.wanted.pending = nil // what waited to be applied is not wanted any more
+			d.onRefusal(in, refused, now)
+		case verdict == versionRefused && answers[i].pending == nil: // its secret was not read again
 		default:
-			d.told(in, version, picks[i].credential, now)
+			d.onVersion(in, version, answers[i].pending, now)
+		}
+		if refusal == nil && answers[i] == (answer{}) && in.judge(version) == versionWanted {
+			w.again = true // it has become so since the poll began
 		}
 	}
 }
 
-func (in *instance) newest() credential.Version {
-	if in.pending != nil {
-		return in.pending.version
-	}
-	return in.record.Version
-}
-
-func (d *Daemon) outOfReach(w *watched, err error, now time.Time) {
-	news := w.retry.fail(now, err.Error())
-	w.next, w.spread = w.retry.at, true // more hosts come back in its first seconds than later
-	var later interface{ RetryAt() time.Time }
-	if errors.As(err, &later) {
-		// Its wait has a jitter of its own: two in a row would pass the cap. Its time may be of the clock on the wall alone.
-		if wait := later.RetryAt().Sub(now); wait <= longestAsked {
-			w.next = now.Add(max(0, wait))
-		}
-	}
-	w.err = err
-	tell := d.warn
-	var person interface{ NeedsOperator() }
-	if errors.As(err, &person) {
-		tell = d.fail // no retry mends it
-	}
-	tell(news, "source unreachable, keeping the applied credential", keyAttempt, w.retry.attempt, keyReason, err)
-}
-
-// refused keeps what is applied; the same refusal is told once.
-func (d *Daemon) refused(in *instance, refusal *credential.Refusal, now time.Time) {
+// onRefusal keeps what is applied; the same refusal is logged once.
+func (d *Daemon) onRefusal(in *instance, refusal *credential.Refusal, now time.Time) {
+	w := &in.wanted
 	if !refusal.Version.IsZero() {
-		in.wanted = refusal.Version
+		w.newest = refusal.Version
 	}
-	if in.refusal != nil && sameRefusal(in.refusal, refusal) {
+	if w.refusal != nil && sameRefusal(w.refusal, refusal) {
 		return
 	}
-	in.refusal = refusal
-	tell := d.log.Error
-	if !in.lifted.comes(refusal, now) {
-		tell = d.log.Debug
+	w.refusal = refusal
+	level := slog.LevelDebug
+	if w.flaps.begins(refusal, now) {
+		level = slog.LevelError
 	}
-	tell("secret refused, keeping the applied credential", keyInstance, in.Name, keyReason, refusal)
+	d.log.Log(context.Background(), level, "secret refused, keeping the applied credential", keyInstance, in.Name, keyReason, refusal)
 }
 
-// told takes a version that is not refused; c is nil when the secret was not read.
-func (d *Daemon) told(in *instance, v credential.Version, c *credential.Credential, now time.Time) {
-	if in.refusal != nil && in.refusal.Version.Equal(v) && c == nil {
-		return // still the refused one, whose secret was not read again
-	}
-	in.wanted = v
-	if in.refusal != nil {
-		tell := d.log.Debug
-		if in.lifted.goes(in.refusal, now) {
-			tell = d.log.Info
-		}
-		in.refusal = nil
-		tell("secret accepted again", keyInstance, in.Name, keyVersion, v.Number)
-	} else if in.lifted.over(now) {
+// onVersion takes a version that is not refused. p is nil when its secret was not read.
+func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending, now time.Time) {
+	w := &in.wanted
+	w.newest = v
+	if w.refusal != nil && w.flaps.ends(w.refusal, now) || w.refusal == nil && w.flaps.isOver(now) {
 		d.log.Info("secret accepted again", keyInstance, in.Name, keyVersion, v.Number)
 	}
-	if holds(in.record, v, in.Fields) && !in.record.Applying() && in.force == "" {
-		in.pending = nil
-		return
-	}
-	if c == nil {
-		return
-	}
-	if in.pending == nil || !in.pending.version.Equal(v) {
-		in.applyTry = retry{}
-		if !v.Equal(in.record.Version) {
-			d.sayNew(in, v, *c)
+	w.refusal = nil
+	switch {
+	case in.record.holds(v, in.Fields) && !in.record.Applying() && w.reason == notForced:
+		w.pending = nil
+	case p != nil:
+		if w.pending == nil || !w.pending.version.Equal(v) {
+			w.retry = retry{}
+			if !v.Equal(in.record.Version) {
+				d.logNew(in, p)
+			}
 		}
-	}
-	in.pending = &pending{
-		version:    v,
-		fields:     in.Fields,
-		credential: *c,
-		digest:     c.Digest(d.cfg.Store.Key()), secretDigest: c.SecretDigest(d.cfg.Store.Key()),
-		force: in.force,
+		w.pending = p
 	}
 }
 
-func (d *Daemon) sayNew(in *instance, v credential.Version, c credential.Credential) {
-	d.log.Info("new version", keyInstance, in.Name, keyVersion, v.Number)
-	if v.Reuses(in.newest()) {
-		d.log.Warn("the content changed and its version did not; give each content a version of its own, or leave the version out",
-			keyInstance, in.Name, keyVersion, v.Number)
+func (d *Daemon) logNew(in *instance, p *pending) {
+	attrs := []any{keyInstance, in.Name, keyVersion, p.version.Number}
+	d.log.Info("new version", attrs...)
+	if p.version.Reuses(in.newest()) {
+		d.log.Warn("the content changed and its version did not; give each content a version of its own, or leave the version out", attrs...)
 	}
-	if odd := c.Oddities(); len(odd) > 0 {
-		d.log.Warn("the shape of the credential is unusual", keyInstance, in.Name, keyVersion, v.Number, keyField, strings.Join(odd, ", "))
+	if odd := p.credential.Oddities(); len(odd) > 0 {
+		d.log.Warn("the shape of the credential is unusual", append(attrs, keyField, strings.Join(odd, ", "))...)
 	}
+}
+
+// newest is the version that is about to be applied, or is.
+func (s *situation) newest() credential.Version {
+	if s.wanted.pending != nil {
+		return s.wanted.pending.version
+	}
+	return s.record.Version
+}
+
+// goesBack is the refusal of a version that goes back.
+func (s *situation) goesBack(v credential.Version) *credential.Refusal {
+	from := s.newest()
+	if v.Number == from.Number {
+		return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
+			"goes back: it was created at %s, and what is applied under this number at %s; set allow_rollback for the instance if that is meant",
+			v.Created.UTC().Format(time.RFC3339), from.Created.UTC().Format(time.RFC3339))}
+	}
+	return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
+		"goes back from version %d: the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if "+
+			"that is meant", from.Number)}
 }

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -9,26 +10,93 @@ import (
 	"campaign-credsync/sync/state"
 )
 
+// record is what is remembered of an instance, and how much of that is on disk. Who changes it calls changed.
+type record struct {
+	state.Record
+	changes, saved int       // changes made, changes on disk
+	due            time.Time // when those that are not saved have to be
+	saving         bool
+	retry          retry
+}
+
+// changed notes a change, to be on disk by at.
+func (r *record) changed(at time.Time) {
+	if r.saved == r.changes || at.Before(r.due) {
+		r.due = at
+	}
+	r.changes++
+}
+
+// settled reports whether what is remembered is on disk, or cannot be saved for now.
+func (r *record) settled() bool { return r.saved == r.changes || r.retry.failed() }
+
+// savePatience is how long a revert waits for the record of its intent: guarding the file must not hang with another disk.
+const savePatience = 2 * time.Second
+
+// waitUntil tells until when a save is waited for; zero when there is nothing to wait for.
+func (r *record) waitUntil() time.Time {
+	if r.settled() {
+		return time.Time{}
+	}
+	return r.due.Add(savePatience)
+}
+
+// advanceSave saves a changed record when it is due.
+func (d *Daemon) advanceSave(in *instance, now time.Time) (again time.Time) {
+	r := &in.record
+	if r.saving || r.saved == r.changes {
+		return time.Time{}
+	}
+	if at := later(r.due, r.retry.at); now.Before(at) {
+		return at
+	}
+	d.startSave(in)
+	return time.Time{}
+}
+
+func (d *Daemon) startSave(in *instance) {
+	in.record.saving = true
+	store, copied, changes := d.cfg.Store, in.record.Record, in.record.changes
+	d.start(step{what: "save of the state", of: []*instance{in}, bound: fileBound}, func() func(time.Time) {
+		err := store.Save(in.Name, copied)
+		return func(now time.Time) {
+			in.record.saving = false
+			if err != nil {
+				d.failed(&in.record.retry, now, err, slog.LevelError, "state not saved", keyInstance, in.Name)
+				return
+			}
+			in.record.savedUpTo(changes)
+		}
+	})
+}
+
+func (r *record) savedUpTo(changes int) {
+	r.saved, r.retry = max(r.saved, changes), retry{}
+}
+
 // holds reports whether what is applied was picked from v by fields. Under other names the same version is another credential.
-func holds(r state.Record, v credential.Version, fields credential.Fields) bool {
+func (r *record) holds(v credential.Version, fields credential.Fields) bool {
 	return v.Equal(r.Version) && (len(r.Fields) == 0 || maps.Equal(r.Fields, fields))
 }
 
-// applied is the record after an apply: one value, so that version, digest, attributes and the activation that is due
-// reach the disk together.
-func applied(r state.Record, p pending, attributes credential.Attributes, steps []credential.Step, now time.Time) state.Record {
+// drift names the managed attributes that differ on disk from what was applied. While nobody knows what an interrupted command has
+// written, nothing is called drift: it may be the newer credential.
+func (r *record) drift(seen credential.Attributes) []string {
+	if r.Applying() {
+		return nil
+	}
+	return credential.Drift(r.Attributes, seen)
+}
+
+// applied notes an apply: version, digest, attributes and the activation that is due reach the disk in one write.
+func (r *record) applied(p *pending, attributes credential.Attributes, steps []credential.Step, now time.Time) {
 	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
 	r.Attributes, r.AppliedAt = attributes, now
-	return activationDue(r, steps, now)
+	r.activationDue(steps, now)
 }
 
-// showsAnother reports whether attributes, though read after an apply of p, are those of another secret: it looked as if
-// nlserver had written what somebody else wrote.
-func showsAnother(r state.Record, p pending, attributes credential.Attributes) bool {
-	return r.SecretDigest != "" && r.SecretDigest != p.secretDigest && len(credential.Drift(r.Attributes, attributes)) == 0
-}
-
-func activationDue(r state.Record, steps []credential.Step, now time.Time) state.Record {
+// activationDue notes that all steps have to be done, and that the outcome of what was begun is known.
+func (r *record) activationDue(steps []credential.Step, now time.Time) {
 	if len(r.Activation) == 0 {
 		r.ActivationSince = now // else it goes on waiting for the time it has been waiting for
 	}
@@ -36,37 +104,47 @@ func activationDue(r state.Record, steps []credential.Step, now time.Time) state
 	if len(steps) == 0 {
 		r.ActivatedAt = now
 	}
-	return r
 }
 
-// activated is the record after one step of activation.
-func activated(r state.Record, step credential.Step, now time.Time) state.Record {
-	r.Activation = slices.DeleteFunc(slices.Clone(r.Activation), func(s credential.Step) bool { return s == step })
-	if len(r.Activation) == 0 {
+// activated notes the end of the steps for which done holds.
+func (r *record) activated(done func(credential.Step) bool, now time.Time) {
+	if !slices.ContainsFunc(r.Activation, done) {
+		return
+	}
+	if r.Activation = slices.DeleteFunc(slices.Clone(r.Activation), done); len(r.Activation) == 0 {
 		r.ActivatedAt = now
 	}
-	return r
+	r.changed(now)
 }
 
-// reverted is the record after a revert.
-func reverted(r state.Record, now time.Time) state.Record {
-	r.Reverts = append(recentReverts(r.Reverts, now), now)
-	r.Reverts = r.Reverts[max(0, len(r.Reverts)-rememberedReverts):]
+// reverted counts a revert.
+func (r *record) reverted(now time.Time) {
+	recent := append(r.recentReverts(now), now)
+	r.Reverts = recent[max(0, len(recent)-rememberedReverts):]
 	r.RevertedTotal++
-	return r
 }
 
-// rememberedReverts bounds the record, which is written whole: with a greater drift.max_reverts there is no brake.
-const rememberedReverts = 10000
+const (
+	// rememberedReverts bounds the record, which is written whole. With a greater drift.max_reverts there is no brake.
+	rememberedReverts = 10000
+	// revertWindow is the time over which reverts count for the brake.
+	revertWindow = time.Hour
+)
 
-// revertWindow is the time over which reverts count for the brake.
-const revertWindow = time.Hour
+// brake reports whether reverts have used up their allowance, and until when.
+func (r *record) brake(maxReverts int, now time.Time) (end time.Time, on bool) {
+	recent := r.recentReverts(now)
+	if len(recent) < maxReverts {
+		return time.Time{}, false
+	}
+	return recent[len(recent)-maxReverts].Add(revertWindow), true
+}
 
-// recentReverts returns a fresh slice of those within the last hour. One that is further than that in the future was
-// stamped by a clock that has been set back since; it must not stop reverts for a year.
-func recentReverts(reverts []time.Time, now time.Time) []time.Time {
-	recent := make([]time.Time, 0, len(reverts)+1)
-	for _, t := range reverts {
+// recentReverts returns a fresh slice of those within the last hour. One that is further than that in the future was stamped by a
+// clock that has been set back since.
+func (r *record) recentReverts(now time.Time) []time.Time {
+	recent := make([]time.Time, 0, len(r.Reverts)+1)
+	for _, t := range r.Reverts {
 		if now.Sub(t).Abs() < revertWindow {
 			recent = append(recent, t)
 		}

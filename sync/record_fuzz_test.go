@@ -36,56 +36,67 @@ var recordSeeds = []string{
 }
 
 // checkDecisions asks every question that is asked about a record, in the situation that bits describe.
-func checkDecisions(t *testing.T, record state.Record, now time.Time, bits uint16) {
+func checkDecisions(t *testing.T, remembered state.Record, now time.Time, bits uint16) {
 	t.Helper()
 	bit := func(n int) bool { return bits>>n&1 == 1 }
 	at := func(n int) time.Time { return now.Add(time.Duration(bits>>n&3) * time.Second) }
-	v := view{
-		now: now, record: record, recovered: !bit(0), cannotPut: bit(1), activating: bit(2), saving: bit(3), maxReverts: 1 + int(bits>>14),
-		mode: []RevertMode{RevertSplice, RevertApply, RevertAlert}[int(bits>>4&3)%3],
-		disk: disk{looked: !bit(6), stale: bit(7)}, applyRetry: at(8), restoreRetry: at(10), recoverRetry: at(12),
+	situation := situation{
+		Instance: Instance{AllowRollback: bit(5)},
+		record:   record{Record: remembered, saving: bit(3)},
+		file:     file{recovered: !bit(0), cannotSplice: bit(1), stale: bit(7), recovery: retry{at: at(12)}, restore: retry{at: at(10)}},
+		wanted:   wanted{retry: retry{at: at(8)}},
+	}
+	rules := rules{mode: []RevertMode{RevertSplice, RevertApply, RevertAlert}[int(bits>>4&3)%3], maxReverts: 1 + int(bits>>14), noCommands: bit(2)}
+	if !bit(6) {
+		situation.file.looks = 1
 	}
 	if !bit(8) {
-		v.disk.seen = record.Attributes
+		situation.file.seen = remembered.Attributes
 	}
 	if bit(9) {
-		v.pending = &pending{version: credential.Version{Number: record.Version.Number + int(bits>>10&3) - 1, Created: now}, digest: record.Digest}
+		situation.wanted.pending = &pending{digest: remembered.Digest,
+			version: credential.Version{Number: remembered.Version.Number + int(bits>>10&3) - 1, Created: now}}
 	}
-	d := plan(v)
+	d := situation.plan(now, rules)
 	switch {
-	case d.deed == doNothing && !d.again.IsZero() && !d.again.After(now):
-		t.Fatalf("nothing to do, and asked again at once: %+v for %+v", d, v)
-	case d.deed == doRestore && (record.Applying() || len(record.Attributes) == 0 || v.mode != RevertSplice):
-		t.Fatalf("drift would be put back: %+v for %+v", d, v)
-	case (d.deed == doApply || d.deed == doRecord) && v.pending == nil, d.deed == doApply && (v.activating || v.saving):
-		t.Fatalf("would apply: %+v for %+v", d, v)
+	case d.action == actionNone && !d.again.IsZero() && !d.again.After(now):
+		t.Fatalf("nothing to do, and asked again at once: %+v for %+v", d, situation)
+	case d.action == actionRestore && (remembered.Applying() || len(remembered.Attributes) == 0 || rules.mode != RevertSplice):
+		t.Fatalf("drift would be reverted: %+v for %+v", d, situation)
+	case (d.action == actionApply || d.action == actionRecordSame) && situation.wanted.pending == nil, d.action == actionApply && (bit(2) || bit(3)):
+		t.Fatalf("would apply: %+v for %+v", d, situation)
 	}
-	if end, on := brake(record, v.maxReverts, now); on && (!end.After(now) || end.After(now.Add(2*revertWindow))) {
-		t.Fatalf("the brake is on until %v, it is %v: %+v", end, now, record)
+	r := record{Record: remembered}
+	if end, on := r.brake(rules.maxReverts, now); on && (!end.After(now) || end.After(now.Add(2*revertWindow))) {
+		t.Fatalf("the brake is on until %v, it is %v: %+v", end, now, r)
 	}
-	if reverted := reverted(record, now); len(reverted.Reverts) > len(record.Reverts)+1 || !slices.Contains(reverted.Reverts, now) {
-		t.Fatalf("a revert now makes %v of %v", reverted.Reverts, record.Reverts)
+	if r.reverted(now); len(r.Reverts) > len(remembered.Reverts)+1 || !slices.Contains(r.Reverts, now) {
+		t.Fatalf("a revert now makes %v of %v", r.Reverts, remembered.Reverts)
 	}
-	checkActivation(t, record, now)
-	wantsSecret(credential.Version{Number: int(bits), Created: now}, nil, record, v.pending, nil, "", bit(5))
-	done := applied(record, pending{version: credential.Version{Number: 1, Created: now}, digest: "d"}, credential.Attributes{{Name: "a"}}, record.Activation, now)
-	if text, err := done.MarshalJSON(); err != nil || new(state.Record).UnmarshalJSON(text) != nil {
+	checkActivation(t, remembered, now)
+	situation.judge(credential.Version{Number: int(bits), Created: now})
+	r.applied(&pending{version: credential.Version{Number: 1, Created: now}, digest: "d"}, credential.Attributes{{Name: "a"}}, remembered.Activation, now)
+	if text, err := r.MarshalJSON(); err != nil || new(state.Record).UnmarshalJSON(text) != nil {
 		t.Fatalf("cannot be saved: %v %s", err, text)
 	}
 }
 
 // checkActivation: step by step, it comes to an end.
-func checkActivation(t *testing.T, record state.Record, now time.Time) {
+func checkActivation(t *testing.T, remembered state.Record, now time.Time) {
 	t.Helper()
-	for range len(record.Activation) + 1 {
-		step, forWhom, _ := planActivation(now, []activationView{{steps: record.Activation}})
-		if (len(forWhom) == 0) != (len(record.Activation) == 0) {
-			t.Fatalf("of %q, %q is done for %v", record.Activation, step, forWhom)
+	in := &instance{}
+	in.record.Record = remembered
+	d := &Daemon{instances: []*instance{in}}
+	for range len(remembered.Activation) + 1 {
+		s, members, _ := d.planActivation(now)
+		if (len(members) == 0) != (len(in.record.Activation) == 0) {
+			t.Fatalf("of %q, %q is done for %v", in.record.Activation, s, members)
 		}
-		if len(forWhom) == 0 {
+		if len(members) == 0 {
 			return
 		}
-		record = activated(record, step, now)
+		in.record.activated(func(done credential.Step) bool { return done == s }, now)
+		in.record.saved = in.record.changes
 	}
-	t.Fatalf("activation does not end: %+v", record)
+	t.Fatalf("activation does not end: %+v", in.record)
 }

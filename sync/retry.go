@@ -1,6 +1,9 @@
 package sync
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"regexp"
 	"slices"
@@ -11,34 +14,38 @@ import (
 const (
 	firstRetry = time.Second
 	lastRetry  = time.Minute
-	// longestAsked is up to when a source's own word about its next answer is taken. Beyond, asking costs nothing: it
-	// answers by itself.
-	longestAsked = 6 * time.Minute
+	// longestAsked is the longest wait that an error may ask for. Beyond, another attempt costs nothing: the error comes back at once.
+	longestAsked = 10 * time.Minute
 )
 
-// retry is the wait after failures: full jitter, so that many daemons that failed together do not return together.
-// The zero value has not failed. It belongs to the loop.
+// retry is the wait after failures: full jitter, so that many daemons that failed together do not return together. The zero value has
+// not failed.
 type retry struct {
 	attempt int
 	at      time.Time // no attempt before
 	reason  string    // of the last failure
-	told    []string  // reasons that are no news, the newest last
+	told    []string  // reasons that were logged, the newest last
 }
 
-// keptReasons is how many reasons in a row of failures are known: nodes of a cluster that has no leader give three or
-// four, in turn.
+// keptReasons is how many reasons in a row are remembered: nodes of a cluster without a leader give three or four, in turn.
 const keptReasons = 8
 
-// fail notes a failure and says whether its reason is new, so worth a line at more than debug level.
-func (r *retry) fail(now time.Time, reason string) (news bool) {
+// fail notes a failure and says whether its reason is new.
+func (r *retry) fail(now time.Time, err error) (news bool) {
 	limit := lastRetry
 	if r.attempt < 6 { // 1 s << 6 is above the cap
 		limit = min(firstRetry<<r.attempt, lastRetry)
 	}
 	r.attempt++
 	r.at = now.Add(rand.N(limit) + time.Millisecond)
-	r.reason = reason
-	fact := timeOfDay.ReplaceAllString(reason, "")
+	var asked interface{ RetryAt() time.Time }
+	if errors.As(err, &asked) { // its wait has a jitter of its own, and may be of the wall clock alone
+		if wait := asked.RetryAt().Sub(now); wait <= longestAsked {
+			r.at = now.Add(max(0, wait))
+		}
+	}
+	r.reason = err.Error()
+	fact := timeOfDay.ReplaceAllString(r.reason, "")
 	if slices.Contains(r.told, fact) {
 		return false
 	}
@@ -58,7 +65,31 @@ func (r *retry) hurry() { r.at = time.Time{} }
 
 func (r *retry) failed() bool { return r.attempt > 0 }
 
+// failed notes a failure and logs it: at level when its reason is new, else for debugging only.
+func (d *Daemon) failed(r *retry, now time.Time, err error, level slog.Level, msg string, attrs ...any) {
+	if !r.fail(now, err) {
+		level = slog.LevelDebug
+	}
+	d.log.Log(context.Background(), level, msg, append(attrs, keyAttempt, r.attempt, keyReason, err)...)
+}
+
 // jittered spreads d by 10 % to either side.
 func jittered(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
+}
+
+// earlier returns the earlier of two times of which zero means never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -1,27 +1,27 @@
 package sync
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sync/state"
 )
 
 // State says in one word how an instance is.
 type State string
 
-// The states, in the order in which the first that holds is told.
+// The states, in the order in which the first that holds is shown.
 const (
-	StateDegraded          State = "degraded" // a step hangs, file out of order, or (last but one) source out of reach
-	StateDrift             State = "drift"    // seen and not put back
+	StateDegraded          State = "degraded" // a step hangs, the file is unusable, or (last but one) the source is unreachable
+	StateDrift             State = "drift"    // seen and not reverted
 	StateBlocked           State = "blocked"  // the source's answer is refused
 	StatePending           State = "pending"  // a version waits to be applied, or nothing was checked yet
 	StateActivationPending State = "activation_pending"
 	StateInSync            State = "in_sync"
 )
 
-// Status is how everything was after the loop's last turn. It is a value; nothing in it is changed later.
+// Status is how everything was when the loop last asked what is to be done. It is a value; nothing in it is changed later.
 type Status struct {
 	Instances []InstanceStatus
 }
@@ -42,7 +42,7 @@ type InstanceStatus struct {
 	LastPoll      time.Time // of its source, that was answered
 }
 
-// maxError is what LastError may have; what others answered may be in it. In bytes.
+// maxError bounds LastError, in bytes: it may hold what others answered.
 const maxError = 4 << 10
 
 // InSync reports whether every instance is.
@@ -68,89 +68,60 @@ func (d *Daemon) publish() {
 }
 
 func (d *Daemon) statusOf(in *instance) InstanceStatus {
-	s := InstanceStatus{
+	state, reason := d.stateOf(in)
+	return InstanceStatus{
 		Name:           in.Name,
-		WantedVersion:  in.wanted.Number,
+		State:          state,
+		WantedVersion:  in.wanted.newest.Number,
 		AppliedVersion: in.record.Version.Number,
 		AppliedAt:      in.record.AppliedAt,
 		ActivatedAt:    in.record.ActivatedAt,
-		LastCheck:      in.disk.checkedAt,
+		LastCheck:      in.file.checkedAt,
 		RevertedTotal:  in.record.RevertedTotal,
-		SourceReached:  in.source.asked() && in.source.err == nil,
+		LastError:      credential.Cut(strings.ReplaceAll(reason, "\n", "; "), maxError), // errors may be joined
+		SourceReached:  in.source.polls > 0 && !in.source.retry.failed(),
 		LastPoll:       in.source.lastPoll,
 	}
-	s.State, s.LastError = d.stateOf(in)
-	s.LastError = credential.Cut(strings.ReplaceAll(s.LastError, "\n", "; "), maxError) // joined errors
-	return s
 }
 
 // stateOf finds the first state that holds, and the error behind it.
 func (d *Daemon) stateOf(in *instance) (State, string) {
+	f, w, source := &in.file, &in.wanted, in.source
+	unseen := f.looks == 0 || f.err != nil && f.rightAt.IsZero() || source.polls == 0
+	toApply := in.record.Applying() || w.reason != notForced || w.pending != nil && !in.isApplied(w.pending)
 	hung := d.hung(in)
 	switch {
 	case hung != nil:
 		return StateDegraded, hung.String()
-	case in.disk.outOfOrder():
-		return StateDegraded, in.disk.err.Error()
-	case in.recoverTry.failed():
-		return StateDegraded, in.recoverTry.reason
-	case d.driftStays(in):
+	case f.unusable():
+		return StateDegraded, f.err.Error()
+	case f.recovery.failed():
+		return StateDegraded, f.recovery.reason
+	case len(in.drift()) > 0 && in.busy != actionApply:
 		return StateDrift, d.whyDriftStays(in)
-	case in.refusal != nil:
-		return StateBlocked, in.refusal.Error()
-	case in.waits():
-		return StatePending, firstOf(in.applyTry.reason, in.sourceTrouble())
+	case w.refusal != nil:
+		return StateBlocked, w.refusal.Error()
+	case unseen || toApply:
+		return StatePending, cmp.Or(w.retry.reason, source.retry.reason)
 	case len(in.record.Activation) > 0:
-		return StateActivationPending, in.activateTry.reason
-	case in.source.err != nil:
-		return StateDegraded, in.source.err.Error()
+		return StateActivationPending, in.told.retry.reason
+	case source.retry.failed():
+		return StateDegraded, source.retry.reason
 	case in.record.Version.IsZero():
 		return StatePending, ""
 	}
-	return StateInSync, in.saveRetry.reason
-}
-
-// waits reports whether something is still to be looked at, or applied.
-func (in *instance) waits() bool {
-	unseen := !in.disk.looked || in.disk.err != nil && in.disk.rightAt.IsZero() || !in.source.asked()
-	return unseen || in.record.Applying() || in.force != "" || in.pending != nil && !in.pending.same(in.record)
-}
-
-// driftStays reports drift that was seen and is not put back.
-func (d *Daemon) driftStays(in *instance) bool {
-	if !in.disk.looked || in.disk.err != nil || len(driftOf(in.record, in.disk.seen)) == 0 {
-		return false
-	}
-	return in.braked || d.cfg.Revert == RevertAlert || in.restoreTry.failed() || in.force == forceDrift && in.busy != doApply ||
-		in.record.Intent.Kind == state.IntentRevert
+	return StateInSync, in.record.retry.reason
 }
 
 func (d *Daemon) whyDriftStays(in *instance) string {
+	refused := ""
 	switch {
 	case d.cfg.Revert == RevertAlert:
 		return "drift is only reported (drift.revert: alert)"
-	case in.braked:
+	case in.file.logged == brakeLogged:
 		return "drift is not reverted for now: more than drift.max_reverts reverts in an hour"
+	case in.wanted.refusal != nil:
+		refused = in.wanted.refusal.Error()
 	}
-	refused := ""
-	if in.refusal != nil {
-		refused = in.refusal.Error()
-	}
-	return firstOf(in.restoreTry.reason, in.applyTry.reason, in.sourceTrouble(), refused, "it is about to be put back")
-}
-
-func (in *instance) sourceTrouble() string {
-	if in.source.err != nil {
-		return in.source.err.Error()
-	}
-	return ""
-}
-
-func firstOf(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
-	}
-	return ""
+	return cmp.Or(in.file.restore.reason, in.wanted.retry.reason, in.source.retry.reason, refused, "it is about to be reverted")
 }

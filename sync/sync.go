@@ -1,18 +1,19 @@
-// Package sync keeps each instance's credential in step with its source: it decides when a credential is applied, when
-// drift is put back, when the running processes are told, and when to leave everything alone.
+// Package sync keeps each instance's credential equal to its source. It decides when a credential is applied, when drift is reverted,
+// when the running processes are told, and when nothing may be touched.
 //
-// It knows neither where credentials come from nor how Campaign stores them; [Source], [Sink] and [Activator] do. It
-// does not elect a leader, does not merge hand edits, and cannot tell whether Adobe accepts a credential.
+// It knows neither where credentials come from nor how Campaign stores them: [Source], [Sink] and [Activator] do. It does not elect a
+// leader, does not merge hand edits, and cannot tell whether Adobe accepts a credential.
 //
-// There is one question per instance, asked again after whatever happens (a poll, a file event, a timer, a signal, the
-// end of a step): what is wanted, what was applied, what is on disk, so what is to be done? plan answers it and is
-// pure. One goroutine, [Daemon.Run], owns all state and never waits for disk, process or network: it starts steps in
-// goroutines of their own, at most one per instance and file, and takes their outcome.
+// After each event (a poll, a file event, a timer, a signal, the end of a step) the same question is asked for each instance: what is
+// wanted, what was applied, what is on disk, so what is to be done? plan answers it and is pure. One goroutine, [Daemon.Run], owns all
+// state and never waits for disk, process or network. It starts steps in goroutines of their own, at most one for each file, and
+// takes their outcome.
+//
+// In the order in which a version travels: poll.go, plan.go, file.go, apply.go, record.go, activation.go, status.go.
 package sync
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -22,33 +23,32 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// Source says which credential is wanted. Instances that share a Source share its polls; each takes its own fields out of
-// what was read.
+// Source says which credential is wanted. Instances that share a Source share its polls; each takes its own fields out of what was
+// read.
 //
-// Poll returns the newest version. It asks need before it reads the secret of that version; when need says no,
-// Reading.Credential is nil. A source that was reached and has no usable credential returns a *credential.Refusal,
-// every other error means out of reach: one that waiting does not mend has a method NeedsOperator(), one of a login that is
-// not made yet a method RetryAt(). Poll honours ctx; it is not called again before it returned, except for other Sources
-// at the same time.
+// Poll returns the newest version. It asks need before it reads the secret of that version; when need says no, Reading.Credential is
+// nil. A source that was reached and has no usable credential returns a *credential.Refusal; every other error means unreachable. An
+// error that waiting does not mend has a method NeedsOperator(), one that knows when there will be an answer a method RetryAt(). Poll
+// honours ctx. It is not called again before it returned, except for other Sources at the same time.
 type Source interface {
 	Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error)
 }
 
-// Sink is the configuration file of one instance, and the command that writes it. Its methods are called one at a time,
-// Recover first, until it succeeds, and again after an Apply that failed. They honour ctx, except that Apply never cuts off
-// a command that writes.
+// Sink is the configuration file of one instance, and the command that writes it. Its methods are called one at a time: Recover
+// first, until it succeeds, and again after an Apply that failed. They honour ctx, except that Apply never cuts off a command that
+// writes.
 type Sink interface {
-	// Recover ends what a killed daemon left behind: waits for its command (credential.ErrStillRunning), puts a
-	// damaged file right, merges or removes stray files. With nothing left behind it does nothing.
+	// Recover ends what a killed daemon left: it waits for its command (credential.ErrStillRunning), repairs a damaged file, and
+	// merges or removes stray files. With nothing left it does nothing.
 	Recover(ctx context.Context) error
 	// Look returns the attributes that are in the file now. Errors: credential.ErrMissing, ErrDamaged, ErrHeld.
 	Look(ctx context.Context) (credential.Attributes, error)
-	// Apply writes c and proves it by looking. It returns the attributes to be kept from now on, with those that must
-	// stay absent, and the time that the command took. A second Apply of the same credential is allowed.
+	// Apply writes c and proves it by looking. It returns the attributes to be kept from now on, with those that must stay absent,
+	// and the time that the command took. A second Apply of the same credential is allowed.
 	Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error)
-	// Restore looks, and puts wanted back into the file as it is then if anything differs. It returns the attributes that
-	// it found before, nil only when it could not look: errors are then as of Look, else what kept it from putting back,
-	// such as credential.ErrCannotSplice.
+	// Restore looks, and puts wanted into the file as it is then if anything differs. It returns the attributes that it found
+	// before. They are nil only when it could not look: then errors are as of Look, else what kept it from writing, such as
+	// credential.ErrCannotSplice.
 	Restore(ctx context.Context, wanted credential.Attributes) (credential.Attributes, error)
 	// ChangedAt returns when the file was last changed or put at its path, by a time that editors do not set. Zero: not known.
 	ChangedAt() time.Time
@@ -56,8 +56,7 @@ type Sink interface {
 
 // Activator tells the running processes of a new credential.
 type Activator interface {
-	// Steps lists what it takes for the instance, in order. A step that is the same for several instances does the
-	// work for all of them at once.
+	// Steps lists what it takes for the instance, in order. A step that is the same for several instances serves all of them.
 	Steps(instance string) []credential.Step
 	// Activate runs one step. It is not called concurrently, nor while any Sink applies. It returns within a bound of its own and
 	// honours ctx, except that a restart which was begun is not cut off. One that lasts longer runs on, and is an error; when it has
@@ -68,11 +67,11 @@ type Activator interface {
 // RevertMode says what becomes of drift.
 type RevertMode string
 
-// The ways to put drift back.
+// The ways to revert drift.
 const (
-	RevertSplice RevertMode = "splice" // put the attributes back into the file; the default
-	RevertApply  RevertMode = "nlserver"
-	RevertAlert  RevertMode = "alert" // only report
+	RevertSplice RevertMode = "splice"   // put the attributes back into the file; the default
+	RevertApply  RevertMode = "nlserver" // apply again
+	RevertAlert  RevertMode = "alert"    // only report
 )
 
 // Instance is one instance of Campaign and where its credential comes from.
@@ -86,7 +85,7 @@ type Instance struct {
 
 // Config is what a Daemon works with. Zero values are defaults where a default is named.
 type Config struct {
-	Instances []Instance
+	Instances []Instance // at least one
 	Activator Activator
 	Store     *state.Store
 
@@ -95,33 +94,17 @@ type Config struct {
 	MaxReverts int           // reverts an hour and instance; default 60
 	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
 	Verify, Reapply, ActivateAt cron.Schedule
-	// Before is the Daemon whose place this one takes, by an operator's word; its Run has returned, and its Store is this
-	// one's. What it knew of a Source or Sink is kept where Instances have the same one (by ==). Reverts that the brake
-	// stopped are resumed.
+	// Before is the Daemon that this one replaces, by an operator's word; its Run has returned, and its Store is this one's. What it
+	// knew of a Source or Sink is kept where Instances have the same one (by ==). Reverts that the brake stopped are resumed.
 	Before *Daemon
 
-	// CommandRuns reports whether a command of a Sink or the Activator is under way, and within its own time limit. Its time does
-	// not count as that of the step, and a stop waits for it. nil: not known, so each apply and activation counts as one.
+	// CommandRuns reports whether a command of a Sink or the Activator runs, and within its own time limit. Its time does not count
+	// as that of the step, and a stop waits for it. nil: not known, so each apply and activation counts as one.
 	CommandRuns func() bool
-	// OnStatus is called by the loop whenever the status changed. It must not block.
+	// OnStatus is called by the loop whenever the status may have changed. It must not block.
 	OnStatus func(Status)
 	Logger   *slog.Logger // nil discards
 }
-
-// Keys of log attributes.
-const (
-	keyInstance  = "instance"
-	keyVersion   = "version"
-	keyAttribute = "attribute"
-	keyField     = "field"
-	keyReason    = "reason"
-	keyDuration  = "duration"
-	keyAttempt   = "attempt"
-	keyStep      = "step"
-	keyUntil     = "until"
-)
-
-var errNoInstances = errors.New("no instance to keep in step")
 
 func (c Config) withDefaults() Config {
 	if c.Poll == 0 {
@@ -144,3 +127,16 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// Keys of log attributes.
+const (
+	keyInstance  = "instance"
+	keyVersion   = "version"
+	keyAttribute = "attribute"
+	keyField     = "field"
+	keyReason    = "reason"
+	keyDuration  = "duration"
+	keyAttempt   = "attempt"
+	keyStep      = "step"
+	keyUntil     = "until"
+)

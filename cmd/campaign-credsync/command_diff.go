@@ -37,35 +37,35 @@ is bad.`,
 
 // runDiff names what differs.
 func runDiff(ctx context.Context, in *invocation, c *config.Config, instance string) error {
-	outlooks, err := assembly.Look(ctx, c, in.logger(c), instance)
+	previews, err := assembly.Look(ctx, c, in.logger(c), instance)
 	if err != nil {
 		return err
 	}
 	failed, differs := false, false
-	for _, o := range outlooks {
-		if o.Err != nil {
+	for _, p := range previews {
+		if p.Err != nil {
 			failed = true
-			fmt.Fprintf(in.stderr, "%s: %v\n", o.Name, o.Err)
+			fmt.Fprintf(in.stderr, "%s: %v\n", p.Name, p.Err)
 			continue
 		}
-		for _, name := range o.Drift {
+		differs = differs || !p.Next.IsZero()
+		say := func(format string, args ...any) {
 			differs = true
-			fmt.Fprintf(in.stdout, "%s: %s differs from what was applied\n", o.Name, name)
+			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
 		}
-		if o.Apply {
-			differs = true
-			for _, name := range sinks.Changes(*o.Credential, o.Seen) {
-				fmt.Fprintf(in.stdout, "%s: %s changes with version %d, which waits to be applied (applied: %s)\n",
-					o.Name, name, o.Version.Number, number(o.Applied.Number))
+		for _, name := range p.Drift {
+			say("%s differs from what was applied", name)
+		}
+		if !p.Next.IsZero() {
+			for _, name := range sinks.Changes(p.Credential, p.Seen) {
+				say("%s changes with version %v, which waits to be applied (applied: %s)", name, p.Next, number(p.Applied.Number))
 			}
 		}
-		if o.Refusal != nil {
-			differs = true
-			fmt.Fprintf(in.stdout, "%s: the secret is refused: %v\n", o.Name, o.Refusal)
+		if p.Refused != nil {
+			say("the secret is refused: %v", p.Refused)
 		}
-		for _, step := range o.Activation {
-			differs = true
-			fmt.Fprintf(in.stdout, "%s: activation waits: %s\n", o.Name, step)
+		for _, step := range p.Activation {
+			say("activation waits: %v", step)
 		}
 	}
 	switch {

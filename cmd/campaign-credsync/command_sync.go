@@ -13,7 +13,6 @@ import (
 	"campaign-credsync/internal/assembly"
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
-	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
@@ -100,45 +99,34 @@ func report(w io.Writer, d control.Status) error {
 
 // runDry tells what a pass would do. It fails where the pass would fail.
 func runDry(ctx context.Context, in *invocation, c *config.Config, instance string) error {
-	outlooks, err := assembly.Look(ctx, c, in.logger(c), instance)
+	previews, err := assembly.Look(ctx, c, in.logger(c), instance)
 	if err != nil {
 		return err
 	}
 	failed := false
-	for _, o := range outlooks {
-		switch {
-		case o.Err != nil:
-			failed = true
-			fmt.Fprintf(in.stdout, "%s: cannot tell: %v\n", o.Name, o.Err)
-		case o.Refusal != nil:
-			failed = true
-			fmt.Fprintf(in.stdout, "%s: would keep what is applied: %v\n", o.Name, o.Refusal)
-		case o.Apply:
-			fmt.Fprintf(in.stdout, "%s: would apply version %d (applied: %s)\n", o.Name, o.Version.Number, number(o.Applied.Number))
-		case len(o.Drift) > 0 && c.Drift.Revert == string(sync.RevertAlert):
-			failed = true
-			fmt.Fprintf(in.stdout, "%s: would leave drift of %s (drift.revert: alert)\n", o.Name, strings.Join(o.Drift, ", "))
-		case o.Braked:
-			failed = true
-			fmt.Fprintf(in.stdout, "%s: would leave drift of %s for now: more than drift.max_reverts reverts in an hour\n", o.Name, strings.Join(o.Drift, ", "))
-		case len(o.Drift) > 0:
-			fmt.Fprintf(in.stdout, "%s: would put back %s\n", o.Name, strings.Join(o.Drift, ", "))
-		case len(o.Activation) > 0:
-			fmt.Fprintf(in.stdout, "%s: would activate: %s\n", o.Name, joined(o.Activation))
-		default:
-			fmt.Fprintf(in.stdout, "%s: in sync, nothing to do\n", o.Name)
+	for _, p := range previews {
+		say := func(format string, args ...any) {
+			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
+		}
+		failed = failed || p.Err != nil || p.Refused != nil || p.Left != ""
+		if p.Err != nil {
+			say("cannot tell: %v", p.Err)
+			continue
+		}
+		if p.Refused != nil {
+			say("would keep what is applied: %v", p.Refused)
+		}
+		if p.Left != "" {
+			say("would leave drift of %s: %s", strings.Join(p.Drift, ", "), p.Left)
+		}
+		if len(p.Steps) > 0 {
+			say("would %s", strings.Join(p.Steps, ", then "))
+		} else if p.Refused == nil && p.Left == "" {
+			say("in sync, nothing to do")
 		}
 	}
 	if failed {
 		return &exit{status: exitFailed}
 	}
 	return nil
-}
-
-func joined(steps []credential.Step) string {
-	var names []string
-	for _, step := range steps {
-		names = append(names, step.String())
-	}
-	return strings.Join(names, ", ")
 }

@@ -42,31 +42,29 @@ func Sync(ctx context.Context, c *config.Config, log *slog.Logger, instance stri
 	return status, ctx.Err()
 }
 
-// Outlook is what a pass would do for an instance, or why nobody can tell.
-type Outlook struct {
+// Preview is what a pass would do for an instance, or why nobody can tell.
+type Preview struct {
 	Name string
-	sync.Outlook
+	sync.Preview
 	Err error
 }
 
 // Look compares what is wanted, applied and on disk, without a lock and without a write but one: a refused login is noted,
 // in a state directory that is made for it where there is none, since the next command must not try the same again.
-func Look(ctx context.Context, c *config.Config, log *slog.Logger, instance string) ([]Outlook, error) {
-	var store *state.Store
+func Look(ctx context.Context, c *config.Config, log *slog.Logger, instance string) ([]Preview, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
-		store = state.Read(c.StateDir)
-		return assemble(c, store, nil, log, instance, nil)
+		return assemble(c, state.Read(c.StateDir), nil, log, instance, nil)
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer a.close()
-	var outlooks []Outlook
+	var previews []Preview
 	for _, one := range a.instances {
-		outlook, err := deadline.Run(ctx, lookTimeout, "the look", func() (sync.Outlook, error) {
-			return sync.Look(ctx, one, store, c.Drift.MaxReverts)
-		})
-		outlooks = append(outlooks, Outlook{one.Name, outlook, err})
+		settings := a.settings
+		settings.Instances = []sync.Instance{one}
+		p, err := deadline.Run(ctx, lookTimeout, "the look", func() (sync.Preview, error) { return sync.Look(ctx, settings) })
+		previews = append(previews, Preview{one.Name, p, err})
 	}
-	return outlooks, nil
+	return previews, nil
 }

@@ -4,7 +4,7 @@ package main
 var mutations = []mutation{
 	// A working credential is never made worse.
 	{"a version that goes back is applied",
-		`return v.GoesBackFrom(r.Version) || p != nil && v.GoesBackFrom(p.version)`, `return false`,
+		`case !s.AllowRollback && (v.GoesBackFrom(r.Version) || w.pending != nil && v.GoesBackFrom(w.pending.version)):`, `case false:`,
 		"TestKeepsWhatWorks"},
 	{"a secret that ends in a newline is taken",
 		`last := i == len(value)-1`, "last := i == len(value)-1\n\t\tif r == '\\n' {\n\t\t\tcontinue\n\t\t}",
@@ -19,7 +19,7 @@ var mutations = []mutation{
 		`return nil, credential.ErrStillRunning`, `return lock, nil`,
 		"TestRecoverWaitsForAnEarlierRun"},
 	{"a file that is out of order is written all the same",
-		`if v.disk.err != nil {`, `if v.disk.err != nil && v.pending == nil {`,
+		`case f.err != nil: // missing`, `case f.err != nil && s.wanted.pending == nil: // missing`,
 		"TestFileOutOfOrderIsLeftAlone"},
 
 	// No byte that is not ours changes.
@@ -92,11 +92,11 @@ var mutations = []mutation{
 		`return since.IsZero() || age < 0 || age > longDrift`, `return since.IsZero() && age < 0`,
 		"TestSlowRevertIsActivated"},
 	{"a hand edit that is put back at once restarts Campaign",
-		`trusted := d.missedAt.IsZero() && d.changedAt.After(d.rightAt) && !d.changedAt.After(now)`, `trusted := false`,
+		`trusted := f.missedAt.IsZero() && f.changedAt.After(f.rightAt) && !f.changedAt.After(now)`, `trusted := false`,
 		"TestHandEditsRestartNothing"},
 	{"each revert is written to the record first",
-		`return v.activates && v.disk.mayHaveLoaded(v.now) && (!v.owes() || v.now.Before(v.recordWait))`,
-		`return v.activates && (!v.owes() || v.now.Before(v.recordWait))`,
+		`return len(s.steps) > 0 && s.file.mayHaveLoaded(now) && !recorded`,
+		`return len(s.steps) > 0 && !recorded`,
 		"TestHandEditsRestartNothing"},
 	{"the brake does not remember reverts over a restart",
 		"`json:\"reverts,omitempty\"`", "`json:\"-\"`",
@@ -115,10 +115,10 @@ var mutations = []mutation{
 
 	// Quiet, and one container never harms the fleet.
 	{"the same credential under a new version is applied again",
-		`return !r.Version.IsZero() && p.digest == r.Digest`, `return false`,
+		`return !s.record.Version.IsZero() && p.digest == s.record.Digest`, `return false`,
 		"TestSameCredentialUnderANewVersionIsOnlyRecorded"},
 	{"a refused version is read at every poll",
-		`return false // would be refused again`, `return true`,
+		`case w.refusal != nil && w.refusal.Version.Equal(v):`, `case false:`,
 		"TestRefusedVersionIsReadOnce"},
 	{"all hosts poll at the same moment",
 		`w.next = now.Add(jittered(d.cfg.Poll))`, `w.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,

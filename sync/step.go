@@ -8,17 +8,17 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// task is a step: work in a goroutine of its own, which the loop never waits for.
-type task struct {
+// step is work in a goroutine of its own, which the loop never waits for.
+type step struct {
 	what     string // for people
 	of       []*instance
 	commands bool // it runs commands, which have a time limit of their own
 	bound    time.Duration
 
-	began time.Time
-	since time.Time // what counts against the bound: since the begin, or the last command
-	late  time.Time // the first turn that found it beyond the bound
-	hangs bool      // it was said
+	began  time.Time
+	since  time.Time // what counts against the bound: since the begin, or the last command
+	lateAt time.Time // when the loop first found it beyond the bound
+	hangs  bool      // that was logged
 }
 
 // Bounds of steps. What takes longer hangs: the mount does not answer, or the disk is frozen.
@@ -27,17 +27,17 @@ const (
 	// applyBound is for what comes before and after the command, which waits several times, and for recovery.
 	applyBound = 30 * time.Second
 	pollBound  = time.Minute // above what a login and two requests take, and the wait for others' logins
-	// pollTurn is added for each other source, which may be read before, over the same connection.
-	pollTurn = 5 * time.Second
+	// othersBound is added for each other source, which may be read before, over the same connection.
+	othersBound = 5 * time.Second
 	// hangGrace is for steps that ended in time, in a process that was stopped (SIGSTOP) and did not notice.
 	hangGrace = time.Second
 )
 
 // start runs work in a goroutine and hands the outcome it returns to the loop.
-func (d *Daemon) start(s task, work func() func(now time.Time)) {
+func (d *Daemon) start(s step, work func() func(now time.Time)) {
 	s.began = time.Now()
 	s.since = s.began
-	d.running = append(d.running, &s)
+	d.steps = append(d.steps, &s)
 	go func() {
 		outcome := work()
 		select {
@@ -50,28 +50,28 @@ func (d *Daemon) start(s task, work func() func(now time.Time)) {
 	}()
 }
 
-func (d *Daemon) over(s *task, now time.Time) {
-	d.running = slices.DeleteFunc(d.running, func(r *task) bool { return r == s })
+func (d *Daemon) over(s *step, now time.Time) {
+	d.steps = slices.DeleteFunc(d.steps, func(other *step) bool { return other == s })
 	if s.hangs {
 		d.log.Info("the step that did not end has ended", keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
 	}
 }
 
-// advanceHangs says which steps hang, once each.
+// advanceHangs logs which steps hang, once each.
 func (d *Daemon) advanceHangs(now time.Time) (again time.Time) {
-	for _, s := range d.running {
+	for _, s := range d.steps {
 		if s.hangs {
 			continue
 		}
 		if s.commands && d.cfg.CommandRuns() {
-			s.since, s.late = now, time.Time{}
+			s.since, s.lateAt = now, time.Time{}
 		}
 		at := s.since.Add(s.bound)
-		if s.late.IsZero() && !now.Before(at) {
-			s.late = now
+		if s.lateAt.IsZero() && !now.Before(at) {
+			s.lateAt = now
 		}
-		if !s.late.IsZero() {
-			at = s.late.Add(hangGrace)
+		if !s.lateAt.IsZero() {
+			at = s.lateAt.Add(hangGrace)
 		}
 		if now.Before(at) {
 			again = earlier(again, at)
@@ -85,8 +85,8 @@ func (d *Daemon) advanceHangs(now time.Time) (again time.Time) {
 }
 
 // hung returns the step of an instance that hangs, or nil.
-func (d *Daemon) hung(in *instance) *task {
-	for _, s := range d.running {
+func (d *Daemon) hung(in *instance) *step {
+	for _, s := range d.steps {
 		if s.hangs && slices.Contains(s.of, in) {
 			return s
 		}
@@ -94,7 +94,7 @@ func (d *Daemon) hung(in *instance) *task {
 	return nil
 }
 
-func (s *task) names() string {
+func (s *step) names() string {
 	names := make([]string, len(s.of))
 	for i, in := range s.of {
 		names[i] = in.Name
@@ -102,7 +102,7 @@ func (s *task) names() string {
 	return credential.List(names)
 }
 
-func (s *task) String() string {
+func (s *step) String() string {
 	return fmt.Sprintf("a step does not end: %s, begun %s", s.what, s.began.UTC().Format(time.RFC3339))
 }
 
@@ -118,12 +118,12 @@ func (d *Daemon) windUp(limit time.Duration, rest int) {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
 	until := time.Now().Add(limit)
-	for len(d.running) > rest {
+	for len(d.steps) > rest {
 		select {
 		case outcome := <-d.done:
 			outcome(time.Now())
 		case now := <-ticker.C:
-			if slices.ContainsFunc(d.running, func(s *task) bool { return s.commands }) && d.cfg.CommandRuns() {
+			if slices.ContainsFunc(d.steps, func(s *step) bool { return s.commands }) && d.cfg.CommandRuns() {
 				until = now.Add(limit)
 			}
 			if now.After(until) {
@@ -136,11 +136,11 @@ func (d *Daemon) windUp(limit time.Duration, rest int) {
 // leave gives up the steps that are still under way.
 func (d *Daemon) leave() {
 	close(d.left)
-	if len(d.running) == 0 {
+	if len(d.steps) == 0 {
 		return
 	}
 	var what []string
-	for _, s := range d.running {
+	for _, s := range d.steps {
 		what = append(what, s.names()+": "+s.what)
 	}
 	d.log.Error("steps that do not end are left behind", keyStep, credential.List(what))

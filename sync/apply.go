@@ -1,0 +1,99 @@
+package sync
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
+)
+
+// errNotWritten says that an apply looked as if nlserver had written what was there before.
+var errNotWritten = errors.New("the file holds the secret that was applied before: " +
+	"nlserver wrote nothing, or another program wrote over it")
+
+// startApply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
+func (d *Daemon) startApply(in *instance) {
+	p, force, r := in.wanted.pending, in.wanted.reason, &in.record
+	before, previous, store, ctx := r.Record, r.Intent, d.cfg.Store, d.work
+	r.Intent = state.Intent{Kind: state.IntentApply, Version: p.version}
+	r.changes++
+	intent, changes := r.Record, r.changes
+	in.busy, r.saving = actionApply, true
+	d.start(step{what: "apply", of: []*instance{in}, bound: applyBound, commands: true}, func() func(time.Time) {
+		notSaved := store.Save(in.Name, intent)
+		err := notSaved
+		var attributes credential.Attributes
+		var took time.Duration
+		if err == nil {
+			attributes, took, err = in.Sink.Apply(ctx, p.credential)
+		}
+		if err == nil && before.SecretDigest != "" && before.SecretDigest != p.secretDigest &&
+			len(credential.Drift(before.Attributes, attributes)) == 0 {
+			err = errNotWritten // two secrets are never encrypted alike
+		}
+		return func(now time.Time) {
+			in.busy, r.saving = actionNone, false
+			if notSaved == nil {
+				r.savedUpTo(changes)
+				// Events of our own command are behind us, but somebody else may have written meanwhile.
+				in.file.stale = true
+			}
+			if err == nil {
+				d.onApply(in, p, force, attributes, took, now)
+				return
+			}
+			// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
+			r.Intent = previous
+			r.changed(now)
+			if notSaved == nil && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
+				in.file.recovered = false
+			}
+			if ctx.Err() == nil || notSaved != nil { // else it was called off by the stop before it began
+				d.failed(&in.wanted.retry, now, err, slog.LevelError, "credential not applied", keyInstance, in.Name, keyVersion, p.version.Number)
+			}
+		}
+	})
+}
+
+func (d *Daemon) onApply(in *instance, p *pending, force force, attributes credential.Attributes, took time.Duration, now time.Time) {
+	r, f, w := &in.record, &in.file, &in.wanted
+	r.applied(p, attributes, in.steps, now)
+	in.told.due(now)
+	if force == forDrift {
+		r.reverted(now)
+	}
+	r.changed(now)
+	f.seen, f.err, f.checkedAt = attributes, nil, now
+	f.seenRight(now)
+	w.retry = retry{}
+	in.driftGone()
+	if w.pending != nil && w.pending.version.Equal(p.version) {
+		w.pending = nil
+	}
+	if w.reason == force {
+		w.reason = notForced
+	}
+	attrs := []any{keyInstance, in.Name, keyVersion, p.version.Number, keyDuration, took}
+	if force != notForced {
+		attrs = append(attrs, keyReason, string(force))
+	}
+	d.log.Info("credential applied", attrs...)
+}
+
+// recordSame notes that the version in hand holds the credential that is applied already.
+func (d *Daemon) recordSame(in *instance, now time.Time) {
+	r, p := &in.record, in.wanted.pending
+	in.wanted.pending = nil
+	known := r.holds(p.version, p.fields)
+	isNew := !r.Version.Equal(p.version) // else it is known by other names
+	if known {
+		return
+	}
+	if r.Fields = p.fields; isNew {
+		r.Version = p.version
+		d.log.Info("new version holds the same credential, recorded", keyInstance, in.Name, keyVersion, r.Version.Number)
+	}
+	r.changed(now)
+}

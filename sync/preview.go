@@ -1,0 +1,93 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Preview is what a pass over an instance would do: the plan of the loop, not carried out.
+type Preview struct {
+	Applied credential.Version
+	Steps   []string            // what would be done, in order, in words
+	Drift   []string            // attributes that differ from what was applied
+	Left    string              // why drift would stay; empty if it would not
+	Refused *credential.Refusal // why the source's newest version would not be applied
+	// Next is the version that would be applied (zero: none), Credential what it holds, and Seen what is on disk.
+	Next       credential.Version
+	Credential credential.Credential
+	Seen       credential.Attributes
+	Activation []credential.Step // still to be done
+}
+
+// Look makes the Preview of the only instance in cfg. It reads the record, the file and the source, and writes nothing.
+func Look(ctx context.Context, cfg Config) (p Preview, err error) {
+	if _, err := cfg.Store.Load(cfg.Instances[0].Name); err != nil {
+		return p, err
+	}
+	cfg.Logger, cfg.OnStatus = nil, nil // it knows nothing that is worth a line
+	d, err := New(cfg)
+	if err != nil {
+		return p, err
+	}
+	in, now := d.instances[0], time.Now()
+	p.Applied = in.record.Version
+	if p.Seen, err = in.Sink.Look(ctx); err != nil {
+		return p, err
+	}
+	d.onLook(in, p.Seen, nil, now, now)
+	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool { return in.judge(v) == versionWanted })
+	if err != nil && !errors.As(err, new(*credential.Refusal)) {
+		return p, err
+	}
+	var told answer
+	if reading.Credential != nil {
+		told = pick(reading, in.Fields, cfg.Store.Key())
+	}
+	d.onPoll(in.source, reading.Version, []answer{told}, err, now)
+	in.file.recovered = true // what a command left is settled by a pass, and not by a look
+	p.fill(d, in, now)
+	return p, nil
+}
+
+// fill has the plan made, and puts it into words.
+func (p *Preview) fill(d *Daemon, in *instance, now time.Time) {
+	next := in.plan(now, d.rules())
+	p.Drift, p.Refused, p.Activation = in.drift(), in.wanted.refusal, in.record.Activation
+	drift, after := strings.Join(p.Drift, ", "), in.steps
+	switch next.action {
+	case actionApply:
+		p.Next, p.Credential = in.wanted.pending.version, in.wanted.pending.credential
+		p.does("apply version %v", p.Next)
+		if !p.Applied.IsZero() {
+			p.Steps[0] += fmt.Sprintf(" (applied: %v)", p.Applied)
+		}
+	case actionRestore, actionRecordIntent:
+		p.does("put back %s", drift)
+		if !in.file.mayHaveLoaded(now) {
+			after = p.Activation
+		}
+	case actionFetch:
+		p.does("apply version %v again, as %s differs", p.Applied, drift)
+	default:
+		after = p.Activation
+		if d.logBrake(in, p.Drift, now); len(p.Drift) > 0 {
+			p.Left = d.whyDriftStays(in)
+		}
+	}
+	if len(after) > 0 {
+		names := make([]string, len(after))
+		for i, s := range after {
+			names[i] = s.String()
+		}
+		p.does("activate: %s", strings.Join(names, ", "))
+	}
+}
+
+func (p *Preview) does(format string, args ...any) {
+	p.Steps = append(p.Steps, fmt.Sprintf(format, args...))
+}
