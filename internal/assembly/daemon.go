@@ -11,9 +11,9 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/deadline"
+	"campaign-credsync/internal/filewatch"
 	"campaign-credsync/internal/signals"
 	"campaign-credsync/internal/systemd"
-	"campaign-credsync/sinks"
 	"campaign-credsync/sources"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
@@ -133,7 +133,7 @@ func (g *generation) runUntilReload(ctx context.Context) (*generation, error) {
 	for _, part := range []func(){
 		func() { a.watchSources(running, daemon) },
 		func() { a.subscribe(running, g.config.Watch, daemon) },
-		func() { sinks.Watch(running, a.hints(daemon), log) },
+		func() { filewatch.Watch(running, a.watched(daemon), log) },
 		func() { g.service.Watch(running, daemon.Ready(), daemon.Ping) },
 		func() { g.retire() }, // beside the rest: files are guarded while a Vault that hangs is waited for
 	} {
@@ -234,17 +234,17 @@ func (g *generation) next() (*generation, error) {
 	return &generation{parts: g.parts, config: c, assembly: a}, nil
 }
 
-// hints tells the loop of changes of each instance's file.
-func (a *assembly) hints(daemon *sync.Daemon) map[string]func(missed bool) {
-	hints := map[string]func(bool){}
-	for i, file := range a.files {
-		hints[file] = func(missed bool) {
-			if missed {
+// watched are the instances' files, each with what tells the loop of its changes.
+func (a *assembly) watched(daemon *sync.Daemon) []filewatch.File {
+	var files []filewatch.File
+	for i, path := range a.files {
+		files = append(files, filewatch.File{Path: path, Changed: func(lost bool) {
+			if lost {
 				daemon.Missed(i)
 			} else {
 				daemon.Touched(i)
 			}
-		}
+		}})
 	}
-	return hints
+	return files
 }

@@ -53,6 +53,7 @@ func TestStepHangs(t *testing.T) {
 	}{
 		"look":              {"look at the configuration file", conf, check, false, container.Options{Settings: "drift: {revert: alert}"}},
 		"restore":           {"restore of the configuration file", conf, check, false, container.Options{}},
+		"idle":              {"restore of the configuration file", conf, func(*world.World) {}, false, container.Options{}},
 		"save":              {"save of the state", state, func(w *world.World) { w.Blank("prod") }, false, container.Options{}},
 		"intent":            {"apply", state, rotate, true, container.Options{}},
 		"start of nlserver": {"apply", bin, rotate, true, container.Options{}},

@@ -1,4 +1,4 @@
-package sinks
+package filewatch
 
 import (
 	"context"
@@ -30,10 +30,11 @@ type watchTest struct {
 	log    *logtest.Buffer
 }
 
-// never is a pace at which nothing happens within a test but what events bring about.
-var never = watchPace{tick: time.Hour, poll: time.Hour, again: time.Hour, first: time.Millisecond, max: 2 * time.Millisecond}
-
-func localDisk(string) string { return "" }
+const (
+	// never is an interval at which nothing happens within a test but what events bring about.
+	never = time.Hour
+	often = 5 * time.Millisecond
+)
 
 func newWatchTest(t *testing.T) *watchTest {
 	t.Helper()
@@ -46,23 +47,20 @@ func newWatchTest(t *testing.T) *watchTest {
 }
 
 // watch starts a watch that ends before the directories are removed. A nil open takes real events.
-func (w *watchTest) watch(pace watchPace, open func() (*fsnotify.Watcher, error), network func(string) string, names ...string) {
+func (w *watchTest) watch(interval time.Duration, open func() (*fsnotify.Watcher, error), names ...string) {
 	w.t.Helper()
-	files := map[string]func(missed bool){}
+	var files []File
 	for _, name := range names {
 		called := make(chan struct{}, 1)
 		w.called[name] = called
 		missed := new(atomic.Int64)
 		w.missed[name] = missed
-		files[w.path(name)] = func(m bool) {
-			if m {
+		files = append(files, File{Path: w.path(name), Changed: func(lost bool) {
+			if lost {
 				missed.Add(1)
 			}
-			select {
-			case called <- struct{}{}:
-			default:
-			}
-		}
+			put(called)
+		}})
 	}
 	if open == nil {
 		open = fsnotify.NewWatcher
@@ -77,7 +75,7 @@ func (w *watchTest) watch(pace watchPace, open func() (*fsnotify.Watcher, error)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var running sync.WaitGroup
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	running.Go(func() { newFileWatch(files, logger, pace, noted, network).run(ctx) })
+	running.Go(func() { newWatcher(files, logger, interval, noted).run(ctx) })
 	w.t.Cleanup(func() { cancel(); running.Wait() })
 	for _, name := range names {
 		w.await(name) // the call at the start
@@ -146,7 +144,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 	w := newWatchTest(t)
 	w.write("config", "1")
 	w.write("other", "1")
-	w.watch(never, nil, localDisk, "config", "last")
+	w.watch(never, nil, "config", "last")
 	for _, change := range []struct {
 		name string
 		make func() error
@@ -182,7 +180,7 @@ func ignoring(ignored, err error) error {
 func TestWatchLeavesOtherFilesAlone(t *testing.T) {
 	w := newWatchTest(t)
 	w.write("config", "1")
-	w.watch(never, nil, localDisk, "config", "last")
+	w.watch(never, nil, "config", "last")
 	w.settle("last")
 	w.write("config.tmp", "1")
 	w.must(os.Remove(w.path("config.tmp")))
@@ -202,7 +200,7 @@ func TestWatchFilesOfSeveralDirectories(t *testing.T) {
 	w.must(os.Mkdir(w.path("a"), 0o700), os.Mkdir(w.path("b"), 0o700), os.Symlink(w.path("a"), w.path("c")))
 	w.write("a/config", "1")
 	w.write("b/config", "1")
-	w.watch(never, nil, localDisk, "a/config", "b/config", "c/config", "a/last", "b/last")
+	w.watch(never, nil, "a/config", "b/config", "c/config", "a/last", "b/last")
 	w.settle("a/last")
 	w.settle("b/last")
 	w.write("b/config", "2")
@@ -245,7 +243,7 @@ func TestWatchFollowsTheDirectory(t *testing.T) {
 			w := newWatchTest(t)
 			w.must(os.Mkdir(w.path("conf"), 0o700))
 			w.write("conf/config", "1")
-			w.watch(never, nil, localDisk, "conf/config")
+			w.watch(never, nil, "conf/config")
 			w.drain("conf/config")
 			w.must(test.make(w))
 			w.await("conf/config") // the loss
@@ -262,7 +260,7 @@ func TestWatchFollowsTheDirectory(t *testing.T) {
 // watched, and not only that a call was made for its loss.
 func (w *watchTest) awaitLiveWatch(dir string) {
 	w.t.Helper()
-	name := dir + "/config"
+	name := filepath.Join(dir, "config")
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		w.drain(name)
 		w.must(os.Chmod(w.path(name), 0o600))
@@ -289,7 +287,7 @@ func (w *watchTest) awaitLiveWatch(dir string) {
 
 func TestWatchAwaitsAMissingDirectory(t *testing.T) {
 	w := newWatchTest(t)
-	w.watch(never, nil, localDisk, "a/b/config")
+	w.watch(never, nil, "a/b/config")
 	w.must(os.MkdirAll(w.path("a/b"), 0o700))
 	w.write("a/b/config", "1")
 	w.await("a/b/config")
@@ -301,14 +299,12 @@ func TestWatchAwaitsAMissingDirectory(t *testing.T) {
 
 // What no event tells: the directory at the path is another one, and the watched one was not touched.
 func TestWatchNoticesAnotherDirectoryWithoutAnEvent(t *testing.T) {
-	tick := never
-	tick.tick = time.Millisecond
 	t.Run("link", func(t *testing.T) {
 		w := newWatchTest(t)
 		w.must(os.Mkdir(w.path("a"), 0o700), os.Mkdir(w.path("b"), 0o700), os.Symlink("a", w.path("conf")))
 		w.write("a/config", "1")
 		w.write("b/config", "2")
-		w.watch(tick, nil, localDisk, "conf/config")
+		w.watch(often, nil, "conf/config")
 		w.must(os.Symlink("b", w.path("link")), os.Rename(w.path("link"), w.path("conf")))
 		w.awaitText("conf/config", "2")
 		w.awaitLiveWatch("conf")
@@ -317,7 +313,7 @@ func TestWatchNoticesAnotherDirectoryWithoutAnEvent(t *testing.T) {
 		w := newWatchTest(t)
 		w.must(os.MkdirAll(w.path("home/conf"), 0o700))
 		w.write("home/conf/config", "1")
-		w.watch(tick, nil, localDisk, "home/conf/config")
+		w.watch(often, nil, "home/conf/config")
 		w.must(os.Rename(w.path("home"), w.path("old")), os.MkdirAll(w.path("home/conf"), 0o700))
 		w.write("home/conf/config", "2")
 		w.awaitText("home/conf/config", "2")
@@ -331,7 +327,7 @@ func TestWatchFollowsLinksToTheFile(t *testing.T) {
 	w.write("volume/data", "1")
 	w.write("new/data", "new")
 	w.must(os.Symlink("../volume/link", w.path("conf/config")), os.Symlink("data", w.path("volume/link")))
-	w.watch(never, nil, localDisk, "conf/config")
+	w.watch(never, nil, "conf/config")
 	w.write("volume/data", "2")
 	w.await("conf/config")
 	w.must(os.Symlink("../new/data", w.path("conf/next")), os.Rename(w.path("conf/next"), w.path("conf/config")))
@@ -351,7 +347,7 @@ func TestWatchLooksAtEverythingAfterAnOverflow(t *testing.T) {
 	w := newWatchTest(t)
 	w.must(os.Mkdir(w.path("a"), 0o700), os.Mkdir(w.path("b"), 0o700))
 	w.must(os.Symlink("a", w.path("link")))
-	w.watch(never, nil, localDisk, "a/config", "b/config", "link/config")
+	w.watch(never, nil, "a/config", "b/config", "link/config")
 	watcher := <-w.opened
 	w.drain("a/config")
 	w.drain("b/config")
@@ -376,16 +372,18 @@ func TestWatchLooksAtEverythingAfterAnOverflow(t *testing.T) {
 	}
 }
 
+// Another watcher takes the place of one that fails: not at once where it fails again and again.
 func TestWatchReplacesAWatcherThatFails(t *testing.T) {
 	w := newWatchTest(t)
 	w.write("config", "1")
-	w.watch(never, nil, localDisk, "config", "last")
-	watcher := <-w.opened
-	watcher.Errors <- syscall.EINVAL
+	w.watch(often, nil, "config", "last")
+	for range 3 {
+		watcher := <-w.opened
+		watcher.Errors <- syscall.EINVAL
+		w.await("config")
+	}
 	<-w.opened
-	w.settle("last")
-	w.write("config", "2")
-	w.await("config")
+	w.awaitLiveWatch(".")
 	if w.log.String() != "" {
 		t.Errorf("log: %s", w.log)
 	}
@@ -394,16 +392,56 @@ func TestWatchReplacesAWatcherThatFails(t *testing.T) {
 func TestWatchDoesNotSpinOnAWatcherThatFailsAtOnce(t *testing.T) {
 	w := newWatchTest(t)
 	w.write("config", "1")
-	pace := never
-	pace.lasting, pace.poll = time.Hour, time.Millisecond
-	w.watch(pace, nil, localDisk, "config")
+	w.watch(never, nil, "config")
 	watcher := <-w.opened
 	watcher.Errors <- syscall.EBADF
 	w.await("config")
-	w.write("config", "22")
-	w.awaitText("config", "22")
-	if len(w.opened) != 0 || !strings.Contains(w.log.String(), "no file events") {
+	time.Sleep(20 * time.Millisecond)
+	if len(w.opened) != 0 {
 		t.Errorf("%d more watchers opened; log: %s", len(w.opened), w.log)
+	}
+}
+
+// A file is left alone before its change is told, and one that never is is told of all the same.
+func TestWatchAwaitsQuiet(t *testing.T) {
+	const quiet = 200 * time.Millisecond
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config")
+	called := make(chan string, 100)
+	var running sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() { cancel(); running.Wait() }()
+	running.Go(func() {
+		newWatcher([]File{{Path: path, Quiet: quiet, Changed: func(bool) {
+			text, _ := os.ReadFile(path)
+			called <- string(text)
+		}}}, nil, never, fsnotify.NewWatcher).run(ctx)
+	})
+	<-called
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	began := time.Now()
+	for i := range 5 {
+		write(strings.Repeat("x", i))
+		time.Sleep(quiet / 8)
+	}
+	write("whole")
+	written := time.Now()
+	got := <-called
+	if time.Since(began) > time.Second {
+		t.Log("this machine was too busy to tell")
+	} else if waited := time.Since(written); got != "whole" || waited < quiet {
+		t.Errorf("told after %v of %q", waited, got)
+	}
+	stop := time.Now().Add(2 * maxQuiet * quiet)
+	for write("x"); time.Now().Before(stop) && len(called) == 0; time.Sleep(quiet / 8) {
+		write("x")
+	}
+	if len(called) == 0 {
+		t.Error("a file that is never left alone is not told of")
 	}
 }
 
@@ -416,12 +454,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		Watch(ctx, map[string]func(bool){path: func(bool) {
-			select {
-			case called <- struct{}{}:
-			default:
-			}
-		}}, nil)
+		Watch(ctx, []File{{Path: path, Changed: func(bool) { put(called) }}}, nil)
 	}()
 	<-called
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
