@@ -9,6 +9,7 @@ import (
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/filelock"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sources"
 	"campaign-credsync/sync"
@@ -17,14 +18,20 @@ import (
 
 // assembly is the daemon as a configuration describes it, wired and not started.
 type assembly struct {
+	config    *config.Config
+	store     *state.Store
+	log       *slog.Logger
+	onlyLooks bool // writes nothing, so it takes no lock
+
 	vault     *sources.Vault // nil where no instance needs it
 	nlserver  made[sinks.NLServerConfig, *sinks.NLServer]
 	secrets   map[secret]sync.Source // instances with the same secret share its polls
 	sinks     map[sinks.InstanceConfig]*sinks.Instance
+	locks     map[string]*filelock.Lock // by configuration file
+	lockIDs   map[string]filelock.ID    // likewise, where its directory was there
 	instances []sync.Instance
 	files     []string // configuration file of each instance
 	settings  sync.Config
-	log       *slog.Logger
 }
 
 // made is something and what it was made from.
@@ -33,28 +40,32 @@ type made[From comparable, T any] struct {
 	it   T
 }
 
-// assemble wires a configuration that was checked. It reads certificates and talks to nobody. claims may be nil where
-// nothing is to be written. only, where not empty, is the one instance to take.
+// assemble wires a configuration that was checked, or only one instance of it. It reads certificates and talks to nobody, and locks no
+// file yet.
 //
 // before, where not nil, is the assembly whose place this one is to take. What a change of the configuration does not touch is
 // the same in both: Vault with its token and connection, secrets, files. So it may be started only when before has ended.
-func assemble(c *config.Config, store *state.Store, claims *claims, log *slog.Logger, only string, before *assembly) (*assembly, error) {
+func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks bool, only string, before *assembly) (*assembly, error) {
 	if before == nil {
 		before = &assembly{}
 	}
-	a := &assembly{log: log, secrets: map[secret]sync.Source{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{}}
+	a := &assembly{
+		config: c, store: store, log: log, onlyLooks: onlyLooks,
+		secrets: map[secret]sync.Source{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{},
+		locks: map[string]*filelock.Lock{}, lockIDs: map[string]filelock.ID{},
+	}
 	a.useNLServer(c, before)
 	for _, i := range c.Instances {
 		if only != "" && i.Name != only {
 			continue
 		}
-		source, err := a.source(c, secretOf(i), store, claims, before)
+		source, err := a.source(c, secretOf(i), store, before)
 		if err != nil {
 			return nil, err
 		}
 		a.instances = append(a.instances, sync.Instance{
 			Name: i.Name, Source: source, Fields: fieldNames(i.Fields), AllowRollback: i.AllowRollback,
-			Sink: claimed{a.sink(c, i, before), claims, i.ConfigFile},
+			Sink: lockedSink{a.sink(c, i, before), i.ConfigFile, a.lock(i.ConfigFile, before)},
 		})
 		a.files = append(a.files, i.ConfigFile)
 	}

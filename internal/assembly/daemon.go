@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	stdsync "sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
@@ -31,32 +30,34 @@ type Options struct {
 // Run is the daemon, until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done and knows is handed
 // over in memory, and the state directory stays locked all the time.
 func Run(ctx context.Context, o Options) error {
-	log := o.Logger
 	for _, warning := range o.Config.Warnings {
-		log.Warn("configuration", "reason", warning)
+		o.Logger.Warn("configuration", "reason", warning)
 	}
-	p, err := prepare(ctx, o.Config, log, "", time.Second)
+	a, err := prepare(ctx, o.Config, o.Logger, "", time.Second)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	p.options = o
-	if p.control, err = control.Listen(o.Config.ControlSocket, log); err != nil {
+	defer a.store.Close()
+	server, err := control.Listen(o.Config.ControlSocket, o.Logger)
+	if err != nil {
+		a.unlockFiles(nil)
 		return err
 	}
-	defer p.control.Close()
-	p.service = systemd.New()
-	log.Info("started", "version", o.Version, "instances", len(p.assembly.instances))
-	for now := (&generation{parts: p, config: o.Config, assembly: p.assembly}); ; {
-		next, err := now.runUntilReload(ctx)
-		if err != nil || next == nil {
-			log.Info("stopped")
+	defer server.Close()
+	o.Logger.Info("started", "version", o.Version, "instances", len(a.instances))
+	p := &process{Options: o, control: server, service: systemd.New()}
+	for g := (&generation{process: p, assembly: a}); g != nil; {
+		next, err := g.run(ctx)
+		if next == nil {
+			g.unlockFiles(nil)
+			o.Logger.Info("stopped")
 			return err
 		}
-		now = next
-		p.claims.keep(now.assembly)
-		o.SetLevel(now.config.Log)
+		g.unlockFiles(next.assembly)
+		g = next
+		o.SetLevel(g.config.Log)
 	}
+	return nil
 }
 
 const (
@@ -65,122 +66,119 @@ const (
 	watchTimeout = 2 * time.Second
 )
 
-// parts are what a process keeps from its start to its end, and the assembly that it starts with.
-type parts struct {
-	log      *slog.Logger
-	store    *state.Store
-	claims   *claims
-	assembly *assembly
+// prepare takes the state directory and the instances' files for this process: all of them, or none.
+func prepare(ctx context.Context, c *config.Config, log *slog.Logger, only string, patience time.Duration) (*assembly, error) {
+	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
+		if err := checkUser(c); err != nil {
+			return nil, err
+		}
+		store, err := state.Open(c.StateDir, patience)
+		if err != nil {
+			return nil, err
+		}
+		a, err := assemble(c, store, log, false, only, nil)
+		if err != nil {
+			store.Close()
+		}
+		return a, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.lockFiles(time.Second); err != nil {
+		a.unlockFiles(nil)
+		a.store.Close()
+		return nil, err
+	}
+	return a, nil
+}
 
-	// Of the daemon only:
-	options Options
+// process is what stays over a reload.
+type process struct {
+	Options
 	control *control.Server
 	service *systemd.Service
 }
 
-// prepare takes the state directory and the instances' files for this process: all of them, or none.
-func prepare(ctx context.Context, c *config.Config, log *slog.Logger, only string, patience time.Duration) (*parts, error) {
-	return deadline.Run(ctx, startTimeout, "the start", func() (_ *parts, err error) {
-		if err := checkUser(c); err != nil {
-			return nil, err
-		}
-		p := &parts{log: log, claims: newClaims(log)}
-		if p.store, err = state.Open(c.StateDir, patience); err != nil {
-			return nil, err
-		}
-		if p.assembly, err = assemble(c, p.store, p.claims, log, only, nil); err == nil {
-			err = p.claims.take(p.assembly, time.Second)
-		}
-		if err != nil {
-			p.close()
-			return nil, err
-		}
-		return p, nil
-	})
-}
-
-func (p *parts) close() {
-	p.claims.close()
-	p.store.Close()
-}
-
 // generation is what runs between two reloads.
 type generation struct {
-	*parts
-	config   *config.Config
-	assembly *assembly
-	after    *sync.Daemon   // whose place it takes; nil for the first
-	retires  *sources.Vault // of the one before, where this one has another
+	*process
+	*assembly
+	after   *sync.Daemon   // whose place it takes; nil for the first
+	retires *sources.Vault // of the one before, where this one has another
 }
 
-// runUntilReload runs a generation until ctx ends (nil) or SIGHUP brought a configuration that is good: then it returns the next one.
-func (g *generation) runUntilReload(ctx context.Context) (*generation, error) {
-	a, log := g.assembly, g.log
-	settings := a.settings
+// run runs a generation until ctx ends, or SIGHUP has brought a configuration that is good: then it returns the next one.
+func (g *generation) run(ctx context.Context) (*generation, error) {
+	settings := g.settings
 	settings.Before, g.after = g.after, nil
 	settings.OnStatus = func(s sync.Status) { g.service.Show(control.Summary(documentsOf(s))) }
 	daemon, err := sync.New(settings)
 	if err != nil {
 		return nil, err
 	}
-	g.control.Serve(answers{daemon, a})
+	g.control.Serve(answers{daemon, g.assembly})
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	ran := make(chan struct{})
-	go func() { defer close(ran); daemon.Run(running) }()
-	var group errgroup.Group // none of them fails; all are awaited
-	for _, part := range []func(){
-		func() { a.watchSources(running, daemon) },
-		func() { a.subscribe(running, g.config.Watch, daemon) },
-		func() { filewatch.Watch(running, a.watched(daemon), log) },
-		func() { g.service.Watch(running, daemon.Ready(), daemon.Ping) },
-		func() { g.retire() }, // beside the rest: files are guarded while a Vault that hangs is waited for
-	} {
-		group.Go(func() error { part(); return nil })
-	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); daemon.Run(running) }()
+	var others stdsync.WaitGroup
+	others.Go(func() { g.watchSources(running, daemon) })
+	others.Go(func() { g.subscribe(running, g.config.Watch, daemon) })
+	others.Go(func() { filewatch.Watch(running, g.watched(daemon), g.log) })
+	others.Go(func() { g.service.Watch(running, daemon.Ready(), daemon.Ping) })
+	others.Go(g.retire) // beside the rest: files are guarded while a Vault that hangs is waited for
 
-	var next *generation
-	for next == nil && running.Err() == nil {
-		select {
-		case <-signals.Check:
-			log.Info("full check asked for", "reason", "SIGUSR1")
-			a.retry()
-			daemon.CheckSoon()
-		case <-signals.Reload:
-			g.service.Reloading()
-			next, err = g.reload(running, daemon)
-			if err != nil && running.Err() == nil {
-				log.Error("configuration not reloaded, keeping the old one", "reason", err)
-				g.claims.keep(a)
-				g.service.ReloadRefused()
-			}
-		case <-running.Done():
-		}
-	}
+	next := g.untilReload(running, daemon)
 	if next == nil {
 		g.service.Stopping()
 	}
 	stop()
-	_, err = deadline.Run(context.Background(), watchTimeout, "the watch of files", func() (struct{}, error) { return struct{}{}, group.Wait() })
-	<-ran // it leaves behind what does not end
+	_, err = deadline.Run(context.Background(), watchTimeout, "the watch of files", func() (struct{}, error) {
+		others.Wait()
+		return struct{}{}, nil
+	})
+	<-ended // it leaves behind what does not end
 	if err != nil {
-		log.Warn("left behind", "reason", err)
+		g.log.Warn("left behind", "reason", err)
 	}
-	settled := make(chan struct{})
-	go func() { defer close(settled); a.settle() }()
+	var ending stdsync.WaitGroup
+	ending.Go(g.settle)
 	if next == nil {
-		a.close()
+		ending.Go(g.close)
+	} else if next.vault != g.vault {
+		next.retires = g.vault
 	}
-	<-settled
-	if next == nil {
-		return nil, nil
-	}
-	next.after = daemon
-	if next.assembly.vault != a.vault {
-		next.retires = a.vault
+	ending.Wait()
+	if next != nil {
+		next.after = daemon
 	}
 	return next, nil
+}
+
+// untilReload acts on signals until ctx ends, then it returns nil, or until a reload has succeeded.
+func (g *generation) untilReload(ctx context.Context, daemon *sync.Daemon) *generation {
+	for {
+		select {
+		case <-signals.Check:
+			g.log.Info("full check asked for", "reason", "SIGUSR1")
+			g.retry()
+			daemon.CheckSoon()
+		case <-signals.Reload:
+			g.service.Reloading()
+			next, err := g.reload(ctx, daemon)
+			if next != nil {
+				return next
+			}
+			if ctx.Err() == nil {
+				g.log.Error("configuration not reloaded, keeping the old one", "reason", err)
+				g.service.ReloadRefused()
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // retire ends what the generation before this one used and this one does not.
@@ -192,26 +190,30 @@ func (g *generation) retire() {
 
 // reload reads the configuration again and makes room for what it describes. When it fails, all is as it was.
 func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generation, error) {
-	next, err := deadline.Run(ctx, startTimeout, "the reload", func() (*generation, error) { return g.next() })
-	if err == nil {
+	a, err := deadline.Run(ctx, startTimeout, "the reload", g.reassemble)
+	if err != nil {
+		return nil, err
+	}
+	if err = a.lockFiles(0); err == nil {
 		g.log.Debug("configuration read, waiting for the end of what runs")
 		err = daemon.Drain(ctx) // until nothing runs, files are guarded and the watchdog is fed
 	}
 	if err != nil {
+		a.unlockFiles(g.assembly)
 		return nil, err
 	}
-	next.assembly.retry()             // a refused secret-id gets one more try
-	next.assembly.nlserver.it.Retry() // what is behind a wrapper script may be another build
-	for _, warning := range next.config.Warnings {
+	a.retry()             // a refused secret-id gets one more try
+	a.nlserver.it.Retry() // what is behind a wrapper script may be another build
+	for _, warning := range a.config.Warnings {
 		g.log.Warn("configuration", "reason", warning)
 	}
-	g.log.Info("configuration reloaded", "instances", len(next.assembly.instances))
-	return next, nil
+	g.log.Info("configuration reloaded", "instances", len(a.instances))
+	return &generation{process: g.process, assembly: a}, nil
 }
 
-// next reads the configuration. What belongs to the process as a whole cannot change.
-func (g *generation) next() (*generation, error) {
-	c, err := g.options.Load()
+// reassemble reads the configuration. What belongs to the process as a whole cannot change.
+func (g *generation) reassemble() (*assembly, error) {
+	c, err := g.Load()
 	if err != nil {
 		return nil, err
 	}
@@ -224,14 +226,7 @@ func (g *generation) next() (*generation, error) {
 			return nil, c.At(fixed.key, fmt.Errorf("changes from %s to %s, which takes a restart", fixed.was, fixed.is))
 		}
 	}
-	a, err := assemble(c, g.store, g.claims, g.log, "", g.assembly)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.claims.take(a, 0); err != nil {
-		return nil, err
-	}
-	return &generation{parts: g.parts, config: c, assembly: a}, nil
+	return assemble(c, g.store, g.log, false, "", g.assembly)
 }
 
 // watched are the instances' files, each with what tells the loop of its changes.

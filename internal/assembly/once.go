@@ -17,12 +17,12 @@ const lookTimeout = time.Minute
 
 // Sync does one pass over an instance, or over all of them where it is empty. state.ErrLocked: a daemon runs, which is to do it.
 func Sync(ctx context.Context, c *config.Config, log *slog.Logger, instance string) (control.Status, error) {
-	p, err := prepare(ctx, c, log, instance, 0)
+	a, err := prepare(ctx, c, log, instance, 0)
 	if err != nil {
 		return control.Status{}, err
 	}
-	defer p.close()
-	a := p.assembly
+	defer a.store.Close()
+	defer a.unlockFiles(nil)
 	defer a.close()
 	daemon, err := sync.New(a.settings)
 	if err != nil {
@@ -53,7 +53,7 @@ type Preview struct {
 // in a state directory that is made for it where there is none, since the next command must not try the same again.
 func Look(ctx context.Context, c *config.Config, log *slog.Logger, instance string) ([]Preview, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
-		return assemble(c, state.Read(c.StateDir), nil, log, instance, nil)
+		return assemble(c, state.Read(c.StateDir), log, true, instance, nil)
 	})
 	if err != nil {
 		return nil, err

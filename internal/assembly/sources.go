@@ -28,12 +28,12 @@ func secretOf(i config.Instance) secret {
 }
 
 // source returns the source of a secret. The first that is in Vault brings the connection with it.
-func (a *assembly) source(c *config.Config, from secret, store *state.Store, claims *claims, before *assembly) (sync.Source, error) {
+func (a *assembly) source(c *config.Config, from secret, store *state.Store, before *assembly) (sync.Source, error) {
 	if a.secrets[from] != nil {
 		return a.secrets[from], nil
 	}
 	if from.file == "" && a.vault == nil {
-		if err := a.useVault(c, store, claims, before); err != nil {
+		if err := a.useVault(c, store, before); err != nil {
 			return nil, err
 		}
 	}
@@ -51,7 +51,7 @@ func (a *assembly) source(c *config.Config, from secret, store *state.Store, cla
 }
 
 // useVault takes the Vault of before if a new one would be the same.
-func (a *assembly) useVault(c *config.Config, store *state.Store, claims *claims, before *assembly) (err error) {
+func (a *assembly) useVault(c *config.Config, store *state.Store, before *assembly) (err error) {
 	from := sources.VaultConfig{
 		Address: c.Vault.Address, Namespace: c.Vault.Namespace,
 		CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
@@ -64,7 +64,7 @@ func (a *assembly) useVault(c *config.Config, store *state.Store, claims *claims
 			Role: c.Vault.Auth.Role, JWTFile: c.Vault.Auth.JWTFile,
 		},
 		StateDir: c.StateDir, DigestKey: store.Key(), Logger: a.log,
-		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: claims == nil,
+		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: a.onlyLooks,
 	}
 	if before.vault != nil && before.vault.Serves(from) {
 		a.vault = before.vault

@@ -1,0 +1,156 @@
+// Package filelock keeps two daemons from one configuration file, also where each has a state directory of its own. Two would undo each
+// other's work: what one has applied is drift to the other.
+//
+// A lock is a socket in the abstract name space, named after the file's directory (device and inode) and the file's name. The kernel
+// drops it with the process, it leaves nothing beside a file that is not ours, and survives that this one is replaced. Containers with
+// a network of their own that share a directory do not see each other's.
+//
+// Whoever knows the name may take it. So only a process of our own user, root or the directory's owner counts as another daemon: a
+// stranger cannot keep the daemon from its work, only make it say that a second one would go unnoticed.
+package filelock
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked says that another process holds the lock.
+var ErrLocked = errors.New("another campaign-credsync keeps it")
+
+// ID is what every process calls a file. It is another one when the file's directory is replaced.
+type ID struct {
+	socket string
+	owner  uint32 // of the directory
+}
+
+// IDOf finds the ID of a file, which need not be there; its directory must.
+func IDOf(file string) (ID, error) {
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		file = real
+	}
+	info, err := os.Stat(filepath.Dir(file))
+	if err != nil {
+		return ID{}, err
+	}
+	stat := info.Sys().(*syscall.Stat_t)                 // always that on Linux
+	digest := sha256.Sum256([]byte(filepath.Base(file))) // as a socket's name has no room for every file's
+	return ID{fmt.Sprintf("@campaign-credsync/%x/%d/%x", stat.Dev, stat.Ino, digest), stat.Uid}, nil
+}
+
+// Lock holds at most one ID. Its methods may be called concurrently.
+type Lock struct {
+	log *slog.Logger
+
+	mu       sync.Mutex
+	id       ID
+	listener net.Listener // nil where a stranger has the name
+}
+
+// New returns a lock that holds nothing yet.
+func New(log *slog.Logger) *Lock { return &Lock{log: log} }
+
+// Take holds id from now on, in place of the one before. It answers ErrLocked when another daemon does.
+func (l *Lock) Take(id ID) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.id == id {
+		return nil
+	}
+	listener, err := net.Listen("unix", id.socket)
+	if errors.Is(err, unix.EADDRINUSE) {
+		var stranger string
+		if stranger, err = holderOf(id); err == nil {
+			l.log.Warn("a second campaign-credsync for the same file would not be noticed", "socket", id.socket, "reason", stranger,
+				"remedy", "find that process (ss -xlp) and end it, then restart this one")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.release()
+	l.id, l.listener = id, listener
+	if listener != nil {
+		go dropCallers(listener)
+	}
+	return nil
+}
+
+// Release gives the file up.
+func (l *Lock) Release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.release()
+}
+
+func (l *Lock) release() {
+	if l.listener != nil {
+		l.listener.Close()
+	}
+	l.id, l.listener = ID{}, nil
+}
+
+// holderOf asks the kernel who has taken id: another daemon, then it returns ErrLocked, or a stranger.
+func holderOf(id ID) (stranger string, err error) {
+	conn, err := net.DialTimeout("unix", id.socket, time.Second)
+	for range 20 { // it has just ended, or is about to listen
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		conn, err = net.DialTimeout("unix", id.socket, time.Second)
+	}
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
+		return "it is taken, and nobody answers there", nil
+	case errors.Is(err, unix.EAGAIN): // that of a daemon never is: see dropCallers
+		return "it is taken, and its queue is full", nil
+	case err != nil:
+		return "", fmt.Errorf("%w: stop one of the two, or take the instance out of one configuration", ErrLocked)
+	}
+	defer conn.Close()
+	holder, err := peerOf(conn.(*net.UnixConn))
+	if err != nil {
+		return "", fmt.Errorf("find out who has taken it: %w", err)
+	}
+	if holder.Uid != uint32(os.Geteuid()) && holder.Uid != 0 && holder.Uid != id.owner {
+		return fmt.Sprintf("process %d of user %d has it", holder.Pid, holder.Uid), nil
+	}
+	return "", fmt.Errorf("%w (process %d): stop one of the two, or take the instance out of one configuration", ErrLocked, holder.Pid)
+}
+
+func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return peer, errors.Join(failed, err)
+}
+
+// dropCallers takes those who ask off the queue, which would be full at last, until the lock is released. All there is to be told, the
+// kernel tells.
+func dropCallers(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // a lack of descriptors or memory, which passes
+			time.Sleep(100 * time.Millisecond)
+		default:
+			conn.Close()
+		}
+	}
+}
