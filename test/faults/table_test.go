@@ -39,14 +39,14 @@ func TestTableOfFaults(t *testing.T) {
 			t.Errorf("docs/faults.md names %s, which is nowhere", m[1])
 		}
 	}
-	for _, row := range rows(t, document, "| fault | promise | test |", 100) {
+	for _, row := range rows(t, document, "| fault | promise | test |", 90) {
 		if !named.MatchString(row[2]) {
 			t.Errorf("faults.md: %s: no test", row[0])
 		}
 		messagesAreInTheProduct(t, product, row[0], row[1])
 	}
 	operations := read(t, "operations.md")
-	for _, row := range append(rows(t, operations, "| you see | meaning | remedy |", 60), rows(t, operations, "| you see | meaning |", 2)...) {
+	for _, row := range append(rows(t, operations, "| you see | meaning | remedy |", 50), rows(t, operations, "| you see | meaning |", 2)...) {
 		messagesAreInTheProduct(t, product, "operations.md", row[0])
 	}
 }
