@@ -1,14 +1,13 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"slices"
 
 	"github.com/spf13/cobra"
 )
 
 func newCompletionCommand(in *invocation) *cobra.Command {
-	shells := []string{"bash", "zsh", "fish"}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "Print the completion script of a shell",
@@ -17,25 +16,18 @@ func newCompletionCommand(in *invocation) *cobra.Command {
   bash  campaign-credsync completion bash > /etc/bash_completion.d/campaign-credsync
   zsh   campaign-credsync completion zsh > "${fpath[1]}/_campaign-credsync"
   fish  campaign-credsync completion fish > ~/.config/fish/completions/campaign-credsync.fish`,
-		ValidArgs:             shells,
+		ValidArgs:             []string{"bash", "zsh", "fish"},
 		DisableFlagsInUseLine: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 || !slices.Contains(shells, args[0]) {
-				return fmt.Errorf("completion needs one of bash, zsh, fish")
-			}
-			return nil
-		},
 		RunE: func(c *cobra.Command, args []string) error {
-			var err error
-			switch args[0] {
-			case "bash":
-				err = c.Root().GenBashCompletionV2(in.stdout, true)
-			case "zsh":
-				err = c.Root().GenZshCompletion(in.stdout)
-			case "fish":
-				err = c.Root().GenFishCompletion(in.stdout, true)
+			switch root := c.Root(); {
+			case slices.Equal(args, []string{"bash"}):
+				return outcome(root.GenBashCompletionV2(in.stdout, true))
+			case slices.Equal(args, []string{"zsh"}):
+				return outcome(root.GenZshCompletion(in.stdout))
+			case slices.Equal(args, []string{"fish"}):
+				return outcome(root.GenFishCompletion(in.stdout, true))
 			}
-			return outcome(err)
+			return errors.New("completion needs one of bash, zsh, fish")
 		},
 	}
 }

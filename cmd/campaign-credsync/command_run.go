@@ -56,7 +56,6 @@ func runDaemon(ctx context.Context, in *invocation, c *config.Config) error {
 	defer closeLog()
 	return assembly.Run(ctx, assembly.Options{
 		Config: c, Load: func() (*config.Config, error) { return in.load(ctx) },
-		Logger: log, SetLevel: func(l config.Log) { logging.SetLevel(level, l) },
-		Version: buildVersion(),
+		Logger: log, Level: level, Version: buildVersion(),
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -23,35 +24,32 @@ func newVersionCommand(in *invocation) *cobra.Command {
 	}
 }
 
+func versionLine() string {
+	return fmt.Sprintf("%s (commit %s, %s)", buildVersion(), buildCommit(), runtime.Version())
+}
+
 // buildVersion is the version alone, such as 0.1.0.
 func buildVersion() string {
-	if version != "" {
+	info, ok := debug.ReadBuildInfo()
+	switch {
+	case version != "":
 		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+	case ok && info.Main.Version != "" && info.Main.Version != "(devel)":
 		return info.Main.Version
 	}
 	return "devel"
 }
 
 func buildCommit() string {
-	revision, modified := commit, ""
-	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
+	settings := map[string]string{}
+	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
-				revision = s.Value
-			case s.Key == "vcs.modified" && s.Value == "true":
-				modified = ", modified"
-			}
+			settings[s.Key] = s.Value
 		}
 	}
-	if revision == "" {
-		return "unknown"
+	revision := cmp.Or(commit, settings["vcs.revision"], "unknown")
+	if commit == "" && settings["vcs.modified"] == "true" {
+		revision += ", modified"
 	}
-	return revision + modified
-}
-
-func versionLine() string {
-	return fmt.Sprintf("%s (commit %s, %s)", buildVersion(), buildCommit(), runtime.Version())
+	return revision
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/deadline"
@@ -158,59 +157,38 @@ applies each new version through nlserver, and puts the credential back when any
 		newVersionCommand(in), newCompletionCommand(in),
 	)
 	root.SetHelpCommand(newHelpCommand())
-	root.SetHelpFunc(printHelp)
+	root.SetHelpTemplate(helpTemplate)
 	return root
 }
 
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Print the help of a command",
-		Args:  cobra.MaximumNArgs(1),
-		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			var names []cobra.Completion
-			for _, command := range c.Root().Commands() {
-				if len(args) == 0 && command.IsAvailableCommand() {
-					names = append(names, cobra.CompletionWithDesc(command.Name(), command.Short))
-				}
-			}
-			return names, cobra.ShellCompDirectiveNoFileComp
-		},
+		Use:                   "help [COMMAND]",
+		Short:                 "Print the help of a command",
+		Args:                  cobra.MaximumNArgs(1),
 		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			topic, _, err := c.Root().Find(args)
 			if err != nil {
 				return err
 			}
+			topic.InitDefaultHelpFlag()
 			return topic.Help()
 		},
 	}
 }
 
-func printHelp(c *cobra.Command, _ []string) {
-	c.InitDefaultHelpFlag() // "help COMMAND" comes here before the command itself has it
-	out := c.OutOrStdout()
-	about := c.Long
-	if about == "" {
-		about = c.Short + "."
-	}
-	fmt.Fprintf(out, "Usage: %s\n\n%s\n", c.UseLine(), about)
-	if c.HasAvailableSubCommands() {
-		fmt.Fprint(out, "\nCommands:\n")
-		for _, command := range c.Commands() {
-			if command.IsAvailableCommand() || command.Name() == "help" {
-				fmt.Fprintf(out, "  %-11s %s\n", command.Name(), command.Short)
-			}
-		}
-	}
-	options := pflag.NewFlagSet("", pflag.ContinueOnError)
-	options.AddFlagSet(c.LocalFlags())
-	options.AddFlagSet(c.InheritedFlags())
-	fmt.Fprintf(out, "\nOptions:\n%s", options.FlagUsages())
-	if c.HasAvailableSubCommands() {
-		fmt.Fprintf(out, "\n'%s COMMAND --help' tells more about a command.\n", c.Name())
-	}
-}
+const helpTemplate = `Usage: {{.UseLine}}
+
+{{with .Long}}{{.}}{{else}}{{.Short}}.{{end}}
+{{if .HasAvailableSubCommands}}
+Commands:
+{{range .Commands}}{{if or .IsAvailableCommand (eq .Name "help")}}  {{rpad .Name 11}} {{.Short}}
+{{end}}{{end}}{{end}}
+Options:
+{{.Flags.FlagUsages}}{{if .HasAvailableSubCommands}}
+'{{.Name}} COMMAND --help' tells more about a command.
+{{end}}`
 
 func noArguments(c *cobra.Command, args []string) error {
 	if len(args) > 0 {

@@ -20,11 +20,11 @@ import (
 
 // Options is what the daemon gets from its command line.
 type Options struct {
-	Config   *config.Config
-	Load     func() (*config.Config, error) // reads the configuration again, for a reload
-	Logger   *slog.Logger
-	SetLevel func(config.Log) // of Logger
-	Version  string
+	Config  *config.Config
+	Load    func() (*config.Config, error) // reads the configuration again, for a reload
+	Logger  *slog.Logger
+	Level   *slog.LevelVar // of Logger; a reload sets it
+	Version string
 }
 
 // Run is the daemon, until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done and knows is handed
@@ -55,7 +55,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 		g.unlockFiles(next.assembly)
 		g = next
-		o.SetLevel(g.config.Log)
+		o.Level.UnmarshalText([]byte(g.config.Log.Level)) // config has refused every other name
 	}
 	return nil
 }

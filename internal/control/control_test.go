@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,58 @@ func TestStatusOfAHangingLoop(t *testing.T) {
 type hanging struct{ Daemon }
 
 func (hanging) Ping(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// waiting is a daemon whose passes take until released.
+type waiting struct {
+	begun    chan struct{}
+	released chan struct{}
+}
+
+func (waiting) Ping(context.Context) error { return nil }
+func (waiting) Status() Status             { return Status{Instances: []Instance{{Name: "prod", State: InSync}}} }
+func (d waiting) Sync(ctx context.Context, _ ...string) (Status, error) {
+	d.begun <- struct{}{}
+	select {
+	case <-d.released:
+		return d.Status(), nil
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+}
+
+// TestStatusWhileManyWaitForAPass: status answers however many wait, and whoever is too many is told so.
+func TestStatusWhileManyWaitForAPass(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "control.sock")
+	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	d := waiting{make(chan struct{}), make(chan struct{})}
+	s.Serve(d)
+	passes := make(chan error)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range maxPasses {
+		go func() { _, err := ask(ctx, path, http.MethodPost, "/sync"); passes <- err }()
+		<-d.begun
+	}
+	for range maxConnections {
+		if _, err := ask(ctx, path, http.MethodPost, "/sync"); err == nil || !strings.Contains(err.Error(), "others wait for a pass") {
+			t.Fatalf("one more: %v", err)
+		}
+	}
+	if status, err := AskStatus(t.Context(), path); err != nil || !status.InSync() {
+		t.Errorf("status: %+v, %v", status, err)
+	}
+	close(d.released)
+	for range maxPasses {
+		if err := <-passes; err != nil {
+			t.Error(err)
+		}
+	}
+}
 
 // TestDaemonDoesNotAnswer: questions to a daemon that is there and stopped end.
 func TestDaemonDoesNotAnswer(t *testing.T) {

@@ -11,86 +11,76 @@ import (
 )
 
 const (
-	maxWaiting   = 1024                   // that wait to be written
+	maxWaiting   = 1024                   // lines that wait to be written
 	closeTimeout = 500 * time.Millisecond // for what waits at the end
 )
 
-// asyncWriter writes the daemon's log in a goroutine of its own. Whoever reads the log may stop to read and not go away, and then
-// a write to a full pipe never returns: that must hold up no revert. Lines that find no room are lost, and counted.
+// NewAsync is New for the daemon, which no reader of its log may hold up: one that stops to read and does not go away lets a write to
+// a full pipe hang. Lines that find no room are lost, and counted. end writes what waits, as far as it is read; the logger may be used
+// after it, and writes nothing.
+func NewAsync(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) (log *slog.Logger, end func()) {
+	setLevel(level, c)
+	terminal := isTerminal(stream)
+	w := &asyncWriter{
+		stream: stream,
+		direct: slog.New(handler(c, stream, terminal, env, new(slog.LevelVar))),
+		lines:  make(chan []byte, maxWaiting), ending: make(chan struct{}), ended: make(chan struct{}),
+	}
+	go w.work()
+	return slog.New(handler(c, w, terminal, env, level)), w.close
+}
+
+// asyncWriter writes in a goroutine of its own.
 type asyncWriter struct {
 	stream io.Writer
-	tell   func(lost int64) // on the stream itself
+	direct *slog.Logger // to the stream itself, also where only errors are wanted
 	lines  chan []byte
 	lost   atomic.Int64 // and not told of
 	ending chan struct{}
 	ended  chan struct{}
 }
 
-// newAsyncWriter starts an asyncWriter, which close ends.
-func newAsyncWriter(stream io.Writer, tell func(lost int64)) *asyncWriter {
-	o := &asyncWriter{stream: stream, tell: tell, lines: make(chan []byte, maxWaiting),
-		ending: make(chan struct{}), ended: make(chan struct{})}
-	go o.work()
-	return o
-}
-
-// NewAsync is New with an asyncWriter before the stream.
-func NewAsync(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) (log *slog.Logger, end func()) {
-	SetLevel(level, c)
-	terminal := isTerminal(stream)
-	direct := slog.New(logHandler(c, stream, terminal, env, new(slog.LevelVar))) // tells also where only errors are wanted
-	o := newAsyncWriter(stream, func(lost int64) { direct.Warn("log lines were lost", "count", lost) })
-	return slog.New(logHandler(c, o, terminal, env, level)), o.close
-}
-
 // Write takes a line. It never blocks, and may be called from any goroutine, also after close.
-func (o *asyncWriter) Write(line []byte) (int, error) {
+func (w *asyncWriter) Write(line []byte) (int, error) {
 	select {
-	case o.lines <- bytes.Clone(line):
+	case w.lines <- bytes.Clone(line):
 	default:
-		o.lost.Add(1)
+		w.lost.Add(1)
 	}
 	return len(line), nil
 }
 
-func (o *asyncWriter) work() {
-	defer close(o.ended)
+func (w *asyncWriter) work() {
+	defer close(w.ended)
 	for {
 		select {
-		case line := <-o.lines:
-			o.write(line)
-		case <-o.ending:
-			for {
-				select {
-				case line := <-o.lines:
-					o.write(line)
-				default:
-					return
-				}
+		case line := <-w.lines:
+			w.write(line)
+		case <-w.ending:
+			for len(w.lines) > 0 {
+				w.write(<-w.lines)
 			}
+			return
 		}
 	}
 }
 
 // write tells of lost lines once all that waited is written: they came after it.
-func (o *asyncWriter) write(line []byte) {
-	if _, err := o.stream.Write(line); err != nil {
-		o.lost.Add(1)
-		return
-	}
-	if len(o.lines) > 0 {
-		return
-	}
-	if lost := o.lost.Swap(0); lost > 0 {
-		o.tell(lost)
+func (w *asyncWriter) write(line []byte) {
+	if _, err := w.stream.Write(line); err != nil {
+		w.lost.Add(1)
+	} else if len(w.lines) == 0 {
+		if lost := w.lost.Swap(0); lost > 0 {
+			w.direct.Warn("log lines were lost", "count", lost)
+		}
 	}
 }
 
-// close writes what waits, and gives up on a reader that does not read.
-func (o *asyncWriter) close() {
-	close(o.ending)
+// close gives up on a reader that does not read.
+func (w *asyncWriter) close() {
+	close(w.ending)
 	select {
-	case <-o.ended:
+	case <-w.ended:
 	case <-time.After(closeTimeout):
 	}
 }

@@ -18,49 +18,35 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// New builds the logger that writes to stream as the configuration wants it. level may be changed at any time, also
-// by SetLevel; the format stays. The logger is safe for concurrent use. A command that ends soon waits for whoever reads
-// it; the daemon has NewAsync.
+// New builds the logger that writes to stream as the configuration wants it. level is set, and may be changed at any time; the format
+// stays. The logger is safe for concurrent use. A command that ends soon waits for whoever reads it; the daemon has NewAsync.
 func New(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) *slog.Logger {
-	SetLevel(level, c)
-	return slog.New(logHandler(c, stream, isTerminal(stream), env, level))
+	setLevel(level, c)
+	return slog.New(handler(c, stream, isTerminal(stream), env, level))
 }
 
-// logHandler writes to stream, which ends at a terminal or does not.
+func setLevel(level *slog.LevelVar, c config.Log) {
+	level.UnmarshalText([]byte(c.Level)) // config has refused every other name
+}
+
+// handler writes to stream, which ends at a terminal or does not.
 //
 // Colour and time are for people at a terminal. Under journald (JOURNAL_STREAM is set) and in a file there is never colour,
 // and no time either: the journal has its own, and two that differ by a millisecond help nobody.
-func logHandler(c config.Log, stream io.Writer, terminal bool, env func(string) (string, bool), level slog.Leveler) slog.Handler {
+func handler(c config.Log, stream io.Writer, terminal bool, env func(string) (string, bool), level slog.Leveler) slog.Handler {
 	_, journal := env("JOURNAL_STREAM")
 	noColor, _ := env("NO_COLOR")
-
-	format := c.Format
-	if format == "auto" {
-		format = "text"
-		if terminal {
-			format = "tint"
-		}
-	}
-	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr(terminal && !journal)}
-	switch format {
-	case "tint":
+	replace := replaceAttr(terminal && !journal)
+	switch {
+	case c.Format == "tint", c.Format == "auto" && terminal:
 		return tint.NewTextHandler(stream, &tint.Options{
-			Level:       level,
-			ReplaceAttr: options.ReplaceAttr,
-			TimeFormat:  time.TimeOnly,
-			NoColor:     !terminal || journal || noColor != "",
+			Level: level, ReplaceAttr: replace, TimeFormat: time.TimeOnly,
+			NoColor: !terminal || journal || noColor != "",
 		})
-	case "json":
-		return slog.NewJSONHandler(stream, options)
+	case c.Format == "json":
+		return slog.NewJSONHandler(stream, &slog.HandlerOptions{Level: level, ReplaceAttr: replace})
 	}
-	return slog.NewTextHandler(stream, options)
-}
-
-// SetLevel puts log.level into force. check has refused every other name.
-func SetLevel(level *slog.LevelVar, c config.Log) {
-	level.Set(map[string]slog.Level{
-		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
-	}[c.Level])
+	return slog.NewTextHandler(stream, &slog.HandlerOptions{Level: level, ReplaceAttr: replace})
 }
 
 // replaceAttr drops the time where it is not wanted, and escapes what could take over a terminal or forge a line: tint

@@ -50,7 +50,7 @@ func TestLogLevelChanges(t *testing.T) {
 	level := new(slog.LevelVar)
 	log := New(config.Log{Level: "error", Format: "text"}, &out, environment(), level)
 	log.Warn("before")
-	SetLevel(level, config.Log{Level: "debug"})
+	setLevel(level, config.Log{Level: "debug"})
 	log.Debug("after")
 	if got, want := out.String(), "level=DEBUG msg=after\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
