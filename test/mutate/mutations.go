@@ -136,7 +136,7 @@ var mutations = []mutation{
 		"`json:\"activation,omitempty\"`", "`json:\"-\"`",
 		"TestKilledInActivation"},
 	{"a second daemon keeps the same file",
-		`case holder.Uid != uint32(os.Geteuid()) && holder.Uid != 0 && holder.Uid != owner:`, `case holder.Pid != 0:`,
+		`if holder.Uid != uint32(os.Geteuid()) && holder.Uid != 0 && holder.Uid != id.owner {`, `if holder.Pid != 0 {`,
 		"TestSecondDaemonOnTheSameInstance"},
 
 	// The secret shows nowhere.
