@@ -45,8 +45,8 @@ func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
 // to be, so that one reload serves all that are applied together.
 func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []*instance, again time.Time) {
 	for _, in := range d.instances {
-		left := in.record.Activation
-		if in.busy == actionApply || in.aboutToApply(now) || len(left) > 0 && !in.record.settled() {
+		toApply := in.wanted.pending != nil && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil
+		if in.busy == actionApply || toApply || len(in.record.Activation) > 0 && !in.record.settled() {
 			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
 		}
 	}
@@ -69,15 +69,9 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 	return step, members, again
 }
 
-// aboutToApply reports whether an apply begins as soon as the step under way is over.
-func (in *instance) aboutToApply(now time.Time) bool {
-	w, f := &in.wanted, &in.file
-	return in.busy != actionNone && w.pending != nil && !in.isApplied(w.pending) && w.retry.due(now) && f.recovered && f.err == nil
-}
-
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
 func (d *Daemon) activationAt(in *instance) time.Time {
-	if d.cfg.ActivateAt == nil || len(in.record.Activation) == 0 {
+	if d.cfg.ActivateAt == nil {
 		return in.told.retry.at
 	}
 	return later(in.told.retry.at, d.cfg.ActivateAt.Next(in.record.ActivationSince))

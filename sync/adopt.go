@@ -2,7 +2,6 @@ package sync
 
 import (
 	"maps"
-	"reflect"
 	"time"
 )
 
@@ -65,12 +64,4 @@ func (in *instance) hurry() {
 func (w *source) adopt(before *source) {
 	w.polls, w.lastPoll, w.retry = before.polls, before.lastPoll, before.retry
 	w.retry.hurry()
-}
-
-// adoptSchedule keeps the time of a schedule that did not change: one that counts from the start would never come where reloads are
-// more frequent.
-func (d *Daemon) adoptSchedule(before *Daemon) {
-	if reflect.DeepEqual(before.cfg.Reapply, d.cfg.Reapply) {
-		d.reapplyAt = before.reapplyAt
-	}
 }

@@ -11,10 +11,10 @@ import (
 // request is a full check that somebody asked for, or a drain. A check is over when each of its instances was looked at, its source
 // polled, and everything that could be done at once was done or has failed.
 type request struct {
-	drain   bool
 	names   []string  // of instances to be checked; empty = all
 	targets []target  // those that are not settled yet
-	since   time.Time // when the part of a drain that is under way began
+	drain   bool      // no check
+	since   time.Time // of a drain: its begin, or the end of the last command
 	err     error     // of a drain; may be read when it is over
 	over    chan struct{}
 }
@@ -25,15 +25,6 @@ type target struct {
 	looks, polls int
 }
 
-// halt says what is not started any more, while a Daemon is drained.
-type halt int
-
-const (
-	haltNothing  halt = iota
-	haltCommands      // no command and no poll
-	haltAll           // nothing but the saving of what is unsaved
-)
-
 // drainGrace is how long polls that were cut short, and what is done with files, may take to end.
 const drainGrace = 6 * time.Second
 
@@ -41,14 +32,14 @@ const drainGrace = 6 * time.Second
 var ErrEnded = errors.New("the daemon is stopping")
 
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
-// after it. It may be called from any goroutine while Run runs.
+// after it. Like Ping and Drain it may be called from any goroutine while Run runs.
 func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
 	for _, name := range names {
 		if d.find(name) == nil {
 			return Status{}, fmt.Errorf("no instance is called %q", name)
 		}
 	}
-	if err := d.submit(ctx, &request{names: names, over: make(chan struct{})}); err != nil {
+	if err := d.submit(ctx, &request{names: names}); err != nil {
 		return Status{}, err
 	}
 	return d.Status(), nil
@@ -56,22 +47,19 @@ func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
 
 // Ping returns when the loop has answered: proof that it is alive.
 func (d *Daemon) Ping(ctx context.Context) error {
-	return d.submit(ctx, &request{names: []string{""}, over: make(chan struct{})}) // of no instance, so over at once
+	return d.submit(ctx, &request{names: []string{""}}) // of no instance, so over at once
 }
 
-// Drain has Run start no command any more, neither an apply nor an activation, cuts polls short, and, once none of them runs, starts
-// nothing else; it returns when nothing runs. Files are guarded meanwhile, but for the last moment. It is for a daemon that is to be
-// replaced by another in this process. When something does not end, Run goes on as before, and the error says so.
+// Drain has Run start no command and no poll any more, cuts polls short, and returns when nothing runs. Files are guarded meanwhile. It
+// is for a daemon that is to be stopped and replaced by another in this process. When something does not end, Run goes on as before,
+// and the error says so.
 func (d *Daemon) Drain(ctx context.Context) error {
-	r := &request{drain: true, over: make(chan struct{})}
-	if err := d.submit(ctx, r); err != nil {
-		return err
-	}
-	return r.err
+	return d.submit(ctx, &request{drain: true})
 }
 
 // submit hands r to the loop and waits for its end.
 func (d *Daemon) submit(ctx context.Context, r *request) error {
+	r.over = make(chan struct{})
 	select {
 	case d.requests <- r:
 	case <-d.ended:
@@ -81,7 +69,7 @@ func (d *Daemon) submit(ctx context.Context, r *request) error {
 	}
 	select {
 	case <-r.over:
-		return nil
+		return r.err
 	case <-d.ended:
 		return ErrEnded
 	case <-ctx.Done():
@@ -92,7 +80,7 @@ func (d *Daemon) submit(ctx context.Context, r *request) error {
 func (d *Daemon) begin(r *request, now time.Time) {
 	d.waiting = append(d.waiting, r)
 	if r.drain {
-		d.halt, r.since = haltCommands, now
+		d.halted, r.since = true, now
 		d.cutPolls()
 		return
 	}
@@ -100,7 +88,7 @@ func (d *Daemon) begin(r *request, now time.Time) {
 		if len(r.names) > 0 && !slices.Contains(r.names, in.Name) {
 			continue
 		}
-		t := target{in: in, looks: in.file.looks + 1, polls: in.source.polls + 1}
+		t := target{in, in.file.looks + 1, in.source.polls + 1}
 		if in.busy == actionLook || in.busy == actionRestore {
 			t.looks++ // the one under way began before it was asked for
 		}
@@ -123,11 +111,10 @@ func (d *Daemon) endRequests(now time.Time) (again time.Time) {
 		}
 		// Each for itself: one of many sources is being polled at any time.
 		r.targets = slices.DeleteFunc(r.targets, func(t target) bool { return d.settled(t, now) })
-		if len(r.targets) > 0 {
-			return false
+		if len(r.targets) == 0 {
+			close(r.over)
 		}
-		close(r.over)
-		return true
+		return len(r.targets) == 0
 	})
 	return again
 }
@@ -138,9 +125,7 @@ func (d *Daemon) settled(t target, now time.Time) bool {
 	switch {
 	case in.file.recovery.failed() && in.busy == actionNone, d.hung(in) != nil:
 		return true
-	case in.file.looks < t.looks, in.source.polls < t.polls:
-		return false
-	case in.busy != actionNone, in.record.saving, in.source.polling, !in.record.settled():
+	case in.file.looks < t.looks, in.source.polls < t.polls, in.busy != actionNone, in.source.polling, in.record.saving, !in.record.settled():
 		return false
 	case in.file.err != nil && !in.file.unusable(): // an editor may be at work
 		return false
@@ -150,30 +135,22 @@ func (d *Daemon) settled(t target, now time.Time) bool {
 	return len(in.record.Activation) == 0 || now.Before(d.activationAt(in))
 }
 
-// drained takes the parts of a drain, and reports whether it is over. Then r.err tells whether it failed.
+// drained reports whether a drain is over. Then r.err tells whether it failed.
 func (d *Daemon) drained(r *request, now time.Time) bool {
 	stuck := slices.IndexFunc(d.steps, func(s *step) bool { return s.hangs })
-	if commands := slices.ContainsFunc(d.steps, func(s *step) bool { return s.commands }); stuck < 0 && commands {
+	switch {
+	case len(d.steps) == 0:
+		return true
+	case stuck < 0 && d.commandStep():
 		r.since = now
 		return false
+	case stuck < 0 && now.Sub(r.since) < drainGrace:
+		return false
 	}
-	if stuck < 0 && now.Sub(r.since) > drainGrace && len(d.steps) > 0 {
-		stuck = 0
-	}
-	polling := slices.ContainsFunc(d.sources, func(w *source) bool { return w.polling })
-	switch {
-	case stuck >= 0:
-		r.err = fmt.Errorf("instance %s: %v", d.steps[stuck].names(), d.steps[stuck])
-		d.halt = haltNothing
-		d.polls, d.cutPolls = context.WithCancel(d.work)
-		d.wakeUp()
-		return true
-	case d.halt == haltAll:
-		unsaved := func(in *instance) bool { return !in.record.settled() }
-		return len(d.steps) == 0 && !slices.ContainsFunc(d.instances, unsaved)
-	case !polling: // a login's answer is waited for a while longer
-		d.halt, r.since = haltAll, now
-		d.wakeUp()
-	}
-	return false
+	s := d.steps[max(0, stuck)]
+	r.err = fmt.Errorf("instance %s: %v", s.names(), s)
+	d.halted = false
+	d.polls, d.cutPolls = context.WithCancel(d.work)
+	d.wakeUp()
+	return true
 }

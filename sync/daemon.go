@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +32,7 @@ type Daemon struct {
 	sources             []*source
 	steps               []*step // under way
 	activating          bool
-	halt                halt
+	halted              bool // no command and no poll is started, as a Daemon is drained
 	verifyAt, reapplyAt time.Time
 	seenAt              time.Time // when the clock was looked at last
 	waiting             []*request
@@ -75,14 +76,8 @@ func New(cfg Config) (*Daemon, error) {
 		return nil, errNoInstances
 	}
 	d := &Daemon{
-		cfg:      cfg,
-		log:      cfg.Logger,
-		wake:     make(chan struct{}, 1),
-		requests: make(chan *request),
-		done:     make(chan func(time.Time)),
-		ready:    make(chan struct{}),
-		ended:    make(chan struct{}),
-		left:     make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1), requests: make(chan *request), done: make(chan func(time.Time)),
+		ready: make(chan struct{}), ended: make(chan struct{}), left: make(chan struct{}),
 	}
 	before := cfg.Before
 	d.cfg.Before = nil // it would keep the one before that alive, and so on
@@ -96,28 +91,20 @@ func New(cfg Config) (*Daemon, error) {
 			d.sources = append(d.sources, w)
 		}
 		in.source, w.members = w, append(w.members, in)
+		d.instances = append(d.instances, in)
+		var err error
 		if was := before.find(c.Name); was != nil {
 			in.adopt(was, before.cfg.Revert == cfg.Revert)
-		} else {
-			in.record.Record = d.load(c.Name)
+		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
+			d.log.Warn("state unreadable, starting without it", keyInstance, c.Name, keyReason, err) // it is applied again, which mends it
 		}
 		in.forgetSteps(time.Now())
-		d.instances = append(d.instances, in)
 	}
-	if before != nil {
-		d.adoptSchedule(before)
+	if before != nil && reflect.DeepEqual(before.cfg.Reapply, cfg.Reapply) {
+		d.reapplyAt = before.reapplyAt // a schedule that counts from the start would never come where reloads are more frequent
 	}
 	d.publish()
 	return d, nil
-}
-
-func (d *Daemon) load(name string) state.Record {
-	record, err := d.cfg.Store.Load(name)
-	if err != nil {
-		// What is not known is applied again; that is the remedy, so nobody is needed.
-		d.log.Warn("state unreadable, starting without it", keyInstance, name, keyReason, err)
-	}
-	return record
 }
 
 // Touched says that the configuration file of the instance at index i of Config.Instances may have changed. Like the other hints it
@@ -210,13 +197,10 @@ func (d *Daemon) Run(ctx context.Context) {
 func (d *Daemon) advance(now time.Time) (again time.Time) {
 	again = d.tick(now)
 	for _, in := range d.instances {
-		if d.halt != haltAll {
-			d.takeHints(in, now)
-			again = earlier(again, d.advanceFile(in, now))
-		}
-		again = earlier(again, d.advanceSave(in, now))
+		d.takeHints(in, now)
+		again = earlier(earlier(again, d.advanceFile(in, now)), d.advanceSave(in, now))
 	}
-	if d.halt != haltNothing {
+	if d.halted {
 		return again
 	}
 	for _, w := range d.sources {
@@ -248,7 +232,7 @@ func (d *Daemon) takeHints(in *instance, now time.Time) {
 // advanceFile asks what is to be done about the file of an instance, and starts it.
 func (d *Daemon) advanceFile(in *instance, now time.Time) (again time.Time) {
 	for in.busy == actionNone {
-		next := in.plan(now, d.rules())
+		next := in.plan(now, rules{d.cfg.Revert, d.cfg.MaxReverts, d.activating || d.halted})
 		d.logBrake(in, next.drift, now)
 		switch next.action {
 		case actionRecover:
@@ -262,10 +246,10 @@ func (d *Daemon) advanceFile(in *instance, now time.Time) (again time.Time) {
 		case actionRecordIntent:
 			in.record.Intent = state.Intent{Kind: state.IntentRevert}
 			in.record.changed(now)
-		case actionFetch:
-			in.fetch(now)
-			return next.again
 		default:
+			if next.action == actionFetch {
+				in.fetch(now)
+			}
 			return next.again
 		}
 	}
@@ -281,10 +265,6 @@ func (in *instance) fetch(now time.Time) {
 	if in.source.retry.due(now) {
 		in.source.next = now
 	}
-}
-
-func (d *Daemon) rules() rules {
-	return rules{mode: d.cfg.Revert, maxReverts: d.cfg.MaxReverts, noCommands: d.activating || d.halt != haltNothing}
 }
 
 // tick takes the schedules.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,11 +39,10 @@ type wanted struct {
 
 // pending is a credential that waits to be applied.
 type pending struct {
-	version      credential.Version
-	fields       credential.Fields // that it was picked by
-	credential   credential.Credential
-	digest       string // keyed
-	secretDigest string // of the secret alone
+	version              credential.Version
+	fields               credential.Fields // that it was picked by
+	credential           credential.Credential
+	digest, secretDigest string // keyed; the second one of the secret alone
 }
 
 // force is a reason to apply what is applied already.
@@ -77,10 +77,10 @@ func (w *source) pollNow(now time.Time) {
 }
 
 func (d *Daemon) advancePoll(w *source, now time.Time) (again time.Time) {
-	if w.polling {
+	switch {
+	case w.polling:
 		return time.Time{}
-	}
-	if now.Before(w.next) {
+	case now.Before(w.next):
 		return w.next
 	}
 	d.startPoll(w)
@@ -100,30 +100,23 @@ func (d *Daemon) startPoll(w *source) {
 	for i, in := range w.members {
 		members[i] = in.situation
 	}
-	need := func(v credential.Version) (wanted bool) {
-		for i := range members {
-			wanted = wanted || members[i].judge(v) == versionWanted
-		}
-		return wanted
+	need := func(v credential.Version) bool {
+		return slices.ContainsFunc(members, func(s situation) bool { return s.judge(v) == versionWanted })
 	}
 	bound := pollBound + time.Duration(len(d.sources)-1)*othersBound
 	d.start(step{what: "poll of the source", of: w.members, bound: bound}, func() func(time.Time) {
 		reading, err := w.Poll(ctx, need)
 		answers := make([]answer, len(members))
 		for i := range answers {
-			if reading.Credential != nil {
-				answers[i] = pick(reading, members[i].Fields, key)
-			}
+			answers[i] = pick(reading, members[i].Fields, key)
 		}
 		return func(now time.Time) {
 			w.polling = false
-			var refusal *credential.Refusal
-			if ctx.Err() != nil && err != nil && !errors.As(err, &refusal) {
+			if ctx.Err() != nil && err != nil && !errors.As(err, new(*credential.Refusal)) {
 				return // cut short by the stop, tells nothing
 			}
 			w.polls++
-			d.onPoll(w, reading.Version, answers, err, now)
-			if w.again {
+			if d.onPoll(w, reading.Version, answers, err, now); w.again {
 				w.pollNow(now)
 			}
 		}
@@ -131,19 +124,21 @@ func (d *Daemon) startPoll(w *source) {
 }
 
 func pick(reading credential.Reading, fields credential.Fields, key []byte) answer {
+	if reading.Credential == nil {
+		return answer{}
+	}
 	c, refusal := reading.Credential(fields)
 	if refusal != nil {
 		return answer{refusal: refusal}
 	}
-	return answer{pending: &pending{version: reading.Version, fields: fields, credential: c, digest: c.Digest(key), secretDigest: c.SecretDigest(key)}}
+	return answer{pending: &pending{reading.Version, fields, c, c.Digest(key), c.SecretDigest(key)}}
 }
 
 // onPoll takes what a source told; answers are in the order of its members.
 func (d *Daemon) onPoll(w *source, version credential.Version, answers []answer, err error, now time.Time) {
 	var refusal *credential.Refusal
 	if err != nil && !errors.As(err, &refusal) {
-		level := slog.LevelWarn
-		var operator interface{ NeedsOperator() }
+		level, operator := slog.LevelWarn, (interface{ NeedsOperator() })(nil)
 		if errors.As(err, &operator) {
 			level = slog.LevelError
 		}
@@ -194,37 +189,10 @@ func (d *Daemon) onRefusal(in *instance, refusal *credential.Refusal, now time.T
 	d.log.Log(context.Background(), level, "secret refused, keeping the applied credential", keyInstance, in.Name, keyReason, refusal)
 }
 
-// onVersion takes a version that is not refused. p is nil when its secret was not read.
-func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending, now time.Time) {
-	w := &in.wanted
-	w.newest = v
-	if w.refusal != nil && w.flaps.ends(w.refusal, now) || w.refusal == nil && w.flaps.isOver(now) {
-		d.log.Info("secret accepted again", keyInstance, in.Name, keyVersion, v.Number)
-	}
-	w.refusal = nil
-	switch {
-	case in.record.holds(v, in.Fields) && !in.record.Applying() && w.reason == notForced:
-		w.pending = nil
-	case p != nil:
-		if w.pending == nil || !w.pending.version.Equal(v) {
-			w.retry = retry{}
-			if !v.Equal(in.record.Version) {
-				d.logNew(in, p)
-			}
-		}
-		w.pending = p
-	}
-}
-
-func (d *Daemon) logNew(in *instance, p *pending) {
-	attrs := []any{keyInstance, in.Name, keyVersion, p.version.Number}
-	d.log.Info("new version", attrs...)
-	if p.version.Reuses(in.newest()) {
-		d.log.Warn("the content changed and its version did not; give each content a version of its own, or leave the version out", attrs...)
-	}
-	if odd := p.credential.Oddities(); len(odd) > 0 {
-		d.log.Warn("the shape of the credential is unusual", append(attrs, keyField, strings.Join(odd, ", "))...)
-	}
+// goesBack is the refusal of a version that goes back.
+func (s *situation) goesBack(v credential.Version) *credential.Refusal {
+	return &credential.Refusal{Version: v, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
+		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", s.newest().Number)}
 }
 
 // newest is the version that is about to be applied, or is.
@@ -235,15 +203,35 @@ func (s *situation) newest() credential.Version {
 	return s.record.Version
 }
 
-// goesBack is the refusal of a version that goes back.
-func (s *situation) goesBack(v credential.Version) *credential.Refusal {
-	from := s.newest()
-	if v.Number == from.Number {
-		return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
-			"goes back: it was created at %s, and what is applied under this number at %s; set allow_rollback for the instance if that is meant",
-			v.Created.UTC().Format(time.RFC3339), from.Created.UTC().Format(time.RFC3339))}
+// onVersion takes a version that is not refused. p is nil when its secret was not read.
+func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending, now time.Time) {
+	w := &in.wanted
+	if w.refusal != nil && w.flaps.ends(w.refusal, now) || w.refusal == nil && w.flaps.isOver(now) {
+		d.log.Info("secret accepted again", keyInstance, in.Name, keyVersion, v.Number)
 	}
-	return &credential.Refusal{Version: v, Reason: fmt.Sprintf(
-		"goes back from version %d: the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if "+
-			"that is meant", from.Number)}
+	w.newest, w.refusal = v, nil
+	switch {
+	case in.record.holds(v, in.Fields) && !in.record.Applying() && w.reason == notForced:
+		w.pending = nil
+	case p != nil:
+		if w.pending == nil || !w.pending.version.Equal(v) {
+			w.retry = retry{}
+			d.logNew(in, p)
+		}
+		w.pending = p
+	}
+}
+
+func (d *Daemon) logNew(in *instance, p *pending) {
+	if p.version.Equal(in.record.Version) {
+		return
+	}
+	log := d.log.With(keyInstance, in.Name, keyVersion, p.version.Number)
+	log.Info("new version")
+	if p.version.Reuses(in.newest()) {
+		log.Warn("the content changed and its version did not; give each content a version of its own, or leave the version out")
+	}
+	if odd := p.credential.Oddities(); len(odd) > 0 {
+		log.Warn("the shape of the credential is unusual", keyField, strings.Join(odd, ", "))
+	}
 }

@@ -23,14 +23,11 @@ type step struct {
 
 // Bounds of steps. What takes longer hangs: the mount does not answer, or the disk is frozen.
 const (
-	fileBound = 10 * time.Second // above the 5 s for which a Sink waits for whoever is writing the file
-	// applyBound is for what comes before and after the command, which waits several times, and for recovery.
-	applyBound = 30 * time.Second
-	pollBound  = time.Minute // above what a login and two requests take, and the wait for others' logins
-	// othersBound is added for each other source, which may be read before, over the same connection.
-	othersBound = 5 * time.Second
-	// hangGrace is for steps that ended in time, in a process that was stopped (SIGSTOP) and did not notice.
-	hangGrace = time.Second
+	fileBound   = 10 * time.Second // above the 5 s for which a Sink waits for whoever is writing the file
+	applyBound  = 30 * time.Second // for what comes before and after the command, and for recovery
+	pollBound   = time.Minute      // above what a login and two requests take, and the wait for others' logins
+	othersBound = 5 * time.Second  // more for each other source, which may be read before, over the same connection
+	hangGrace   = time.Second      // for steps that ended in time, in a process that was stopped (SIGSTOP) and did not notice
 )
 
 // start runs work in a goroutine and hands the outcome it returns to the loop.
@@ -42,19 +39,15 @@ func (d *Daemon) start(s step, work func() func(now time.Time)) {
 		outcome := work()
 		select {
 		case d.done <- func(now time.Time) {
-			d.over(&s, now)
+			d.steps = slices.DeleteFunc(d.steps, func(other *step) bool { return other == &s })
+			if s.hangs {
+				d.log.Info("the step that did not end has ended", keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
+			}
 			outcome(now)
 		}:
 		case <-d.left:
 		}
 	}()
-}
-
-func (d *Daemon) over(s *step, now time.Time) {
-	d.steps = slices.DeleteFunc(d.steps, func(other *step) bool { return other == s })
-	if s.hangs {
-		d.log.Info("the step that did not end has ended", keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
-	}
 }
 
 // advanceHangs logs which steps hang, once each.
@@ -73,13 +66,12 @@ func (d *Daemon) advanceHangs(now time.Time) (again time.Time) {
 		if !s.lateAt.IsZero() {
 			at = s.lateAt.Add(hangGrace)
 		}
-		if now.Before(at) {
+		if s.hangs = !now.Before(at); s.hangs {
+			d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
+				keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
+		} else {
 			again = earlier(again, at)
-			continue
 		}
-		s.hangs = true
-		d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
-			keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
 	}
 	return again
 }
@@ -92,6 +84,11 @@ func (d *Daemon) hung(in *instance) *step {
 		}
 	}
 	return nil
+}
+
+// commandStep reports whether a step that runs commands is under way.
+func (d *Daemon) commandStep() bool {
+	return slices.ContainsFunc(d.steps, func(s *step) bool { return s.commands })
 }
 
 func (s *step) names() string {
@@ -117,17 +114,13 @@ const (
 func (d *Daemon) windUp(limit time.Duration, rest int) {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	until := time.Now().Add(limit)
-	for len(d.steps) > rest {
+	for until := time.Now().Add(limit); len(d.steps) > rest && time.Now().Before(until); {
 		select {
 		case outcome := <-d.done:
 			outcome(time.Now())
 		case now := <-ticker.C:
-			if slices.ContainsFunc(d.steps, func(s *step) bool { return s.commands }) && d.cfg.CommandRuns() {
+			if d.commandStep() && d.cfg.CommandRuns() {
 				until = now.Add(limit)
-			}
-			if now.After(until) {
-				return
 			}
 		}
 	}
@@ -136,12 +129,11 @@ func (d *Daemon) windUp(limit time.Duration, rest int) {
 // leave gives up the steps that are still under way.
 func (d *Daemon) leave() {
 	close(d.left)
-	if len(d.steps) == 0 {
-		return
-	}
 	var what []string
 	for _, s := range d.steps {
 		what = append(what, s.names()+": "+s.what)
 	}
-	d.log.Error("steps that do not end are left behind", keyStep, credential.List(what))
+	if len(what) > 0 {
+		d.log.Error("steps that do not end are left behind", keyStep, credential.List(what))
+	}
 }

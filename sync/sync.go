@@ -13,6 +13,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -107,15 +108,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Poll == 0 {
-		c.Poll = 30 * time.Second
-	}
-	if c.Revert == "" {
-		c.Revert = RevertSplice
-	}
-	if c.MaxReverts == 0 {
-		c.MaxReverts = 60
-	}
+	c.Poll, c.Revert, c.MaxReverts = cmp.Or(c.Poll, 30*time.Second), cmp.Or(c.Revert, RevertSplice), cmp.Or(c.MaxReverts, 60)
 	if c.CommandRuns == nil {
 		c.CommandRuns = func() bool { return true }
 	}

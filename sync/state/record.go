@@ -100,11 +100,6 @@ func (r Record) MarshalJSON() ([]byte, error) {
 	return r.unknown.Encode(file)
 }
 
-func decode(data []byte) (r Record, err error) {
-	err = r.UnmarshalJSON(data)
-	return r, err
-}
-
 func (r Record) encode() ([]byte, error) {
 	data, err := r.MarshalJSON()
 	var indented bytes.Buffer
