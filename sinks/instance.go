@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sinks/imsxml"
 )
 
 // The attributes of <ims> that carry the credential, as Adobe documents them.
@@ -84,7 +85,7 @@ func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return document.attributes(), nil
+	return document.Attributes(), nil
 }
 
 // ChangedAt is the file's change time, which the kernel sets with every write, and with a rename of the file.
@@ -96,12 +97,12 @@ func (i *Instance) ChangedAt() time.Time {
 	return time.Unix(stat.Ctim.Unix())
 }
 
-func (i *Instance) scan(data []byte) (*document, error) {
-	document, err := scanDocument(data)
+func (i *Instance) scan(data []byte) (*imsxml.Document, error) {
+	document, err := imsxml.Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
 	}
-	if several := document.hasSeveralIMS(); several != i.several {
+	if several := document.HasSeveralIMS(); several != i.several {
 		i.several = several
 		if several {
 			i.log.Warn("there is more than one <ims> in <shared>; the first is kept right, which one counts is not known", "path", i.cfg.File)
@@ -124,7 +125,7 @@ func (i *Instance) splice(wanted credential.Attributes, found *credential.Attrib
 		if err != nil {
 			return nil, err
 		}
-		now := append(credential.Attributes{}, document.attributes()...) // not nil, which says that it could not look
+		now := append(credential.Attributes{}, document.Attributes()...) // not nil, which says that it could not look
 		if len(credential.Drift(wanted, now)) == 0 {
 			if *found == nil { // else drift was found before somebody else came first
 				*found = now
@@ -132,13 +133,13 @@ func (i *Instance) splice(wanted credential.Attributes, found *credential.Attrib
 			return current, nil
 		}
 		*found = now
-		next, err := document.splice(wanted)
+		next, err := document.Set(wanted)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
 		}
 		// The last line of defence: what does not parse, or reads differently, never reaches the path.
-		check, err := scanDocument(next)
-		if err != nil || len(credential.Drift(wanted, check.attributes())) > 0 {
+		check, err := imsxml.Parse(next)
+		if err != nil || len(credential.Drift(wanted, check.Attributes())) > 0 {
 			return nil, fmt.Errorf("%w: %s: the spliced file does not read back", credential.ErrCannotSplice, i.cfg.File)
 		}
 		return next, nil
@@ -186,9 +187,9 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		return nil, ran.Took, errors.Join(runErr, i.settled(), fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
 	}
 	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
-	if err := prove(c, documentBefore.attributes(), document.attributes(), written, runErr != nil); err != nil {
+	if err := prove(c, documentBefore.Attributes(), document.Attributes(), written, runErr != nil); err != nil {
 		// What may have worked before must not stay half replaced. If this fails, Recover goes on with the pre-image.
-		backErr := i.undo(ctx, asBefore(documentBefore.attributes(), document.attributes()))
+		backErr := i.undo(ctx, asBefore(documentBefore.Attributes(), document.Attributes()))
 		if backErr == nil {
 			i.unproved = false
 			backErr = i.settled()
@@ -211,7 +212,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if runErr != nil {
 		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
 	}
-	return i.managed(c, document.attributes()), ran.Took, nil
+	return i.managed(c, document.Attributes()), ran.Took, nil
 }
 
 // settled ends a run that wrote: the pre-image goes when what is at the path is on disk. nlserver and editors do not see to that, and

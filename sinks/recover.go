@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sinks/imsxml"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ const (
 
 // putRight returns the document as it is after a run of ours. When the run left it damaged, and nobody is writing it,
 // the last whole bytes from before are put back, and the damage is told.
-func (i *Instance) putRight(ctx context.Context) (d *document, stat unix.Stat_t, damage, err error) {
+func (i *Instance) putRight(ctx context.Context) (d *imsxml.Document, stat unix.Stat_t, damage, err error) {
 	deadline, wholeUntil := time.Now().Add(damageGrace), time.Time{}
 	for times := 0; ; {
 		data, stat, err := i.file.read(ctx)
@@ -54,11 +55,11 @@ func (i *Instance) putBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := scanDocument(whole); err != nil {
+	if _, err := imsxml.Parse(whole); err != nil {
 		return fmt.Errorf("the file saved before it was written is not whole either: %w", err)
 	}
 	onlyDamaged := func(current []byte) ([]byte, error) {
-		if _, err := scanDocument(current); err == nil {
+		if _, err := imsxml.Parse(current); err == nil {
 			return current, nil // somebody repaired it meanwhile
 		}
 		return whole, nil
@@ -89,8 +90,8 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if err != nil {
 		return err // also where the file is missing: it may come back as damaged as it went
 	}
-	if was, err := scanDocument(before); err == nil {
-		if err := i.undoUnproved(ctx, was.attributes(), document.attributes()); err != nil {
+	if was, err := imsxml.Parse(before); err == nil {
+		if err := i.undoUnproved(ctx, was.Attributes(), document.Attributes()); err != nil {
 			return err
 		}
 	}

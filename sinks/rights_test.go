@@ -13,6 +13,7 @@ import (
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/logtest"
 	"campaign-credsync/internal/skip"
+	"campaign-credsync/sinks/imsxml"
 )
 
 // logged has the instance write its log where the test can read it.
@@ -27,11 +28,11 @@ func (c *campaign) logged() *logtest.Buffer {
 // with is the file's content with one attribute changed.
 func (c *campaign) with(attribute credential.Attribute) string {
 	c.t.Helper()
-	document, err := scanDocument([]byte(c.content()))
+	document, err := imsxml.Parse([]byte(c.content()))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	changed, err := document.splice(credential.Attributes{attribute})
+	changed, err := document.Set(credential.Attributes{attribute})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
 	"campaign-credsync/internal/regularfile"
+	"campaign-credsync/sinks/imsxml"
 )
 
 // settleStrays deals with the copies that a killed daemon left beside the file. One that holds what its name says was
@@ -129,7 +130,7 @@ func (c *configFile) settleStray(ctx context.Context, p place, name string) (put
 	if sum := contentSum(content); sum == from || sum == next {
 		return false, c.removeStray(p, name)
 	}
-	if _, err := scanDocument(content); err != nil {
+	if _, err := imsxml.Parse(content); err != nil {
 		// Neither to be put in place nor ours to be thrown away; and no reason to leave the instance alone.
 		return false, c.leaveAlone(name, fmt.Sprintf("it holds somebody's update and is not well-formed: %v", err))
 	}

@@ -103,7 +103,7 @@ func TestFileWithDeclaredEntities(t *testing.T) {
 	whole := w.Read("prod")
 	end := bytes.Index(whole, []byte("?>"))
 	w.Must(os.WriteFile(w.File("prod"), append([]byte("<?xml version='1.0' encoding='utf-16'"), whole[end:]...), 0o640))
-	w.Is("prod", "degraded", "the file is in UTF-8", "UTF-16", "1:")
+	w.Is("prod", "degraded", "the encoding is none of UTF-8", "1:31")
 	w.Must(os.WriteFile(w.File("prod"), whole, 0o640))
 	w.InSync(1)
 }

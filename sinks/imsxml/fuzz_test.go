@@ -1,4 +1,4 @@
-package sinks
+package imsxml
 
 import (
 	"bytes"
@@ -15,9 +15,9 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// FuzzSplice holds splice to what it promises, for any file and any credential. What it compares with is found by
+// FuzzSet holds splice to what it promises, for any file and any credential. What it compares with is found by
 // other means than the scanner: regular expressions for the bytes, encoding/xml for the values.
-func FuzzSplice(f *testing.F) {
+func FuzzSet(f *testing.F) {
 	files, err := filepath.Glob(filepath.Join("testdata", "xml", "*.xml"))
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no files in testdata/xml: %v", err)
@@ -29,13 +29,13 @@ func FuzzSplice(f *testing.F) {
 		}
 		f.Add(text, "client", "@a+b/c==", true)
 	}
-	for _, text := range wellFormedXML {
+	for _, text := range wellFormed {
 		if len(text) < 1000 {
 			f.Add([]byte("<serverconf><shared>"+text+"</shared></serverconf>"), "<&>\"'", "\t\r\n é\U0001f600", false)
 		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte, clientID, secret string, dropID bool) {
-		checkSplice(t, text, credential.Attributes{
+		checkSet(t, text, credential.Attributes{
 			{Name: "authIMSTAClientId", Value: clientID},
 			{Name: "authIMSTAClientSecret", Value: secret},
 			{Name: "authIMSTAId", Value: idOrNone(dropID), Absent: dropID},
@@ -51,45 +51,45 @@ func idOrNone(none bool) string {
 	return "x@techacct.adobe.com"
 }
 
-func checkSplice(t *testing.T, text []byte, want credential.Attributes) {
+func checkSet(t *testing.T, text []byte, want credential.Attributes) {
 	t.Helper()
 	original := bytes.Clone(text)
-	d, err := scanDocument(text)
+	d, err := Parse(text)
 	if err != nil {
 		return
 	}
-	same, err := d.splice(d.attributes())
+	same, err := d.Set(d.Attributes())
 	if err != nil || !bytes.Equal(same, text) {
 		t.Fatalf("splicing in what is there changed it to\n%q, error %v", same, err)
 	}
-	got, err := d.splice(want)
+	got, err := d.Set(want)
 	if !bytes.Equal(text, original) {
 		t.Fatal("the bytes that were scanned were changed")
 	}
 	if err != nil {
 		return
 	}
-	again, err := scanDocument(got)
+	again, err := Parse(got)
 	if err != nil {
 		t.Fatalf("the result does not scan: %v\n%q", err, got)
 	}
-	if names := credential.Drift(want, again.attributes()); len(names) > 0 {
+	if names := credential.Drift(want, again.Attributes()); len(names) > 0 {
 		t.Fatalf("%v differ after the splice\n%q", names, got)
 	}
-	twice, err := again.splice(want)
+	twice, err := again.Set(want)
 	if err != nil || !bytes.Equal(twice, got) {
 		t.Fatalf("a second splice changed it to\n%q, error %v", twice, err)
 	}
-	was := d.attributes().Select(want.Names())
-	back, err := again.splice(was)
+	was := d.Attributes().Select(want.Names())
+	back, err := again.Set(was)
 	if err != nil {
 		t.Fatalf("what was there cannot be put back: %v\n%q", err, got)
 	}
-	reread, err := scanDocument(back)
+	reread, err := Parse(back)
 	if err != nil {
 		t.Fatalf("what was put back does not scan: %v\n%q", err, back)
 	}
-	for i, now := range reread.attributes().Select(want.Names()) {
+	for i, now := range reread.Attributes().Select(want.Names()) {
 		if !now.Same(was[i]) || now.Raw != was[i].Raw {
 			t.Fatalf("put back as %+v, was %+v\n%q\n%q", now, was[i], text, back)
 		}
@@ -106,7 +106,7 @@ func checkSplice(t *testing.T, text []byte, want credential.Attributes) {
 	}
 	for _, w := range want {
 		// What was there before is in the file's own words, in which encoding/xml does not normalise white space.
-		if have := d.attributes().Get(w.Name); have.Same(w) {
+		if have := d.Attributes().Get(w.Name); have.Same(w) {
 			continue
 		}
 		if found && read.Get(w.Name) != w {

@@ -1,4 +1,4 @@
-package sinks
+package imsxml
 
 import (
 	"bytes"
@@ -9,40 +9,36 @@ import (
 )
 
 const (
-	// maxXMLDepth is what libxml2 allows too. A real file is about six elements deep.
-	maxXMLDepth = 256
-	// maxXMLName is libxml2's limit for a name, in bytes.
-	maxXMLName = 50_000
+	// maxDepth is what libxml2 allows too. A real file is about six elements deep.
+	maxDepth = 256
 	// fewAttributes is how many attributes of one element are compared pair by pair; more go into a map, so that
 	// thousands of them take no quadratic time.
 	fewAttributes = 32
 )
 
-// xmlScanner walks over a document once. Each of its methods that scans something starts at pos, and leaves pos behind
+// scanner walks over a document once. Each of its methods that scans something starts at pos, and leaves pos behind
 // what it scanned.
-type xmlScanner struct {
+type scanner struct {
 	data []byte
 	pos  int
-	doc  *document
+	doc  *Document
 	// open holds the names of the elements that are not closed yet, outermost first.
-	open []xmlSpan
+	open []span
 	// attributes are those of the tag scanned last.
-	attributes []documentAttribute
+	attributes []attribute
 	// inShared says that the child of the root that was opened last is a <shared>.
 	inShared bool
-	// parameters says that the DOCTYPE refers to a parameter entity, which is not read: what is declared after it may not count.
-	parameters bool
 }
 
-// scanDocument checks that data is one well-formed XML document and finds <shared> and <ims>. It takes time in proportion to
-// the length of data. Its error wraps credential.ErrDamaged and says line:column and what is wrong there; it quotes
-// nothing from the file, as in a damaged one a piece of a password may well stand where a name should.
-func scanDocument(data []byte) (*document, error) {
-	s := &xmlScanner{
+// Parse checks that data is one well-formed XML document and finds <shared> and <ims>. It takes time in proportion to the
+// length of data. Its error wraps [credential.ErrDamaged] and says line:column and what is wrong there; it quotes nothing from the
+// file, as in a damaged one a piece of a password may well stand where a name should.
+func Parse(data []byte) (*Document, error) {
+	s := &scanner{
 		data:       data,
-		doc:        &document{data: data},
-		open:       make([]xmlSpan, 0, 16),
-		attributes: make([]documentAttribute, 0, fewAttributes),
+		doc:        &Document{data: data},
+		open:       make([]span, 0, 16),
+		attributes: make([]attribute, 0, fewAttributes),
 	}
 	for _, scan := range []func() error{s.declaration, s.characters, s.prolog, s.root, s.misc} {
 		if err := scan(); err != nil {
@@ -56,13 +52,13 @@ func scanDocument(data []byte) (*document, error) {
 }
 
 // fault makes the error for what is wrong at offset.
-func (s *xmlScanner) fault(offset int, what string) error {
+func (s *scanner) fault(offset int, what string) error {
 	line, column := s.position(offset)
 	return fmt.Errorf("%w: %d:%d: %s", credential.ErrDamaged, line, column, what)
 }
 
 // position returns line and column of offset, both from 1. Columns count characters.
-func (s *xmlScanner) position(offset int) (line, column int) {
+func (s *scanner) position(offset int) (line, column int) {
 	before := bytes.TrimPrefix(s.data[:offset], []byte(utf8BOM))
 	line = 1 + bytes.Count(before, []byte("\n"))
 	before = before[bytes.LastIndexByte(before, '\n')+1:]
@@ -73,7 +69,7 @@ func (s *xmlScanner) position(offset int) (line, column int) {
 }
 
 // root scans the root element with all that is in it.
-func (s *xmlScanner) root() error {
+func (s *scanner) root() error {
 	if s.pos == len(s.data) {
 		return s.fault(s.pos, "the file ends before the root element")
 	}
@@ -92,7 +88,7 @@ func (s *xmlScanner) root() error {
 }
 
 // content scans text up to a piece of markup, and that.
-func (s *xmlScanner) content() error {
+func (s *scanner) content() error {
 	if err := s.text(); err != nil {
 		return err
 	}
@@ -115,13 +111,13 @@ func (s *xmlScanner) content() error {
 }
 
 // unclosed makes the error for a file that is cut off.
-func (s *xmlScanner) unclosed() error {
+func (s *scanner) unclosed() error {
 	line, column := s.position(s.open[len(s.open)-1].start - 1)
 	return s.fault(len(s.data), fmt.Sprintf("the file ends inside the element that starts at %d:%d", line, column))
 }
 
 // text scans character data up to the next markup.
-func (s *xmlScanner) text() error {
+func (s *scanner) text() error {
 	s.space()
 	if s.pos < len(s.data) && s.data[s.pos] == '<' {
 		return nil // mere indentation, the usual case
@@ -142,7 +138,7 @@ func (s *xmlScanner) text() error {
 }
 
 // references checks those in text, which starts at pos.
-func (s *xmlScanner) references(text []byte) error {
+func (s *scanner) references(text []byte) error {
 	for i := 0; ; {
 		next := bytes.IndexByte(text[i:], '&')
 		if next < 0 {
@@ -151,22 +147,18 @@ func (s *xmlScanner) references(text []byte) error {
 		i += next
 		_, size := s.doc.reference(text[i:])
 		if size == 0 {
-			if name := s.doc.charset.nameLength(text[i+1:]); s.doc.declares(text[i+1 : i+1+name]) {
-				return s.fault(s.pos+i, "an entity is used that is not supported here: only one that the DOCTYPE itself declares as short "+
-					"text, without markup and references, is (write its text here)")
-			}
-			return s.fault(s.pos+i, "an & starts neither a character reference nor an entity that is predefined or declared in the DOCTYPE "+
-				"(write &amp;)")
+			return s.fault(s.pos+i, "an & starts neither a character reference nor an entity that is predefined or that the DOCTYPE declares "+
+				"as short plain text (write &amp;, or the text that is meant)")
 		}
 		i += size
 	}
 }
 
 // startTag scans a start tag or an empty-element tag.
-func (s *xmlScanner) startTag() error {
+func (s *scanner) startTag() error {
 	start := s.pos
-	if len(s.open) == maxXMLDepth {
-		return s.fault(start, fmt.Sprintf("elements are more than %d deep", maxXMLDepth))
+	if len(s.open) == maxDepth {
+		return s.fault(start, fmt.Sprintf("elements are more than %d deep", maxDepth))
 	}
 	s.pos++
 	name, err := s.name()
@@ -200,16 +192,16 @@ func (s *xmlScanner) startTag() error {
 }
 
 // note remembers the tag that ends at pos if it is one of those looked for.
-func (s *xmlScanner) note(name xmlSpan, selfClose bool) {
+func (s *scanner) note(name span, selfClose bool) {
 	text, d := name.of(s.data), s.doc
-	tag := documentTag{nameEnd: name.end, end: s.pos, selfClose: selfClose}
+	found := tag{nameEnd: name.end, end: s.pos, selfClose: selfClose}
 	switch len(s.open) {
 	case 0:
 		d.serverConf = string(text) == "serverconf" || string(text) == "serverConf"
 	case 1:
 		s.inShared = d.serverConf && string(text) == "shared"
 		if s.inShared && !d.shared.found() {
-			d.shared = tag
+			d.shared = found
 		}
 	case 2:
 		if !s.inShared || string(text) != "ims" {
@@ -219,13 +211,13 @@ func (s *xmlScanner) note(name xmlSpan, selfClose bool) {
 			d.several = true
 			return
 		}
-		d.ims = tag
-		d.imsAttributes = append([]documentAttribute(nil), s.attributes...)
+		d.ims = found
+		d.imsAttributes = append([]attribute(nil), s.attributes...)
 	}
 }
 
 // attribute scans one attribute; the white space in front of it starts at lead.
-func (s *xmlScanner) attribute(lead int) error {
+func (s *scanner) attribute(lead int) error {
 	name, err := s.name()
 	if err != nil {
 		return err
@@ -240,34 +232,34 @@ func (s *xmlScanner) attribute(lead int) error {
 	if err != nil {
 		return err
 	}
-	s.attributes = append(s.attributes, documentAttribute{lead: lead, name: name, value: value})
+	s.attributes = append(s.attributes, attribute{lead: lead, name: name, value: value})
 	return nil
 }
 
 // value scans a quoted value and returns where it stands between the quotes.
-func (s *xmlScanner) value() (xmlSpan, error) {
+func (s *scanner) value() (span, error) {
 	if s.pos == len(s.data) || s.data[s.pos] != '"' && s.data[s.pos] != '\'' {
-		return xmlSpan{}, s.fault(s.pos, "an attribute's value is not in quotes")
+		return span{}, s.fault(s.pos, "an attribute's value is not in quotes")
 	}
 	quote := s.data[s.pos]
 	length := bytes.IndexByte(s.data[s.pos+1:], quote)
 	if length < 0 {
-		return xmlSpan{}, s.fault(s.pos, "an attribute's value is not closed")
+		return span{}, s.fault(s.pos, "an attribute's value is not closed")
 	}
 	s.pos++
-	inside := xmlSpan{s.pos, s.pos + length}
+	inside := span{s.pos, s.pos + length}
 	if i := bytes.IndexByte(inside.of(s.data), '<'); i >= 0 {
-		return xmlSpan{}, s.fault(s.pos+i, "a < stands in an attribute's value (write &lt;, or close the quote before it)")
+		return span{}, s.fault(s.pos+i, "a < stands in an attribute's value (write &lt;, or close the quote before it)")
 	}
 	if err := s.references(inside.of(s.data)); err != nil {
-		return xmlSpan{}, err
+		return span{}, err
 	}
 	s.pos = inside.end + 1
 	return inside, nil
 }
 
 // distinct checks that no attribute of the tag scanned last is given twice.
-func (s *xmlScanner) distinct() error {
+func (s *scanner) distinct() error {
 	const twice = "an attribute is given twice in one tag"
 	if len(s.attributes) <= fewAttributes {
 		for i, a := range s.attributes {
@@ -291,7 +283,7 @@ func (s *xmlScanner) distinct() error {
 }
 
 // endTag scans an end tag, which must close the element opened last.
-func (s *xmlScanner) endTag() error {
+func (s *scanner) endTag() error {
 	start := s.pos
 	s.pos += len("</")
 	opened := s.open[len(s.open)-1]
@@ -316,33 +308,30 @@ func (s *xmlScanner) endTag() error {
 	return nil
 }
 
-func (s *xmlScanner) mismatch(start int, opened xmlSpan) error {
+func (s *scanner) mismatch(start int, opened span) error {
 	line, column := s.position(opened.start - 1)
 	return s.fault(start, fmt.Sprintf("an end tag does not match the start tag at %d:%d", line, column))
 }
 
 // name scans a name. More than one colon is refused though XML 1.0 by itself allows it: no parser that knows namespaces
 // takes such a name, and libxml2 stumbles over some.
-func (s *xmlScanner) name() (xmlSpan, error) {
+func (s *scanner) name() (span, error) {
 	length := s.doc.charset.nameLength(s.data[s.pos:])
 	if length == 0 {
-		return xmlSpan{}, s.fault(s.pos, "a name is expected here")
+		return span{}, s.fault(s.pos, "a name is expected here")
 	}
-	if length > maxXMLName {
-		return xmlSpan{}, s.fault(s.pos, fmt.Sprintf("a name is longer than %d bytes", maxXMLName))
-	}
-	name := xmlSpan{s.pos, s.pos + length}
+	name := span{s.pos, s.pos + length}
 	if bytes.Count(name.of(s.data), []byte(":")) > 1 {
-		return xmlSpan{}, s.fault(s.pos, "a name has more than one colon")
+		return span{}, s.fault(s.pos, "a name has more than one colon")
 	}
 	s.pos = name.end
 	return name, nil
 }
 
 // space skips white space and reports whether there was any.
-func (s *xmlScanner) space() bool {
+func (s *scanner) space() bool {
 	start := s.pos
-	for s.pos < len(s.data) && xmlClasses[s.data[s.pos]]&xmlSpace != 0 {
+	for s.pos < len(s.data) && isSpace(s.data[s.pos]) {
 		s.pos++
 	}
 	return s.pos > start

@@ -1,0 +1,116 @@
+package imsxml
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// charset is the encoding of a document. All of them hold ASCII as it is, so that markup can be found byte by byte.
+type charset int
+
+const (
+	charsetUTF8 charset = iota // what XML has where nothing is said
+	charsetASCII
+	charsetLatin1
+	// charsetOpaque is another single-byte encoding. Campaign's names and ciphertexts are ASCII, so a table of what the other
+	// bytes mean would serve nobody: such a byte may stand in values and text, where it is told apart from others and put back
+	// as it was, and not in a name.
+	charsetOpaque
+)
+
+// charsets are the encodings of Campaign's files, by the names that an XML declaration gives them.
+var charsets = map[string]charset{
+	"utf-8": charsetUTF8, "utf8": charsetUTF8, "us-ascii": charsetASCII, "ascii": charsetASCII,
+	"iso-8859-1": charsetLatin1, "iso8859-1": charsetLatin1, "iso_8859-1": charsetLatin1, "latin1": charsetLatin1,
+	"iso-8859-15": charsetOpaque, "iso8859-15": charsetOpaque, "windows-1252": charsetOpaque, "cp1252": charsetOpaque,
+}
+
+// undefined are the bytes that windows-1252 has no character for. In ISO-8859-15 they are control characters, which no file needs.
+const undefined = "\x81\x8d\x8f\x90\x9d"
+
+func (c charset) singleByte() bool { return c == charsetLatin1 || c == charsetOpaque }
+
+// text decodes raw. In a charsetOpaque each byte outside ASCII stands for itself: that is not its meaning, and keeps
+// different texts different.
+func (c charset) text(raw []byte) string {
+	if !c.singleByte() {
+		return string(raw)
+	}
+	var b strings.Builder
+	for _, char := range raw {
+		b.WriteRune(rune(char))
+	}
+	return b.String()
+}
+
+// firstIllegal returns the offset of the first byte that is no part of a character which XML allows, or -1.
+func (c charset) firstIllegal(data []byte) int {
+	for i, char := range data {
+		if char < ' ' && !isSpace(char) || char >= utf8.RuneSelf && (c == charsetASCII ||
+			c == charsetOpaque && strings.IndexByte(undefined, char) >= 0) {
+			return i
+		}
+	}
+	if c != charsetUTF8 {
+		return -1
+	}
+	if !utf8.Valid(data) {
+		for i := 0; ; {
+			r, size := utf8.DecodeRune(data[i:])
+			if r == utf8.RuneError && size <= 1 {
+				return i
+			}
+			i += size
+		}
+	}
+	for _, none := range []string{"\ufffe", "\uffff"} { // proper UTF-8, and no XML
+		if i := bytes.Index(data, []byte(none)); i >= 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// nameLength returns how many bytes at the start of data are a name.
+func (c charset) nameLength(data []byte) int {
+	i := 0
+	for i < len(data) && (isNameByte(data[i]) || data[i] >= utf8.RuneSelf) {
+		i++
+	}
+	name := data[:i]
+	if i == 0 || name[0] == '-' || name[0] == '.' || '0' <= name[0] && name[0] <= '9' {
+		return 0
+	}
+	for _, char := range name {
+		if char >= utf8.RuneSelf {
+			if c == charsetOpaque || !wideName.MatchString(c.text(name)) {
+				return 0
+			}
+			break
+		}
+	}
+	return i
+}
+
+// wideName is a name with characters outside ASCII, from XML 1.0, fifth edition. U+FFFD is left out: it says that a character was
+// lost.
+var wideName = func() *regexp.Regexp {
+	const start = `:A-Z_a-z\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{2FF}\x{370}-\x{37D}\x{37F}-\x{1FFF}\x{200C}-\x{200D}\x{2070}-\x{218F}` +
+		`\x{2C00}-\x{2FEF}\x{3001}-\x{D7FF}\x{F900}-\x{FDCF}\x{FDF0}-\x{FFFC}\x{10000}-\x{EFFFF}`
+	return regexp.MustCompile(`^[` + start + `][` + start + `.0-9\x{B7}\x{300}-\x{36F}\x{203F}-\x{2040}-]*$`)
+}()
+
+func isNameByte(char byte) bool {
+	lower := char | 0x20
+	return 'a' <= lower && lower <= 'z' || '0' <= char && char <= '9' || char == '_' || char == ':' || char == '-' || char == '.'
+}
+
+func isSpace(char byte) bool { return char == ' ' || char == '\t' || char == '\n' || char == '\r' }
+
+// isXMLChar reports whether XML allows r at all.
+func isXMLChar(r rune) bool {
+	return r == '\t' || r == '\n' || r == '\r' || 0x20 <= r && r <= 0xd7ff || 0xe000 <= r && r <= 0xfffd ||
+		0x10000 <= r && r <= utf8.MaxRune
+}
