@@ -25,13 +25,14 @@ func (a Attribute) Same(b Attribute) bool {
 	return a.Name == b.Name && a.Value == b.Value && a.Absent == b.Absent
 }
 
-// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+// UnmarshalJSON keeps the fields of a newer release.
 func (a *Attribute) UnmarshalJSON(object []byte) (err error) {
 	type plain Attribute
 	a.unknown, err = durable.Decode(object, (*plain)(a))
 	return err
 }
 
+// MarshalJSON writes them back.
 func (a Attribute) MarshalJSON() ([]byte, error) {
 	type plain Attribute
 	return a.unknown.Encode(plain(a))
@@ -40,26 +41,25 @@ func (a Attribute) MarshalJSON() ([]byte, error) {
 // Bytes is text in any encoding. In JSON it is base64, as JSON holds UTF-8 only.
 type Bytes string
 
+// MarshalText encodes as base64.
 func (b Bytes) MarshalText() ([]byte, error) {
 	return base64.StdEncoding.AppendEncode(nil, []byte(b)), nil
 }
 
+// UnmarshalText is the reverse of MarshalText.
 func (b *Bytes) UnmarshalText(text []byte) error {
 	decoded, err := base64.StdEncoding.DecodeString(string(text))
 	*b = Bytes(decoded)
 	return err
 }
 
-// Attributes is a set of attributes in the order of the file. As what is wanted it may hold absent ones, as what was
-// seen it holds those that are there.
+// Attributes is a set of attributes in the order of the file. As what is wanted it may hold absent ones.
 type Attributes []Attribute
 
 // Get returns the attribute called name; one that is not in the set is absent.
-func (a Attributes) Get(name string) Attribute {
-	return a.Select([]string{name})[0]
-}
+func (a Attributes) Get(name string) Attribute { return a.Select([]string{name})[0] }
 
-// Select returns the attribute of each name, in that order, as Get does, in time in proportion to the number of names and attributes.
+// Select returns the attribute of each name, in that order, as Get does, in linear time.
 func (a Attributes) Select(names []string) Attributes {
 	first := make(map[string]*Attribute, len(names))
 	for _, name := range names {
@@ -72,11 +72,10 @@ func (a Attributes) Select(names []string) Attributes {
 	}
 	selected := make(Attributes, 0, len(names))
 	for _, name := range names {
-		if found := first[name]; found != nil {
-			selected = append(selected, *found)
-		} else {
-			selected = append(selected, Attribute{Name: name, Absent: true})
+		if first[name] == nil {
+			first[name] = &Attribute{Name: name, Absent: true}
 		}
+		selected = append(selected, *first[name])
 	}
 	return selected
 }

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -16,35 +17,35 @@ type Version struct {
 	Number int `json:"number"`
 	// Created is zero where the source does not know: a KV version 1 mount, a file.
 	Created time.Time `json:"created"`
-	// Digest is a keyed digest of the secret's content, of a source that may show another content under the same number.
-	// Empty for the others.
+	// Digest is a keyed digest of the content, of a source that may show another content under the same number; else empty.
 	Digest string `json:"digest,omitempty"`
 	// Unordered says that the source has no versions: Number comes from Digest, and nobody can tell which of two is newer.
 	Unordered bool `json:"unordered,omitempty"`
-	// Secret names what Number counts the versions of, so that those of another secret are not compared with it. Empty where
-	// there is no order anyway, and in records of old: not known.
+	// Secret names the secret whose versions Number counts. Empty where there is no order, and in old records: not known.
 	Secret string `json:"secret,omitempty"`
 
 	unknown durable.Unknown
 }
 
-// UnmarshalJSON and MarshalJSON keep the fields of a newer release.
+// UnmarshalJSON keeps the fields of a newer release.
 func (v *Version) UnmarshalJSON(object []byte) (err error) {
 	type plain Version
 	v.unknown, err = durable.Decode(object, (*plain)(v))
 	return err
 }
 
+// MarshalJSON writes them back.
 func (v Version) MarshalJSON() ([]byte, error) {
 	type plain Version
 	return v.unknown.Encode(plain(v))
 }
 
-// ContentVersion is the version of a content whose source has no versions. Its number is for people to see that something
-// changed: it says nothing to who does not have the key, and the same content has another one under another key.
+// ContentVersion is the version of a content whose source has no versions. Its number shows people that something changed. It is made
+// of the digest, from 1 to 2³¹-1: exact in every program that reads JSON, and it says nothing to who does not have the key.
 func ContentVersion(key, content []byte) Version {
 	v := NumberedContent(0, key, content)
-	v.Number, v.Unordered = numberOf(v.Digest), true
+	sum := sha256.Sum256([]byte(v.Digest))
+	v.Number, v.Unordered = max(1, int(binary.BigEndian.Uint32(sum[:])>>1)), true
 	return v
 }
 
@@ -55,14 +56,8 @@ func NumberedContent(number int, key, content []byte) Version {
 	return Version{Number: number, Digest: hex.EncodeToString(mac.Sum(nil))}
 }
 
-// numberOf makes a number from 1 to 2³¹-1 of a digest: exact in every program that reads JSON, and short enough to compare by eye.
-func numberOf(digest string) int {
-	sum := sha256.Sum256([]byte(digest))
-	return max(1, int(binary.BigEndian.Uint32(sum[:])>>1))
-}
-
-// Equal reports whether both name the same version. A number alone does not: a secret that was deleted with all its
-// versions and written anew counts from 1 again, and a file's writer may forget to count.
+// Equal reports whether both name the same version. A number alone does not: a secret that was deleted and written anew counts from 1
+// again, and a file's writer may forget to count.
 func (v Version) Equal(w Version) bool {
 	return v.Number == w.Number && v.Created.Equal(w.Created) && v.Digest == w.Digest && v.Unordered == w.Unordered
 }
@@ -70,10 +65,9 @@ func (v Version) Equal(w Version) bool {
 // IsZero reports whether v names no version.
 func (v Version) IsZero() bool { return v.Number == 0 && v.Created.IsZero() && v.Digest == "" }
 
-// GoesBackFrom reports whether going from w to v is going back: a lower number that was not created later, or the same
-// number created earlier. That is what a stale standby or a rollback shows. A lower number created later is a secret
-// deleted and written anew. Where nobody can tell it is false: one of them is unordered, or they come from two secrets, or, as
-// only one of them has a time, from sources of different kinds.
+// GoesBackFrom reports whether going from w to v is going back, as a stale standby or a rollback shows it: a lower number that was not
+// created later, or the same number created earlier. A lower number created later is a secret that was deleted and written anew. Where
+// nobody can tell it is false: one of them is unordered, they are of two secrets, or only one of them has a time.
 func (v Version) GoesBackFrom(w Version) bool {
 	if v.Unordered || w.Unordered || v.Created.IsZero() != w.Created.IsZero() || v.another(w) {
 		return false
@@ -86,42 +80,35 @@ func (v Version) another(w Version) bool {
 	return v.Secret != "" && w.Secret != "" && v.Secret != w.Secret
 }
 
-// Reuses reports whether v is another content under the number of w: whoever wrote it did not count on.
+// Reuses reports whether v is another content under the number of w: its writer did not count on.
 func (v Version) Reuses(w Version) bool {
 	return !v.Unordered && !w.Unordered && v.Created.IsZero() && w.Created.IsZero() && v.Number == w.Number && v.Digest != w.Digest && !v.another(w)
 }
 
+// String returns the number.
 func (v Version) String() string { return fmt.Sprint(v.Number) }
 
-// Fields maps the names of the credential's fields (the Field constants) to the keys that a secret has for them. A field
-// that it leaves out, or maps to "", has its own name as key.
+// Fields maps the names of the credential's fields (the Field constants) to the keys that a secret has for them.
 type Fields map[string]string
 
-// Key returns the key of a field.
-func (f Fields) Key(field string) string {
-	if key := f[field]; key != "" {
-		return key
-	}
-	return field
-}
+// Key returns the key of a field: its own name, if f has none.
+func (f Fields) Key(field string) string { return cmp.Or(f[field], field) }
 
 // Reading is what a source says when asked for the newest version.
 type Reading struct {
 	Version Version
-	// Credential takes a credential out of the secret by the keys that its fields have there: instances that share a secret
-	// may call them differently. It may be called concurrently. nil when the asker did not need the secret.
+	// Credential takes a credential out of the secret by the keys that its fields have there, which may differ between instances that
+	// share a secret. It may be called concurrently. nil when the secret was not needed.
 	Credential func(Fields) (Credential, *Refusal)
 }
 
-// Refusal is the error of a source that was reached and has no usable credential: no secret, deleted, destroyed, of the
-// wrong shape. What was applied before stays as it is.
+// Refusal is the error of a source that was reached and has no usable credential: no secret, deleted, destroyed, of the wrong shape.
 type Refusal struct {
-	// Version is the refused version, or zero when there is none (no such secret).
-	Version Version
-	// Reason says what is wrong and what to do, without any value.
-	Reason string
+	Version Version // zero when there is none (no such secret)
+	Reason  string  // what is wrong and what to do, without any value
 }
 
+// Error tells the reason, and the version if its number says something.
 func (r *Refusal) Error() string {
 	if r.Version.IsZero() || r.Version.Unordered {
 		return r.Reason

@@ -1,5 +1,5 @@
-// Package durable writes the daemon's own small files so that a crash at any instant leaves the old or the new whole
-// file. It is for files that nobody else writes; the instance's configuration file needs more (package sinks).
+// Package durable writes the daemon's own small files so that a crash at any instant leaves the old or the new whole file. It is for
+// files that nobody else writes; the instance's configuration file needs more (package sinks).
 package durable
 
 import (
@@ -46,7 +46,7 @@ func WriteFile(path string, data []byte) (err error) {
 	if err = os.Rename(partial, path); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
 }
 
 func giveToOwner(f *os.File, dir string) error {
@@ -61,8 +61,8 @@ func giveToOwner(f *os.File, dir string) error {
 	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
-// SyncDir makes changes of the directory's entries durable.
-func SyncDir(dir string) error {
+// syncDir makes changes of the directory's entries durable.
+func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// RemovePartials removes what a WriteFile that was cut off left in dir, of the files for whose names ours holds.
+// RemovePartials removes what an interrupted WriteFile left in dir, of the files for whose names ours holds.
 func RemovePartials(dir string, ours func(name string) bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
