@@ -5,12 +5,44 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/sync/state"
 )
+
+// ErrWrongUser says that root may not do what belongs to another user.
+var ErrWrongUser = errors.New("run this as that user and not as root")
+
+// checkUser refuses to do as root what belongs to another user: the state, and what nlserver writes below Campaign's home, would be
+// root's, and the daemon could not go on with it.
+func checkUser(c *config.Config) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for _, place := range []struct{ key, path string }{{"state_dir", c.StateDir}, {"campaign.home", c.Campaign.Home}} {
+		info, err := os.Stat(place.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", place.key, err)
+		}
+		owner := ownerOf(info).Uid
+		if owner == 0 {
+			continue
+		}
+		name := strconv.Itoa(int(owner))
+		if known, err := user.LookupId(name); err == nil {
+			name = known.Username
+		}
+		return fmt.Errorf("%s %s belongs to %s: %w (sudo -u %[3]s)", place.key, place.path, name, ErrWrongUser)
+	}
+	return nil
+}
 
 // makeStateDir makes the state directory for a command that has to remember something before the daemon ever ran, and
 // returns the digest key that belongs to it. Made by root, it belongs to whom Campaign belongs to, as the daemon's does.
@@ -27,46 +59,28 @@ func makeStateDir(c *config.Config) (digestKey []byte, err error) {
 // none reads it without a key.
 func newStateDir(c *config.Config) error {
 	parent := filepath.Dir(c.StateDir)
-	var missing []string // the innermost first
-	for dir := parent; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-			break // whatever it is, Mkdir says it better
-		}
-		missing = append(missing, dir)
-	}
-	for i := len(missing) - 1; i >= 0; i-- {
-		if err := os.Mkdir(missing[i], 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := giveToCampaign(c, missing[i]); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
 	}
 	fresh, err := os.MkdirTemp(parent, ".campaign-credsync-")
 	if err != nil {
 		return err
 	}
-	if err = giveToCampaign(c, fresh); err == nil {
-		state.Read(fresh) // which writes the key
-		err = os.Rename(fresh, c.StateDir)
+	defer os.RemoveAll(fresh) // where it was not renamed
+	if os.Geteuid() == 0 {
+		home, err := os.Stat(c.Campaign.Home)
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(fresh, int(ownerOf(home).Uid), int(ownerOf(home).Gid)); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		os.RemoveAll(fresh)
-	}
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
-		return nil // another was quicker
-	}
-	return err
-}
-
-func giveToCampaign(c *config.Config, dir string) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	info, err := os.Stat(c.Campaign.Home)
-	if err != nil {
+	state.Read(fresh) // which writes the key
+	if err := os.Rename(fresh, c.StateDir); !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	owner := info.Sys().(*syscall.Stat_t) // always that on Linux
-	return os.Lchown(dir, int(owner.Uid), int(owner.Gid))
+	return nil // another was quicker
 }
+
+func ownerOf(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) } // always that on Linux
