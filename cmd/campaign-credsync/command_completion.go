@@ -21,11 +21,11 @@ func newCompletionCommand(in *invocation) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			switch root := c.Root(); {
 			case slices.Equal(args, []string{"bash"}):
-				return outcome(root.GenBashCompletionV2(in.stdout, true))
+				return failed(root.GenBashCompletionV2(in.stdout, true))
 			case slices.Equal(args, []string{"zsh"}):
-				return outcome(root.GenZshCompletion(in.stdout))
+				return failed(root.GenZshCompletion(in.stdout))
 			case slices.Equal(args, []string{"fish"}):
-				return outcome(root.GenFishCompletion(in.stdout, true))
+				return failed(root.GenFishCompletion(in.stdout, true))
 			}
 			return errors.New("completion needs one of bash, zsh, fish")
 		},

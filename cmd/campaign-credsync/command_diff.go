@@ -7,36 +7,27 @@ import (
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/assembly"
-	"campaign-credsync/internal/config"
 	"campaign-credsync/sinks"
 )
 
 func newDiffCommand(in *invocation) *cobra.Command {
 	var instance string
-	command := &cobra.Command{
-		Use:   "diff [--instance NAME]",
-		Short: "Tell what differs, by attribute name",
-		Long: `Compares Vault, what was applied and what is on disk, and names the attributes that differ. It prints no value and
+	c := command("diff [--instance NAME]", "Show what differs, by attribute name",
+		`Compares Vault, what was applied and what is on disk, and names the attributes that differ. It prints no value and
 writes nothing.
 
 Exit status: 0 if nothing differs, 3 if there is drift or a version waits, 1 if it could not tell, 2 if the configuration
 is bad.`,
-		Args:                  noArguments,
-		DisableFlagsInUseLine: true,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := in.loadWithInstance(c.Context(), instance)
-			if err != nil {
-				return err
-			}
-			return outcome(runDiff(c.Context(), in, cfg, instance))
-		},
-	}
-	in.addInstanceFlag(command, &instance)
-	return command
+		func(ctx context.Context) error { return runDiff(ctx, in, instance) })
+	in.addInstanceFlag(c, &instance)
+	return c
 }
 
-// runDiff names what differs.
-func runDiff(ctx context.Context, in *invocation, c *config.Config, instance string) error {
+func runDiff(ctx context.Context, in *invocation, instance string) error {
+	c, err := in.loadWithInstance(ctx, instance)
+	if err != nil {
+		return err
+	}
 	previews, err := assembly.Look(ctx, c, in.logger(c), instance)
 	if err != nil {
 		return err

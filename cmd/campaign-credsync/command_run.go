@@ -17,10 +17,8 @@ import (
 )
 
 func newRunCommand(in *invocation) *cobra.Command {
-	return &cobra.Command{
-		Use:   "run",
-		Short: "Watch Vault and the instances, until SIGTERM or SIGINT",
-		Long: `Runs the daemon in the foreground, as a service manager wants it. It watches Vault and the instances' configuration
+	return command("run", "Watch Vault and the instances, until SIGTERM or SIGINT",
+		`Runs the daemon in the foreground, as a service manager wants it. It watches Vault and the instances' configuration
 files, applies new versions and puts back what drifted.
 
   SIGHUP   reads the configuration and the certificates again; a bad configuration is reported and the old one kept
@@ -28,18 +26,14 @@ files, applies new versions and puts back what drifted.
   SIGTERM  finishes the step under way and ends
 
 Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 2 if the configuration is bad.`,
-		Args: noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := in.load(c.Context())
-			if err != nil {
-				return err
-			}
-			return outcome(runDaemon(c.Context(), in, cfg))
-		},
-	}
+		func(ctx context.Context) error { return runDaemon(ctx, in) })
 }
 
-func runDaemon(ctx context.Context, in *invocation, c *config.Config) error {
+func runDaemon(ctx context.Context, in *invocation) error {
+	c, err := in.load(ctx)
+	if err != nil {
+		return err
+	}
 	// The daemon waits much and computes little. On one processor an event goes from goroutine to goroutine without
 	// waking another thread each time: a revert after an edit in place takes 0.2 ms less (measured on two processors).
 	if _, chosen := in.env("GOMAXPROCS"); !chosen {

@@ -16,75 +16,60 @@ import (
 	"campaign-credsync/internal/control"
 )
 
-// statusOptions is what the command line and the configuration tell status.
-type statusOptions struct {
-	socket string // the daemon's control socket
-	json   bool
-	watch  bool
-}
-
 func newStatusCommand(in *invocation) *cobra.Command {
-	var options statusOptions
-	command := &cobra.Command{
-		Use:   "status [--json] [--watch]",
-		Short: "Ask the running daemon how it is",
-		Long: `Asks the running daemon for the state of each instance and of Vault.
+	var asJSON, watch bool
+	c := command("status [--json] [--watch]", "Show the daemon's status",
+		`Asks the running daemon for the state of each instance and of Vault.
 
 Exit status: 0 if all is in sync, 3 if not, 1 if there is no daemon, 2 if the configuration is bad.`,
-		Args:                  noArguments,
-		DisableFlagsInUseLine: true,
-		RunE: func(c *cobra.Command, _ []string) error {
+		func(ctx context.Context) error {
 			// The socket is all that is needed. Whatever else is wrong is the daemon's business, and may be why status is asked.
-			cfg, err := in.loadPart(c.Context())
+			c, err := in.loadPart(ctx)
 			if bad, ok := errors.AsType[*config.Error](err); ok {
 				err = bad.Touching("control_socket")
 			}
 			if err != nil {
 				return &exit{exitUsage, err}
 			}
-			options.socket = cfg.ControlSocket
-			return outcome(runStatus(c.Context(), in, options))
-		},
-	}
-	command.Flags().BoolVar(&options.json, "json", false, "print JSON")
-	command.Flags().BoolVar(&options.watch, "watch", false, "print again at each change, until interrupted")
-	return command
+			return runStatus(ctx, in, c.ControlSocket, asJSON, watch)
+		})
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&watch, "watch", false, "print again at each change, until interrupted")
+	return c
 }
 
 // watchEvery is how often status --watch asks.
 const watchEvery = 500 * time.Millisecond
 
-func runStatus(ctx context.Context, in *invocation, options statusOptions) error {
-	d, err := control.AskStatus(ctx, options.socket)
-	if err != nil {
-		return err
-	}
-	show(in.stdout, d, options.json)
-	shown := shape(d)
-	for options.watch {
-		select {
-		case <-ctx.Done():
+func runStatus(ctx context.Context, in *invocation, socket string, asJSON, watch bool) error {
+	var shown string
+	for {
+		d, err := control.AskStatus(ctx, socket)
+		if ctx.Err() != nil && shown != "" {
 			return nil // the watcher has seen enough
-		case <-time.After(watchEvery):
 		}
-		if d, err = control.AskStatus(ctx, options.socket); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err != nil {
 			return err
 		}
 		if now := shape(d); now != shown {
-			shown = now
-			if !options.json {
+			if shown != "" && !asJSON {
 				fmt.Fprintln(in.stdout)
 			}
-			show(in.stdout, d, options.json)
+			shown = now
+			show(in.stdout, d, asJSON)
+		}
+		if !watch && !d.InSync() {
+			return &exit{status: exitDiffers}
+		}
+		if !watch {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchEvery):
 		}
 	}
-	if !d.InSync() {
-		return &exit{status: exitDiffers}
-	}
-	return nil
 }
 
 // shape is what is worth printing again when it changes: all but the times that change with every check.

@@ -17,46 +17,36 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// syncOptions is what the command line of sync says. An instance that is not empty is in the configuration.
-type syncOptions struct {
-	instance string // empty: all
-	dryRun   bool
-}
-
 func newSyncCommand(in *invocation) *cobra.Command {
-	var options syncOptions
-	command := &cobra.Command{
-		Use:   "sync [--instance NAME] [--dry-run]",
-		Short: "Do one pass: what run would do once",
-		Long: `Does one pass over the instances and ends. Where the daemon runs, the daemon does the pass and its result is reported.
+	var instance string
+	var dryRun bool
+	c := command("sync [--instance NAME] [--dry-run]", "Do one pass: what run would do once",
+		`Does one pass over the instances and ends. Where the daemon runs, the daemon does the pass and its result is reported.
 
 Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration is bad.`,
-		Args:                  noArguments,
-		DisableFlagsInUseLine: true,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := in.loadWithInstance(c.Context(), options.instance)
+		func(ctx context.Context) error {
+			c, err := in.loadWithInstance(ctx, instance)
 			if err != nil {
 				return err
 			}
-			return outcome(runSync(c.Context(), in, cfg, options))
-		},
-	}
-	in.addInstanceFlag(command, &options.instance)
-	command.Flags().BoolVar(&options.dryRun, "dry-run", false, "only tell what would be done")
-	return command
+			if dryRun {
+				return runDry(ctx, in, c, instance)
+			}
+			return runSync(ctx, in, c, instance)
+		})
+	in.addInstanceFlag(c, &instance)
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
+	return c
 }
 
-// runSync does one pass, or has the daemon that runs do it.
-func runSync(ctx context.Context, in *invocation, c *config.Config, options syncOptions) error {
-	if options.dryRun {
-		return runDry(ctx, in, c, options.instance)
-	}
-	status, err := assembly.Sync(ctx, c, in.logger(c), options.instance)
+// runSync does one pass, or has the daemon that runs do it. An instance that is empty stands for all.
+func runSync(ctx context.Context, in *invocation, c *config.Config, instance string) error {
+	status, err := assembly.Sync(ctx, c, in.logger(c), instance)
 	if errors.Is(err, state.ErrLocked) {
-		status, err = askSync(ctx, c, options.instance)
+		status, err = askSync(ctx, c, instance)
 	}
 	if errors.Is(err, assembly.ErrWrongUser) { // a daemon that runs does it as the right one
-		if byDaemon, failed := askSync(ctx, c, options.instance); !errors.Is(failed, control.ErrNoDaemon) {
+		if byDaemon, failed := askSync(ctx, c, instance); !errors.Is(failed, control.ErrNoDaemon) {
 			status, err = byDaemon, failed
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -13,15 +14,10 @@ import (
 var version, commit string
 
 func newVersionCommand(in *invocation) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print version, commit and Go version",
-		Args:  noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(in.stdout, "%s %s\n", c.Root().Name(), versionLine())
-			return outcome(err)
-		},
-	}
+	return command("version", "Print version, commit and Go version", "", func(context.Context) error {
+		_, err := fmt.Fprintf(in.stdout, "campaign-credsync %s\n", versionLine())
+		return err
+	})
 }
 
 func versionLine() string {

@@ -40,8 +40,23 @@ func (e *exit) Error() string {
 
 func (e *exit) Unwrap() error { return e.err }
 
-// outcome gives what a command's work returned a status: that of an *exit, else 1.
-func outcome(err error) error {
+// command is a command without arguments. An error of run that is no *exit ends it with status 1.
+func command(use, short, long string, run func(context.Context) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long,
+		DisableFlagsInUseLine: true,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%s takes no arguments, and there is %q", c.Name(), args[0])
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return failed(run(c.Context())) },
+	}
+}
+
+// failed gives what a command's work returned a status: that of an *exit, else 1.
+func failed(err error) error {
 	var e *exit
 	if err == nil || errors.As(err, &e) {
 		return err
@@ -189,10 +204,3 @@ Options:
 {{.Flags.FlagUsages}}{{if .HasAvailableSubCommands}}
 '{{.Name}} COMMAND --help' tells more about a command.
 {{end}}`
-
-func noArguments(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%s takes no arguments, and there is %q", c.Name(), args[0])
-	}
-	return nil
-}
