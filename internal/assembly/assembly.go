@@ -27,10 +27,10 @@ type assembly struct {
 	nlserver  made[sinks.NLServerConfig, *sinks.NLServer]
 	secrets   map[secret]sync.Source // instances with the same secret share its polls
 	sinks     map[sinks.InstanceConfig]*sinks.Instance
-	locks     map[string]*filelock.Lock // by configuration file
-	lockIDs   map[string]filelock.ID    // likewise, where its directory was there
 	instances []sync.Instance
-	files     []string // configuration file of each instance
+	files     []string                       // configuration file of each instance
+	owners    map[filelock.ID]int            // instance whose file it is
+	locks     map[filelock.ID]*filelock.Lock // those that are held
 	settings  sync.Config
 }
 
@@ -52,7 +52,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 	a := &assembly{
 		config: c, store: store, log: log, onlyLooks: onlyLooks,
 		secrets: map[secret]sync.Source{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{},
-		locks: map[string]*filelock.Lock{}, lockIDs: map[string]filelock.ID{},
+		owners: map[filelock.ID]int{}, locks: map[filelock.ID]*filelock.Lock{},
 	}
 	a.useNLServer(c, before)
 	for _, i := range c.Instances {
@@ -65,7 +65,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		}
 		a.instances = append(a.instances, sync.Instance{
 			Name: i.Name, Source: source, Fields: fieldNames(i.Fields), AllowRollback: i.AllowRollback,
-			Sink: lockedSink{a.sink(c, i, before), i.ConfigFile, a.lock(i.ConfigFile, before)},
+			Sink: a.sink(c, i, before),
 		})
 		a.files = append(a.files, i.ConfigFile)
 	}
@@ -76,7 +76,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
 		Verify: c.Schedule.Parsed.Verify, Reapply: c.Schedule.Parsed.Reapply, ActivateAt: c.Schedule.Parsed.Activate,
 	}
-	return a, nil
+	return a, a.identifyFiles()
 }
 
 func (a *assembly) useNLServer(c *config.Config, before *assembly) {

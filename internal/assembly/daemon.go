@@ -85,8 +85,7 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger, only strin
 	if err != nil {
 		return nil, err
 	}
-	if err := a.lockFiles(time.Second); err != nil {
-		a.unlockFiles(nil)
+	if err := a.lockFiles(nil, time.Second); err != nil {
 		a.store.Close()
 		return nil, err
 	}
@@ -194,11 +193,11 @@ func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generati
 	if err != nil {
 		return nil, err
 	}
-	if err = a.lockFiles(0); err == nil {
-		g.log.Debug("configuration read, waiting for the end of what runs")
-		err = daemon.Drain(ctx) // until nothing runs, files are guarded and the watchdog is fed
+	if err := a.lockFiles(g.assembly, 0); err != nil {
+		return nil, err
 	}
-	if err != nil {
+	g.log.Debug("configuration read, waiting for the end of what runs")
+	if err := daemon.Drain(ctx); err != nil { // until nothing runs, files are guarded and the watchdog is fed
 		a.unlockFiles(g.assembly)
 		return nil, err
 	}

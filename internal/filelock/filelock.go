@@ -17,7 +17,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -27,7 +26,7 @@ import (
 // ErrLocked says that another process holds the lock.
 var ErrLocked = errors.New("another campaign-credsync keeps it")
 
-// ID is what every process calls a file. It is another one when the file's directory is replaced.
+// ID is what every process calls a file.
 type ID struct {
 	socket string
 	owner  uint32 // of the directory
@@ -47,74 +46,63 @@ func IDOf(file string) (ID, error) {
 	return ID{fmt.Sprintf("@campaign-credsync/%x/%d/%x", stat.Dev, stat.Ino, digest), stat.Uid}, nil
 }
 
-// Lock holds at most one ID. Its methods may be called concurrently.
+// Lock is held until its Release.
 type Lock struct {
-	log *slog.Logger
-
-	mu       sync.Mutex
-	id       ID
 	listener net.Listener // nil where a stranger has the name
 }
 
-// New returns a lock that holds nothing yet.
-func New(log *slog.Logger) *Lock { return &Lock{log: log} }
-
-// Take holds id from now on, in place of the one before. It answers ErrLocked when another daemon does.
-func (l *Lock) Take(id ID) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.id == id {
-		return nil
-	}
+// Take locks a file, or answers ErrLocked when another daemon has. It touches no file system.
+func Take(id ID, log *slog.Logger) (*Lock, error) {
 	listener, err := net.Listen("unix", id.socket)
 	if errors.Is(err, unix.EADDRINUSE) {
-		var stranger string
-		if stranger, err = holderOf(id); err == nil {
-			l.log.Warn("a second campaign-credsync for the same file would not be noticed", "socket", id.socket, "reason", stranger,
-				"remedy", "find that process (ss -xlp) and end it, then restart this one")
+		stranger, err := holderOf(id)
+		if err != nil {
+			return nil, err
 		}
+		log.Warn("a second campaign-credsync for the same file would not be noticed", "socket", id.socket, "reason", stranger,
+			"remedy", "find that process (ss -xlp) and end it, then restart this one")
+		return &Lock{}, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.release()
-	l.id, l.listener = id, listener
-	if listener != nil {
-		go dropCallers(listener)
-	}
-	return nil
+	go dropCallers(listener)
+	return &Lock{listener}, nil
 }
 
 // Release gives the file up.
 func (l *Lock) Release() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.release()
-}
-
-func (l *Lock) release() {
 	if l.listener != nil {
 		l.listener.Close()
 	}
-	l.id, l.listener = ID{}, nil
+}
+
+// dropCallers takes those who ask off the queue, which would be full at last. All there is to be told, the kernel tells.
+func dropCallers(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // a lack of descriptors or memory, which passes
+			time.Sleep(100 * time.Millisecond)
+		default:
+			conn.Close()
+		}
+	}
 }
 
 // holderOf asks the kernel who has taken id: another daemon, then it returns ErrLocked, or a stranger.
 func holderOf(id ID) (stranger string, err error) {
 	conn, err := net.DialTimeout("unix", id.socket, time.Second)
-	for range 20 { // it has just ended, or is about to listen
-		if !errors.Is(err, unix.ECONNREFUSED) {
-			break
-		}
+	for tries := 20; tries > 0 && errors.Is(err, unix.ECONNREFUSED); tries-- { // it has just ended, or is about to listen
 		time.Sleep(time.Millisecond)
 		conn, err = net.DialTimeout("unix", id.socket, time.Second)
 	}
-	switch {
-	case errors.Is(err, unix.ECONNREFUSED):
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EAGAIN) { // a daemon listens, and its queue is never full
 		return "it is taken, and nobody answers there", nil
-	case errors.Is(err, unix.EAGAIN): // that of a daemon never is: see dropCallers
-		return "it is taken, and its queue is full", nil
-	case err != nil:
+	}
+	if err != nil {
 		return "", fmt.Errorf("%w: stop one of the two, or take the instance out of one configuration", ErrLocked)
 	}
 	defer conn.Close()
@@ -137,20 +125,4 @@ func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
 		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	return peer, errors.Join(failed, err)
-}
-
-// dropCallers takes those who ask off the queue, which would be full at last, until the lock is released. All there is to be told, the
-// kernel tells.
-func dropCallers(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil: // a lack of descriptors or memory, which passes
-			time.Sleep(100 * time.Millisecond)
-		default:
-			conn.Close()
-		}
-	}
 }

@@ -17,32 +17,28 @@ func TestLock(t *testing.T) {
 	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)
 	}
-	id := func(file string) filelock.ID {
+	take := func(file string) (*filelock.Lock, error) {
 		id, err := filelock.IDOf(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id
+		return filelock.Take(id, slog.New(slog.DiscardHandler))
 	}
-	first, second := filelock.New(slog.New(slog.DiscardHandler)), filelock.New(slog.New(slog.DiscardHandler))
-	defer second.Release()
-	for range 2 { // a lock that is held may be taken again
-		if err := first.Take(id(filepath.Join(dir, "a"))); err != nil {
-			t.Fatal(err)
-		}
+	first, err := take(filepath.Join(dir, "a"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := second.Take(id(filepath.Join(link, "a"))); !errors.Is(err, filelock.ErrLocked) {
+	if _, err := take(filepath.Join(link, "a")); !errors.Is(err, filelock.ErrLocked) {
 		t.Errorf("taken twice: %v", err)
 	}
-	if err := second.Take(id(filepath.Join(dir, "b"))); err != nil {
-		t.Error(err)
+	other, err := take(filepath.Join(dir, "b"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer other.Release()
 	first.Release()
-	if err := second.Take(id(filepath.Join(dir, "a"))); err != nil {
-		t.Error(err)
-	}
-	if err := first.Take(id(filepath.Join(dir, "b"))); err != nil {
-		t.Errorf("what was held before is not free: %v", err)
+	if first, err = take(filepath.Join(dir, "a")); err != nil {
+		t.Fatalf("released and not free: %v", err)
 	}
 	first.Release()
 	if _, err := filelock.IDOf(filepath.Join(dir, "missing", "a")); !errors.Is(err, os.ErrNotExist) {

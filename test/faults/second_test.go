@@ -169,25 +169,6 @@ func TestDaemonForEachInstance(t *testing.T) {
 	w.Foreign["stage"] = world.ForeignBytes(w.Read("stage"))
 }
 
-// A directory that was away when the second daemon started is claimed when it is there again: the second writes nothing
-// and says why.
-func TestSecondDaemonWhileTheDirectoryIsAway(t *testing.T) {
-	t.Parallel()
-	w, secrets := world.Started(t, container.Options{})
-	second := secondOf(w, "prod")
-	conf := filepath.Dir(w.File("prod"))
-	w.Must(os.Rename(conf, conf+".away"))
-	second.start()
-	second.state("prod", "degraded", "")
-	w.Must(os.Rename(conf+".away", conf))
-	second.state("prod", "degraded", "another campaign-credsync keeps it")
-	w.Blank("prod")
-	w.OnDisk("prod", secrets["prod"])
-	w.Ran(1, "start", "set")
-	w.InSync(1)
-	second.stop()
-}
-
 // Whoever takes the name of the claim without being a campaign-credsync of the same people does not keep the daemon from its
 // work; it is told of.
 func TestStrangerTakesTheClaim(t *testing.T) {
