@@ -3,6 +3,7 @@ package imsxml
 import (
 	"bytes"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -48,12 +49,16 @@ func (c charset) text(raw []byte) string {
 // firstIllegal returns the offset of the first byte that is no part of a character which XML allows, or -1.
 func (c charset) firstIllegal(data []byte) int {
 	for i, char := range data {
-		if char < ' ' && !isSpace(char) || char >= utf8.RuneSelf && (c == charsetASCII ||
-			c == charsetOpaque && strings.IndexByte(undefined, char) >= 0) {
+		if char < ' ' && !isSpace[char] {
 			return i
 		}
 	}
-	if c != charsetUTF8 {
+	switch c {
+	case charsetASCII:
+		return bytes.IndexFunc(data, func(r rune) bool { return r >= utf8.RuneSelf })
+	case charsetOpaque:
+		return slices.IndexFunc(data, func(char byte) bool { return strings.IndexByte(undefined, char) >= 0 })
+	case charsetLatin1:
 		return -1
 	}
 	if !utf8.Valid(data) {
@@ -75,23 +80,16 @@ func (c charset) firstIllegal(data []byte) int {
 
 // nameLength returns how many bytes at the start of data are a name.
 func (c charset) nameLength(data []byte) int {
-	i := 0
-	for i < len(data) && (isNameByte(data[i]) || data[i] >= utf8.RuneSelf) {
-		i++
+	length, wide := 0, false
+	for length < len(data) && (isName[data[length]] || data[length] >= utf8.RuneSelf) {
+		wide = wide || data[length] >= utf8.RuneSelf
+		length++
 	}
-	name := data[:i]
-	if i == 0 || name[0] == '-' || name[0] == '.' || '0' <= name[0] && name[0] <= '9' {
+	if length == 0 || strings.IndexByte("-.0123456789", data[0]) >= 0 ||
+		wide && (c == charsetOpaque || !wideName.MatchString(c.text(data[:length]))) {
 		return 0
 	}
-	for _, char := range name {
-		if char >= utf8.RuneSelf {
-			if c == charsetOpaque || !wideName.MatchString(c.text(name)) {
-				return 0
-			}
-			break
-		}
-	}
-	return i
+	return length
 }
 
 // wideName is a name with characters outside ASCII, from XML 1.0, fifth edition. U+FFFD is left out: it says that a character was
@@ -102,12 +100,18 @@ var wideName = func() *regexp.Regexp {
 	return regexp.MustCompile(`^[` + start + `][` + start + `.0-9\x{B7}\x{300}-\x{36F}\x{203F}-\x{2040}-]*$`)
 }()
 
-func isNameByte(char byte) bool {
-	lower := char | 0x20
-	return 'a' <= lower && lower <= 'z' || '0' <= char && char <= '9' || char == '_' || char == ':' || char == '-' || char == '.'
-}
+// isName and isSpace tell what a byte of ASCII may be.
+var (
+	isName  = setOf("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_:-.0123456789")
+	isSpace = setOf(" \t\r\n")
+)
 
-func isSpace(char byte) bool { return char == ' ' || char == '\t' || char == '\n' || char == '\r' }
+func setOf(chars string) (set [256]bool) {
+	for _, char := range []byte(chars) {
+		set[char] = true
+	}
+	return set
+}
 
 // isXMLChar reports whether XML allows r at all.
 func isXMLChar(r rune) bool {

@@ -89,7 +89,7 @@ func (d *Document) meaning(raw []byte) string {
 			continue
 		case char == '\r' && i+1 < len(raw) && raw[i+1] == '\n':
 			// One line end, one space, written for the \n.
-		case isSpace(char):
+		case isSpace[char]:
 			b.WriteByte(' ')
 		case char >= utf8.RuneSelf && d.charset.singleByte():
 			b.WriteRune(rune(char))

@@ -28,7 +28,7 @@ func (s *scanner) declaration() error {
 		s.pos = len(utf8BOM)
 	}
 	rest := s.data[s.pos:]
-	if !bytes.HasPrefix(rest, []byte("<?xml")) || len(rest) > 5 && !isSpace(rest[5]) && rest[5] != '?' {
+	if !bytes.HasPrefix(rest, []byte("<?xml")) || len(rest) > 5 && !isSpace[rest[5]] && rest[5] != '?' {
 		return nil // "<?xml-stylesheet" is an instruction like any other
 	}
 	found := declarationForm.FindSubmatchIndex(rest)

@@ -331,7 +331,7 @@ func (s *scanner) name() (span, error) {
 // space skips white space and reports whether there was any.
 func (s *scanner) space() bool {
 	start := s.pos
-	for s.pos < len(s.data) && isSpace(s.data[s.pos]) {
+	for s.pos < len(s.data) && isSpace[s.data[s.pos]] {
 		s.pos++
 	}
 	return s.pos > start
