@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -55,7 +53,7 @@ func newSmallDisk(t *testing.T) *smallDisk {
 	d.write(d.whole)
 	state := t.TempDir()
 	d.before = filepath.Join(state, "prod.before")
-	d.Instance = NewInstance(InstanceConfig{Name: "prod", File: d.file, StateDir: state})
+	d.Instance = New(Config{Name: "prod", File: d.file, StateDir: state})
 	return d
 }
 
@@ -269,34 +267,4 @@ func TestStateOnAnotherFileSystem(t *testing.T) {
 		t.Errorf("not restored: %v", err)
 	}
 	c.wantClean()
-}
-
-// A directory in which the daemon may make no file is no reason to leave the drift: nlserver writes the file in place.
-func TestDirectoryThatCannotBeWrittenLeavesItToNlserver(t *testing.T) {
-	if os.Geteuid() != 0 {
-		skip.Unable(t, "needs root, and to be somebody else for a moment")
-	}
-	top := t.TempDir()
-	file := filepath.Join(top, "config-prod.xml")
-	if err := errors.Join(os.WriteFile(file, []byte(swapDrifted), 0o640), os.Chown(file, 65534, 65534), os.Chmod(top, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	c := &configFile{path: file, log: slog.New(slog.DiscardHandler)}
-	p, err := c.locate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.close()
-	runtime.LockOSThread() // the user below is that of the thread
-	defer runtime.UnlockOSThread()
-	if err := unix.Setfsuid(65534); err != nil {
-		t.Fatal(err)
-	}
-	_, err = c.createCopy(p, 0o640)
-	if err := unix.Setfsuid(0); err != nil {
-		panic(err)
-	}
-	if !errors.Is(err, credential.ErrCannotSplice) || !errors.Is(err, unix.EACCES) {
-		t.Errorf("error is %v", err)
-	}
 }

@@ -52,7 +52,7 @@ func newInstanceIn(t *testing.T, dir, content string) (*sinks.Instance, string, 
 	if err := os.WriteFile(file, []byte(content), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	in := sinks.NewInstance(sinks.InstanceConfig{Name: "prod", File: file, StateDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(log, nil))})
+	in := sinks.New(sinks.Config{Name: "prod", File: file, StateDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(log, nil))})
 	t.Cleanup(func() { in.Wait(context.Background()) })
 	return in, file, log
 }

@@ -109,28 +109,6 @@ func TestRecoverPutsBackAHalfReplacedCredentialInPlace(t *testing.T) {
 	c.wantOneFile(other, inode, "")
 }
 
-// A link that is made in the instant before the exchange is seen when what was displaced is judged.
-func TestLinkInTheInstantOfTheExchange(t *testing.T) {
-	i := newInterrupted(t, nil)
-	if err := swap(i.place, i.copied.name); err != nil { // back, to before the exchange
-		t.Fatal(err)
-	}
-	other := filepath.Join(t.TempDir(), "other")
-	if err := os.Link(i.path, other); err != nil {
-		t.Fatal(err)
-	}
-	if state, err := i.exchange(i.old, []byte(beforeIt), []byte(ours), i.copied); state != overtaken || err != nil {
-		t.Fatal(state, err)
-	}
-	if state, err := i.try(t.Context()); state != nothingToDo || !errors.Is(err, credential.ErrCannotSplice) {
-		t.Errorf("then %v, %v", state, err)
-	}
-	i.wantAtPath(beforeIt)
-	if inodeOf(t, i.path) != inodeOf(t, other) {
-		t.Error("the names were parted")
-	}
-}
-
 // Somebody goes on reading a file that nlserver damages and that cannot be replaced, a log shipper or "less": it is put right in
 // place all the same. Only writers are waited for.
 func TestReaderDelaysNoRepairInPlace(t *testing.T) {

@@ -14,6 +14,8 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks/imsxml"
+	"campaign-credsync/sinks/nlserver"
+	"campaign-credsync/sinks/sharedfile"
 )
 
 // The attributes of <ims> that carry the credential, as Adobe documents them.
@@ -29,55 +31,55 @@ var documented = []string{attrClientID, attrClientSecret, attrAccountID, attrPri
 // othersAttributes belong to the login of people and are never managed, whatever they hold.
 var othersAttributes = []string{"authIMSClientId", "authIMSClientSecret", "authIMSCode", "authIMSEndpoint"}
 
-// InstanceConfig names an instance and its places.
-type InstanceConfig struct {
+// Config names an instance and its places.
+type Config struct {
 	Name     string
 	File     string // absolute path of config-<name>.xml
 	StateDir string // of the daemon; holds the pre-image and the lock of a running nlserver
-	NLServer *NLServer
+	NLServer *nlserver.Server
 	Logger   *slog.Logger // nil discards
 }
 
 // Instance is one instance of Campaign. Its methods are called one at a time.
 type Instance struct {
-	cfg     InstanceConfig
-	log     *slog.Logger
-	file    *configFile
-	before  preimage
-	several bool // more than one <ims> was told of
-	// saidMany says that attributes were told of that are not guarded, as there are too many.
-	saidMany bool
+	cfg    Config
+	log    *slog.Logger
+	file   *sharedfile.File
+	before preimage
+	// several and many say that more than one <ims>, or too many attributes, were told of.
+	several, many bool
 	// unproved says that the last run of ours ended without proof, and that what it changed may still be in the file.
 	unproved bool
 }
 
-// NewInstance prepares an Instance. It touches nothing.
-func NewInstance(cfg InstanceConfig) *Instance {
+// New prepares an Instance. It touches nothing.
+func New(cfg Config) *Instance {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	log := cfg.Logger.With("instance", cfg.Name)
 	return &Instance{
 		cfg: cfg, log: log,
-		file:   &configFile{path: cfg.File, log: log},
+		file:   sharedfile.New(cfg.File, wellFormed, log),
 		before: preimage{filepath.Join(cfg.StateDir, cfg.Name+".before")},
 	}
 }
 
-// Wait returns when what Restore, Apply and Recover do aside is done, within 0.1 s where nobody is writing the file, or when ctx
-// ends. None of them may be called meanwhile.
-func (i *Instance) Wait(ctx context.Context) {
-	done := make(chan struct{})
-	go func() { i.file.aside.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
+func wellFormed(content []byte) error {
+	_, err := imsxml.Parse(content)
+	return err
 }
+
+// Wait returns when what Restore, Apply and Recover do aside is done, within 0.3 s where nobody is writing the file, or when ctx
+// ends. None of them may be called meanwhile.
+func (i *Instance) Wait(ctx context.Context) { i.file.Wait(ctx) }
+
+// ChangedAt is the file's change time, which the kernel sets with every write, and with a rename of the file.
+func (i *Instance) ChangedAt() time.Time { return i.file.ChangedAt() }
 
 // Look returns the attributes of <ims> at a moment when nobody is writing the file.
 func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
-	data, _, err := i.file.read(ctx)
+	data, _, err := i.file.Read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -86,15 +88,6 @@ func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
 		return nil, err
 	}
 	return document.Attributes(), nil
-}
-
-// ChangedAt is the file's change time, which the kernel sets with every write, and with a rename of the file.
-func (i *Instance) ChangedAt() time.Time {
-	var stat unix.Stat_t
-	if err := retryEINTR(func() error { return unix.Stat(i.cfg.File, &stat) }); err != nil {
-		return time.Time{}
-	}
-	return time.Unix(stat.Ctim.Unix())
 }
 
 func (i *Instance) scan(data []byte) (*imsxml.Document, error) {
@@ -114,12 +107,12 @@ func (i *Instance) scan(data []byte) (*imsxml.Document, error) {
 // Restore puts the wanted attributes back into the file as it is now, leaves every other byte, and returns the attributes
 // that it found before, nil when it could not look. It takes one look, so it costs hardly more than Look where nothing differs.
 func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (found credential.Attributes, err error) {
-	_, err = i.file.replace(ctx, i.splice(wanted, &found))
+	err = i.file.Update(ctx, i.splice(wanted, &found))
 	return found, err
 }
 
 // splice is the merge that puts wanted back, and tells what it found.
-func (i *Instance) splice(wanted credential.Attributes, found *credential.Attributes) merge {
+func (i *Instance) splice(wanted credential.Attributes, found *credential.Attributes) sharedfile.Merge {
 	return func(current []byte) ([]byte, error) {
 		document, err := i.scan(current)
 		if err != nil {
@@ -149,7 +142,7 @@ func (i *Instance) splice(wanted credential.Attributes, found *credential.Attrib
 // undo puts attributes back that a run of ours left half replaced.
 func (i *Instance) undo(ctx context.Context, was credential.Attributes) error {
 	var found credential.Attributes
-	return i.file.repair(ctx, i.splice(was, &found))
+	return i.file.Repair(ctx, i.splice(was, &found))
 }
 
 // Apply has nlserver write c, and proves it by reading the file again: client id and technical account id are those of
@@ -163,7 +156,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		return nil, 0, err
 	}
 	defer lock.Close()
-	before, statBefore, err := i.file.read(ctx)
+	before, stampBefore, err := i.file.Read(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -177,8 +170,8 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	}
 	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
 	i.unproved = true
-	ran, runErr := ready.run(ctx, lock)
-	document, statAfter, damage, err := i.putRight(ctx)
+	ran, runErr := ready.Run(ctx, lock)
+	document, stampAfter, damage, err := i.putRight(ctx)
 	if err != nil {
 		return nil, ran.Took, errors.Join(runErr, err)
 	}
@@ -186,7 +179,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		i.unproved = false
 		return nil, ran.Took, errors.Join(runErr, i.settled(), fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
 	}
-	written := statBefore.Ino != statAfter.Ino || statBefore.Mtim != statAfter.Mtim || statBefore.Size != statAfter.Size
+	written := stampBefore != stampAfter
 	if err := prove(c, documentBefore.Attributes(), document.Attributes(), written, runErr != nil); err != nil {
 		// What may have worked before must not stay half replaced. If this fails, Recover goes on with the pre-image.
 		backErr := i.undo(ctx, asBefore(documentBefore.Attributes(), document.Attributes()))
@@ -218,17 +211,17 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 // settled ends a run that wrote: the pre-image goes when what is at the path is on disk. nlserver and editors do not see to that, and
 // after a power failure the file may be empty.
 func (i *Instance) settled() error {
-	if err := i.file.sync(); err != nil {
+	if err := i.file.Sync(); err != nil {
 		return err
 	}
 	return i.before.drop()
 }
 
 // prepare saves the file as it is and, as both take their milliseconds, readies nlserver meanwhile.
-func (i *Instance) prepare(ctx context.Context, c credential.Credential, before []byte) (*readySet, error) {
+func (i *Instance) prepare(ctx context.Context, c credential.Credential, before []byte) (*nlserver.Ready, error) {
 	saved := make(chan error, 1)
 	go func() { saved <- i.before.save(before) }()
-	ready, err := i.cfg.NLServer.prepareSet(ctx, i.cfg.Name, c)
+	ready, err := i.cfg.NLServer.Prepare(ctx, i.cfg.Name, c)
 	if err = errors.Join(<-saved, err); err != nil {
 		return nil, errors.Join(err, i.before.drop())
 	}
@@ -306,8 +299,8 @@ func (i *Instance) managed(c credential.Credential, after credential.Attributes)
 			keep = append(keep, attribute)
 		}
 	}
-	if learned > mostLearned && !i.saidMany {
-		i.saidMany = true
+	if learned > mostLearned && !i.many {
+		i.many = true
 		i.log.Warn("more attributes of <ims> hold a field of the credential than are guarded; only the first ones are",
 			"path", i.cfg.File, "found", learned, "guarded", mostLearned)
 	}

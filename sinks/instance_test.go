@@ -1,6 +1,8 @@
 package sinks
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,22 +14,37 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sinks/nlserver"
+	"campaign-credsync/test/standin"
 )
 
 // campaign is an instance with the stand-in of nlserver behind it.
 type campaign struct {
-	*standinHome
 	*Instance
-	file, state string
+	t                 *testing.T
+	home              *standin.Home
+	path, file, state string
 }
 
 func newCampaign(t *testing.T) *campaign {
 	t.Helper()
-	home := newStandinHome(t)
-	c := &campaign{standinHome: home, file: filepath.Join(home.path, "conf", "config-prod.xml"), state: t.TempDir()}
-	c.Instance = NewInstance(InstanceConfig{Name: "prod", File: c.file, StateDir: c.state, NLServer: home.server()})
+	home := standin.New(t)
+	c := &campaign{t: t, home: home, path: home.Path, file: filepath.Join(home.Path, "conf", "config-prod.xml"), state: t.TempDir()}
+	c.Instance = New(Config{Name: "prod", File: c.file, StateDir: c.state, NLServer: c.server()})
 	return c
 }
+
+func (c *campaign) server(change ...func(*nlserver.Config)) *nlserver.Server {
+	config := nlserver.Config{Home: c.path, EnvScript: "env.sh"}
+	for _, change := range change {
+		change(&config)
+	}
+	return nlserver.New(config)
+}
+
+func (c *campaign) faults(switches string) { c.home.Faults(switches) }
+
+func (c *campaign) read(name string) string { return c.home.Read(name) }
 
 func (c *campaign) content() string { return c.read("conf/config-prod.xml") }
 
@@ -46,6 +63,17 @@ func (c *campaign) wantClean() {
 			}
 		}
 	}
+}
+
+// copyPrefix and copyName are the names of copies beside the file, which a later release has to know as well.
+const copyPrefix = ".config-prod.xml.credsync-"
+
+func copyName(_ string, from, next []byte) string {
+	sum := func(content []byte) string {
+		all := sha256.Sum256(content)
+		return hex.EncodeToString(all[:8])
+	}
+	return copyPrefix + sum(from) + "-" + sum(next)
 }
 
 func newTestCredential(secret string) credential.Credential {
@@ -328,7 +356,7 @@ func TestRecoverSettlesStrayCopies(t *testing.T) {
 			c := newCampaign(t)
 			name := copyName("config-prod.xml", []byte(from), []byte(next))
 			if x.unfinished {
-				name = copyPrefix("config-prod.xml") + unfinished
+				name = copyPrefix + "unfinished"
 			}
 			stray := filepath.Join(filepath.Dir(c.file), name)
 			for file, content := range map[string]string{c.file: x.path, stray: x.stray} {

@@ -144,7 +144,7 @@ func TestLongNameLeavesTheFileToNlserver(t *testing.T) {
 	if err := os.WriteFile(file, []byte(drifted), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	in := sinks.NewInstance(sinks.InstanceConfig{Name: "prod", File: file, StateDir: t.TempDir()})
+	in := sinks.New(sinks.Config{Name: "prod", File: file, StateDir: t.TempDir()})
 	if _, err := in.Restore(t.Context(), right); !errors.Is(err, credential.ErrCannotSplice) {
 		t.Errorf("error is %v", err)
 	}

@@ -1,14 +1,14 @@
 package sinks
 
 import (
-	"campaign-credsync/internal/credential"
-	"campaign-credsync/sinks/imsxml"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sinks/imsxml"
+	"campaign-credsync/sinks/sharedfile"
 )
 
 const (
@@ -21,30 +21,32 @@ const (
 
 // putRight returns the document as it is after a run of ours. When the run left it damaged, and nobody is writing it,
 // the last whole bytes from before are put back, and the damage is told.
-func (i *Instance) putRight(ctx context.Context) (d *imsxml.Document, stat unix.Stat_t, damage, err error) {
+func (i *Instance) putRight(ctx context.Context) (d *imsxml.Document, stamp sharedfile.Stamp, damage, err error) {
 	deadline, wholeUntil := time.Now().Add(damageGrace), time.Time{}
 	for times := 0; ; {
-		data, stat, err := i.file.read(ctx)
+		data, stamp, err := i.file.Read(ctx)
 		if err != nil && (!errors.Is(err, credential.ErrMissing) || time.Now().After(deadline)) {
-			return nil, stat, damage, err
+			return nil, stamp, damage, err
 		}
 		if err == nil {
 			d, err = i.scan(data)
 			switch {
 			case err == nil && !time.Now().Before(wholeUntil):
-				return d, stat, damage, nil
+				return d, stamp, damage, nil
 			case err != nil && !time.Now().Before(deadline):
 				if times++; times > damageLimit {
-					return nil, stat, damage, fmt.Errorf("somebody goes on writing the damaged file: %w", err)
+					return nil, stamp, damage, fmt.Errorf("somebody goes on writing the damaged file: %w", err)
 				}
 				damage, wholeUntil = err, time.Now().Add(damageWatch)
 				if err := i.putBack(ctx); err != nil {
-					return nil, stat, damage, err
+					return nil, stamp, damage, err
 				}
 			}
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return nil, stat, damage, err
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, stamp, damage, ctx.Err()
 		}
 	}
 }
@@ -64,7 +66,7 @@ func (i *Instance) putBack(ctx context.Context) error {
 		}
 		return whole, nil
 	}
-	if err := i.file.repair(ctx, onlyDamaged); err != nil {
+	if err := i.file.Repair(ctx, onlyDamaged); err != nil {
 		return fmt.Errorf("put back what was there before: %w", err)
 	}
 	i.log.Error("nlserver left the configuration file damaged; it was put back as it was before", "path", i.cfg.File)
@@ -79,7 +81,7 @@ func (i *Instance) Recover(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
-	if err := i.file.settleStrays(ctx); err != nil {
+	if err := i.file.SettleStrays(ctx); err != nil {
 		return err
 	}
 	before, err := i.before.load()

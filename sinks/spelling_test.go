@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sinks/nlserver"
 )
 
 // imsTag is the start tag of <ims>, in which a value may hold anything but its own quote.
@@ -76,8 +77,8 @@ func TestFailedRunIsUndoneByteForByte(t *testing.T) {
 	if err := errors.Join(os.WriteFile(half, []byte(spoiled), 0o600), os.WriteFile(filepath.Join(c.path, "half"), []byte(program), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	server := c.server(func(n *NLServerConfig) { n.Executable, n.Command = "half", "setimsoauth" })
-	in := NewInstance(InstanceConfig{Name: "prod", File: c.file, StateDir: c.state, NLServer: server})
+	server := c.server(func(n *nlserver.Config) { n.Executable, n.Command = "half", "setimsoauth" })
+	in := New(Config{Name: "prod", File: c.file, StateDir: c.state, NLServer: server})
 	if _, _, err := in.Apply(t.Context(), newTestCredential(firstSecret)); err == nil || !strings.Contains(err.Error(), "is not the credential's") {
 		t.Fatalf("error is %v", err)
 	}

@@ -30,7 +30,7 @@ func TestPlantedStraysAreLeftAlone(t *testing.T) {
 		}},
 		{"directory", displaced, "not a regular file", func(_ *testing.T, path string) error { return os.Mkdir(path, 0o755) }},
 		{"FIFO", displaced, "not a regular file", func(_ *testing.T, path string) error { return unix.Mkfifo(path, 0o640) }},
-		{"directory as a draft", copyPrefix("config-prod.xml") + unfinished, "not a regular file",
+		{"directory as a draft", copyPrefix + "unfinished", "not a regular file",
 			func(_ *testing.T, path string) error { return os.Mkdir(path, 0o755) }},
 		{"hard link", displaced, "2 names", func(t *testing.T, path string) error {
 			return errors.Join(write(path), os.Link(path, filepath.Join(filepath.Dir(filepath.Dir(path)), "other")))
@@ -44,12 +44,12 @@ func TestPlantedStraysAreLeftAlone(t *testing.T) {
 		{"root's, which the daemon may not read", displaced, "permission denied", func(_ *testing.T, path string) error {
 			return os.WriteFile(path, []byte(update), 0o600)
 		}},
-		{"root's, which the daemon may not remove", copyPrefix("config-prod.xml") + unfinished, "permission denied",
+		{"root's, which the daemon may not remove", copyPrefix + "unfinished", "permission denied",
 			func(_ *testing.T, path string) error { return write(path) }},
 		{"20 MiB", displaced, "larger than", func(_ *testing.T, path string) error {
 			return os.WriteFile(path, bytes.Repeat([]byte(update), 20<<20/len(update)), 0o640)
 		}},
-		{"another name", copyPrefix("config-prod.xml") + "backup", "does not make such names",
+		{"another name", copyPrefix + "backup", "does not make such names",
 			func(_ *testing.T, path string) error { return write(path) }},
 		{"not well-formed", displaced, "not well-formed", func(_ *testing.T, path string) error { return os.WriteFile(path, []byte("<a"), 0o640) }},
 	} {
@@ -103,20 +103,4 @@ func (c *campaign) asNobody(do func()) {
 	defer unix.SetfsuidRetUid(0)
 	defer unix.SetfsgidRetGid(0)
 	do()
-}
-
-// A copy whose removal failed is dealt with by the next replacement, without a restart.
-func TestCopyThatStayedIsSettledByTheNextReplacement(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<theirs/>"))
-	i.copied.close()
-	i.old.unlease()
-	i.unsettled = true // as when an error kept it from being taken back: the update is beside the file
-	changed, err := i.configFile.replace(t.Context(), i.merge)
-	if err != nil || changed {
-		t.Fatal(changed, err)
-	}
-	i.wantAtPath("<theirs/>")
-	if i.unsettled {
-		t.Error("settled, and yet to be settled")
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/filelock"
 	"campaign-credsync/sinks"
+	"campaign-credsync/sinks/nlserver"
 	"campaign-credsync/sources"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
@@ -24,9 +25,9 @@ type assembly struct {
 	onlyLooks bool // writes nothing, so it takes no lock
 
 	vault     *sources.Vault // nil where no instance needs it
-	nlserver  made[sinks.NLServerConfig, *sinks.NLServer]
+	nlserver  made[nlserver.Config, *nlserver.Server]
 	secrets   map[secret]sync.Source // instances with the same secret share its polls
-	sinks     map[sinks.InstanceConfig]*sinks.Instance
+	sinks     map[sinks.Config]*sinks.Instance
 	instances []sync.Instance
 	files     []string                       // configuration file of each instance
 	owners    map[filelock.ID]int            // instance whose file it is
@@ -51,7 +52,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 	}
 	a := &assembly{
 		config: c, store: store, log: log, onlyLooks: onlyLooks,
-		secrets: map[secret]sync.Source{}, sinks: map[sinks.InstanceConfig]*sinks.Instance{},
+		secrets: map[secret]sync.Source{}, sinks: map[sinks.Config]*sinks.Instance{},
 		owners: map[filelock.ID]int{}, locks: map[filelock.ID]*filelock.Lock{},
 	}
 	a.useNLServer(c, before)
@@ -72,7 +73,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 	a.settings = sync.Config{
 		Instances: a.instances, Store: store, Logger: log,
 		Activator: activator{a.nlserver.it, c.Campaign.Activate},
-		Poll:      c.Watch.Poll, CommandRuns: sinks.CommandRuns,
+		Poll:      c.Watch.Poll, CommandRuns: nlserver.CommandRuns,
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
 		Verify: c.Schedule.Parsed.Verify, Reapply: c.Schedule.Parsed.Reapply, ActivateAt: c.Schedule.Parsed.Activate,
 	}
@@ -80,13 +81,13 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 }
 
 func (a *assembly) useNLServer(c *config.Config, before *assembly) {
-	from := sinks.NLServerConfig{
+	from := nlserver.Config{
 		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
 		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, StateDir: c.StateDir, Logger: a.log,
 	}
 	a.nlserver = before.nlserver
 	if a.nlserver.it == nil || a.nlserver.from != from {
-		a.nlserver = made[sinks.NLServerConfig, *sinks.NLServer]{from, sinks.NewNLServer(from)}
+		a.nlserver = made[nlserver.Config, *nlserver.Server]{from, nlserver.New(from)}
 		if before.nlserver.it != nil {
 			a.nlserver.it.TakeOver(before.nlserver.it)
 		}
@@ -94,12 +95,12 @@ func (a *assembly) useNLServer(c *config.Config, before *assembly) {
 }
 
 func (a *assembly) sink(c *config.Config, i config.Instance, before *assembly) *sinks.Instance {
-	from := sinks.InstanceConfig{
+	from := sinks.Config{
 		Name: i.Name, File: i.ConfigFile, StateDir: c.StateDir, NLServer: a.nlserver.it, Logger: a.log,
 	}
 	a.sinks[from] = before.sinks[from]
 	if a.sinks[from] == nil {
-		a.sinks[from] = sinks.NewInstance(from)
+		a.sinks[from] = sinks.New(from)
 	}
 	return a.sinks[from]
 }
@@ -125,12 +126,12 @@ func fieldNames(f config.Fields) credential.Fields {
 
 // activator adds what the configuration wants to what nlserver can.
 type activator struct {
-	nlserver *sinks.NLServer
+	nlserver *nlserver.Server
 	want     config.Activate
 }
 
 func (a activator) Steps(instance string) []credential.Step {
-	return sinks.ActivationSteps(a.want.Reload, a.want.Restart, instance)
+	return nlserver.Steps(a.want.Reload, a.want.Restart, instance)
 }
 
 func (a activator) Activate(ctx context.Context, step credential.Step, since time.Time) error {

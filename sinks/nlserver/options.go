@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"context"
@@ -37,7 +37,7 @@ func newOfferedOption() offeredOption {
 
 // Option returns the option that hands over a credential, without its dash: the configured one, or the best that the
 // executable offers. It may have to run nlserver. May be called concurrently.
-func (n *NLServer) Option(ctx context.Context) (string, error) {
+func (n *Server) Option(ctx context.Context) (string, error) {
 	redact := redactUnknown
 	executable, err := n.inspectExecutable()
 	if err != nil {
@@ -52,7 +52,7 @@ func (n *NLServer) Option(ctx context.Context) (string, error) {
 
 // chooseOption returns the configured option, or asks the executable; two instances that want to know at once make it
 // start once.
-func (n *NLServer) chooseOption(ctx context.Context, env []string, executable executableKey, redact func(string) string) (string, error) {
+func (n *Server) chooseOption(ctx context.Context, env []string, executable executableKey, redact func(string) string) (string, error) {
 	if n.command != commandAuto {
 		for _, known := range preferred {
 			if n.command == known {
@@ -83,7 +83,7 @@ func (n *NLServer) chooseOption(ctx context.Context, env []string, executable ex
 
 // ForgetOption has the next run ask again. It is called when nlserver refused one: behind a wrapper script that stayed as it is,
 // another build may know other options.
-func (n *NLServer) ForgetOption() {
+func (n *Server) ForgetOption() {
 	select {
 	case <-n.offered.turn:
 		*n.offered.memo = optionMemo{}
@@ -93,7 +93,7 @@ func (n *NLServer) ForgetOption() {
 }
 
 // askOption reads nlserver's own list of options. Its exit status has no public meaning here: only the list counts.
-func (n *NLServer) askOption(ctx context.Context, env []string, redact func(string) string) (string, error) {
+func (n *Server) askOption(ctx context.Context, env []string, redact func(string) string) (string, error) {
 	const step = "ask nlserver for its options (config -?)"
 	out := newCapture(captureHalf)
 	end, err := (&child{

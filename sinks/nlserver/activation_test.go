@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"slices"
@@ -12,7 +12,7 @@ import (
 func TestActivate(t *testing.T) {
 	h := newFakeHome(t, `[ "$2" != bad ] || { echo 'no such module (iRc=9)'; exit 4; }`)
 	n := h.server()
-	for _, step := range ActivationSteps(true, []string{"web", "pipelined", "web", "wfserver@other"}, "prod") {
+	for _, step := range Steps(true, []string{"web", "pipelined", "web", "wfserver@other"}, "prod") {
 		if err := n.Activate(t.Context(), step, time.Time{}); err != nil {
 			t.Error(err)
 		}
@@ -35,18 +35,18 @@ func stepOf(text string) (s credential.Step) {
 	return s
 }
 
-func TestActivationSteps(t *testing.T) {
+func TestSteps(t *testing.T) {
 	modules := []string{"pipelined", "web", "mta", "syslogd", "trackinglogd", "watchdog"}
 	want := []string{"reload", "restart pipelined@prod", "restart web", "restart mta@prod", "restart syslogd",
 		"restart trackinglogd", "restart watchdog"}
 	var got []string
-	for _, step := range ActivationSteps(true, modules, "prod") {
+	for _, step := range Steps(true, modules, "prod") {
 		got = append(got, step.String())
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := ActivationSteps(false, nil, "prod"); len(got) != 0 {
+	if got := Steps(false, nil, "prod"); len(got) != 0 {
 		t.Errorf("got %q", got)
 	}
 }

@@ -1,10 +1,11 @@
-package sinks
+package sharedfile
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,62 +13,11 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// The file is replaced by exchanging it with a finished copy (renameat2 RENAME_EXCHANGE), so that the displaced file is
-// in our hands and can be judged: when it is not exactly what the copy was made from, somebody's update is in it, and
-// it is put back. Leases close the gaps that are left:
-//
-//   - a read lease on what we read: it is refused while anybody has the file open for writing, and anybody who opens it
-//     for writing from then on waits, visibly to us, until we are done;
-//   - a write lease on our copy until the displaced file was judged: whoever opens the path meanwhile waits, so nobody
-//     starts from a copy that is taken back. A copy that had to be taken back is rewritten with the update in it and
-//     exchanged again, lease held, so that who has found it at the path ends up there.
-//
-// An open() finds the inode first and looks for leases then; in between, its process may have to wait for a processor. So
-// the leases are kept until the file is at the path again, or, for what was displaced for good, a little longer
-// (displaced.go).
-
-// merge turns the current content into the wanted one; returning the same bytes means that nothing is to be done.
-type merge func(current []byte) ([]byte, error)
-
-// replace puts the outcome of m in place of the content and reports whether it had to. It starts again, from what is
-// there by then, whenever somebody else came first. Errors: those of m, credential.ErrMissing, ErrHeld,
-// ErrCannotSplice.
-func (c *configFile) replace(ctx context.Context, m merge) (changed bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p, err := c.locate()
-	if err != nil {
-		return false, err
-	}
-	defer p.close()
-	if c.unsettled { // what cannot be settled now either is no reason to leave the file as it is
-		c.settleStraysIn(ctx, p)
-	}
-	r := &replacement{configFile: c, place: p, merge: m}
-	defer r.letGo()
-	deadline := time.Now().Add(heldFor)
-	for {
-		if r.takenBack != nil { // it must get to the path again
-			ctx = context.WithoutCancel(ctx)
-		}
-		state, err := r.try(ctx)
-		if err != nil || state != overtaken {
-			return state == replaced, err
-		}
-		if time.Now().After(deadline) {
-			return false, fmt.Errorf("%w: %s", credential.ErrHeld, c.path)
-		}
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-	}
-}
-
-// replacement is one call of replace.
+// replacement is one Update.
 type replacement struct {
-	*configFile
+	*File
 	place
-	merge merge
+	merge Merge
 	// takenBack is a copy that was at the path and is beside the file, leased: it is what is exchanged next.
 	takenBack *fileCopy
 }
@@ -80,13 +30,31 @@ const (
 	overtaken // somebody else came first; nothing was changed
 )
 
+func (r *replacement) run(ctx context.Context) error {
+	for deadline := time.Now().Add(heldFor); ; {
+		if r.takenBack != nil { // it must get to the path again
+			ctx = context.WithoutCancel(ctx)
+		}
+		state, err := r.try(ctx)
+		if err != nil || state != overtaken {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: %s", credential.ErrHeld, r.path)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
 func (r *replacement) try(ctx context.Context) (state attempt, err error) {
-	old, err := r.openQuiet(ctx, r.place)
+	old, err := r.openQuiet(ctx, r.place, heldFor)
 	if err != nil {
 		return nothingToDo, err
 	}
 	defer func() {
-		if state != replaced { // else it is looked after
+		if state != replaced { // else it is guarded
 			old.close()
 		}
 	}()
@@ -139,18 +107,18 @@ func (r *replacement) exchange(old *openFile, content, next []byte, copied *file
 		r.keepOrRemove(copied)
 		return overtaken, nil
 	}
-	err := swap(r.place, copied.name)
-	switch {
-	case errors.Is(err, unix.EBUSY):
-		r.keepOrRemove(copied)
-		return nothingToDo, fmt.Errorf("%w: %s is a mount point", credential.ErrCannotSplice, r.path)
-	case errors.Is(err, unix.ENOENT): // the file, or the copy, was removed: the next look tells
-		r.keepOrRemove(copied)
-		return overtaken, nil
-	case err != nil && isForbidden(err):
+	err := r.swap(copied.name)
+	if err != nil && isForbidden(err) {
 		return r.renameOver(old, content, copied)
-	case err != nil:
+	}
+	if err != nil {
 		r.keepOrRemove(copied)
+		switch {
+		case errors.Is(err, unix.EBUSY):
+			return nothingToDo, fmt.Errorf("%w: %s is a mount point", credential.ErrCannotSplice, r.path)
+		case errors.Is(err, unix.ENOENT): // the file, or the copy, was removed: the next look tells
+			return overtaken, nil
+		}
 		return nothingToDo, r.failed("exchange", err)
 	}
 	copied.shown = true
@@ -162,33 +130,14 @@ func (r *replacement) exchange(old *openFile, content, next []byte, copied *file
 	copied.keepRights(old)
 	copied.unlease()
 	copied.close()
-	r.lookAfter(old, copied.name, next)
+	r.guard(old, copied.name, next)
 	return replaced, nil
-}
-
-// swap exchanges the names of the copy and the file.
-func swap(p place, copyName string) error {
-	return retryEINTR(func() error {
-		return unix.Renameat2(p.dir, copyName, p.dir, p.name, unix.RENAME_EXCHANGE)
-	})
-}
-
-// shows reports whether name is that very inode, which must be held open, or its number may have been used again.
-func (p place) shows(name string, inode unix.Stat_t) bool {
-	var stat unix.Stat_t
-	return unix.Fstatat(p.dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW) == nil && stat.Dev == inode.Dev && stat.Ino == inode.Ino
 }
 
 // unchanged compares the content again; it serves where no lease vouches for it.
 func unchanged(f *openFile, content []byte) bool {
 	again, err := f.read()
 	return err == nil && bytes.Equal(again, content)
-}
-
-// appendOnly reports whether nothing can be removed from the directory, also where the rights allow it.
-func (p place) appendOnly() bool {
-	var x unix.Statx_t
-	return unix.Statx(p.dir, "", unix.AT_EMPTY_PATH, 0, &x) == nil && x.Attributes&unix.STATX_ATTR_APPEND != 0
 }
 
 // renameOver replaces the file where the exchange is not to be had, be it for lack of support or by a policy. An update that
@@ -205,9 +154,7 @@ func (r *replacement) renameOver(old *openFile, content []byte, copied *fileCopy
 		r.discard(r.place, copied.name)
 		return nothingToDo, r.failed("replace", err)
 	}
-	r.noExchange.Do(func() {
-		r.log.Warn("exchanging files is not supported here: waiting for quiet moments instead", "path", r.path)
-	})
+	r.logOnce(slog.LevelWarn, "exchanging files is not supported here: waiting for quiet moments instead", r.path)
 	old.close()
 	return replaced, nil
 }
@@ -230,7 +177,7 @@ func (r *replacement) takeBack(old *openFile, copied *fileCopy) error {
 			r.discard(r.place, name)
 			return nil
 		}
-		err = swap(r.place, name)
+		err = r.swap(name)
 		switch {
 		case errors.Is(err, unix.ENOENT): // removed in this instant: no more at the path
 			displaced.close()

@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"os"
@@ -92,7 +92,7 @@ func TestAutoWithoutAnAnswer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newFakeHome(t, `if [ ! -e $H/mended ]; then `+test.script+"\nexit; fi\n"+listing)
-			n := h.server(auto, func(c *NLServerConfig) { c.Timeout = 200 * time.Millisecond })
+			n := h.server(auto, func(c *Config) { c.Timeout = 200 * time.Millisecond })
 			_, err := n.set(t.Context(), "prod", nlTestCredential, nil)
 			mustSay(t, err, test.want...)
 			if strings.Contains(h.read("args"), nlTestSecret) {
@@ -109,7 +109,7 @@ func TestAutoWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-func withTimeout(n *NLServer, timeout time.Duration) *NLServer {
+func withTimeout(n *Server, timeout time.Duration) *Server {
 	n.timeout = timeout
 	return n
 }
@@ -117,7 +117,7 @@ func withTimeout(n *NLServer, timeout time.Duration) *NLServer {
 func TestConfiguredCommandIsNotAskedFor(t *testing.T) {
 	for _, command := range []string{"setimsoauth", "-setimsauth", "setimsjwtauth"} {
 		h := newFakeHome(t, listing)
-		n := h.server(func(c *NLServerConfig) { c.Command = command })
+		n := h.server(func(c *Config) { c.Command = command })
 		if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestConfiguredCommandIsNotAskedFor(t *testing.T) {
 		}
 	}
 	h := newFakeHome(t, listing)
-	_, err := h.server(func(c *NLServerConfig) { c.Command = "setpassword" }).set(t.Context(), "prod", nlTestCredential, nil)
+	_, err := h.server(func(c *Config) { c.Command = "setpassword" }).set(t.Context(), "prod", nlTestCredential, nil)
 	mustSay(t, err, `"setpassword"`, "allowed are auto, setimsoauth")
 }
 

@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"bytes"
@@ -46,7 +46,7 @@ func TestStopKillsTheGroup(t *testing.T) {
 					cancel()
 				}
 			})
-			n := h.server(func(c *NLServerConfig) {
+			n := h.server(func(c *Config) {
 				if test.timeout != 0 {
 					c.Timeout = test.timeout
 				}
@@ -163,7 +163,7 @@ func TestChildLeavesNoCore(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Setrlimit(unix.RLIMIT_CORE, &limit) })
 	h := newFakeHome(t, `until [ "$(ulimit -c)" = 0 ]; do :; done`)
-	n := h.server(func(c *NLServerConfig) { c.Timeout = 10 * time.Second })
+	n := h.server(func(c *Config) { c.Timeout = 10 * time.Second })
 	if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
 		t.Error(err)
 	}

@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"bytes"
@@ -63,7 +63,7 @@ func (e pausedError) RetryAt() time.Time { return e.until }
 // restart restarts a module and waits for the end of that, up to the timeout. nlserver may fork the module as a child of its own,
 // which must outlive this process and print at any time: so it gets a session and no descriptor of ours, and is never signalled.
 // One that takes longer runs on; until it has ended no other of this module is begun.
-func (n *NLServer) restart(ctx context.Context, module string, since time.Time) error {
+func (n *Server) restart(ctx context.Context, module string, since time.Time) error {
 	step := "nlserver restart " + module
 	n.restarts.mu.Lock()
 	latest := n.restarts.latest[module]
@@ -132,7 +132,7 @@ func (n *NLServer) restart(ctx context.Context, module string, since time.Time) 
 	return nil
 }
 
-func (n *NLServer) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
+func (n *Server) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
 	err := cmd.Wait()
 	os.Remove(n.noteFile(module)) // one that is left tells of a process that is no more
 	took := time.Since(r.began)
@@ -154,7 +154,7 @@ func (n *NLServer) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
 
 // note remembers, for a daemon that comes after this one, which process restarts a module. After a crash of the machine there is no
 // such process, so nothing has to be on disk.
-func (n *NLServer) note(module string, pid int) {
+func (n *Server) note(module string, pid int) {
 	text := fmt.Sprintf("%d %s\n", pid, startOf(pid))
 	if err := os.WriteFile(n.noteFile(module), []byte(text), 0o600); err != nil {
 		n.logger.Warn("which process restarts a module is not remembered; a daemon that comes after this one may start a second",
@@ -162,12 +162,12 @@ func (n *NLServer) note(module string, pid int) {
 	}
 }
 
-func (n *NLServer) noteFile(module string) string {
+func (n *Server) noteFile(module string) string {
 	return filepath.Join(n.stateDir, module+".restart")
 }
 
 // outlived reports whether a restart of a module that another daemon began still runs.
-func (n *NLServer) outlived(module string) bool {
+func (n *Server) outlived(module string) bool {
 	text, err := regularfile.Read(n.noteFile(module), 100)
 	if err != nil {
 		return false
@@ -189,7 +189,7 @@ func startOf(pid int) string {
 }
 
 // Retry forgets, by an operator's word, what keeps it from trying: which option is offered, and that restarts failed.
-func (n *NLServer) Retry() {
+func (n *Server) Retry() {
 	n.ForgetOption()
 	n.restarts.mu.Lock()
 	defer n.restarts.mu.Unlock()
@@ -199,4 +199,4 @@ func (n *NLServer) Retry() {
 }
 
 // TakeOver has n go on with what before knows of restarts. n is not used yet.
-func (n *NLServer) TakeOver(before *NLServer) { n.restarts = before.restarts }
+func (n *Server) TakeOver(before *Server) { n.restarts = before.restarts }

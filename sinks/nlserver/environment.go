@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"bytes"
@@ -27,7 +27,7 @@ const readEnvironment = `script=$1; shift; . "$script" >/dev/null; exec %s -0`
 
 // environment returns the environment of nlserver: what env_script leaves of a minimal one. It is read for each run,
 // which costs milliseconds, so that a changed customer.sh counts from then on.
-func (n *NLServer) environment(ctx context.Context, redact func(string) string) ([]string, error) {
+func (n *Server) environment(ctx context.Context, redact func(string) string) ([]string, error) {
 	base := minimalEnvironment()
 	if n.envScript == "" {
 		return base, nil

@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"context"
@@ -17,9 +17,9 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// NLServerConfig tells where Campaign's nlserver is and how it is run. The zero value of each field but Home and StateDir is a
+// Config tells where Campaign's nlserver is and how it is run. The zero value of each field but Home and StateDir is a
 // usable default.
-type NLServerConfig struct {
+type Config struct {
 	// Home is Campaign's directory, absolute. It is the working directory of every run.
 	Home string
 	// Executable is absolute or relative to Home; "" means bin/nlserver.
@@ -38,9 +38,9 @@ type NLServerConfig struct {
 	Logger *slog.Logger
 }
 
-// NLServer runs Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
+// Server runs Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
 // instance has one run of set at a time.
-type NLServer struct {
+type Server struct {
 	home       string
 	executable string
 	envScript  string
@@ -53,9 +53,9 @@ type NLServer struct {
 	complaint  atomic.Pointer[string] // the last that env_script printed and went on
 }
 
-// NewNLServer prepares the runs and touches nothing: what is missing shows in the first run.
-func NewNLServer(config NLServerConfig) *NLServer {
-	n := &NLServer{
+// New prepares the runs and touches nothing: what is missing shows in the first run.
+func New(config Config) *Server {
+	n := &Server{
 		home:       filepath.Clean(config.Home),
 		executable: config.Executable,
 		envScript:  config.EnvScript,
@@ -85,15 +85,15 @@ func NewNLServer(config NLServerConfig) *NLServer {
 	return n
 }
 
-func (n *NLServer) underHome(path string) string {
+func (n *Server) underHome(path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
 	}
 	return filepath.Join(n.home, path)
 }
 
-// run is what one run of nlserver left behind.
-type run struct {
+// Result is what one run of nlserver left behind.
+type Result struct {
 	// Took is the time from the start of nlserver to its end; the environment script and the question for the option
 	// are not in it.
 	Took time.Duration
@@ -103,20 +103,20 @@ type run struct {
 	ExitCode int
 }
 
-// readySet is a set run of which only the run itself is left to be done.
-type readySet struct {
-	nlserver *NLServer
+// Ready is a run that hands over a credential, of which only the run itself is left to be done.
+type Ready struct {
+	nlserver *Server
 	step     string
-	rest     nlserverRun
+	rest     command
 }
 
-// run hands the credential to nlserver, which writes it into the configuration of the instance. A nil error says that
+// Run hands the credential to nlserver, which writes it into the configuration of the instance. A nil error says that
 // nlserver was content, which no contract of its exit status makes a proof: read the file again. An error says little
 // about the file either: nlserver may have written before it failed, or before it was stopped for its timeout.
 //
 // inherit, which may be nil, is a descriptor that only this nlserver and its own children inherit. The error of a run
 // that ended because of ctx or the timeout wraps context.Canceled or context.DeadlineExceeded.
-func (r *readySet) run(ctx context.Context, inherit *os.File) (run, error) {
+func (r *Ready) Run(ctx context.Context, inherit *os.File) (Result, error) {
 	r.rest.inherit = inherit
 	result, err := r.nlserver.execute(ctx, r.step, r.rest)
 	if err != nil && result.ExitCode > 0 {
@@ -125,9 +125,9 @@ func (r *readySet) run(ctx context.Context, inherit *os.File) (run, error) {
 	return result, err
 }
 
-// prepareSet does all that comes before nlserver is handed the credential: the checks, the environment script, and
+// Prepare does all that comes before nlserver is handed the credential: the checks, the environment script, and
 // the choice of the option.
-func (n *NLServer) prepareSet(ctx context.Context, instance string, c credential.Credential) (*readySet, error) {
+func (n *Server) Prepare(ctx context.Context, instance string, c credential.Credential) (*Ready, error) {
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
 	}
@@ -152,7 +152,7 @@ func (n *NLServer) prepareSet(ctx context.Context, instance string, c credential
 		n.logger.Warn("the private key is not handed to nlserver, its option takes none",
 			"instance", instance, "option", "-"+option)
 	}
-	return &readySet{n, "nlserver config -" + option + " for instance " + instance, nlserverRun{
+	return &Ready{n, "nlserver config -" + option + " for instance " + instance, command{
 		args:   []string{"config", "-instance:" + instance, setArgument(option, c, key)},
 		env:    env,
 		secret: true,
@@ -187,8 +187,8 @@ func keyArgument(key credential.Secret) (string, error) {
 	return oneLine, nil
 }
 
-// nlserverRun is one run of the executable with everything that differs between runs.
-type nlserverRun struct {
+// command is one run of the executable with everything that differs between runs.
+type command struct {
 	args    []string
 	env     []string
 	inherit *os.File
@@ -197,13 +197,13 @@ type nlserverRun struct {
 }
 
 // execute runs nlserver and waits for it. step names the run in errors.
-func (n *NLServer) execute(ctx context.Context, step string, r nlserverRun) (run, error) {
+func (n *Server) execute(ctx context.Context, step string, r command) (Result, error) {
 	out := newCapture(captureHalf)
 	end, err := (&child{
 		path: n.executable, args: r.args, dir: n.home, env: r.env,
 		inherit: r.inherit, noCore: r.secret, stdout: out, stderr: out,
 	}).run(ctx, n.timeout)
-	result := run{Took: end.took, ExitCode: end.exitCode}
+	result := Result{Took: end.took, ExitCode: end.exitCode}
 	text := out.text(end.complete, r.redact)
 	result.Output = excerptOf(text, summaryLength)
 	n.logger.Debug("nlserver ran", "step", step, "duration", result.Took, "exit", result.ExitCode,
@@ -228,7 +228,7 @@ type executableKey struct {
 
 // inspectExecutable makes sure that there is something to run, as the kernel's own answers ("no such file") name
 // neither the key of the configuration nor what to do.
-func (n *NLServer) inspectExecutable() (executableKey, error) {
+func (n *Server) inspectExecutable() (executableKey, error) {
 	info, err := os.Stat(n.executable)
 	const remedy = "set campaign.home and campaign.nlserver to where Campaign is installed"
 	switch {
@@ -259,7 +259,7 @@ func (n *NLServer) inspectExecutable() (executableKey, error) {
 }
 
 // explainStart adds what to do to the errors of a start that are hard to understand.
-func (n *NLServer) explainStart(err error) error {
+func (n *Server) explainStart(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT):
 		return fmt.Errorf("%w (the file is there: its interpreter or its loader is missing)", err)

@@ -1,18 +1,22 @@
-package sinks
+package sharedfile
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/logtest"
+	"campaign-credsync/internal/skip"
 )
 
 // interrupted is a replacement stopped right after its exchange: the copy is at the path, what it displaced under the
@@ -26,9 +30,11 @@ type interrupted struct {
 
 const beforeIt, ours = "<old/>", "<ours/>"
 
+func wellFormed(content []byte) error { return nil }
+
 func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	t.Helper()
-	c := &configFile{path: filepath.Join(t.TempDir(), "config-prod.xml"), log: slog.New(slog.DiscardHandler)}
+	c := New(filepath.Join(t.TempDir(), "config-prod.xml"), wellFormed, slog.New(slog.DiscardHandler))
 	if err := os.WriteFile(c.path, []byte(beforeIt), 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -37,10 +43,10 @@ func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
-	i := &interrupted{t: t, replacement: &replacement{configFile: c, place: p, merge: func(current []byte) ([]byte, error) {
+	i := &interrupted{t: t, replacement: &replacement{File: c, place: p, merge: func(current []byte) ([]byte, error) {
 		return []byte(strings.Replace(string(current), "old", "ours", 1)), nil
 	}}}
-	if i.old, err = c.openQuiet(t.Context(), p); err != nil {
+	if i.old, err = c.openQuiet(t.Context(), p, heldFor); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.old.close)
@@ -50,7 +56,7 @@ func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	if thirdParty != nil {
 		thirdParty(c.path)
 	}
-	if err := swap(p, i.copied.name); err != nil {
+	if err := p.swap(i.copied.name); err != nil {
 		t.Fatal(err)
 	}
 	i.copied.shown = true
@@ -60,7 +66,7 @@ func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 
 func (i *interrupted) wantAtPath(want string) {
 	i.t.Helper()
-	i.letGo()
+	i.release()
 	i.aside.Wait()
 	got, err := os.ReadFile(i.path)
 	if err != nil || string(got) != want {
@@ -213,7 +219,7 @@ func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.letGo() // as when an error ends the replacement
+	i.release() // as when an error ends the replacement
 	renameOver(t, "<newest/>")(i.path)
 	writer.Close()
 	if err := <-wrote; err != nil {
@@ -229,7 +235,7 @@ func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 		t.Errorf("kept %q, %v; told:\n%s", got, err, log)
 	}
 	for range 2 { // also by the next start
-		if err := i.settleStrays(t.Context()); err != nil {
+		if err := i.SettleStrays(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -266,4 +272,73 @@ func TestAWriterInWaitingIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.wantAtPath("<mine/>")
+}
+
+// A copy whose removal failed is dealt with by the next replacement, without a restart.
+func TestCopyThatStayedIsSettledByTheNextReplacement(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	i.copied.close()
+	i.old.unlease()
+	i.unsettled = true // as when an error kept it from being taken back: the update is beside the file
+	if err := i.Update(t.Context(), i.merge); err != nil {
+		t.Fatal(err)
+	}
+	i.wantAtPath("<theirs/>")
+	if i.unsettled {
+		t.Error("settled, and yet to be settled")
+	}
+}
+
+// A link that is made in the instant before the exchange is seen when what was displaced is judged.
+func TestLinkInTheInstantOfTheExchange(t *testing.T) {
+	i := newInterrupted(t, nil)
+	if err := i.swap(i.copied.name); err != nil { // back, to before the exchange
+		t.Fatal(err)
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.Link(i.path, other); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := i.exchange(i.old, []byte(beforeIt), []byte(ours), i.copied); state != overtaken || err != nil {
+		t.Fatal(state, err)
+	}
+	if state, err := i.try(t.Context()); state != nothingToDo || !errors.Is(err, credential.ErrCannotSplice) {
+		t.Errorf("then %v, %v", state, err)
+	}
+	i.wantAtPath(beforeIt)
+	if one, err := os.Stat(i.path); err != nil {
+		t.Error(err)
+	} else if two, err := os.Stat(other); err != nil || !os.SameFile(one, two) {
+		t.Error("the names were parted")
+	}
+}
+
+// A directory in which the daemon may make no file is no reason to leave the drift: nlserver writes the file in place.
+func TestDirectoryThatCannotBeWrittenLeavesItToNlserver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		skip.Unable(t, "needs root, and to be somebody else for a moment")
+	}
+	top := t.TempDir()
+	file := filepath.Join(top, "config-prod.xml")
+	if err := errors.Join(os.WriteFile(file, []byte(beforeIt), 0o640), os.Chown(file, 65534, 65534), os.Chmod(top, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	c := New(file, wellFormed, slog.New(slog.DiscardHandler))
+	p, err := c.locate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	runtime.LockOSThread() // the user below is that of the thread
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.createCopy(p, 0o640)
+	if err := unix.Setfsuid(0); err != nil {
+		panic(err)
+	}
+	if !errors.Is(err, credential.ErrCannotSplice) || !errors.Is(err, unix.EACCES) {
+		t.Errorf("error is %v", err)
+	}
 }

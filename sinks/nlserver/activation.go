@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 // multiInstance are the modules that serve all instances of a container; they take no @instance.
 var multiInstance = []string{"web", "syslogd", "trackinglogd", "watchdog"}
 
-// ActivationSteps returns the steps that make Campaign's processes use an instance's new credential, in the order in which they are
+// Steps returns the steps that make Campaign's processes use an instance's new credential, in the order in which they are
 // to be taken. A reload makes the web module read its configuration again; other modules need a restart. A module that is named with
 // its @instance is left as it is.
-func ActivationSteps(reload bool, modules []string, instance string) []credential.Step {
+func Steps(reload bool, modules []string, instance string) []credential.Step {
 	var steps []credential.Step
 	if reload {
 		steps = append(steps, credential.Step{Kind: credential.StepReload})
@@ -32,10 +32,10 @@ func ActivationSteps(reload bool, modules []string, instance string) []credentia
 	return steps
 }
 
-// Activate takes one step made by ActivationSteps. It returns after the configured timeout at the latest; of a restart that
+// Activate takes one step made by Steps. It returns after the configured timeout at the latest; of a restart that
 // was begun ctx does not cut it short. A step may be taken again: it ends in the same state. Where a restart took longer, one
 // that was begun after since and has ended well meanwhile is not repeated. One call at a time.
-func (n *NLServer) Activate(ctx context.Context, step credential.Step, since time.Time) error {
+func (n *Server) Activate(ctx context.Context, step credential.Step, since time.Time) error {
 	if _, err := n.inspectExecutable(); err != nil {
 		return err
 	}
@@ -48,11 +48,11 @@ func (n *NLServer) Activate(ctx context.Context, step credential.Step, since tim
 	return fmt.Errorf("activation has no step %q", step)
 }
 
-func (n *NLServer) reload(ctx context.Context) error {
+func (n *Server) reload(ctx context.Context) error {
 	env, err := n.environment(ctx, redactUnknown)
 	if err != nil {
 		return err
 	}
-	_, err = n.execute(ctx, "nlserver config -reload", nlserverRun{args: []string{"config", "-reload"}, env: env, redact: onlyKnown})
+	_, err = n.execute(ctx, "nlserver config -reload", command{args: []string{"config", "-reload"}, env: env, redact: onlyKnown})
 	return err
 }

@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"bufio"
@@ -93,25 +93,25 @@ func (h *fakeHome) fifo(name string) func() string {
 }
 
 // server has no question to ask nlserver, unless the test wants it.
-func (h *fakeHome) server(change ...func(*NLServerConfig)) *NLServer {
-	config := NLServerConfig{Home: h.path, Command: commandOAuth, Timeout: time.Minute}
+func (h *fakeHome) server(change ...func(*Config)) *Server {
+	config := Config{Home: h.path, Command: commandOAuth, Timeout: time.Minute}
 	for _, c := range change {
 		c(&config)
 	}
-	return NewNLServer(config)
+	return New(config)
 }
 
 // set readies a run and does it.
-func (n *NLServer) set(ctx context.Context, instance string, c credential.Credential, inherit *os.File) (run, error) {
-	ready, err := n.prepareSet(ctx, instance, c)
+func (n *Server) set(ctx context.Context, instance string, c credential.Credential, inherit *os.File) (Result, error) {
+	ready, err := n.Prepare(ctx, instance, c)
 	if err != nil {
-		return run{ExitCode: -1}, err
+		return Result{ExitCode: -1}, err
 	}
-	return ready.run(ctx, inherit)
+	return ready.Run(ctx, inherit)
 }
 
-func auto(c *NLServerConfig)    { c.Command = "auto" }
-func withEnv(c *NLServerConfig) { c.EnvScript = "env.sh" }
+func auto(c *Config)    { c.Command = "auto" }
+func withEnv(c *Config) { c.EnvScript = "env.sh" }
 
 func mustSay(t *testing.T, err error, wanted ...string) {
 	t.Helper()
@@ -170,7 +170,7 @@ func TestSetHandsOverPrivateKeys(t *testing.T) {
 			c := nlTestCredential
 			c.PrivateKey = credential.NewSecret(test.key)
 			var log bytes.Buffer
-			n := h.server(func(config *NLServerConfig) {
+			n := h.server(func(config *Config) {
 				config.Command = test.command
 				config.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			})

@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 )
 
 // environmentOf returns what a run of nlserver sees.
-func environmentOf(t *testing.T, h *fakeHome, n *NLServer) map[string]string {
+func environmentOf(t *testing.T, h *fakeHome, n *Server) map[string]string {
 	t.Helper()
 	if err := n.Activate(t.Context(), stepOf("reload"), time.Time{}); err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func TestEnvironmentIsMinimal(t *testing.T) {
 	for _, script := range []string{"", "env.sh"} {
 		h := newEnvHome(t)
 		h.write("env.sh", "ADDED=1; export ADDED\n", 0o644)
-		env := environmentOf(t, h, h.server(func(c *NLServerConfig) { c.EnvScript = script }))
+		env := environmentOf(t, h, h.server(func(c *Config) { c.EnvScript = script }))
 		for _, name := range []string{"VAULT_TOKEN", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LD_LIBRARY_PATH"} {
 			if value, ok := env[name]; ok {
 				t.Errorf("env_script %q: %s=%s got through", script, name, value)
@@ -131,7 +131,7 @@ func TestEnvScriptThatIsNotThere(t *testing.T) {
 func TestEnvScriptThatHangs(t *testing.T) {
 	h := newEnvHome(t)
 	h.write("env.sh", "echo 'waiting for godot' >&2; sleep 600\n", 0o644)
-	n := h.server(withEnv, func(c *NLServerConfig) { c.Timeout = 200 * time.Millisecond })
+	n := h.server(withEnv, func(c *Config) { c.Timeout = 200 * time.Millisecond })
 	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "env_script", "stopped after 200ms", "campaign.timeout", "godot")
 }
 
@@ -186,7 +186,7 @@ func TestEnvScriptThatPrintsSecrets(t *testing.T) {
 			h := newEnvHome(t)
 			h.write("env.sh", "echo 'got "+line+" here' >&2\n"+end+"\n", 0o644)
 			var log bytes.Buffer
-			n := h.server(withEnv, func(c *NLServerConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			n := h.server(withEnv, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			said := fmt.Sprint(n.Activate(t.Context(), stepOf("reload"), time.Time{})) + log.String()
 			c := nlTestCredential
 			c.ClientSecret = credential.NewSecret(secret)

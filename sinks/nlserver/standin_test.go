@@ -1,4 +1,4 @@
-package sinks
+package nlserver
 
 import (
 	"bytes"
@@ -8,84 +8,27 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/test/standin"
 )
 
-// buildStandin builds the stand-in for nlserver, once for all tests that want it.
-var buildStandin = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "nlserver-standin-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "nlserver")
-	if out, err := exec.Command("go", "build", "-o", path, "campaign-credsync/test/nlserver").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the stand-in: %w\n%s", err, out)
-	}
-	// Kept in memory, so that nothing has to be removed after the last test.
-	program, err := os.ReadFile(path)
-	return string(program), err
-})
+// standinHome is a home with the stand-in.
+type standinHome struct{ *standin.Home }
 
-// standinHome is a Campaign home with the stand-in as nlserver and an instance called prod.
-type standinHome struct {
-	t    *testing.T
-	path string
-}
+func newStandinHome(t *testing.T) standinHome { return standinHome{standin.New(t)} }
 
-func newStandinHome(t *testing.T) *standinHome {
-	t.Helper()
-	program, err := buildStandin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tool := filepath.Join(t.TempDir(), "standin")
-	if err := os.WriteFile(tool, []byte(program), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	h := &standinHome{t: t, path: filepath.Join(t.TempDir(), "nl 6")} // a space: nothing here is split by a shell
-	h.tool(tool, "--standin-layout", h.path)
-	h.tool(tool, "--standin-instance", h.path, "prod")
-	return h
-}
-
-func (h *standinHome) tool(program string, args ...string) string {
-	h.t.Helper()
-	out, err := exec.Command(program, args...).CombinedOutput()
-	if err != nil {
-		h.t.Fatalf("%s: %v\n%s", args, err, out)
-	}
-	return string(out)
-}
-
-func (h *standinHome) faults(switches string) {
-	h.t.Helper()
-	h.tool(filepath.Join(h.path, "bin/nlserver"), "--standin-faults", h.path, switches)
-}
-
-// read returns a file below the home; "" when there is none.
-func (h *standinHome) read(name string) string {
-	text, err := os.ReadFile(filepath.Join(h.path, name))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		h.t.Fatal(err)
-	}
-	return string(text)
-}
-
-func (h *standinHome) server(change ...func(*NLServerConfig)) *NLServer {
-	config := NLServerConfig{Home: h.path, EnvScript: "env.sh"}
+func (h standinHome) server(change ...func(*Config)) *Server {
+	config := Config{Home: h.Path, EnvScript: "env.sh"}
 	for _, c := range change {
 		c(&config)
 	}
-	return NewNLServer(config)
+	return New(config)
 }
 
 func TestStandinTakesTheCredential(t *testing.T) {
@@ -95,7 +38,7 @@ func TestStandinTakesTheCredential(t *testing.T) {
 		{`["setimsjwtauth"]`, "setimsjwtauth"},
 	} {
 		h := newStandinHome(t)
-		h.faults(`{"options": ` + test.options + `}`)
+		h.Faults(`{"options": ` + test.options + `}`)
 		n := h.server()
 		for range 2 {
 			result, err := n.set(t.Context(), "prod", nlTestCredential, nil)
@@ -104,10 +47,10 @@ func TestStandinTakesTheCredential(t *testing.T) {
 			}
 			mustHide(t, result.Output)
 		}
-		if got := h.read("conf/config-prod.xml"); !strings.Contains(got, nlTestCredential.TechnicalAccountID) {
+		if got := h.Read("conf/config-prod.xml"); !strings.Contains(got, nlTestCredential.TechnicalAccountID) {
 			t.Errorf("%s: the credential is not in %s", test.want, got)
 		}
-		runs := h.read("var/standin/runs.jsonl")
+		runs := h.Read("var/standin/runs.jsonl")
 		if got := strings.Count(runs, `"event":"end","subcommand":"config","kind":"help"`); got != 1 {
 			t.Errorf("asked for the options %d times; runs:\n%s", got, runs)
 		}
@@ -119,7 +62,7 @@ func TestStandinTakesTheCredential(t *testing.T) {
 
 func TestStandinWithoutItsEnvironment(t *testing.T) {
 	h := newStandinHome(t)
-	n := h.server(func(c *NLServerConfig) { c.EnvScript, c.Command = "", "setimsoauth" })
+	n := h.server(func(c *Config) { c.EnvScript, c.Command = "", "setimsoauth" })
 	_, err := n.set(t.Context(), "prod", nlTestCredential, nil)
 	mustSay(t, err, "exit status 127", "error while loading shared libraries")
 }
@@ -129,7 +72,7 @@ func TestStandinRefusals(t *testing.T) {
 	n := h.server()
 	_, err := n.set(t.Context(), "nosuch", nlTestCredential, nil)
 	mustSay(t, err, "instance nosuch", "exit status 1", "(iRc=")
-	h.faults(`{"options": []}`)
+	h.Faults(`{"options": []}`)
 	_, err = h.server().set(t.Context(), "prod", nlTestCredential, nil)
 	mustSay(t, err, "offers none of -setimsoauth", "7.4.1 build 9383")
 }
@@ -143,11 +86,11 @@ func TestStandinThatPrintsTheSecret(t *testing.T) {
 			`{"print_pieces": true}`, `{"print_pieces": true, "fail": "before"}`,
 		} {
 			h := newStandinHome(t)
-			h.faults(switches)
+			h.Faults(switches)
 			c := nlTestCredential
 			c.ClientSecret = credential.NewSecret(secret)
 			var log bytes.Buffer
-			n := h.server(func(config *NLServerConfig) {
+			n := h.server(func(config *Config) {
 				config.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			})
 			result, err := n.set(t.Context(), "prod", c, nil)
@@ -170,7 +113,7 @@ func TestStandinThatPrintsTheSecret(t *testing.T) {
 
 func TestStandinThatIsStopped(t *testing.T) {
 	h := newStandinHome(t)
-	h.faults(`{"hang": true, "ignore_sigterm": true, "fork_child": "1h"}`)
+	h.Faults(`{"hang": true, "ignore_sigterm": true, "fork_child": "1h"}`)
 	lock, err := os.Create(filepath.Join(t.TempDir(), "lock"))
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +121,7 @@ func TestStandinThatIsStopped(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	n := h.server(func(c *NLServerConfig) { c.Timeout = time.Second })
+	n := h.server(func(c *Config) { c.Timeout = time.Second })
 	_, err = n.set(t.Context(), "prod", nlTestCredential, lock)
 	lock.Close()
 	mustSay(t, err, "stopped after 1s", "stand-in waits: hang")
@@ -199,12 +142,12 @@ func TestStandinThatIsStopped(t *testing.T) {
 func TestStandinIsActivated(t *testing.T) {
 	h := newStandinHome(t)
 	n := h.server()
-	for _, step := range ActivationSteps(true, []string{"web", "pipelined"}, "prod") {
+	for _, step := range Steps(true, []string{"web", "pipelined"}, "prod") {
 		if err := n.Activate(t.Context(), step, time.Time{}); err != nil {
 			t.Error(err)
 		}
 	}
-	h.faults(`{"restart_fail": ["pipelined@prod"], "reload_fail": true, "on": ["restart", "reload"]}`)
+	h.Faults(`{"restart_fail": ["pipelined@prod"], "reload_fail": true, "on": ["restart", "reload"]}`)
 	if err := n.Activate(t.Context(), stepOf("restart web"), time.Time{}); err != nil {
 		t.Error(err)
 	}
