@@ -12,7 +12,7 @@ import (
 	"campaign-credsync/internal/filelock"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sinks/nlserver"
-	"campaign-credsync/sources"
+	"campaign-credsync/sources/vault"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
@@ -24,7 +24,7 @@ type assembly struct {
 	log       *slog.Logger
 	onlyLooks bool // writes nothing, so it takes no lock
 
-	vault     *sources.Vault // nil where no instance needs it
+	vault     *vault.Vault // nil where no instance needs it
 	nlserver  made[nlserver.Config, *nlserver.Server]
 	secrets   map[secret]sync.Source // instances with the same secret share its polls
 	sinks     map[sinks.Config]*sinks.Instance

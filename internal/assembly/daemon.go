@@ -13,7 +13,7 @@ import (
 	"campaign-credsync/internal/filewatch"
 	"campaign-credsync/internal/signals"
 	"campaign-credsync/internal/systemd"
-	"campaign-credsync/sources"
+	"campaign-credsync/sources/vault"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
@@ -103,8 +103,8 @@ type process struct {
 type generation struct {
 	*process
 	*assembly
-	after   *sync.Daemon   // whose place it takes; nil for the first
-	retires *sources.Vault // of the one before, where this one has another
+	after   *sync.Daemon // whose place it takes; nil for the first
+	retires *vault.Vault // of the one before, where this one has another
 }
 
 // run runs a generation until ctx ends, or SIGHUP has brought a configuration that is good: then it returns the next one.

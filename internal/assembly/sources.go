@@ -8,7 +8,11 @@ import (
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/deadline"
-	"campaign-credsync/sources"
+	"campaign-credsync/sources/jsonfile"
+	"campaign-credsync/sources/vault"
+	"campaign-credsync/sources/vault/connection"
+	"campaign-credsync/sources/vault/login"
+	"campaign-credsync/sources/vault/push"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
@@ -41,7 +45,7 @@ func (a *assembly) source(c *config.Config, from secret, store *state.Store, bef
 	case before.secrets[from] != nil && (from.file != "" || a.vault == before.vault):
 		a.secrets[from] = before.secrets[from]
 	case from.file != "":
-		a.secrets[from] = sources.NewFile(from.file, store.Key(), a.log)
+		a.secrets[from] = jsonfile.New(from.file, store.Key(), a.log)
 	case from.kvVersion == 1:
 		a.secrets[from] = a.vault.KV1(from.mount, from.path)
 	default:
@@ -52,26 +56,30 @@ func (a *assembly) source(c *config.Config, from secret, store *state.Store, bef
 
 // useVault takes the Vault of before if a new one would be the same.
 func (a *assembly) useVault(c *config.Config, store *state.Store, before *assembly) (err error) {
-	from := sources.VaultConfig{
-		Address: c.Vault.Address, Namespace: c.Vault.Namespace,
-		CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
-		TLSServerName: c.Vault.TLSServerName,
-		Auth: sources.Auth{
+	from := vault.Config{
+		Config: connection.Config{
+			Address: c.Vault.Address, CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
+			TLSServerName: c.Vault.TLSServerName, Logger: a.log,
+		},
+		Namespace: c.Vault.Namespace,
+		Auth: login.Auth{
 			Method: c.Vault.Auth.Method, Mount: c.Vault.Auth.Mount, Namespace: c.Vault.Auth.Namespace,
 			RoleID: c.Vault.Auth.RoleID.Reveal(), RoleIDFile: c.Vault.Auth.RoleIDFile,
 			SecretIDFile: c.Vault.Auth.SecretIDFile, SecretIDWrapped: c.Vault.Auth.SecretIDWrapped,
 			SecretIDWarn: c.Vault.Auth.SecretIDWarn, TokenFile: c.Vault.Auth.TokenFile,
 			Role: c.Vault.Auth.Role, JWTFile: c.Vault.Auth.JWTFile,
 		},
-		StateDir: c.StateDir, DigestKey: store.Key(), Logger: a.log,
-		MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: a.onlyLooks,
+		State: login.State{
+			StateDir: c.StateDir, DigestKey: store.Key(),
+			MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: a.onlyLooks,
+		},
 	}
 	if before.vault != nil && before.vault.Serves(from) {
 		a.vault = before.vault
 		return nil
 	}
-	if a.vault, err = sources.NewVault(from); err != nil {
-		if setting, ok := errors.AsType[*sources.SettingError](err); ok {
+	if a.vault, err = vault.New(from); err != nil {
+		if setting, ok := errors.AsType[*connection.SettingError](err); ok {
 			return c.At(setting.Key, setting.Err)
 		}
 		return err
@@ -85,13 +93,13 @@ func (a *assembly) watchSources(ctx context.Context, daemon *sync.Daemon) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		changed := map[*sources.File]func(){}
+		changed := map[*jsonfile.File]func(){}
 		for i, in := range a.instances {
-			if file, ok := in.Source.(*sources.File); ok {
+			if file, ok := in.Source.(*jsonfile.File); ok {
 				changed[file] = func() { daemon.Announced(i) } // any of those that share it
 			}
 		}
-		sources.WatchFiles(ctx, changed, a.log)
+		jsonfile.Watch(ctx, changed, a.log)
 	}()
 	if a.vault != nil {
 		a.vault.Run(ctx, daemon.CheckSoon)
@@ -104,26 +112,26 @@ func (a *assembly) subscribe(ctx context.Context, watch config.Watch, daemon *sy
 	if a.vault == nil || watch.Events == config.EventsOff {
 		return
 	}
-	changed := map[*sources.KV]func(){}
+	changed := map[*vault.KV]func(){}
 	for i, in := range a.instances {
-		if kv, ok := in.Source.(*sources.KV); ok {
+		if kv, ok := in.Source.(*vault.KV); ok {
 			changed[kv] = func() { daemon.Announced(i) } // any of those that share it
 		}
 	}
-	a.vault.Subscribe(ctx, watch.Poll, changed)
+	push.Subscribe(ctx, a.vault.PushConfig(watch.Poll, changed))
 }
 
 // retry forgets what was refused, and every wait: the operator asks.
 func (a *assembly) retry() {
 	if a.vault != nil {
-		a.vault.Retry()
+		a.vault.RetryRefused()
 	}
 }
 
 // soon forgets the waits.
 func (a *assembly) soon() {
 	if a.vault != nil {
-		a.vault.Soon()
+		a.vault.ResetBackoff()
 	}
 }
 
@@ -137,10 +145,10 @@ func (a *assembly) close() {
 }
 
 // closeVault revokes the token, for which it has a second: Vault may be what is out of reach.
-func closeVault(vault *sources.Vault, log *slog.Logger) {
+func closeVault(v *vault.Vault, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	_, err := deadline.Run(ctx, closeTime+deadline.Grace, "revoking the token", func() (struct{}, error) { return struct{}{}, vault.Close(ctx) })
+	_, err := deadline.Run(ctx, closeTime+deadline.Grace, "revoking the token", func() (struct{}, error) { return struct{}{}, v.Close(ctx) })
 	if err != nil {
 		log.Warn("token not revoked, it ends by itself", "reason", err)
 	}

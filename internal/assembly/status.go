@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/control"
-	"campaign-credsync/sources"
+	"campaign-credsync/sources/jsonfile"
 	"campaign-credsync/sync"
 )
 
@@ -34,7 +34,7 @@ func (a *assembly) document(s sync.Status) control.Status {
 	vault := control.Vault{Reachable: true}
 	var lastPoll time.Time
 	for i, in := range s.Instances {
-		if _, isFile := a.instances[i].Source.(*sources.File); isFile {
+		if _, isFile := a.instances[i].Source.(*jsonfile.File); isFile {
 			continue
 		}
 		vault.Reachable = vault.Reachable && in.SourceReached

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -92,4 +93,18 @@ func Escape(text string) string {
 		b.WriteString(strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(quoted))
 	}
 	return b.String()
+}
+
+// maxClean bounds what [Clean] keeps of a text, in bytes.
+const maxClean = 300
+
+// knownShapes are secrets by their look, whosever they are: Vault's tokens, Adobe's client secrets, and UUIDs, which old
+// client secrets, role-ids and secret-ids are. So no secret has to be kept only to be recognised.
+var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|[sbr]\.[A-Za-z0-9]{24}|p8e-[A-Za-z0-9_-]{8,}|` +
+	`[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12})`)
+
+// Clean makes text from a server fit for an error or a log line: redacted, escaped and short.
+func Clean(text string, hide ...Secret) string {
+	text = knownShapes.ReplaceAllString(Redact(text, hide...), redacted)
+	return Cut(Escape(text), maxClean)
 }

@@ -1,4 +1,4 @@
-// Package fleet is many hosts in one process: each has the daemon's own code for Vault (package sources) and for its
+// Package fleet is many hosts in one process: each has the daemon's own code for Vault (package sources/vault) and for its
 // decisions (package sync), with a login, a token, a connection and a state directory of its own.
 //
 // Campaign is left out: the configuration file of a host is in memory, and nothing is activated. So is the watch of the
@@ -16,7 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"campaign-credsync/sources"
+	"campaign-credsync/sources/vault"
+	"campaign-credsync/sources/vault/connection"
+	"campaign-credsync/sources/vault/login"
 	credsync "campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
@@ -36,7 +38,7 @@ type Config struct {
 
 // Host is a daemon that runs, or ran. Its methods may be called concurrently.
 type Host struct {
-	vault  *sources.Vault
+	vault  *vault.Vault
 	store  *state.Store
 	file   *file
 	stop   context.CancelFunc
@@ -56,10 +58,10 @@ func Start(c Config) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{store: store, file: &file{}, ended: make(chan struct{})}
-	h.vault, err = sources.NewVault(sources.VaultConfig{
-		Address:  c.Address,
-		Auth:     sources.Auth{Method: "approle", Mount: c.AuthMount, RoleID: c.RoleID, SecretIDFile: secretID},
-		StateDir: dir, DigestKey: store.Key(), Logger: c.Logger,
+	h.vault, err = vault.New(vault.Config{
+		Config: connection.Config{Address: c.Address, Logger: c.Logger},
+		Auth:   login.Auth{Method: "approle", Mount: c.AuthMount, RoleID: c.RoleID, SecretIDFile: secretID},
+		State:  login.State{StateDir: dir, DigestKey: store.Key()},
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())

@@ -1,0 +1,77 @@
+package connection
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"campaign-credsync/internal/regularfile"
+)
+
+// clientPair is our certificate and its key, read anew for each handshake, as both are renewed on disk. While what is
+// there is broken, or half of it is renewed, the last good pair is shown. Safe for concurrent use.
+type clientPair struct {
+	certFile, keyFile string
+	logger            *slog.Logger
+
+	mu   sync.Mutex
+	good *tls.Certificate
+	said bool // that what is there now is broken
+}
+
+// newClientPair reads the pair that config names, which must be good at the start. It returns nil where none is named.
+func newClientPair(config Config) (*clientPair, error) {
+	switch {
+	case config.ClientCert == "" && config.ClientKey == "":
+		return nil, nil
+	case config.ClientCert == "" || config.ClientKey == "":
+		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
+	}
+	p := &clientPair{certFile: config.ClientCert, keyFile: config.ClientKey, logger: config.Logger}
+	pair, err := p.read()
+	p.good = pair
+	return p, err
+}
+
+func (p *clientPair) read() (*tls.Certificate, error) {
+	cert, err := readPEM("vault.client_cert", p.certFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPEM("vault.client_key", p.keyFile)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key) // its errors quote neither
+	if err != nil {
+		return nil, &SettingError{"vault.client_cert", fmt.Errorf("%s and %s are no pair: %w; put a certificate and its key there, in "+
+			"PEM form", p.certFile, p.keyFile, err)}
+	}
+	return &pair, nil
+}
+
+// current returns the pair to show now.
+func (p *clientPair) current() *tls.Certificate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pair, err := p.read()
+	switch {
+	case err == nil:
+		p.good, p.said = pair, false
+	case !p.said:
+		p.said = true
+		p.logger.Warn("client certificate cannot be read, the last good one is shown", "file", p.certFile, "reason", err.Error())
+	}
+	return p.good
+}
+
+// readPEM reads the file that a setting names.
+func readPEM(setting, file string) ([]byte, error) {
+	pem, err := regularfile.Read(file, maxPEM)
+	if err != nil {
+		return nil, &SettingError{setting, err}
+	}
+	return pem, nil
+}

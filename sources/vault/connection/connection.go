@@ -1,0 +1,307 @@
+// Package connection is the way to one Vault server (or OpenBao). It makes every request: bounded in time and size, one at a
+// time over one connection that is kept, and none while Vault wants to be left alone. Its errors are in words for an
+// operator and show no secret.
+//
+// It has no token of its own, never retries, and follows one kind of redirect only: that of a standby to the active node. It
+// is the only package that imports vault/api.
+package connection
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"campaign-credsync/internal/credential"
+)
+
+// Config says where Vault is. The environment is not consulted, apart from the proxy variables.
+type Config struct {
+	Address       string // required: see HostURL
+	CACert        string // PEM file of the authorities to trust; empty: the system's
+	ClientCert    string // PEM file, together with ClientKey; empty: none
+	ClientKey     string
+	TLSServerName string // name to verify; empty: the host of Address
+	Logger        *slog.Logger
+}
+
+// Connection is the way to one Vault server. Its methods may be called concurrently.
+type Connection struct {
+	address    string
+	client     *api.Client // without token and namespace; its copies carry them
+	transport  *http.Transport
+	pair       *clientPair // nil: none
+	unreadable string      // a certificate of vault.ca_cert, and what to do; empty: none
+	throttle   *throttle
+
+	turn        chan struct{} // holds one entry while a request is under way; owns what follows
+	unanswered  time.Time     // when the last request ended that was not answered in time
+	readTimeout readTimeout
+}
+
+// SettingError is what is wrong with one setting, found when it was to be used.
+type SettingError struct {
+	Key string // of the configuration, such as vault.ca_cert
+	Err error
+}
+
+func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+func (e *SettingError) Unwrap() error { return e.Err }
+
+// New checks the address and reads the certificates. It talks to nobody.
+func New(config Config) (*Connection, error) {
+	at, problem := HostURL(config.Address)
+	if problem != "" {
+		return nil, errors.New("vault.address: " + problem)
+	}
+	pair, err := newClientPair(config)
+	if err != nil {
+		return nil, err
+	}
+	transport, unreadable, err := newTransport(config, pair)
+	if err != nil {
+		return nil, err
+	}
+	if unreadable != "" {
+		config.Logger.Warn("an authority's certificate is passed over", "reason", "vault.ca_cert: "+unreadable)
+	}
+	c := Connection{address: at.String(), pair: pair, unreadable: unreadable, throttle: &throttle{}}
+	return c.over(transport)
+}
+
+// over returns the same connection over another transport.
+func (c Connection) over(transport *http.Transport) (*Connection, error) {
+	client, err := newClient(c.address, c.bounded(transport))
+	if err != nil {
+		return nil, err
+	}
+	return &Connection{
+		address: c.address, client: client, transport: transport, pair: c.pair, unreadable: c.unreadable, throttle: c.throttle,
+		turn: make(chan struct{}, 1),
+	}, nil
+}
+
+// Fresh returns a connection to the same Vault that makes a TLS handshake for each request, and holds up no other.
+func (c *Connection) Fresh() (*Connection, error) {
+	transport := c.transport.Clone()
+	transport.DisableKeepAlives = true
+	return Connection{address: c.address, pair: c.pair, unreadable: c.unreadable, throttle: c.throttle}.over(transport)
+}
+
+// WebSocketClient returns a client for connections that are taken over. release closes what is left of them.
+func (c *Connection) WebSocketClient() (client *http.Client, release func()) {
+	transport := c.transport.Clone()
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
+	transport.DisableKeepAlives = true // none is left to keep
+	return c.bounded(transport), transport.CloseIdleConnections
+}
+
+// Address is the scheme, host and port of Vault.
+func (c *Connection) Address() string { return c.address }
+
+// CloseIdle closes the connection that is kept.
+func (c *Connection) CloseIdle() { c.transport.CloseIdleConnections() }
+
+// ClientCertificate returns the certificate to show now, in DER, and the files of the pair; nil where none is configured.
+func (c *Connection) ClientCertificate() (der []byte, files []string) {
+	if c.pair == nil {
+		return nil, nil
+	}
+	return c.pair.current().Certificate[0], []string{c.pair.certFile, c.pair.keyFile}
+}
+
+// Request is one request to Vault's API.
+type Request struct {
+	Step      string // for errors: "read secret/data/prod"
+	Path      string // below /v1/
+	Query     url.Values
+	Body      any // as JSON; nil reads
+	Write     bool
+	Namespace string
+	Token     credential.Secret
+	Hide      []credential.Secret // what no error may show beside Token
+	Timeout   time.Duration       // 0: requestTimeout
+	// Read has the answer waited for less long at first, as another connection may lead to a node that answers.
+	Read bool
+	// Grace is how long the answer is waited for after the context has ended, where it comes only once.
+	Grace time.Duration
+	// Urgent requests are made also while Vault wants to be left alone.
+	Urgent bool
+}
+
+// requestTimeout bounds one request, its answer's body included.
+const requestTimeout = 35 * time.Second
+
+// Do makes one request and decodes the answer into into, where that is not nil; also that of a 404, which tells of a deleted
+// version. now is the time by Vault's clock. It waits while another request is under way, and gives up with that one if
+// that is not answered.
+//
+// The error is a [*Failure] or wraps one; a [*ThrottledError] where Vault wants to be left alone.
+func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time, err error) {
+	began := time.Now()
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return now, c.Explain(ctx, r.Step, ctx.Err())
+	}
+	if c.unanswered.After(began) {
+		return now, c.Explain(ctx, r.Step, context.DeadlineExceeded)
+	}
+	if err := c.Throttled(); err != nil && !r.Urgent {
+		return now, err
+	}
+	limit := requestTimeout
+	switch {
+	case r.Read:
+		limit = c.readTimeout.limit()
+	case r.Timeout > 0:
+		limit = r.Timeout
+	}
+	asked := time.Now()
+	bounded, cancel := r.bound(ctx, limit)
+	defer cancel()
+	now, err = c.ask(bounded, r, into)
+	ranOut := errors.Is(bounded.Err(), context.DeadlineExceeded) && ctx.Err() == nil
+	if ranOut {
+		c.unanswered = time.Now()
+	}
+	if r.Read && ctx.Err() == nil {
+		c.readTimeout.learn(time.Since(asked), ranOut)
+	}
+	if err == nil {
+		return now, nil
+	}
+	if bounded.Err() == nil {
+		ctx = context.WithoutCancel(ctx) // the answer came all the same
+	}
+	return now, c.Explain(ctx, r.Step, err, append(r.Hide, r.Token)...)
+}
+
+// bound ends after limit, and, if ctx ends before, after r.Grace.
+func (r Request) bound(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if r.Grace == 0 {
+		return context.WithTimeout(ctx, limit)
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(r.Grace, cancel) })
+	return bounded, func() { stop(); cancel() }
+}
+
+// ask makes the request. The caller has the turn.
+func (c *Connection) ask(ctx context.Context, r Request, into any) (now time.Time, err error) {
+	client := c.client.WithNamespace(r.Namespace) // vault/api keeps namespace and token in the client
+	client.SetToken(r.Token.Reveal())
+	var response *api.Response
+	if r.Write || r.Body != nil {
+		var body []byte
+		if r.Body != nil {
+			if body, err = json.Marshal(r.Body); err != nil {
+				return now, err
+			}
+		}
+		response, err = client.Logical().WriteRawWithContext(ctx, r.Path, body)
+	} else {
+		response, err = client.Logical().ReadRawWithDataWithContext(ctx, r.Path, r.Query)
+	}
+	if response == nil {
+		return now, err
+	}
+	defer response.Body.Close()
+	content, readErr := io.ReadAll(response.Body)
+	switch {
+	case err != nil && response.StatusCode == http.StatusNotFound && into != nil:
+		json.Unmarshal(content, into)
+		return clock(response), err
+	case err != nil:
+		return now, err
+	case readErr != nil:
+		return now, readErr
+	case into == nil, response.StatusCode == http.StatusNoContent:
+		return clock(response), nil
+	case json.Unmarshal(content, into) != nil: // its error may quote the answer
+		return now, ErrUnexpected
+	}
+	return clock(response), nil
+}
+
+func clock(response *api.Response) time.Time {
+	if now, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+		return now.Add(time.Second) // it is cut to the second, and a deletion just now is one
+	}
+	return time.Now()
+}
+
+// environment guards the moment in which newClient hides variables.
+var environment sync.Mutex
+
+// newClient makes a client of vault/api that no variable of the environment has a say in. api.NewClient reads all of
+// VAULT_* whatever configuration it is given, and fails on a malformed one, so they are hidden while it runs.
+func newClient(address string, client *http.Client) (*api.Client, error) {
+	environment.Lock()
+	defer environment.Unlock()
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "VAULT_") {
+			os.Unsetenv(name)
+			defer os.Setenv(name, value)
+		}
+	}
+	made, err := api.NewClient(&api.Config{
+		Address:          address,
+		HttpClient:       client,
+		MaxRetries:       0,
+		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+		DisableRedirects: true, // client follows them
+	})
+	if err != nil {
+		return nil, fmt.Errorf("vault client: %w", err)
+	}
+	// The default consults VAULT_WRAP_TTL at every request.
+	made.SetWrappingLookupFunc(func(string, string) string { return "" })
+	return made, nil
+}
+
+// HostURL takes an address that is scheme, host and port only. problem is empty, or says what is wrong, without the address, which
+// may hold a password.
+func HostURL(address string) (u *url.URL, problem string) {
+	const shape = "must be an http or https URL of a host"
+	u, err := url.Parse(address)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return nil, shape
+	case u.User != nil:
+		return nil, "must not hold a user or a password"
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(address, "# "):
+		return nil, shape + " with nothing behind it"
+	}
+	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, "has a port that is not from 1 to 65535"
+		}
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, ""
+}
+
+// CheckPath refuses what would name another place in Vault once the path is joined.
+func CheckPath(path string) error {
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" || part == "." || part == ".." {
+			return fmt.Errorf("%q must be names separated by single slashes", credential.Escape(path))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package connection
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// maxRetryAfter bounds how long Vault is left alone on its own word: a header that is wrong must not cut a host off.
+	maxRetryAfter = 5 * time.Minute
+	// firstSpread is the time over which hosts return that were asked for the same wait. It doubles with each answer in a
+	// row that asks for another one, up to maxSpread, so that any number of hosts fits through in the end.
+	firstSpread = 4 * time.Second
+	maxSpread   = time.Minute
+)
+
+// throttle is closed while Vault, or what stands before it, has asked to be left alone with Retry-After. It is one for all
+// requests, as a quota that refuses one would refuse the others, and count them. Its methods may be called concurrently.
+type throttle struct {
+	mu     sync.Mutex
+	until  time.Time
+	status int // of the answer that closed it
+	inRow  int // times it closed with nothing accepted between
+	// downSince is when the first request failed after the last that did not: no answer, or one that says that Vault cannot
+	// or does not want to. Zero: it answers.
+	downSince time.Time
+}
+
+// answered takes what an answer asks for. The wait is never shorter than asked for, unless that is above maxRetryAfter; what
+// is added is random, as whatever refused this host has refused others too.
+func (t *throttle) answered(response *http.Response, now time.Time) {
+	asked := retryAfter(response, now)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch status := response.StatusCode; {
+	case status < 500 && status != http.StatusTooManyRequests:
+		t.downSince = time.Time{}
+	case t.downSince.IsZero():
+		t.downSince = now
+	}
+	if asked == 0 {
+		if response.StatusCode < 400 {
+			t.inRow = 0
+		}
+		return
+	}
+	closed := now.Before(t.until)
+	if closed && !now.Add(asked).After(t.until) {
+		return
+	}
+	spread := min(max(asked, firstSpread<<min(t.inRow, 10)), maxSpread)
+	t.until, t.status = now.Add(asked+rand.N(spread)), response.StatusCode
+	if !closed { // else it was asked before that was known
+		t.inRow++
+	}
+}
+
+// noAnswer notes that there was none.
+func (t *throttle) noAnswer(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.downSince.IsZero() {
+		t.downSince = now
+	}
+}
+
+// retryAfter returns the wait that an answer asks for, 0 for none. A date counts from the answer's own Date, as the clocks
+// may differ. What cannot be read asks for nothing: there are waits of our own.
+func retryAfter(response *http.Response, now time.Time) time.Duration {
+	text := response.Header.Get("Retry-After")
+	if response.StatusCode < 400 || text == "" {
+		return 0
+	}
+	if date, err := http.ParseTime(text); err == nil {
+		if its, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+			now = its
+		}
+		return min(max(0, date.Sub(now)), maxRetryAfter)
+	}
+	seconds, err := strconv.ParseUint(text, 10, 64)
+	if err != nil && seconds == 0 { // a number that is too large is returned as the largest
+		return 0
+	}
+	return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+}
+
+// Throttled returns nil, or a [*ThrottledError] while nothing may be asked.
+func (c *Connection) Throttled() error {
+	c.throttle.mu.Lock()
+	defer c.throttle.mu.Unlock()
+	if !time.Now().Before(c.throttle.until) {
+		return nil
+	}
+	return &ThrottledError{vault: c.address, status: c.throttle.status, until: c.throttle.until}
+}
+
+// ResetThrottle is for somebody who wants an answer now.
+func (c *Connection) ResetThrottle() {
+	c.throttle.mu.Lock()
+	defer c.throttle.mu.Unlock()
+	c.throttle.until = time.Time{}
+}
+
+// DownFor returns how long nothing has been answered, or only that Vault cannot.
+func (c *Connection) DownFor() time.Duration {
+	c.throttle.mu.Lock()
+	defer c.throttle.mu.Unlock()
+	if c.throttle.downSince.IsZero() {
+		return 0
+	}
+	return time.Since(c.throttle.downSince)
+}
+
+// ThrottledError is the error of a request that was answered with Retry-After, or is not made for that. It reads the same
+// for all of them, as it is one fact.
+type ThrottledError struct {
+	vault  string // address
+	status int
+	until  time.Time
+	cause  error // nil when nothing was asked
+}
+
+func (e *ThrottledError) Error() string {
+	return fmt.Sprintf("vault at %s: %s; it wants to be asked no earlier than %s (Retry-After)",
+		e.vault, statusMeans(e.status), e.until.UTC().Format(time.RFC3339))
+}
+
+func (e *ThrottledError) Unwrap() error { return e.cause }
+
+// RetryAt is for whoever asks again: earlier there is no answer.
+func (e *ThrottledError) RetryAt() time.Time { return e.until }

@@ -1,0 +1,287 @@
+package vault_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vault"
+	"campaign-credsync/sources/vaulttest"
+)
+
+// asks answers what every quota, load balancer and maintenance page may: leave me alone.
+func asks(status int, after string, also ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", after)
+		for i := 0; i < len(also); i += 2 {
+			w.Header().Set(also[i], also[i+1])
+		}
+		w.WriteHeader(status)
+	}
+}
+
+// laterThan returns how long after now the error says that there is an answer; 0 when it does not say.
+func laterThan(err error, now time.Time) time.Duration {
+	var later interface{ RetryAt() time.Time }
+	if !errors.As(err, &later) {
+		return 0
+	}
+	return later.RetryAt().Sub(now)
+}
+
+// What is asked for is given, up to five minutes, and something random on top; then nothing at all is asked.
+func TestRetryAfterIsObeyed(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	v := l.Vault()
+	kv, other := l.KV(v), l.KV(v)
+	l.MustPoll(kv, never)
+	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	for _, c := range []struct {
+		name        string
+		answer      http.HandlerFunc
+		least, most time.Duration // before that there is no answer, and at the latest then
+	}{
+		{"seconds", asks(429, "120"), 2 * time.Minute, 3 * time.Minute},
+		{"of 503", asks(503, "7"), 7 * time.Second, 15 * time.Second},
+		{"of another status", asks(418, "30"), 30 * time.Second, time.Minute},
+		{"a date", asks(429, in(time.Minute)), 50 * time.Second, 2 * time.Minute},
+		{"a date of another clock", asks(429, in(25*time.Hour), "Date", in(25*time.Hour-2*time.Minute)), 2 * time.Minute, 4 * time.Minute},
+		{"more than five minutes", asks(503, "301"), 5 * time.Minute, 6 * time.Minute},
+		{"a date in years", asks(503, "Fri, 31 Dec 9999 23:59:59 GMT"), 5 * time.Minute, 6 * time.Minute},
+		{"a huge number", asks(429, "99999999999999999999999"), 5 * time.Minute, 6 * time.Minute},
+		{"none", asks(429, "0"), 0, 0},
+		{"negative", asks(429, "-120"), 0, 0},
+		{"a fraction", asks(429, "1.5"), 0, 0},
+		{"a word", asks(503, "soon"), 0, 0},
+		{"a date that is over", asks(503, "Wed, 21 Oct 2015 07:28:00 GMT"), 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v.RetryRefused()
+			l.Proxy.Serve("/v1/", c.answer)
+			began := time.Now()
+			err := l.MustFail(kv, l.Proxy.Address)
+			ended := time.Now()
+			if c.most == 0 {
+				if later := laterThan(err, began); later != 0 {
+					t.Errorf("it waits for %v: %v", later, err)
+				}
+				return
+			}
+			if least, most := laterThan(err, ended), laterThan(err, began); most < c.least || least > c.most {
+				t.Errorf("the next request comes after %v, want %v to %v", most, c.least, c.most)
+			}
+			if !strings.Contains(err.Error(), "Retry-After") {
+				t.Errorf("it does not say why it waits: %v", err)
+			}
+			l.Proxy.Forward()
+			l.Proxy.Requests()
+			for range 3 {
+				if again := l.MustFail(kv, "Retry-After"); again.Error() != err.Error() {
+					t.Errorf("one fact in two ways: %v; %v", err, again)
+				}
+				l.MustFail(other, "Retry-After")
+			}
+			if requests := l.Proxy.Requests(); len(requests) != 0 {
+				t.Errorf("asked all the same: %+v", requests)
+			}
+			v.ResetBackoff()
+			l.MustPoll(kv, never)
+		})
+	}
+}
+
+// Who answers a login so is left alone as well, also where an old token would still serve.
+func TestRetryAfterOfALogin(t *testing.T) {
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 4*time.Second)
+	l.Server.MustWrite(path, oauth())
+	v := l.Vault()
+	kv := l.KV(v)
+	l.MustPoll(kv, never)
+	l.Proxy.Serve("/login", asks(429, "60"))
+	var err error
+	for err == nil {
+		if time.Now().After(v.TokenExpires()) {
+			t.Fatal("the token was not replaced before its end")
+		}
+		_, err = kv.Poll(t.Context(), never)
+	}
+	if later := laterThan(err, time.Now()); later < 59*time.Second || later > 2*time.Minute {
+		t.Errorf("the next request comes after %v: %v", later, err)
+	}
+	if requests := l.Proxy.Requests(); !requests[len(requests)-1].Login() {
+		t.Errorf("asked after the login: %+v", requests[len(requests)-1])
+	}
+	l.MustFail(kv, "Retry-After")
+	if requests := l.Proxy.Requests(); len(requests) != 0 {
+		t.Errorf("asked all the same: %+v", requests)
+	}
+	l.Proxy.Forward()
+	v.RetryRefused()
+	l.MustPoll(kv, never)
+}
+
+// The same of the question for the end of a token from a file, which is asked before the secret is.
+func TestRetryAfterOfALookup(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	l.UseTokenFile(l.Server.MustToken(l.Server.ReadPolicy(path), time.Hour))
+	l.Proxy.Serve("/lookup-self", asks(429, "60"))
+	v := l.Vault()
+	kv := l.KV(v)
+	l.MustFail(kv, "Retry-After")
+	if requests := l.Proxy.Requests(); len(requests) != 1 {
+		t.Errorf("asked all the same: %+v", requests)
+	}
+	l.Proxy.Forward()
+	v.RetryRefused()
+	l.MustPoll(kv, never)
+}
+
+// The one that Vault sends: of a quota, with the headers switched on. It is over when it says, whatever the host asked.
+func TestRateLimitQuota(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	kv := l.KV(l.Vault())
+	l.MustPoll(kv, never)
+	if err := l.Server.Call(t.Context(), http.MethodPost, "sys/quotas/config", map[string]any{"enable_rate_limit_response_headers": true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Server.Call(t.Context(), http.MethodPost, "sys/quotas/rate-limit/test", map[string]any{
+		"path": l.Server.Mount + "/", "rate": 1, "interval": "2s",
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	var began time.Time
+	for err == nil {
+		began = time.Now()
+		_, err = kv.Poll(t.Context(), never)
+	}
+	later := laterThan(err, began)
+	if later < time.Second || later > 7*time.Second {
+		t.Fatalf("the next request comes after %v: %v", later, err)
+	}
+	l.Proxy.Requests()
+	polls := 0
+	for err != nil {
+		polls++
+		_, err = kv.Poll(t.Context(), never)
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took < later {
+		t.Errorf("asked after %v, before the %v that were to be waited", took, later)
+	}
+	if requests := l.Proxy.Requests(); len(requests) != 1 || polls < 2 {
+		t.Errorf("%d polls, and %d requests for the one that was accepted", polls, len(requests))
+	}
+}
+
+// Many hosts are asked for the same wait. None comes earlier, and they do not come together; the more often in a row
+// they are refused, the less.
+func TestHostsReturnApart(t *testing.T) {
+	const hosts = 300
+	l := newLab(t)
+	l.Proxy.Serve("/v1/", asks(429, "1"))
+	all := make([]*vault.Vault, hosts)
+	l.Config.StateDir = ""
+	for i := range all {
+		all[i] = l.Vault()
+	}
+	for row, width := range []time.Duration{4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute} {
+		var first, last time.Duration = time.Hour, 0
+		for _, v := range all {
+			kv := l.KV(v)
+			v.ResetBackoff()
+			began := time.Now()
+			_, err := kv.Poll(t.Context(), never)
+			later, most := laterThan(err, time.Now()), laterThan(err, began)
+			if most < time.Second || later > time.Second+width {
+				t.Fatalf("the next request comes after %v: %v", most, err)
+			}
+			first, last = min(first, later), max(last, later)
+		}
+		if last-first < width*8/10 { // odds of less with 300 hosts: below 1e-27
+			t.Errorf("refused %d times in a row they return between %v and %v, want over %v", row+1, first, last, width)
+		}
+	}
+}
+
+// Logins that fail wait at random up to a minute, however often they have failed.
+func TestLoginBackoffSurvivesItsCap(t *testing.T) {
+	l := newLab(t)
+	l.Proxy.Answer("/login", http.StatusInternalServerError)
+	l.Config.StateDir = ""
+	v := l.Vault()
+	kv := l.KV(v)
+	const failures = 1000
+	var sum, least, most time.Duration = 0, time.Hour, 0
+	for i := range failures {
+		v.ResetBackoff()
+		began := time.Now()
+		_, err := kv.Poll(t.Context(), never)
+		wait := laterThan(err, time.Now())
+		if wait > time.Minute || laterThan(err, began) <= 0 {
+			t.Fatalf("the next login after %d failures comes after %v: %v", i+1, wait, err)
+		}
+		if i >= 10 {
+			sum, least, most = sum+wait, min(least, wait), max(most, wait)
+		}
+	}
+	if mean := sum / (failures - 10); mean < 27*time.Second || mean > 33*time.Second { // 5 standard deviations
+		t.Errorf("%v on average", mean)
+	}
+	if least > 2*time.Second || most < 58*time.Second {
+		t.Errorf("from %v to %v, which is not full jitter", least, most)
+	}
+	if logins := l.Logins(); logins != failures {
+		t.Errorf("%d logins", logins)
+	}
+}
+
+// Tokens that end in an outage: the logins that are due then wait as what has failed for that long, not as what fails for
+// the first time. Else all hosts would ask every few seconds when Vault comes back.
+func TestLoginLateInAnOutage(t *testing.T) {
+	const hosts = 30
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 4*time.Second)
+	l.Server.MustWrite(path, oauth())
+	l.Config.StateDir = ""
+	type host struct {
+		vault *vault.Vault
+		kv    *vault.KV
+	}
+	all := make([]host, hosts)
+	for i := range all {
+		all[i].vault = l.Vault()
+		all[i].kv = l.KV(all[i].vault)
+		l.MustPoll(all[i].kv, never)
+	}
+	l.Proxy.Answer("/v1/", http.StatusServiceUnavailable)
+	began := time.Now()
+	for _, h := range all {
+		l.MustFail(h.kv, "sealed")
+	}
+	var most time.Duration
+	for _, h := range all {
+		select {
+		case <-time.After(time.Until(h.vault.TokenExpires())):
+		case <-t.Context().Done():
+		}
+		_, err := h.kv.Poll(t.Context(), never)
+		most = max(most, laterThan(err, time.Now()))
+	}
+	if down := time.Since(began); most < down/2 || most > down { // odds of less with 30 hosts: 1e-9
+		t.Errorf("the next logins come within %v, %v into the outage", most, down)
+	}
+	l.Proxy.Forward()
+	for _, h := range all {
+		h.vault.ResetBackoff()
+		l.MustPoll(h.kv, never)
+	}
+}

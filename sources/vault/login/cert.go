@@ -1,0 +1,44 @@
+package login
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"campaign-credsync/internal/credential"
+)
+
+// newCert logs in by the client's certificate of the connection itself. So each login makes a connection of its own: one
+// that was kept shows the certificate of its beginning.
+func newCert(config Config) (Method, error) {
+	certificate, files := config.Connection.ClientCertificate()
+	switch {
+	case certificate == nil:
+		return nil, fmt.Errorf("vault.client_cert, vault.client_key: required for method %s", Cert)
+	case !strings.HasPrefix(config.Connection.Address(), "https://"):
+		return nil, fmt.Errorf("vault.address: method %s needs https://, as the certificate is shown in the TLS handshake", Cert)
+	}
+	fresh, err := config.Connection.Fresh()
+	if err != nil {
+		return nil, err
+	}
+	auth := config.Auth
+	request, named := map[string]string{}, ""
+	if auth.Role != "" {
+		request["name"] = auth.Role
+		named = fmt.Sprintf(" (vault.auth.role names %s)", credential.Escape(auth.Role))
+	}
+	remedy := fmt.Sprintf("see that the certificate in %s has not expired, that a role at auth/%s trusts who signed it%s, and that "+
+		"nothing before Vault ends the TLS connection; a new one in the file is shown at once", files[0], auth.Mount, named)
+	m := newMethod(config, func(context.Context, asked) (*attempt, error) {
+		certificate, _ := config.Connection.ClientCertificate()
+		return &attempt{
+			request:  request,
+			identity: []string{auth.Role, string(certificate)},
+			remedies: map[int]string{http.StatusBadRequest: remedy, http.StatusForbidden: remedy},
+		}, nil
+	})
+	m.logins, m.files = fresh, files
+	return m, nil
+}

@@ -1,0 +1,34 @@
+package login
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"campaign-credsync/internal/credential"
+)
+
+// newJWT logs in with a signed token from a file: that of a Kubernetes service account, or any other (a workload identity,
+// a CI system). Vault counts no refused ones, so that one is simply tried again, and another in the file at once.
+func newJWT(config Config) (Method, error) {
+	auth := config.Auth
+	switch {
+	case auth.Role == "":
+		return nil, fmt.Errorf("vault.auth.role: required for method %s", auth.Method)
+	case auth.JWTFile == "":
+		return nil, fmt.Errorf("vault.auth.jwt_file: required for method %s", auth.Method)
+	}
+	remedy := fmt.Sprintf("see that the token in %s has not expired, and that role %s at auth/%s takes its issuer, audience and "+
+		"subject; another in the file is tried at once", auth.JWTFile, credential.Escape(auth.Role), auth.Mount)
+	m := newMethod(config, func(context.Context, asked) (*attempt, error) {
+		token, err := readLine(auth.JWTFile, "vault.auth.jwt_file")
+		return &attempt{
+			request:  map[string]string{"role": auth.Role, "jwt": token},
+			identity: []string{auth.Role, token},
+			secret:   credential.NewSecret(token),
+			remedies: map[int]string{http.StatusBadRequest: remedy, http.StatusForbidden: remedy},
+		}, err
+	})
+	m.files = []string{auth.JWTFile}
+	return m, nil
+}

@@ -1,0 +1,37 @@
+package login_test
+
+import (
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/sources/vaulttest/vaultlab"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	path         = vaultlab.Path
+	secretCanary = vaultlab.Canary
+)
+
+var (
+	oauth  = vaultlab.OAuth
+	always = vaultlab.Always
+	never  = vaultlab.Never
+)
+
+// lab adds to what all tests of Vault begin with.
+type lab struct{ *vaultlab.Lab }
+
+func newLab(t *testing.T) *lab { return &lab{vaultlab.New(t)} }
+
+func newLabWith(t *testing.T, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
+	return &lab{vaultlab.With(t, policy, ttl)}
+}
+
+func newLabOn(t *testing.T, server *vaulttest.Server, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
+	return &lab{vaultlab.On(t, server, policy, ttl)}
+}

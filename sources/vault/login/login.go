@@ -1,0 +1,146 @@
+// Package login gets tokens from Vault: by AppRole, a client certificate, a signed token, or from a file.
+//
+// Vault locks an AppRole role for everybody after five refused secret-ids, so one that was refused, or may have been, is
+// remembered across restarts and not tried again too often. A wrapped secret-id is unwrapped once and kept.
+//
+// The package does not decide when to log in: its caller does.
+package login
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources/vault/connection"
+)
+
+// Auth says how to log in.
+type Auth struct {
+	Method       string // approle (also when empty), token_file, cert, kubernetes or jwt
+	Mount        string // empty: the method's name
+	Namespace    string // where the login happens
+	RoleID       string // approle: this or RoleIDFile
+	RoleIDFile   string
+	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped. Empty: the role binds none
+	// SecretIDWrapped says that SecretIDFile holds a response-wrapping token, which is exchanged for the secret-id once.
+	SecretIDWrapped bool
+	SecretIDWarn    time.Duration // approle: before the secret-id's end it is warned of; 0: never
+	TokenFile       string        // token_file: read anew at each login; one newline at its end is dropped
+	Role            string        // kubernetes, jwt: required; cert: empty for any role that fits
+	JWTFile         string        // kubernetes, jwt: read anew at each login; one newline at its end is dropped
+}
+
+// The methods.
+const (
+	AppRole    = "approle"
+	TokenFile  = "token_file"
+	Cert       = "cert"
+	Kubernetes = "kubernetes"
+	JWT        = "jwt"
+)
+
+// WithDefaults returns auth with method, mount and namespace filled in.
+func (auth Auth) WithDefaults(namespace string) Auth {
+	if auth.Method == "" {
+		auth.Method = AppRole
+	}
+	if auth.Mount == "" {
+		auth.Mount = auth.Method
+	}
+	auth.Mount = strings.Trim(auth.Mount, "/")
+	if auth.Namespace == "" {
+		auth.Namespace = namespace
+	}
+	return auth
+}
+
+// State says where a login is remembered.
+type State struct {
+	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept; empty: in memory only, and
+	// nothing is unwrapped.
+	StateDir string
+	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. It is called when
+	// there is something to remember, or to look up. nil: the directory must be there.
+	MakeStateDir func() (digestKey []byte, err error)
+	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off, others note
+	// it before, as they may be killed; and no secret-id is unwrapped.
+	OnlyReads bool
+	DigestKey []byte // required with StateDir
+}
+
+// Config says how to log in to which Vault.
+type Config struct {
+	Connection *connection.Connection
+	Auth       Auth // with its defaults
+	State      State
+	Logger     *slog.Logger
+}
+
+// Method is a way to a token. Login and Renew are called by one goroutine at a time, the others at any time.
+type Method interface {
+	// Login returns a token to use from now on, or says why there is none yet: a [*BackoffError] where another try must wait.
+	Login(ctx context.Context) (*Token, error)
+	// Renew reports whether there is something new to log in with though the token in use is fresh.
+	Renew(ctx context.Context) bool
+	// ResetBackoff forgets the waits after failures. A refused secret-id stays refused.
+	ResetBackoff()
+	// RetryRefused is the operator's word: also a refused secret-id may be tried once more, if it was not tried so often in a
+	// row that the role is near its lock.
+	RetryRefused()
+	// Files are what a login reads.
+	Files() []string
+	// Close ends what goes on beside the logins.
+	Close()
+}
+
+// New checks the settings. It asks nobody and reads no file.
+func New(config Config) (Method, error) {
+	auth := config.Auth
+	if err := connection.CheckPath(auth.Mount); err != nil {
+		return nil, fmt.Errorf("vault.auth.mount: %w", err)
+	}
+	switch auth.Method {
+	case AppRole:
+		return newAppRole(config)
+	case Cert:
+		return newCert(config)
+	case Kubernetes, JWT:
+		return newJWT(config)
+	case TokenFile:
+		return newTokenFile(config)
+	}
+	return nil, fmt.Errorf("vault.auth.method: %q is not known (approle, token_file, cert, kubernetes, jwt)", auth.Method)
+}
+
+// Token is one token of Vault's. It does not change, apart from its uses.
+type Token struct {
+	Text      credential.Secret
+	Born      time.Time
+	Expires   time.Time // zero: never or not known
+	Revocable bool      // by this process, which has logged in for it; a batch token is not
+
+	renew time.Time     // when to log in again; zero: never
+	uses  *atomic.Int64 // that are left; nil: any number
+}
+
+// Expired reports whether Vault has ended the token for certain; an unknown end is not one.
+func (t *Token) Expired() bool {
+	return !t.Expires.IsZero() && !time.Now().Before(t.Expires) || t.spent()
+}
+
+// Fresh reports whether no other token is due.
+func (t *Token) Fresh() bool {
+	return (t.renew.IsZero() || time.Now().Before(t.renew)) && !t.spent()
+}
+
+// Use takes one of the uses, if one is left.
+func (t *Token) Use() bool { return t.uses == nil || t.uses.Add(-1) >= 0 }
+
+// FewUses reports whether the token may be used a limited number of times.
+func (t *Token) FewUses() bool { return t.uses != nil }
+
+func (t *Token) spent() bool { return t.uses != nil && t.uses.Load() <= 0 }

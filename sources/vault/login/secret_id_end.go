@@ -1,0 +1,116 @@
+package login
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources/vault/connection"
+)
+
+// endAgain is the least time between two looks at, and two warnings of, the end of the same secret-id, or token.
+const endAgain = 24 * time.Hour
+
+// secretIDEnd warns, once a day, before the secret-id ends that the last login was made with. Vault is asked beside the work,
+// after a login, once a day; nothing depends on its answer. Safe for concurrent use.
+type secretIDEnd struct {
+	connection *connection.Connection // holds up no poll
+	auth       Auth
+	logger     *slog.Logger
+
+	asking sync.WaitGroup
+	ctx    context.Context // ends with close
+	stop   context.CancelFunc
+
+	mu    sync.Mutex
+	key   string      // the secret-id that the rest is about
+	asked time.Time   // zero: not, or in vain
+	alarm *time.Timer // nil: never ends, or not known
+}
+
+func newSecretIDEnd(config Config) (*secretIDEnd, error) {
+	fresh, err := config.Connection.Fresh()
+	e := &secretIDEnd{connection: fresh, auth: config.Auth, logger: config.Logger}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	return e, err
+}
+
+// look asks for the end of the secret-id that token was got with, unless that was done within a day. key names the
+// secret-id, role is what Vault calls the role. It does not wait for the answer.
+func (e *secretIDEnd) look(token credential.Secret, key string, secretID credential.Secret, role string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.key != key {
+		e.key, e.asked = key, time.Time{}
+		e.warnAt(time.Time{})
+	}
+	if time.Since(e.asked) < endAgain || connection.CheckPath(role) != nil || strings.Contains(role, "/") || e.ctx.Err() != nil {
+		return
+	}
+	e.asked = time.Now()
+	e.asking.Go(func() {
+		end, ok := e.ask(token, secretID, role)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		switch {
+		case e.key != key:
+		case ok:
+			e.warnAt(end)
+		default:
+			e.asked = time.Time{} // the next token may be allowed to
+		}
+	})
+}
+
+// ask reports false where Vault does not tell.
+func (e *secretIDEnd) ask(token, secretID credential.Secret, role string) (end time.Time, ok bool) {
+	var answer struct {
+		Data struct {
+			End time.Time `json:"expiration_time"` // zero: never
+		} `json:"data"`
+	}
+	_, err := e.connection.Do(e.ctx, connection.Request{
+		Step: "look up the secret-id", Path: "auth/" + e.auth.Mount + "/role/" + role + "/secret-id/lookup",
+		Body:      map[string]string{"secret_id": secretID.Reveal()},
+		Namespace: e.auth.Namespace, Token: token, Hide: []credential.Secret{secretID},
+	}, &answer)
+	if err != nil {
+		e.logger.Debug("the secret-id's end is not known", "reason", err.Error())
+	}
+	return answer.Data.End, err == nil
+}
+
+// warnAt has the log warn from e.auth.SecretIDWarn before end on; never where end is zero. The caller has mu.
+func (e *secretIDEnd) warnAt(end time.Time) {
+	if e.alarm != nil {
+		e.alarm.Stop()
+		e.alarm = nil
+	}
+	if end.IsZero() {
+		return
+	}
+	var alarm *time.Timer
+	alarm = time.AfterFunc(max(0, time.Until(end.Add(-e.auth.SecretIDWarn))), func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.alarm != alarm || e.ctx.Err() != nil {
+			return
+		}
+		e.logger.Warn("the secret-id ends soon; put a new one there before, as no login works after", "file", e.auth.SecretIDFile,
+			"expires", end.UTC().Format(time.RFC3339))
+		alarm.Reset(endAgain)
+	})
+	e.alarm = alarm
+}
+
+// close ends what is under way, and waits for it.
+func (e *secretIDEnd) close() {
+	e.mu.Lock()
+	e.stop()
+	e.warnAt(time.Time{})
+	e.mu.Unlock()
+	e.asking.Wait()
+}

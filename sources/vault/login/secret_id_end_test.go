@@ -1,0 +1,140 @@
+package login_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+)
+
+func newEndingLab(t *testing.T, ttl, warn time.Duration) *lab {
+	t.Helper()
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	l.Server.MustSetPolicy(l.RoleID, l.Server.ReadPolicy(path)+l.Server.LookupPolicy(l.RoleID))
+	l.Server.MustSetRole(l.RoleID, map[string]any{"secret_id_ttl": ttl.String()})
+	l.WriteSecretID(l.Server.MustSecretID(l.RoleID))
+	l.Config.Auth.SecretIDWarn = warn
+	return l
+}
+
+func lookup(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/secret-id/lookup") }
+
+const endsSoon = "the secret-id ends soon"
+
+func TestSecretIDThatEndsSoon(t *testing.T) {
+	l := newEndingLab(t, 6*24*time.Hour, 7*24*time.Hour)
+	v := l.Vault()
+	kv := l.KV(v)
+	l.MustPoll(kv, always)
+	if err := l.Log.Await(t.Context(), endsSoon); err != nil {
+		t.Fatal(err)
+	}
+	date := time.Now().Add(6 * 24 * time.Hour).UTC().Format("2006-01-02")
+	for _, word := range []string{"level=WARN", date, l.Config.Auth.SecretIDFile, "put a new one there"} {
+		if !strings.Contains(l.Log.String(), word) {
+			t.Errorf("does not say %q: %s", word, l.Log)
+		}
+	}
+	// Once, however many logins there are.
+	for range 2 {
+		l.Server.MustRevokeRoleTokens(l.RoleID)
+		l.pollUntilRead(v, kv)
+	}
+	if err := v.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(l.Log.String(), endsSoon); n != 1 {
+		t.Errorf("%d warnings, want 1: %s", n, l.Log)
+	}
+	if n := vaulttest.Count(l.Proxy.Requests(), lookup); n != 1 {
+		t.Errorf("%d lookups, want 1", n)
+	}
+}
+
+func TestSecretIDThatNeedsNoWarning(t *testing.T) {
+	for name, test := range map[string]struct {
+		ttl, warn time.Duration
+		lookups   int
+	}{
+		"ends late":  {9 * 24 * time.Hour, 7 * 24 * time.Hour, 1},
+		"never ends": {0, 7 * 24 * time.Hour, 1},
+		"not wanted": {time.Hour, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newEndingLab(t, test.ttl, test.warn)
+			v := l.Vault()
+			l.MustPoll(l.KV(v), always)
+			if err := l.Proxy.Await(t.Context(), test.lookups, lookup); err != nil {
+				t.Fatal(err)
+			}
+			if err := v.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(l.Log.String(), endsSoon) {
+				t.Errorf("warned: %s", l.Log)
+			}
+			if n := vaulttest.Count(l.Proxy.Requests(), lookup); n != test.lookups {
+				t.Errorf("%d lookups, want %d", n, test.lookups)
+			}
+		})
+	}
+}
+
+// Where the policy does not allow it nothing is said, and nothing asked again with that token.
+func TestSecretIDThatMayNotBeLookedUp(t *testing.T) {
+	l := newEndingLab(t, time.Hour, 7*24*time.Hour)
+	l.Server.MustSetPolicy(l.RoleID, l.Server.ReadPolicy(path))
+	v := l.Vault()
+	kv := l.KV(v)
+	for range 5 {
+		l.MustPoll(kv, always)
+	}
+	if err := l.Log.Await(t.Context(), "end is not known"); err != nil {
+		t.Fatal(err)
+	}
+	l.MustPoll(kv, always)
+	if n := vaulttest.Count(l.Proxy.Requests(), lookup); n != 1 {
+		t.Errorf("%d lookups, want 1", n)
+	}
+	for line := range strings.Lines(l.Log.String()) {
+		if !strings.Contains(line, "level=DEBUG") {
+			t.Errorf("said: %s", line)
+		}
+	}
+	l.Server.MustSetPolicy(l.RoleID, l.Server.ReadPolicy(path)+l.Server.LookupPolicy(l.RoleID))
+	l.Server.MustRevokeRoleTokens(l.RoleID)
+	l.pollUntilRead(v, kv)
+	if err := l.Log.Await(t.Context(), endsSoon); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A question that is not answered holds up neither polls nor the stop.
+func TestLookupThatHangs(t *testing.T) {
+	l := newEndingLab(t, time.Hour, 7*24*time.Hour)
+	hang := make(chan struct{})
+	defer close(hang)
+	l.Proxy.Serve("/secret-id/lookup", func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+	})
+	v := l.Vault()
+	kv := l.KV(v)
+	for range 3 {
+		l.MustPoll(kv, always)
+	}
+	if err := l.Proxy.Await(t.Context(), 1, lookup); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.Server.MustRoleTokens(l.RoleID); n != 0 {
+		t.Errorf("%d tokens are left", n)
+	}
+}

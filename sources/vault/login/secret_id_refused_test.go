@@ -1,0 +1,175 @@
+package login_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"campaign-credsync/sources/vault"
+)
+
+// A login that could lock the role, and could not be remembered, is not made. One that was accepted before needs no note.
+func TestNoLoginThatCouldNotBeRemembered(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	blocked := filepath.Join(l.Config.StateDir, "refused-secret-id.json.partial")
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v := l.Vault()
+	kv := l.KV(v)
+	l.MustFail(kv, "login at auth/", "not tried", "state_dir")
+	if requests := l.Proxy.Requests(); len(requests) != 0 {
+		t.Errorf("Vault was asked: %+v", requests)
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	l.MustPoll(kv, always)
+	if _, err := os.Stat(filepath.Join(l.Config.StateDir, "refused-secret-id.json")); err == nil {
+		t.Error("a login that was accepted is noted as one that may have been refused")
+	}
+}
+
+// What was noted and cannot be read may be a refusal.
+func TestNoLoginWhereTheNoteCannotBeRead(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	if err := os.Mkdir(filepath.Join(l.Config.StateDir, "refused-secret-id.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.MustFail(l.KV(l.Vault()), "not tried", "refused-secret-id.json")
+	if requests := l.Proxy.Requests(); len(requests) != 0 {
+		t.Errorf("Vault was asked: %+v", requests)
+	}
+}
+
+// Asking again and again, and after each start, makes three logins, however it is asked; the fourth is for another secret-id.
+func TestAskingForARefusedSecretIDHasAnEnd(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	right := l.Server.MustSecretID(l.RoleID)
+	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
+	for range 4 {
+		v := l.Vault()
+		kv := l.KV(v)
+		for range 3 {
+			v.RetryRefused()
+			_, err := kv.Poll(t.Context(), always)
+			if err == nil {
+				t.Fatal("a wrong secret-id was accepted")
+			}
+			l.MustNotShow("the error", err.Error())
+		}
+	}
+	if logins := l.Logins(); logins != 3 {
+		t.Errorf("%d logins, want 3", logins)
+	}
+	v := l.Vault()
+	v.RetryRefused()
+	l.MustFail(l.KV(v), "not even SIGHUP", l.Config.Auth.SecretIDFile, "next login not before")
+	for i := range 3 {
+		l.WriteSecretID("00000000-canary-canary-canary-11111111111" + strings.Repeat("1", i))
+		l.MustFail(l.KV(l.Vault()), l.Config.Auth.SecretIDFile)
+	}
+	if logins := l.Logins(); logins != 1 {
+		t.Errorf("%d logins with other wrong ones, want 1", logins)
+	}
+	if err := l.Server.Call(t.Context(), http.MethodPost, "auth/"+l.Server.AuthMount+"/login",
+		map[string]string{"role_id": l.RoleID, "secret_id": right}, nil); err != nil {
+		t.Errorf("the role is locked: %v", err)
+	}
+}
+
+// Soon forgets the wait after a failed login, and no refusal.
+func TestSoonForgetsWaitsOnly(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	l.Proxy.Answer("/login", 503)
+	v := l.Vault()
+	kv := l.KV(v)
+	for range 30 { // so that the wait is long
+		v.ResetBackoff()
+		l.MustFail(kv, "sealed")
+	}
+	if logins := l.Logins(); logins != 30 {
+		t.Errorf("%d logins, want one each time", logins)
+	}
+	l.Proxy.Forward()
+	v.ResetBackoff()
+	l.MustPoll(kv, always)
+
+	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
+	v = l.Vault()
+	kv = l.KV(v)
+	l.MustFail(kv, "refused")
+	l.Proxy.Requests()
+	for range 3 {
+		v.ResetBackoff()
+		l.MustFail(kv, "refused")
+	}
+	if logins := l.Logins(); logins != 0 {
+		t.Errorf("%d logins with a refused secret-id", logins)
+	}
+}
+
+// Several processes that start together, before there is a state directory, make one login.
+func TestProcessesTakeTurns(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
+	l.Config.StateDir = filepath.Join(t.TempDir(), "state")
+	l.Config.MakeStateDir = func() ([]byte, error) {
+		return []byte("the key of that directory"), os.MkdirAll(l.Config.StateDir, 0o700)
+	}
+	errs := make(chan error)
+	const processes = 5
+	for i := range processes {
+		config := l.Config
+		config.DigestKey = []byte{byte(i), 1} // each has found no key, and has made one up
+		v, err := vault.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kv := l.KV(v)
+		go func() {
+			_, err := kv.Poll(t.Context(), always)
+			errs <- err
+		}()
+	}
+	for range processes {
+		if err := <-errs; err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("answered %v", err)
+		}
+	}
+	if logins := l.Logins(); logins != 1 {
+		t.Errorf("%d logins, want 1", logins)
+	}
+}
+
+// What another command of ours learnt counts: it has logged in since, so that nothing is refused any more.
+func TestWhatAnotherProcessLearntCounts(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	right, err := os.ReadFile(l.Config.Auth.SecretIDFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
+	kv := l.KV(l.Vault())
+	l.MustFail(kv, "was refused")
+	if err := os.Remove(filepath.Join(l.Config.StateDir, "refused-secret-id.json")); err != nil { // as a login of another does
+		t.Fatal(err)
+	}
+	l.Proxy.Requests()
+	if _, err := kv.Poll(t.Context(), always); err == nil {
+		t.Error("the wrong one was accepted")
+	}
+	if len(l.Proxy.Requests()) == 0 {
+		t.Error("it goes by what it remembers itself")
+	}
+	l.WriteSecretID(strings.TrimSpace(string(right)))
+	l.MustPoll(kv, always)
+}

@@ -1,0 +1,261 @@
+package push_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+)
+
+const (
+	toldConnected  = "subscribed to events of vault, new versions are found at once"
+	toldNotOffered = "vault offers no events"
+	toldFailing    = "events of vault cannot be had"
+)
+
+func TestEventBringsThePollOfItsSecretForward(t *testing.T) {
+	t.Parallel()
+	const other, foreign = "campaign/other/oauth", "elsewhere"
+	p := newPushLab(t, func(s *vaulttest.Server, path string) string {
+		return s.PushPolicy(path) + s.PushPolicy(other) + s.PushPolicy(foreign)
+	})
+	p.subscribe(path, other)
+	p.await(path, 1) // after the connection was made
+	p.await(other, 1)
+	policy := func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/capabilities-self") } // asked once, beside the polls
+	if err := p.Proxy.Await(t.Context(), 1, policy); err != nil {
+		t.Fatal(err)
+	}
+	p.Proxy.Requests()
+	for version := 2; version < 5; version++ {
+		p.Server.MustWrite(foreign, oauth())
+		p.Server.MustWrite(path, oauth())
+		p.await(path, version)
+	}
+	p.Server.MustWrite(other, oauth())
+	p.await(other, 2)
+	requests := p.Proxy.Requests()
+	if n := metadata(requests, path); n != 3 {
+		t.Errorf("%d polls for 3 events", n)
+	}
+	if n := metadata(requests, other); n != 1 {
+		t.Errorf("%d polls of the other secret for 1 event", n)
+	}
+	if len(requests) != 4 {
+		t.Errorf("more was asked than those polls: %+v", requests)
+	}
+	if n := p.told(); n != 1 {
+		t.Errorf("%d lines at info or above:\n%s", n, p.Log)
+	}
+}
+
+// Mounts have slashes, and events of other secrets are passed over.
+func TestEventsOfAnyPath(t *testing.T) {
+	t.Parallel()
+	const mount, strange = "team a/kv/prod", "x/`y\"/z"
+	rules := []string{fmt.Sprintf(`path "%s/*" { capabilities = ["read", "subscribe"] subscribe_event_types = ["*"] }`, mount)}
+	p := newPushLab(t, func(s *vaulttest.Server, path string) string { return s.PushPolicy(path) + rules[0] })
+	ctx := t.Context()
+	if err := p.Server.Call(ctx, http.MethodPost, "sys/mounts/"+strings.ReplaceAll(mount, " ", "%20"),
+		map[string]any{"type": "kv", "options": map[string]string{"version": "2"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	write := func(path string) {
+		t.Helper()
+		where := strings.NewReplacer(" ", "%20", "`", "%60", `"`, "%22").Replace(mount + "/data/" + path)
+		for {
+			err := p.Server.Call(ctx, http.MethodPost, where, map[string]any{"data": oauth()}, nil)
+			if err == nil {
+				return
+			}
+			if ctx.Err() != nil || !strings.Contains(err.Error(), "Upgrading") {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	write(path)
+	write(strange)
+	p.subscribeTo(mount, path, strange)
+	p.await(path, 1)
+	p.await(strange, 1)
+	p.Proxy.Requests()
+	write("foreign")
+	write(strange)
+	p.await(strange, 2)
+	write(path)
+	p.await(path, 2)
+	if requests := p.Proxy.Requests(); len(requests) != 2 {
+		t.Errorf("%d requests for two events: %+v", len(requests), requests)
+	}
+}
+
+func TestBurstOfEventsIsAFewPolls(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	p.Proxy.Requests()
+	began := time.Now()
+	for range 99 {
+		p.Server.MustWrite(path, oauth())
+	}
+	p.await(path, 100)
+	most := 3 + int(time.Since(began)/time.Second) + 1
+	if n := metadata(p.Proxy.Requests(), path); n > most {
+		t.Errorf("%d polls for 99 versions, want at most %d", n, most)
+	}
+}
+
+// Nobody tells of what was written while the connection was gone.
+func TestReconnectFindsWhatWasWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	for version := 2; version < 5; version++ {
+		p.Proxy.Down()
+		p.Server.MustWrite(path, oauth())
+		if err := p.Proxy.Up(); err != nil {
+			t.Fatal(err)
+		}
+		p.await(path, version)
+	}
+	p.Server.MustWrite(path, oauth())
+	p.await(path, 5)
+	if n := p.told(); n != 1 {
+		t.Errorf("%d lines at info or above for a connection that came back:\n%s", n, p.Log)
+	}
+}
+
+func TestEventsAfterSeal(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	p.Server.MustSeal()
+	p.Proxy.Down() // a sealed Vault keeps the connection
+	if err := p.Proxy.Up(); err != nil {
+		t.Fatal(err)
+	}
+	// Polls have found out, so nobody subscribes until one has succeeded again.
+	p.logged("no events from vault for now")
+	p.Server.MustUnseal()
+	p.connected(1)
+	p.await(path, 1)
+	p.Server.MustWrite(path, oauth())
+	p.await(path, 2)
+}
+
+// While polls fail, a Vault that is about to come back is left alone by the subscription, which has one try where no poll
+// comes by itself.
+func TestNobodySubscribesWhilePollsFail(t *testing.T) {
+	t.Parallel()
+	for name, polled := range map[string]bool{"polls go on": true, "the next poll is far away": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+			p.subscribe(path)
+			p.await(path, 1)
+			p.Proxy.Answer("/v1/", http.StatusServiceUnavailable, "Vault is sealed")
+			if polled {
+				p.tell[path]()
+			}
+			p.Proxy.Down()
+			if err := p.Proxy.Up(); err != nil {
+				t.Fatal(err)
+			}
+			failed := func(r vaulttest.Request) bool { return strings.Contains(r.Path, "/metadata/") }
+			if err := p.Proxy.Await(t.Context(), 50, failed); err != nil {
+				t.Fatal(err)
+			}
+			if n := vaulttest.Count(p.Proxy.Requests(), subscribes); n > 1+1 { // the first may be the connection's own
+				t.Errorf("%d tries to subscribe beside polls that fail", n)
+			}
+			p.Proxy.Forward()
+			p.Server.MustWrite(path, oauth())
+			p.await(path, 2)
+			p.connected(1)
+		})
+	}
+}
+
+func TestSubscriptionTakesTheNewToken(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.subscribe(path)
+	p.await(path, 1)
+	for version := 2; version < 4; version++ {
+		p.Server.MustRevokeRoleTokens(p.RoleID)
+		p.Proxy.Requests()
+		p.tell[path]() // a poll finds out, and logs in
+		p.connected(1)
+		p.await(path, version-1)
+		p.await(path, version-1)
+		p.Server.MustWrite(path, oauth())
+		p.await(path, version)
+		requests := p.Proxy.Requests()
+		if logins, all := vaulttest.Count(requests, vaulttest.Request.Login), vaulttest.Count(requests, subscribes); logins != 1 || all != 1 {
+			t.Errorf("%d logins and %d subscriptions for a token that ended", logins, all)
+		}
+	}
+}
+
+// Where a standby sends its clients to the active node, the subscription goes there; anywhere else it does not.
+func TestSubscriptionFollowsAStandby(t *testing.T) {
+	t.Parallel()
+	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p.Proxy.Serve("/v1/sys/events/", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, p.Server.Address+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+	})
+	p.subscribe(path)
+	p.logged(toldConnected)
+	p.await(path, 1)
+	p.Server.MustWrite(path, oauth())
+	p.await(path, 2)
+}
+
+// Each rule of the policy is needed, and what is missed without it is told where that can be known.
+func TestPushPolicyIsTheLeast(t *testing.T) {
+	t.Parallel()
+	const other = "campaign/other/oauth"
+	for _, change := range []struct{ name, from, to, says string }{
+		{"no subscription", `path "sys/events/subscribe/kv-v2/data-*" { capabilities = ["read"] }`, "", toldNotOffered},
+		{"no capability", `"read", "subscribe"`, `"read"`, "the policy lets no events of a secret through"},
+		{"no event types", `subscribe_event_types = ["kv-v2/data-*"]`, "", ""},
+		{"nothing missed", "", "", ""},
+	} {
+		t.Run(change.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPushLab(t, func(s *vaulttest.Server, path string) string {
+				return strings.ReplaceAll(s.PushPolicy(path), change.from, change.to) + strings.Join(s.PushRules(other)[:2], "\n")
+			})
+			p.subscribe(path, other)
+			if change.says != "" {
+				p.logged(change.says)
+			}
+			if change.says == toldNotOffered {
+				return
+			}
+			p.logged(toldConnected)
+			p.await(path, 1) // after the connection was made
+			p.await(other, 1)
+			told := false
+			for version := 2; version < 5; version++ {
+				p.Server.MustWrite(path, oauth())
+				p.Server.MustWrite(other, oauth())
+				p.await(other, version)
+				told = told || len(p.found[path]) > 0
+			}
+			if told != (change.from == "") {
+				t.Errorf("events of the secret came: %t", told)
+			}
+			if warned := strings.Contains(p.Log.String(), "level=WARN"); warned != (change.says != "") {
+				t.Errorf("warned: %t\n%s", warned, p.Log)
+			}
+		})
+	}
+}

@@ -1,0 +1,207 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources/vault/connection"
+	"campaign-credsync/sources/vault/login"
+)
+
+const (
+	// loginFloor is the least time between two logins, whatever the reason.
+	loginFloor = time.Second
+	// doubtFloor is the age from which a token that never worked for a path is doubted when that path answers 403.
+	// Before it a 403 is taken for the policy's, and a login at every poll would mend nothing.
+	doubtFloor = 5 * time.Minute
+	// closeWait is how long a login under way is waited for before the token in use is revoked all the same: it may hang on a disk.
+	closeWait = 500 * time.Millisecond
+)
+
+var errClosed = errors.New("vault: closed")
+
+// session keeps the one token. There is no goroutine behind it: a poll that finds the token old logs in, while the
+// others that need one wait for it.
+type session struct {
+	connection *connection.Connection
+	method     login.Method
+	auth       login.Auth
+	logger     *slog.Logger
+
+	turn   chan struct{} // holds one entry while somebody logs in; owns what follows
+	last   time.Time     // login that succeeded
+	warned string        // the failure that was logged because the old token still served
+	closed bool
+
+	current atomic.Pointer[login.Token]
+	early   atomic.Int32 // tokens in a row that were refused when they were young
+	doubt   atomic.Bool  // the operator said: try again, also after a 403
+}
+
+func newSession(conn *connection.Connection, method login.Method, auth login.Auth, logger *slog.Logger) *session {
+	return &session{connection: conn, method: method, auth: auth, logger: logger, turn: make(chan struct{}, 1)}
+}
+
+// fromFile reports whether somebody else looks after the token: it is read anew at every poll.
+func (s *session) fromFile() bool { return s.auth.Method == login.TokenFile }
+
+func (s *session) resetBackoff() {
+	s.early.Store(0)
+	s.method.ResetBackoff()
+}
+
+func (s *session) retryRefused() {
+	s.early.Store(0)
+	s.doubt.Store(true)
+	s.method.RetryRefused()
+}
+
+// token returns a token to work with, after a login where one is due.
+func (s *session) token(ctx context.Context) (*login.Token, error) {
+	if err := s.connection.Throttled(); err != nil {
+		return nil, err
+	}
+	if err := s.takeTurn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-s.turn }()
+	old := s.current.Load()
+	if old != nil && old.Fresh() && !s.method.Renew(ctx) {
+		return old, nil
+	}
+	t, err := s.login(ctx)
+	if err == nil {
+		s.early.Store(0)
+		return t, nil
+	}
+	_, throttled := errors.AsType[*connection.ThrottledError](err)
+	if throttled || s.fromFile() || old == nil || old.Expired() || ctx.Err() != nil {
+		return nil, err
+	}
+	// The old token still serves: worth a warning, and only one for each cause.
+	if cause := login.RootText(err); cause != s.warned {
+		s.warned = cause
+		level := slog.LevelWarn
+		if credential.IsForOperator(err) {
+			level = slog.LevelError
+		}
+		s.logger.Log(ctx, level, "login failed, the token in use still serves", "reason", err.Error(), "expires", old.Expires)
+	}
+	return old, nil
+}
+
+// login logs in, at most once in loginFloor. The caller has the turn.
+func (s *session) login(ctx context.Context) (*login.Token, error) {
+	if !s.fromFile() {
+		select {
+		case <-time.After(time.Until(s.last.Add(loginFloor))):
+		case <-ctx.Done():
+			return nil, s.waiting(ctx)
+		}
+	}
+	t, err := s.method.Login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.last, s.warned = t.Born, ""
+	s.current.Store(t)
+	return t, nil
+}
+
+func (s *session) waiting(ctx context.Context) error {
+	return fmt.Errorf("vault at %s: waiting for a login: %w", s.connection.Address(), ctx.Err())
+}
+
+func (s *session) takeTurn(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return s.waiting(ctx)
+	}
+	if s.closed {
+		<-s.turn
+		return errClosed
+	}
+	return nil
+}
+
+// used returns t for one request, or another token where t was used as often as it may be.
+func (s *session) used(ctx context.Context, t *login.Token) (*login.Token, error) {
+	for !t.Use() {
+		var err error
+		if t, err = s.token(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// replace is asked after a 403 that came for old. It returns another token to repeat the read with, or nil when a login
+// would mend nothing: old never worked for this path and is young, so it is the policy that forbids.
+func (s *session) replace(ctx context.Context, old *login.Token, worked bool) (*login.Token, error) {
+	if s.fromFile() {
+		return nil, nil
+	}
+	if err := s.takeTurn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-s.turn }()
+	if t := s.current.Load(); t != nil && t != old {
+		return t, nil
+	}
+	young := time.Since(old.Born) < doubtFloor
+	if doubt := s.doubt.Swap(false); !worked && !doubt && young {
+		return nil, nil
+	}
+	if !young {
+		s.early.Store(0)
+	}
+	// Something revokes them again and again: each costs Vault a lease, and whoever does it may have a reason.
+	if early := s.early.Load(); early > 0 {
+		until := s.last.Add(min(loginFloor<<(2*min(early, 3)), login.MaxBackoff))
+		if time.Now().Before(until) {
+			return nil, &login.BackoffError{Cause: errors.New("vault login: the last one was just now"), Until: until}
+		}
+	}
+	t, err := s.login(ctx)
+	if err == nil && young {
+		s.early.Add(1)
+	}
+	return t, err
+}
+
+// close revokes the token, if it is ours.
+func (s *session) close(ctx context.Context) error {
+	s.method.Close()
+	waiting, cancel := context.WithTimeout(ctx, closeWait)
+	defer cancel()
+	switch err := s.takeTurn(waiting); {
+	case err == nil:
+		defer func() { <-s.turn }()
+		s.closed = true
+	case errors.Is(err, errClosed):
+		return nil
+	case ctx.Err() != nil:
+		return err
+	}
+	t := s.current.Swap(nil)
+	if t == nil || !t.Revocable || t.Expired() {
+		return nil
+	}
+	_, err := s.connection.Do(ctx, connection.Request{
+		Step: "revoke the token", Path: "auth/token/revoke-self", Write: true, Namespace: s.auth.Namespace, Token: t.Text, Urgent: true,
+	}, nil)
+	if answer := connection.Answer(err); answer.Status == http.StatusForbidden {
+		if !answer.Denied {
+			return nil // it has ended already
+		}
+		return fmt.Errorf(`%w; give the role Vault's policy "default", or one that allows to update auth/token/revoke-self`, err)
+	}
+	return err
+}

@@ -1,0 +1,60 @@
+package vault_test
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/sources/vaulttest"
+)
+
+// The token in use is revoked also while a login hangs on a disk.
+func TestCloseBesideALoginThatHangs(t *testing.T) {
+	t.Parallel()
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 6*time.Second)
+	l.Server.MustWrite(path, oauth())
+	first := make(chan struct{}, 1)
+	first <- struct{}{}
+	hangs, over := make(chan struct{}), make(chan struct{})
+	l.Config.MakeStateDir = func() ([]byte, error) {
+		select {
+		case <-first:
+		default:
+			close(hangs)
+			<-over
+		}
+		return l.Config.DigestKey, os.MkdirAll(l.Config.StateDir, 0o700)
+	}
+	v := l.Vault()
+	kv := l.KV(v)
+	polls, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for polls.Err() == nil {
+			kv.Poll(polls, never)
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	select {
+	case <-hangs: // when a new token is due
+	case <-time.After(time.Minute):
+		t.Fatal("no second login in a minute")
+	}
+	stop()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := v.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if n := vaulttest.Count(l.Proxy.Requests(), func(r vaulttest.Request) bool {
+		return r.Method == http.MethodPut && strings.HasSuffix(r.Path, "/revoke-self")
+	}); n != 1 {
+		t.Errorf("revoked %d times", n)
+	}
+	close(over)
+	<-ended
+}
