@@ -228,6 +228,8 @@ func (c *Connection) ask(ctx context.Context, r Request, into any) (now time.Tim
 		return clock(response), err
 	case err != nil:
 		return now, err
+	case response.StatusCode >= 300: // one that names no place, or is none that a client follows
+		return now, &redirectError{to: response.Header.Get("Location")}
 	case readErr != nil:
 		return now, readErr
 	case into == nil, response.StatusCode == http.StatusNoContent:
