@@ -30,15 +30,20 @@ func (in *instance) forgetSteps(now time.Time) {
 	in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.steps, s) }, now)
 }
 
-func (d *Daemon) advanceActivation(now time.Time) (again time.Time) {
-	if d.activating {
-		return time.Time{}
+// keepActivated tells the processes when it is due.
+func (d *Daemon) keepActivated() {
+	for d.work.Err() == nil {
+		var again time.Time
+		if !d.halted {
+			s, members, at := d.planActivation(time.Now())
+			if len(members) > 0 {
+				d.activate(s, members)
+				continue
+			}
+			again = at
+		}
+		d.wait(again, nil)
 	}
-	step, members, again := d.planActivation(now)
-	if len(members) > 0 {
-		d.startActivation(step, members)
-	}
-	return again
 }
 
 // planActivation picks the next step and the instances that it is done for. It waits while any instance is being applied, or is about
@@ -77,26 +82,25 @@ func (d *Daemon) activationAt(in *instance) time.Time {
 	return later(in.told.retry.at, d.cfg.ActivateAt.Next(in.record.ActivationSince))
 }
 
-func (d *Daemon) startActivation(s credential.Step, members []*instance) {
+func (d *Daemon) activate(s credential.Step, members []*instance) {
 	d.activating = true
-	ctx, activator, began := d.finish, d.cfg.Activator, time.Now()
+	ctx, began := d.finish, time.Now()
 	var since time.Time
 	for _, in := range members {
 		in.told.repeat = false
 		since = later(since, in.told.dueAt)
 	}
-	d.start(step{what: "activation, " + s.String(), of: members, bound: fileBound, commands: true}, func() func(time.Time) {
-		err := activator.Activate(ctx, s, since)
-		return func(now time.Time) {
-			d.activating = false
-			if errors.Is(err, context.Canceled) {
-				return // cut short by the stop, tells nothing; what is due is on record
-			}
-			for _, in := range members {
-				d.onActivation(in, s, err, began, now)
-			}
-		}
+	var err error
+	d.do(step{what: "activation, " + s.String(), of: members, bound: fileBound, commands: true}, func() {
+		err = d.cfg.Activator.Activate(ctx, s, since)
 	})
+	d.activating = false
+	if errors.Is(err, context.Canceled) {
+		return // cut short by the stop, tells nothing; what is due is on record
+	}
+	for _, in := range members {
+		d.onActivation(in, s, err, began, time.Now())
+	}
 }
 
 func (d *Daemon) onActivation(in *instance, s credential.Step, err error, began, now time.Time) {

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"time"
@@ -13,48 +14,45 @@ import (
 var errNotWritten = errors.New("the file holds the secret that was applied before: " +
 	"nlserver wrote nothing, or another program wrote over it")
 
-// startApply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
-func (d *Daemon) startApply(in *instance) {
-	p, force, r := in.wanted.pending, in.wanted.reason, &in.record
-	before, previous, store, ctx := r.Record, r.Intent, d.cfg.Store, d.work
+// apply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
+func (d *Daemon) apply(in *instance) {
+	p, force, r, ctx := in.wanted.pending, in.wanted.reason, &in.record, d.work
+	before := r.Record
 	r.Intent = state.Intent{Kind: state.IntentApply, Version: p.version}
 	r.changes++
 	intent, changes := r.Record, r.changes
-	in.busy, r.saving = actionApply, true
-	d.start(step{what: "apply", of: []*instance{in}, bound: applyBound, commands: true}, func() func(time.Time) {
-		notSaved := store.Save(in.Name, intent)
-		err := notSaved
-		var attributes credential.Attributes
-		var took time.Duration
-		if err == nil {
+	var attributes credential.Attributes
+	var took time.Duration
+	var notSaved, err error
+	r.saving = true
+	d.onFile(in, actionApply, step{what: "apply", bound: applyBound, commands: true}, func() {
+		if notSaved = d.cfg.Store.Save(in.Name, intent); notSaved == nil {
 			attributes, took, err = in.Sink.Apply(ctx, p.credential)
 		}
-		if err == nil && before.SecretDigest != "" && before.SecretDigest != p.secretDigest &&
-			len(credential.Drift(before.Attributes, attributes)) == 0 {
-			err = errNotWritten // two secrets are never encrypted alike
-		}
-		return func(now time.Time) {
-			in.busy, r.saving = actionNone, false
-			if notSaved == nil {
-				r.savedUpTo(changes)
-				// Events of our own command are behind us, but somebody else may have written meanwhile.
-				in.file.stale = true
-			}
-			if err == nil {
-				d.onApply(in, p, force, attributes, took, now)
-				return
-			}
-			// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
-			r.Intent = previous
-			r.changed(now)
-			if notSaved == nil && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
-				in.file.recovered = false
-			}
-			if ctx.Err() == nil || notSaved != nil { // else it was called off by the stop before it began
-				d.failed(&in.wanted.retry, now, err, slog.LevelError, "credential not applied", keyInstance, in.Name, keyVersion, p.version.Number)
-			}
-		}
 	})
+	r.saving = false
+	now := time.Now()
+	if notSaved == nil {
+		r.savedUpTo(changes)
+		in.file.stale = true // events of our own command are behind us, but somebody else may have written meanwhile
+	}
+	sameSecret := before.SecretDigest == "" || before.SecretDigest == p.secretDigest
+	if err == nil && notSaved == nil && !sameSecret && len(credential.Drift(before.Attributes, attributes)) == 0 {
+		err = errNotWritten // two secrets are never encrypted alike
+	}
+	if err = cmp.Or(notSaved, err); err == nil {
+		d.onApply(in, p, force, attributes, took, now)
+		return
+	}
+	// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
+	r.Intent = before.Intent
+	r.changed(now)
+	if notSaved == nil && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
+		in.file.recovered = false
+	}
+	if ctx.Err() == nil || notSaved != nil { // else it was called off by the stop before it began
+		d.failed(&in.wanted.retry, now, err, slog.LevelError, "credential not applied", keyInstance, in.Name, keyVersion, p.version.Number)
+	}
 }
 
 func (d *Daemon) onApply(in *instance, p *pending, force force, attributes credential.Attributes, took time.Duration, now time.Time) {
@@ -86,6 +84,7 @@ func (d *Daemon) onApply(in *instance, p *pending, force force, attributes crede
 func (d *Daemon) recordSame(in *instance, now time.Time) {
 	r, p := &in.record, in.wanted.pending
 	in.wanted.pending = nil
+	d.tell()
 	known := r.holds(p.version, p.fields)
 	isNew := !r.Version.Equal(p.version) // else it is known by other names
 	if known {

@@ -1,9 +1,13 @@
 package sync
 
-import "time"
+import (
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
 
 const (
-	// longestRest is how long the loop waits at most: a timer counts the time that the machine runs, and knows nothing of a clock that
+	// longestRest is how long anybody waits at most: a timer counts the time that the machine runs, and knows nothing of a clock that
 	// was set, or of a suspended machine.
 	longestRest = time.Minute
 	// clockSlack is by how much the clock may have been set without making change times useless.
@@ -16,6 +20,9 @@ const (
 func (d *Daemon) checkClock(now time.Time) {
 	step := now.Round(0).Sub(d.seenAt.Round(0)) - now.Sub(d.seenAt) // by the wall clock, and by the one that only runs
 	d.seenAt = now
+	if step.Abs() > clockSlack {
+		d.tell()
+	}
 	if step.Abs() >= clockStep {
 		d.log.Info("the clock was set, or the machine was suspended", keyDuration, step.Round(time.Second))
 		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
@@ -29,4 +36,37 @@ func (d *Daemon) checkClock(now time.Time) {
 			r.changed(now)
 		}
 	}
+}
+
+// tick takes the schedules.
+func (d *Daemon) tick(now time.Time) (again time.Time) {
+	verify, reapply := due(d.verifyAt, now), due(d.reapplyAt, now)
+	if verify || reapply {
+		d.pollSoon(now)
+		d.tell()
+	}
+	for _, in := range d.instances {
+		if verify {
+			in.file.stale, in.file.cannotSplice = true, false
+		}
+		if reapply {
+			in.wanted.reason = forSchedule
+		}
+	}
+	if verify {
+		d.verifyAt = nextTick(d.cfg.Verify, now)
+	}
+	if reapply {
+		d.reapplyAt = nextTick(d.cfg.Reapply, now)
+	}
+	return earlier(d.verifyAt, d.reapplyAt)
+}
+
+func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+
+func nextTick(schedule cron.Schedule, now time.Time) time.Time {
+	if schedule == nil {
+		return time.Time{}
+	}
+	return schedule.Next(now)
 }

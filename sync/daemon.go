@@ -8,49 +8,50 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/robfig/cron/v3"
-
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync/state"
 )
 
-// Daemon keeps instances equal to their sources. All fields below the line belong to the goroutine of Run.
+// Daemon keeps instances equal to their sources. Its methods may be called from any goroutine.
+//
+// Each instance has a goroutine that decides and acts in a straight line (reconcile) and one that saves its record; each source has one
+// that polls, and activation has one. What they know they share: whoever decides holds the lock, and gives it up while it acts or
+// waits (do, wait). So every decision sees everything, and no two are made at once.
 type Daemon struct {
-	cfg      Config
-	log      *slog.Logger
-	status   atomic.Pointer[Status]
-	wake     chan struct{}            // 1 slot: look at every instance again
-	checkAll atomic.Bool              // a full check was asked for
-	requests chan *request            // checks and drains
-	done     chan func(now time.Time) // outcomes of steps
-	ready    chan struct{}
-	ended    chan struct{} // closed when Run takes no more requests
-	left     chan struct{} // closed when Run takes no more outcomes
+	cfg    Config
+	log    *slog.Logger
+	status atomic.Pointer[Status]
+	ready  chan struct{}
+	lock   lock
 
-	// ---- owned by Run ----
+	// ---- guarded by lock ----
+	news                chan struct{} // closed, and replaced, when something has ended
+	changed             bool          // the status may have
 	instances           []*instance
 	sources             []*source
 	steps               []*step // under way
+	running             int     // goroutines
 	activating          bool
-	halted              bool // no command and no poll is started, as a Daemon is drained
+	halted              bool // no command and no poll is begun, as the Daemon is drained
+	ended               bool // Run decides nothing more
+	left                bool // steps that are still under way are left behind
 	verifyAt, reapplyAt time.Time
-	seenAt              time.Time // when the clock was looked at last
-	waiting             []*request
+	seenAt              time.Time       // when the clock was looked at last
 	work                context.Context // of steps that may be cut short
-	polls               context.Context // of polls, which end first in a daemon that is to be replaced
+	polls               context.Context // of polls, which end first in a Daemon that is to be replaced
 	cutPolls            context.CancelFunc
 	finish              context.Context // of steps that are given a moment to finish
 }
 
-// instance is one instance, as the loop sees it.
+// instance is one instance of a Daemon.
 type instance struct {
 	situation
 	source *source
 	busy   action        // step under way on the file
-	hints  atomic.Uint32 // set from outside, taken by the loop
+	wake   chan struct{} // 1 slot: ask again what is to be done
 }
 
-// situation is all that is known of an instance. It is a plain value, by which plan decides alone.
+// situation is all that is known of an instance. It is a plain value: plan decides by it alone.
 type situation struct {
 	Instance
 	steps  []credential.Step // of activation, after an apply
@@ -60,13 +61,6 @@ type situation struct {
 	told   activationState
 }
 
-// Hints from outside the loop.
-const (
-	hintFile   uint32 = 1 << iota // the file may have changed
-	hintMissed                    // events of the file may have been lost
-	hintSource                    // the source may have a new version
-)
-
 var errNoInstances = errors.New("no instance is configured")
 
 // New prepares a Daemon and loads what is remembered. It starts nothing.
@@ -75,15 +69,16 @@ func New(cfg Config) (*Daemon, error) {
 	if len(cfg.Instances) == 0 {
 		return nil, errNoInstances
 	}
-	d := &Daemon{
-		cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1), requests: make(chan *request), done: make(chan func(time.Time)),
-		ready: make(chan struct{}), ended: make(chan struct{}), left: make(chan struct{}),
-	}
+	d := &Daemon{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), lock: make(lock, 1), news: make(chan struct{})}
 	before := cfg.Before
 	d.cfg.Before = nil // it would keep the one before that alive, and so on
+	if before != nil {
+		before.lock.take() // whoever asks it now is told that it has ended
+		defer before.unlock()
+	}
 	bySource := map[Source]*source{}
 	for _, c := range cfg.Instances {
-		in := &instance{situation: situation{Instance: c, steps: cfg.Activator.Steps(c.Name)}}
+		in := &instance{wake: make(chan struct{}, 1), situation: situation{Instance: c, steps: cfg.Activator.Steps(c.Name)}}
 		w := bySource[c.Source]
 		if w == nil {
 			w = &source{Source: c.Source, spread: true}
@@ -108,31 +103,30 @@ func New(cfg Config) (*Daemon, error) {
 }
 
 // Touched says that the configuration file of the instance at index i of Config.Instances may have changed. Like the other hints it
-// never blocks, and may be given from any goroutine.
-func (d *Daemon) Touched(i int) { d.hint(i, hintFile) }
+// waits for nothing but a decision.
+func (d *Daemon) Touched(i int) { d.touched(i, false) }
 
 // Missed is Touched where events that would have told more may have been lost, or were not to be had.
-func (d *Daemon) Missed(i int) { d.hint(i, hintFile|hintMissed) }
+func (d *Daemon) Missed(i int) { d.touched(i, true) }
 
-// Announced says that the source of the instance at index i of Config.Instances may have a new version: its next poll comes at once.
-func (d *Daemon) Announced(i int) { d.hint(i, hintSource) }
-
-// CheckSoon has Run do a full check of every instance, as Check does, without waiting for it.
-func (d *Daemon) CheckSoon() {
-	d.checkAll.Store(true)
-	d.wakeUp()
-}
-
-func (d *Daemon) hint(i int, what uint32) {
-	d.instances[i].hints.Or(what)
-	d.wakeUp()
-}
-
-func (d *Daemon) wakeUp() {
+func (d *Daemon) touched(i int, missed bool) {
+	d.lock.take()
+	defer d.unlock()
+	in, now := d.instances[i], time.Now()
+	in.file.touched(missed, now)
+	d.changed = true
 	select {
-	case d.wake <- struct{}{}:
+	case in.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Announced says that the source of the instance at index i of Config.Instances may have a new version: its next poll comes at once.
+func (d *Daemon) Announced(i int) {
+	d.lock.take()
+	defer d.unlock()
+	d.instances[i].source.pollNow(time.Now())
+	d.tell()
 }
 
 // Ready is closed when every instance had its first full check, whatever it showed.
@@ -141,12 +135,14 @@ func (d *Daemon) Ready() <-chan struct{} { return d.ready }
 // Run keeps the instances equal to their sources until ctx ends. Then it lets steps under way finish (a command as long as it runs,
 // the others two seconds), saves what is unsaved and returns. A step that does not end is left behind. Run may be called once.
 func (d *Daemon) Run(ctx context.Context) {
-	var cancelFinish context.CancelFunc
+	d.lock.take()
+	defer d.unlock()
 	d.work = ctx
 	d.polls, d.cutPolls = context.WithCancel(ctx)
 	defer func() { d.cutPolls() }()
-	d.finish, cancelFinish = context.WithCancel(context.WithoutCancel(ctx))
+	finish, cancelFinish := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelFinish()
+	d.finish = finish
 
 	now := time.Now()
 	d.seenAt = now
@@ -154,110 +150,62 @@ func (d *Daemon) Run(ctx context.Context) {
 	if d.reapplyAt.IsZero() {
 		d.reapplyAt = nextTick(d.cfg.Reapply, now)
 	}
-	d.begin(&request{over: d.ready}, now)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	first := d.beginCheck(nil, now)
+	d.spawn(func() {
+		if d.await(ctx, first) == nil {
+			close(d.ready)
+		}
+	})
+	for _, in := range d.instances {
+		d.spawn(func() { d.reconcile(in) })
+		d.spawn(func() { d.keepSaved(in) })
+	}
+	for _, w := range d.sources {
+		d.spawn(func() { d.keepPolling(w) })
+	}
+	d.spawn(d.keepActivated)
 	for ctx.Err() == nil {
 		now := time.Now()
 		d.checkClock(now)
-		if d.checkAll.Swap(false) {
-			d.begin(&request{over: make(chan struct{})}, now)
-		}
-		again := earlier(earlier(d.advance(now), d.advanceHangs(now)), now.Add(longestRest))
-		d.publish()
-		again = earlier(again, d.endRequests(now))
-		timer.Reset(max(0, again.Sub(now)))
-		select {
-		case outcome := <-d.done:
-			outcome(time.Now())
-		case <-d.wake:
-		case <-timer.C:
-		case r := <-d.requests:
-			d.begin(r, time.Now())
-		case <-ctx.Done():
-		}
+		d.wait(earlier(d.tick(now), d.checkSteps(now)), ctx.Done())
 	}
-
-	close(d.ended)
-	stop := time.AfterFunc(finishTime, cancelFinish)
-	defer stop.Stop()
-	d.windUp(leaveTime, 0)
-	hung := len(d.steps)
-	for _, in := range d.instances {
-		if in.record.saved != in.record.changes && !in.record.saving {
-			d.startSave(in)
-		}
-	}
-	d.windUp(saveTime, hung)
-	d.leave()
-	d.publish()
+	d.stop(cancelFinish)
 }
 
-// advance starts every step that is due and returns when it has to be called again at the latest (zero: only when something happens).
-func (d *Daemon) advance(now time.Time) (again time.Time) {
-	again = d.tick(now)
-	for _, in := range d.instances {
-		d.takeHints(in, now)
-		again = earlier(earlier(again, d.advanceFile(in, now)), d.advanceSave(in, now))
-	}
-	if d.halted {
-		return again
-	}
-	for _, w := range d.sources {
-		again = earlier(again, d.advancePoll(w, now))
-	}
-	return earlier(again, d.advanceActivation(now))
-}
-
-func (d *Daemon) takeHints(in *instance, now time.Time) {
-	hints := in.hints.Swap(0)
-	if hints&hintFile != 0 {
-		f := &in.file
-		f.stale = true
-		if f.suspectAt.IsZero() {
-			f.suspectAt = now
-		}
-		if hints&hintMissed != 0 {
-			f.missedAt = now
-		}
-		if !f.recovery.due(now) { // what has changed may be what was in its way
-			f.recovery.at = earlier(f.recovery.at, now.Add(firstRetry))
-		}
-	}
-	if hints&hintSource != 0 {
-		in.source.pollNow(now)
-	}
-}
-
-// advanceFile asks what is to be done about the file of an instance, and starts it.
-func (d *Daemon) advanceFile(in *instance, now time.Time) (again time.Time) {
-	for in.busy == actionNone {
-		next := in.plan(now, rules{d.cfg.Revert, d.cfg.MaxReverts, d.activating || d.halted})
+// reconcile asks what is to be done about the file of an instance, and does it.
+func (d *Daemon) reconcile(in *instance) {
+	for d.work.Err() == nil {
+		now := time.Now()
+		next := in.plan(now, d.rules())
 		d.logBrake(in, next.drift, now)
 		switch next.action {
 		case actionRecover:
-			d.startRecover(in)
+			d.recover(in)
 		case actionLook, actionRestore:
-			d.startLook(in, next.action)
+			d.look(in, next.action)
 		case actionApply:
-			d.startApply(in)
+			d.apply(in)
 		case actionRecordSame:
 			d.recordSame(in, now)
 		case actionRecordIntent:
 			in.record.Intent = state.Intent{Kind: state.IntentRevert}
 			in.record.changed(now)
+			d.tell()
+		case actionFetch:
+			d.fetch(in, now)
+			d.wait(next.again, in.wake)
 		default:
-			if next.action == actionFetch {
-				in.fetch(now)
-			}
-			return next.again
+			d.wait(next.again, in.wake)
 		}
 	}
-	return time.Time{}
+}
+
+func (d *Daemon) rules() rules {
+	return rules{d.cfg.Revert, d.cfg.MaxReverts, d.activating || d.halted}
 }
 
 // fetch has the credential that is applied asked for, to revert drift with it.
-func (in *instance) fetch(now time.Time) {
+func (d *Daemon) fetch(in *instance, now time.Time) {
 	if in.wanted.reason != notForced {
 		return
 	}
@@ -265,32 +213,5 @@ func (in *instance) fetch(now time.Time) {
 	if in.source.retry.due(now) {
 		in.source.next = now
 	}
-}
-
-// tick takes the schedules.
-func (d *Daemon) tick(now time.Time) (again time.Time) {
-	if due(d.verifyAt, now) {
-		d.verifyAt = nextTick(d.cfg.Verify, now)
-		for _, in := range d.instances {
-			in.file.stale, in.file.cannotSplice = true, false
-		}
-		d.pollSoon(now)
-	}
-	if due(d.reapplyAt, now) {
-		d.reapplyAt = nextTick(d.cfg.Reapply, now)
-		for _, in := range d.instances {
-			in.wanted.reason = forSchedule
-		}
-		d.pollSoon(now)
-	}
-	return earlier(d.verifyAt, d.reapplyAt)
-}
-
-func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
-
-func nextTick(schedule cron.Schedule, now time.Time) time.Time {
-	if schedule == nil {
-		return time.Time{}
-	}
-	return schedule.Next(now)
+	d.tell()
 }

@@ -87,34 +87,43 @@ func (f *file) seenRight(asOf time.Time) {
 	}
 }
 
-func (d *Daemon) startRecover(in *instance) {
-	in.busy = actionRecover
-	ctx := d.work
-	d.start(step{what: "recovery of the configuration file", of: []*instance{in}, bound: applyBound}, func() func(time.Time) {
-		err := in.Sink.Recover(ctx)
-		return func(now time.Time) {
-			in.busy = actionNone
-			if err == nil {
-				in.file.recovered, in.file.recovery = true, retry{}
-			} else if ctx.Err() == nil { // else it was cut short by the stop, and tells nothing
-				d.failed(&in.file.recovery, now, err, slog.LevelWarn, "recovery after an earlier run is not finished", keyInstance, in.Name)
-			}
-		}
-	})
+// touched notes an event of the file.
+func (f *file) touched(missed bool, now time.Time) {
+	f.stale = true
+	if f.suspectAt.IsZero() {
+		f.suspectAt = now
+	}
+	if missed {
+		f.missedAt = now
+	}
+	if !f.recovery.due(now) { // what has changed may be what was in its way
+		f.recovery.at = earlier(f.recovery.at, now.Add(firstRetry))
+	}
 }
 
-// startLook looks, or looks and reverts in one go (actionRestore). Drift that is so old that an intent must be on record first is only
-// looked at.
-func (d *Daemon) startLook(in *instance, what action) {
-	in.busy, in.file.stale = what, false
+func (d *Daemon) recover(in *instance) {
+	var err error
+	ctx, f := d.work, &in.file
+	d.onFile(in, actionRecover, step{what: "recovery of the configuration file", bound: applyBound}, func() { err = in.Sink.Recover(ctx) })
+	if err == nil {
+		f.recovered, f.recovery = true, retry{}
+	} else if ctx.Err() == nil { // else it was cut short by the stop, and tells nothing
+		d.failed(&f.recovery, time.Now(), err, slog.LevelWarn, "recovery after an earlier run is not finished", keyInstance, in.Name)
+	}
+}
+
+// look looks, or looks and reverts in one go (actionRestore). Drift that is so old that an intent must be on record first is only looked
+// at.
+func (d *Daemon) look(in *instance, what action) {
+	in.file.stale = false
 	s, began, ctx, name := in.situation, time.Now(), d.work, "look at the configuration file"
-	if what == actionRestore {
+	restore := what == actionRestore
+	if restore {
 		ctx, name = d.finish, "restore of the configuration file"
 	}
-	d.start(step{what: name, of: []*instance{in}, bound: fileBound}, func() func(time.Time) {
-		var seen credential.Attributes
-		var err error
-		restore := what == actionRestore
+	var seen credential.Attributes
+	var err error
+	d.onFile(in, what, step{what: name, bound: fileBound}, func() {
 		if restore {
 			s.file.changedAt = in.Sink.ChangedAt()
 			restore = !s.mustRecordIntent(time.Now())
@@ -125,28 +134,26 @@ func (d *Daemon) startLook(in *instance, what action) {
 			seen, err = in.Sink.Look(ctx)
 			s.file.changedAt = in.Sink.ChangedAt() // after the look, so that it is not that of an earlier content
 		}
-		return func(now time.Time) {
-			in.busy = actionNone
-			if !restore && ctx.Err() != nil {
-				return // cut short by the stop, tells nothing
-			}
-			in.file.changedAt = s.file.changedAt
-			drift := credential.Drift(s.record.Attributes, seen)
-			switch {
-			case !restore || seen == nil || len(drift) == 0 && err == nil:
-				d.onLook(in, seen, err, began, now)
-			case err == nil:
-				d.onRevert(in, drift, began, now)
-				d.onLook(in, in.record.Attributes, nil, now, now)
-			case errors.Is(err, credential.ErrCannotSplice):
-				d.onLook(in, seen, nil, began, now)
-				in.file.cannotSplice = true
-				d.log.Warn("drift cannot be reverted by a splice, applying again instead", keyInstance, in.Name, keyReason, err)
-			default:
-				d.revertFailed(in, err, began, now)
-			}
-		}
 	})
+	if !restore && ctx.Err() != nil {
+		return // cut short by the stop, tells nothing
+	}
+	now := time.Now()
+	in.file.changedAt = s.file.changedAt
+	drift := credential.Drift(s.record.Attributes, seen)
+	switch {
+	case !restore || seen == nil || len(drift) == 0 && err == nil:
+		d.onLook(in, seen, err, began, now)
+	case err == nil:
+		d.onRevert(in, drift, began, now)
+		d.onLook(in, in.record.Attributes, nil, now, now)
+	case errors.Is(err, credential.ErrCannotSplice):
+		d.onLook(in, seen, nil, began, now)
+		in.file.cannotSplice = true
+		d.log.Warn("drift cannot be reverted by a splice, applying again instead", keyInstance, in.Name, keyReason, err)
+	default:
+		d.revertFailed(in, err, began, now)
+	}
 }
 
 // onLook takes what a look told that began at asOf.

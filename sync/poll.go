@@ -76,15 +76,18 @@ func (w *source) pollNow(now time.Time) {
 	}
 }
 
-func (d *Daemon) advancePoll(w *source, now time.Time) (again time.Time) {
-	switch {
-	case w.polling:
-		return time.Time{}
-	case now.Before(w.next):
-		return w.next
+// keepPolling polls a source when it is due.
+func (d *Daemon) keepPolling(w *source) {
+	for d.work.Err() == nil {
+		switch {
+		case d.halted:
+			d.wait(time.Time{}, nil)
+		case time.Now().Before(w.next):
+			d.wait(w.next, nil)
+		default:
+			d.poll(w)
+		}
 	}
-	d.startPoll(w)
-	return time.Time{}
 }
 
 // answer is what a poll brought to one member; neither when the secret was not read.
@@ -93,7 +96,7 @@ type answer struct {
 	refusal *credential.Refusal
 }
 
-func (d *Daemon) startPoll(w *source) {
+func (d *Daemon) poll(w *source) {
 	w.polling = true
 	ctx, key := d.polls, d.cfg.Store.Key()
 	members := make([]situation, len(w.members))
@@ -103,24 +106,25 @@ func (d *Daemon) startPoll(w *source) {
 	need := func(v credential.Version) bool {
 		return slices.ContainsFunc(members, func(s situation) bool { return s.judge(v) == versionWanted })
 	}
+	var reading credential.Reading
+	var err error
+	answers := make([]answer, len(members))
 	bound := pollBound + time.Duration(len(d.sources)-1)*othersBound
-	d.start(step{what: "poll of the source", of: w.members, bound: bound}, func() func(time.Time) {
-		reading, err := w.Poll(ctx, need)
-		answers := make([]answer, len(members))
+	d.do(step{what: "poll of the source", of: w.members, bound: bound}, func() {
+		reading, err = w.Poll(ctx, need)
 		for i := range answers {
 			answers[i] = pick(reading, members[i].Fields, key)
 		}
-		return func(now time.Time) {
-			w.polling = false
-			if ctx.Err() != nil && err != nil && !errors.As(err, new(*credential.Refusal)) {
-				return // cut short by the stop, tells nothing
-			}
-			w.polls++
-			if d.onPoll(w, reading.Version, answers, err, now); w.again {
-				w.pollNow(now)
-			}
-		}
 	})
+	w.polling = false
+	if ctx.Err() != nil && err != nil && !errors.As(err, new(*credential.Refusal)) {
+		return // cut short by the stop, tells nothing
+	}
+	now := time.Now()
+	w.polls++
+	if d.onPoll(w, reading.Version, answers, err, now); w.again {
+		w.pollNow(now)
+	}
 }
 
 func pick(reading credential.Reading, fields credential.Fields, key []byte) answer {

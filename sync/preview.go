@@ -56,7 +56,7 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 
 // fill has the plan made, and puts it into words.
 func (p *Preview) fill(d *Daemon, in *instance, now time.Time) {
-	next := in.plan(now, rules{mode: d.cfg.Revert, maxReverts: d.cfg.MaxReverts})
+	next := in.plan(now, d.rules())
 	p.Drift, p.Refused, p.Activation = in.drift(), in.wanted.refusal, in.record.Activation
 	drift, after := strings.Join(p.Drift, ", "), in.steps
 	switch next.action {

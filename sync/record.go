@@ -41,33 +41,33 @@ func (r *record) waitUntil() time.Time {
 	return r.due.Add(savePatience)
 }
 
-// advanceSave saves a changed record when it is due.
-func (d *Daemon) advanceSave(in *instance, now time.Time) (again time.Time) {
-	r := &in.record
-	if r.saving || r.saved == r.changes {
-		return time.Time{}
+// keepSaved saves a changed record when it is due.
+func (d *Daemon) keepSaved(in *instance) {
+	for r := &in.record; d.work.Err() == nil; {
+		at := later(r.due, r.retry.at)
+		switch {
+		case r.saving || r.saved == r.changes:
+			d.wait(time.Time{}, nil)
+		case time.Now().Before(at):
+			d.wait(at, nil)
+		default:
+			d.save(in)
+		}
 	}
-	if at := later(r.due, r.retry.at); now.Before(at) {
-		return at
-	}
-	d.startSave(in)
-	return time.Time{}
 }
 
-func (d *Daemon) startSave(in *instance) {
-	in.record.saving = true
-	store, copied, changes := d.cfg.Store, in.record.Record, in.record.changes
-	d.start(step{what: "save of the state", of: []*instance{in}, bound: fileBound}, func() func(time.Time) {
-		err := store.Save(in.Name, copied)
-		return func(now time.Time) {
-			in.record.saving = false
-			if err != nil {
-				d.failed(&in.record.retry, now, err, slog.LevelError, "state not saved", keyInstance, in.Name)
-				return
-			}
-			in.record.savedUpTo(changes)
-		}
-	})
+func (d *Daemon) save(in *instance) {
+	r := &in.record
+	r.saving = true
+	copied, changes := r.Record, r.changes
+	var err error
+	d.do(step{what: "save of the state", of: []*instance{in}, bound: fileBound}, func() { err = d.cfg.Store.Save(in.Name, copied) })
+	r.saving = false
+	if err != nil {
+		d.failed(&r.retry, time.Now(), err, slog.LevelError, "state not saved", keyInstance, in.Name)
+		return
+	}
+	r.savedUpTo(changes)
 }
 
 func (r *record) savedUpTo(changes int) {

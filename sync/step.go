@@ -2,6 +2,7 @@ package sync
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -30,28 +31,40 @@ const (
 	hangGrace   = time.Second      // for steps that ended in time, in a process that was stopped (SIGSTOP) and did not notice
 )
 
-// start runs work in a goroutine and hands the outcome it returns to the loop.
-func (d *Daemon) start(s step, work func() func(now time.Time)) {
+// do runs work as a step, without the lock, and holds it again afterwards. It does not return in a step that was left behind.
+func (d *Daemon) do(s step, work func()) {
 	s.began = time.Now()
 	s.since = s.began
 	d.steps = append(d.steps, &s)
-	go func() {
-		outcome := work()
-		select {
-		case d.done <- func(now time.Time) {
-			d.steps = slices.DeleteFunc(d.steps, func(other *step) bool { return other == &s })
-			if s.hangs {
-				d.log.Info("the step that did not end has ended", keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
-			}
-			outcome(now)
-		}:
-		case <-d.left:
-		}
-	}()
+	bound := time.AfterFunc(s.bound, func() {
+		d.lock.take()
+		d.tell()
+		d.unlock()
+	})
+	d.changed = true
+	d.unlock()
+	work()
+	d.lock.take()
+	bound.Stop()
+	if d.left {
+		runtime.Goexit()
+	}
+	d.steps = slices.DeleteFunc(d.steps, func(other *step) bool { return other == &s })
+	if s.hangs {
+		d.log.Info("the step that did not end has ended", keyInstance, s.names(), keyStep, s.what, keyDuration, time.Since(s.began))
+	}
+	d.tell()
 }
 
-// advanceHangs logs which steps hang, once each.
-func (d *Daemon) advanceHangs(now time.Time) (again time.Time) {
+// onFile is do for a step on the file of an instance.
+func (d *Daemon) onFile(in *instance, what action, s step, work func()) {
+	in.busy, s.of = what, []*instance{in}
+	d.do(s, work)
+	in.busy = actionNone
+}
+
+// checkSteps logs which steps hang, once each.
+func (d *Daemon) checkSteps(now time.Time) (again time.Time) {
 	for _, s := range d.steps {
 		if s.hangs {
 			continue
@@ -67,6 +80,7 @@ func (d *Daemon) advanceHangs(now time.Time) (again time.Time) {
 			at = s.lateAt.Add(hangGrace)
 		}
 		if s.hangs = !now.Before(at); s.hangs {
+			d.changed = true
 			d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
 				keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
 		} else {
@@ -110,30 +124,37 @@ const (
 	saveTime   = time.Second             // for the last records
 )
 
-// windUp waits until no more than rest steps are under way: for commands as long as they run, for others as long as limit.
-func (d *Daemon) windUp(limit time.Duration, rest int) {
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for until := time.Now().Add(limit); len(d.steps) > rest && time.Now().Before(until); {
-		select {
-		case outcome := <-d.done:
-			outcome(time.Now())
-		case now := <-ticker.C:
-			if d.commandStep() && d.cfg.CommandRuns() {
-				until = now.Add(limit)
-			}
+// stop ends all goroutines, and saves what is unsaved.
+func (d *Daemon) stop(cancelFinish func()) {
+	d.ended = true
+	d.tell()
+	finish := time.AfterFunc(finishTime, cancelFinish)
+	defer finish.Stop()
+	d.windUp(leaveTime, 0)
+	hung := d.running
+	for _, in := range d.instances {
+		if in.record.saved != in.record.changes && !in.record.saving {
+			d.spawn(func() { d.save(in) })
 		}
 	}
-}
-
-// leave gives up the steps that are still under way.
-func (d *Daemon) leave() {
-	close(d.left)
+	d.windUp(saveTime, hung)
+	d.publish()
+	d.left = true
 	var what []string
 	for _, s := range d.steps {
 		what = append(what, s.names()+": "+s.what)
 	}
 	if len(what) > 0 {
 		d.log.Error("steps that do not end are left behind", keyStep, credential.List(what))
+	}
+}
+
+// windUp waits until no more than rest goroutines are left: for commands as long as they run, for others as long as limit.
+func (d *Daemon) windUp(limit time.Duration, rest int) {
+	for until := time.Now().Add(limit); d.running > rest && time.Now().Before(until); {
+		d.wait(time.Now().Add(50*time.Millisecond), nil)
+		if d.commandStep() && d.cfg.CommandRuns() {
+			until = time.Now().Add(limit)
+		}
 	}
 }
