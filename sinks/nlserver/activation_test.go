@@ -1,6 +1,8 @@
 package nlserver
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -48,5 +50,25 @@ func TestSteps(t *testing.T) {
 	}
 	if got := Steps(false, nil, "prod"); len(got) != 0 {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Which process restarts a module is on record before that begins: a daemon that comes after a kill begins no second one.
+func TestRestartIsOnRecordBeforeItBegins(t *testing.T) {
+	state := t.TempDir()
+	h := newFakeHome(t, `echo "$$ $(cat '`+state+`/web.restart')" >$H/note; cat >>$H/input`)
+	n := h.server(func(c *Config) { c.StateDir = state })
+	if err := n.Activate(t.Context(), stepOf("restart web"), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(h.read("note"))
+	if len(fields) != 3 || fields[0] != fields[1] || fields[2] == "-" {
+		t.Errorf("on record when it began: %q", fields)
+	}
+	if got := h.read("input"); got != "" {
+		t.Errorf("it could read %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(state, "web.restart")); !os.IsNotExist(err) {
+		t.Error("the record is still there")
 	}
 }

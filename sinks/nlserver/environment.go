@@ -29,20 +29,20 @@ const readEnvironment = `script=$1; shift; . "$script" >/dev/null; exec %s -0`
 // which costs milliseconds, so that a changed customer.sh counts from then on.
 func (n *Server) environment(ctx context.Context, redact func(string) string) ([]string, error) {
 	base := minimalEnvironment()
-	if n.envScript == "" {
+	if n.cfg.EnvScript == "" {
 		return base, nil
 	}
 	const remedy = `set campaign.env_script, "" means none`
-	info, err := os.Stat(n.envScript)
+	info, err := os.Stat(n.cfg.EnvScript)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("env_script is missing: no file %s (%s): %w", n.envScript, remedy, fs.ErrNotExist)
+		return nil, fmt.Errorf("env_script is missing: no file %s (%s): %w", n.cfg.EnvScript, remedy, fs.ErrNotExist)
 	case err != nil:
 		return nil, fmt.Errorf("look for env_script: %w (%s)", err, remedy)
 	case info.IsDir():
-		return nil, fmt.Errorf("env_script %s is a directory (%s)", n.envScript, remedy)
+		return nil, fmt.Errorf("env_script %s is a directory (%s)", n.cfg.EnvScript, remedy)
 	}
-	shell, err := shellOf(n.envScript)
+	shell, err := shellOf(n.cfg.EnvScript)
 	if err != nil {
 		return nil, fmt.Errorf("env_script: %w", err)
 	}
@@ -51,38 +51,39 @@ func (n *Server) environment(ctx context.Context, redact func(string) string) ([
 		env = "/bin/env"
 	}
 
-	stdout, stderr := newCapture(maxEnvironment/2), newCapture(captureHalf)
+	stdout, stderr := &capture{limit: maxEnvironment}, &capture{limit: captureLimit}
 	end, err := (&child{
-		path: shell, args: []string{"-c", fmt.Sprintf(readEnvironment, env), "sh", n.envScript},
-		dir: n.home, env: base, stdout: stdout, stderr: stderr,
-	}).run(ctx, n.timeout)
+		path: shell, args: []string{"-c", fmt.Sprintf(readEnvironment, env), "sh", n.cfg.EnvScript},
+		dir: n.cfg.Home, env: base, stdout: stdout, stderr: stderr,
+	}).run(ctx, n.cfg.Timeout)
 	said := func() string {
-		if line := excerptOf(lastLine(stderr.text(end.complete, redact)), summaryLength); line != "" {
-			return ": " + line
+		text := strings.TrimSpace(stderr.text(end.complete, redact))
+		if text == "" {
+			return ""
 		}
-		return ""
+		return ": " + excerptOf(text[strings.LastIndexAny(text, "\r\n")+1:], summaryLength)
 	}
 	switch {
 	case err != nil && !end.started:
-		return nil, fmt.Errorf("env_script %s: run %s for it: %w", n.envScript, shell, err)
+		return nil, fmt.Errorf("env_script %s: run %s for it: %w", n.cfg.EnvScript, shell, err)
 	case err != nil:
-		return nil, fmt.Errorf("env_script %s: %w%s", n.envScript, err, said())
+		return nil, fmt.Errorf("env_script %s: %w%s", n.cfg.EnvScript, err, said())
 	case end.failure != "":
 		return nil, fmt.Errorf("env_script %s: %s%s (%s ran it; name another shell in its first line, as in #!/bin/bash, if it needs one)",
-			n.envScript, end.failure, said(), shell)
+			n.cfg.EnvScript, end.failure, said(), shell)
 	}
-	raw, whole := stdout.bytes()
+	raw := stdout.kept
 	switch {
-	case !whole || len(raw) > maxEnvironment:
-		return nil, fmt.Errorf("env_script %s: the environment it leaves has more than %d bytes", n.envScript, maxEnvironment)
+	case !stdout.whole() || len(raw) > maxEnvironment:
+		return nil, fmt.Errorf("env_script %s: the environment it leaves has more than %d bytes", n.cfg.EnvScript, maxEnvironment)
 	case len(raw) == 0:
 		return nil, fmt.Errorf("env_script %s: it ended the shell before its environment could be read "+
-			"(an exit in it or in what it reads?)%s", n.envScript, said())
+			"(an exit in it or in what it reads?)%s", n.cfg.EnvScript, said())
 	}
 	complaint := strings.TrimPrefix(said(), ": ")
 	if old := n.complaint.Swap(&complaint); complaint != "" && (old == nil || *old != complaint) {
-		n.logger.Warn("env_script printed an error and ended well; what nlserver lacks may be due to that",
-			"path", n.envScript, "shell", shell, "reason", complaint)
+		n.cfg.Logger.Warn("env_script printed an error and ended well; what nlserver lacks may be due to that",
+			"path", n.cfg.EnvScript, "shell", shell, "reason", complaint)
 	}
 	return parseEnvironment(raw), nil
 }

@@ -1,6 +1,7 @@
 package nlserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -39,48 +40,28 @@ type Config struct {
 }
 
 // Server runs Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
-// instance has one run of set at a time.
+// instance has one run with a credential at a time.
 type Server struct {
-	home       string
-	executable string
-	envScript  string
-	command    string
-	timeout    time.Duration
-	stateDir   string
-	logger     *slog.Logger
-	offered    offeredOption
-	restarts   *restarts
-	complaint  atomic.Pointer[string] // the last that env_script printed and went on
+	cfg       Config // with defaults, and whole paths
+	offered   offered
+	restarts  *restarts
+	complaint atomic.Pointer[string] // the last that env_script printed and went on
 }
 
 // New prepares the runs and touches nothing: what is missing shows in the first run.
 func New(config Config) *Server {
-	n := &Server{
-		home:       filepath.Clean(config.Home),
-		executable: config.Executable,
-		envScript:  config.EnvScript,
-		command:    strings.TrimPrefix(config.Command, "-"),
-		timeout:    config.Timeout,
-		stateDir:   config.StateDir,
-		logger:     config.Logger,
-		offered:    newOfferedOption(),
-		restarts:   &restarts{latest: map[string]*restart{}},
+	n := &Server{cfg: config, restarts: &restarts{latest: map[string]*restart{}}}
+	n.cfg.Home = filepath.Clean(n.cfg.Home)
+	n.cfg.Executable = n.underHome(cmp.Or(n.cfg.Executable, "bin/nlserver"))
+	if n.cfg.EnvScript != "" {
+		n.cfg.EnvScript = n.underHome(n.cfg.EnvScript)
 	}
-	if n.executable == "" {
-		n.executable = "bin/nlserver"
+	n.cfg.Command = cmp.Or(strings.TrimPrefix(n.cfg.Command, "-"), commandAuto)
+	if n.cfg.Timeout <= 0 {
+		n.cfg.Timeout = time.Minute
 	}
-	n.executable = n.underHome(n.executable)
-	if n.envScript != "" {
-		n.envScript = n.underHome(n.envScript)
-	}
-	if n.command == "" {
-		n.command = commandAuto
-	}
-	if n.timeout <= 0 {
-		n.timeout = time.Minute
-	}
-	if n.logger == nil {
-		n.logger = slog.New(slog.DiscardHandler)
+	if n.cfg.Logger == nil {
+		n.cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return n
 }
@@ -89,7 +70,7 @@ func (n *Server) underHome(path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
 	}
-	return filepath.Join(n.home, path)
+	return filepath.Join(n.cfg.Home, path)
 }
 
 // Result is what one run of nlserver left behind.
@@ -120,7 +101,7 @@ func (r *Ready) Run(ctx context.Context, inherit *os.File) (Result, error) {
 	r.rest.inherit = inherit
 	result, err := r.nlserver.execute(ctx, r.step, r.rest)
 	if err != nil && result.ExitCode > 0 {
-		r.nlserver.ForgetOption()
+		r.nlserver.forgetOption()
 	}
 	return result, err
 }
@@ -149,7 +130,7 @@ func (n *Server) Prepare(ctx context.Context, instance string, c credential.Cred
 		return nil, err
 	}
 	if key != "" && option != commandJWT {
-		n.logger.Warn("the private key is not handed to nlserver, its option takes none",
+		n.cfg.Logger.Warn("the private key is not handed to nlserver, its option takes none",
 			"instance", instance, "option", "-"+option)
 	}
 	return &Ready{n, "nlserver config -" + option + " for instance " + instance, command{
@@ -198,19 +179,19 @@ type command struct {
 
 // execute runs nlserver and waits for it. step names the run in errors.
 func (n *Server) execute(ctx context.Context, step string, r command) (Result, error) {
-	out := newCapture(captureHalf)
+	out := &capture{limit: captureLimit}
 	end, err := (&child{
-		path: n.executable, args: r.args, dir: n.home, env: r.env,
+		path: n.cfg.Executable, args: r.args, dir: n.cfg.Home, env: r.env,
 		inherit: r.inherit, noCore: r.secret, stdout: out, stderr: out,
-	}).run(ctx, n.timeout)
+	}).run(ctx, n.cfg.Timeout)
 	result := Result{Took: end.took, ExitCode: end.exitCode}
 	text := out.text(end.complete, r.redact)
 	result.Output = excerptOf(text, summaryLength)
-	n.logger.Debug("nlserver ran", "step", step, "duration", result.Took, "exit", result.ExitCode,
+	n.cfg.Logger.Debug("nlserver ran", "step", step, "duration", result.Took, "exit", result.ExitCode,
 		"output", excerptOf(text, excerptLength))
 	switch {
 	case err != nil && !end.started:
-		return result, fmt.Errorf("%s: %w", step, n.explainStart(err))
+		return result, fmt.Errorf("%s: %w", step, explainStart(err))
 	case err != nil:
 		return result, fmt.Errorf("%s: %w%s", step, err, saying(text))
 	case end.failure != "":
@@ -229,46 +210,43 @@ type executableKey struct {
 // inspectExecutable makes sure that there is something to run, as the kernel's own answers ("no such file") name
 // neither the key of the configuration nor what to do.
 func (n *Server) inspectExecutable() (executableKey, error) {
-	info, err := os.Stat(n.executable)
+	info, err := os.Stat(n.cfg.Executable)
 	const remedy = "set campaign.home and campaign.nlserver to where Campaign is installed"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return executableKey{}, fmt.Errorf("nlserver is missing: no file %s (%s): %w", n.executable, remedy, fs.ErrNotExist)
+		err = fmt.Errorf("nlserver is missing: no file %s (%s): %w", n.cfg.Executable, remedy, fs.ErrNotExist)
 	case err != nil:
-		return executableKey{}, fmt.Errorf("look for nlserver: %w (%s)", err, remedy)
+		err = fmt.Errorf("look for nlserver: %w (%s)", err, remedy)
 	case info.IsDir():
-		return executableKey{}, fmt.Errorf("nlserver cannot be run: %s is a directory (%s)", n.executable, remedy)
+		err = fmt.Errorf("nlserver cannot be run: %s is a directory (%s)", n.cfg.Executable, remedy)
 	case !info.Mode().IsRegular():
-		return executableKey{}, fmt.Errorf("nlserver cannot be run: %s is not a regular file (%s)", n.executable, remedy)
+		err = fmt.Errorf("nlserver cannot be run: %s is not a regular file (%s)", n.cfg.Executable, remedy)
 	case info.Mode().Perm()&0o111 == 0:
-		return executableKey{}, fmt.Errorf("nlserver cannot be run: %s is not executable (chmod +x it, or %s): %w",
-			n.executable, remedy, fs.ErrPermission)
+		err = fmt.Errorf("nlserver cannot be run: %s is not executable (chmod +x it, or %s): %w", n.cfg.Executable, remedy, fs.ErrPermission)
 	}
-	if home, err := os.Stat(n.home); err != nil {
+	if err != nil {
+		return executableKey{}, err
+	}
+	if home, err := os.Stat(n.cfg.Home); err != nil {
 		return executableKey{}, fmt.Errorf("look for campaign.home: %w", err)
 	} else if !home.IsDir() {
-		return executableKey{}, fmt.Errorf("campaign.home is %s, which is not a directory", n.home)
+		return executableKey{}, fmt.Errorf("campaign.home is %s, which is not a directory", n.cfg.Home)
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return executableKey{}, fmt.Errorf("look for nlserver: no inode known of %s", n.executable)
-	}
-	return executableKey{
-		device: uint64(stat.Dev), inode: stat.Ino, size: info.Size(), modified: info.ModTime(),
-	}, nil
+	stat := info.Sys().(*syscall.Stat_t) // always that on Linux
+	return executableKey{stat.Dev, stat.Ino, info.Size(), info.ModTime()}, nil
 }
 
 // explainStart adds what to do to the errors of a start that are hard to understand.
-func (n *Server) explainStart(err error) error {
-	switch {
-	case errors.Is(err, syscall.ENOENT):
-		return fmt.Errorf("%w (the file is there: its interpreter or its loader is missing)", err)
-	case errors.Is(err, syscall.ENOEXEC):
-		return fmt.Errorf("%w (not a program for this machine, or a script without a first line like #!/bin/sh)", err)
-	case errors.Is(err, syscall.ETXTBSY):
-		return fmt.Errorf("%w (somebody is writing the executable)", err)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w (the user of this process may not run it, or the file system is mounted noexec)", err)
+func explainStart(err error) error {
+	for errno, why := range map[syscall.Errno]string{
+		syscall.ENOENT:  "the file is there: its interpreter or its loader is missing",
+		syscall.ENOEXEC: "not a program for this machine, or a script without a first line like #!/bin/sh",
+		syscall.ETXTBSY: "somebody is writing the executable",
+		syscall.EACCES:  "the user of this process may not run it, or the file system is mounted noexec",
+	} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w (%s)", err, why)
+		}
 	}
 	return err
 }

@@ -110,7 +110,7 @@ func TestAutoWithoutAnAnswer(t *testing.T) {
 }
 
 func withTimeout(n *Server, timeout time.Duration) *Server {
-	n.timeout = timeout
+	n.cfg.Timeout = timeout
 	return n
 }
 

@@ -176,50 +176,49 @@ func waitAll(limit time.Duration, channels ...<-chan struct{}) {
 type output struct {
 	stdout, stderr *os.File // the child's ends
 	readers        []*os.File
-	kept           []*os.File    // more ends to read from, for the child itself
+	kept           []*os.File // more ends to read from, for the child itself
+	reading        sync.WaitGroup
 	drained        chan struct{} // closed when every pipe was read to its end, or given up
-	mu             sync.Mutex
-	cutOff         bool // a pipe was given up
+	cutOff         atomic.Bool   // a pipe was given up
 }
 
 func (c *child) openOutput() (*output, error) {
 	o := &output{drained: make(chan struct{})}
-	var reading sync.WaitGroup
-	pipe := func(into *capture) (*os.File, error) {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, fmt.Errorf("open a pipe for the output: %w", err)
-		}
-		o.readers = append(o.readers, r)
-		if c.inherit != nil {
-			if err := o.keepReadable(r); err != nil {
-				w.Close()
-				return nil, err
-			}
-		}
-		reading.Go(func() {
-			if _, err := io.Copy(into, r); err != nil {
-				o.mu.Lock()
-				o.cutOff = true
-				o.mu.Unlock()
-			}
-		})
-		return w, nil
-	}
 	var err error
-	if o.stdout, err = pipe(c.stdout); err == nil {
+	if o.stdout, err = o.pipe(c.stdout, c.inherit != nil); err == nil {
 		o.stderr = o.stdout
 		if c.stderr != c.stdout {
-			o.stderr, err = pipe(c.stderr)
+			o.stderr, err = o.pipe(c.stderr, c.inherit != nil)
 		}
 	}
-	go func() { reading.Wait(); close(o.drained) }()
+	go func() { o.reading.Wait(); close(o.drained) }()
 	if err != nil {
 		o.closeWriters()
 		o.abandon()
-		return nil, err
+		return nil, fmt.Errorf("open a pipe for the output: %w", err)
 	}
 	return o, nil
+}
+
+// pipe makes a pipe that is read into a capture, and returns the child's end.
+func (o *output) pipe(into *capture, keep bool) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	o.readers = append(o.readers, r)
+	if keep {
+		if err := o.keepReadable(r); err != nil {
+			w.Close()
+			return nil, err
+		}
+	}
+	o.reading.Go(func() {
+		if _, err := io.Copy(into, r); err != nil {
+			o.cutOff.Store(true)
+		}
+	})
+	return w, nil
 }
 
 // keepReadable makes an end of the pipe for the child to inherit: a pipe that nobody can read from any more, because the
@@ -229,7 +228,7 @@ func (c *child) openOutput() (*output, error) {
 func (o *output) keepReadable(r *os.File) error {
 	raw, err := r.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("keep a pipe readable: %w", err)
+		return err
 	}
 	var again *os.File
 	var openErr error
@@ -240,11 +239,8 @@ func (o *output) keepReadable(r *os.File) error {
 	if errors.Is(openErr, fs.ErrNotExist) {
 		return nil
 	}
-	if err = errors.Join(err, openErr); err != nil {
-		return fmt.Errorf("keep a pipe readable: %w", err)
-	}
 	o.kept = append(o.kept, again)
-	return nil
+	return errors.Join(err, openErr)
 }
 
 // closeWriters closes our copies of the child's ends, without which the pipes would never end.
@@ -267,7 +263,7 @@ func (o *output) abandon() bool {
 	for _, r := range o.readers {
 		r.Close()
 	}
-	return !o.cutOff
+	return !o.cutOff.Load()
 }
 
 // closeForeignDescriptors keeps from our children what this process was started with beside stdin, stdout and stderr.

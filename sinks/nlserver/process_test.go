@@ -173,22 +173,21 @@ func TestMuchOutput(t *testing.T) {
 	h := newFakeHome(t, `echo first; head -c 100000000 /dev/zero | tr '\0' '\n'; echo 'last (iRc=5)'; exit 1`)
 	result, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
 	mustSay(t, err, "last (iRc=5)")
-	if !strings.HasPrefix(result.Output, "first | ") || !strings.HasSuffix(result.Output, "last (iRc=5)") ||
-		!strings.Contains(result.Output, "bytes left out]") {
+	if !strings.HasSuffix(result.Output, "last (iRc=5)") || !strings.Contains(result.Output, "bytes left out]") {
 		t.Errorf("excerpt %q", result.Output)
 	}
 }
 
-func TestCaptureKeepsTheEndsWithinBounds(t *testing.T) {
-	c := newCapture(100)
+func TestCaptureKeepsTheEndWithinBounds(t *testing.T) {
+	c := &capture{limit: 100}
 	piece := []byte("0123456789abcdef")
 	for range 10000 {
 		c.Write(piece[:1+c.total%16])
 	}
 	c.Write(bytes.Repeat([]byte("y\n"), 1000))
 	c.Write([]byte("end\n"))
-	if cap(c.head)+cap(c.tail) > 10*c.half {
-		t.Errorf("holds %d bytes", cap(c.head)+cap(c.tail))
+	if cap(c.kept) > 10*c.limit {
+		t.Errorf("holds %d bytes", cap(c.kept))
 	}
 	text := c.text(true, func(s string) string { return s })
 	if !strings.HasSuffix(text, "y\ny\nend\n") {
@@ -199,22 +198,22 @@ func TestCaptureKeepsTheEndsWithinBounds(t *testing.T) {
 // Wherever the cuts fall, no piece of the secret is left.
 func TestCutNeverSplitsTheSecret(t *testing.T) {
 	redact := redactor(nlTestCredential, "")
-	const half = 512
+	const limit = 512
 	for _, form := range []string{
 		"x " + nlTestSecret + " x\n", nlTestSecret, nlTestSecret + "\n", "\n" + nlTestSecret,
 		"ABCDEF@techacct.adobe.com/" + nlTestSecret + "\r\n",
 	} {
 		for _, filler := range []string{"x", "\n"} {
-			for position := half - 100; position < half+20; position++ {
-				c := newCapture(half)
-				fmt.Fprint(c, strings.Repeat(filler, position), form, strings.Repeat(filler, 5*half), form,
+			for position := limit - 100; position < limit+20; position++ {
+				c := &capture{limit: limit}
+				fmt.Fprint(c, strings.Repeat(filler, position), form, strings.Repeat(filler, 5*limit), form,
 					strings.Repeat(filler, position))
 				mustHide(t, c.text(true, redact))
 			}
 		}
 	}
 	for end := range nlTestSecret {
-		c := newCapture(half)
+		c := &capture{limit: limit}
 		fmt.Fprint(c, "line\n", nlTestSecret[:end])
 		if got := c.text(false, redact); got != "line\n" {
 			t.Fatalf("of an output that broke off: %q", got)

@@ -3,8 +3,8 @@ package nlserver
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,31 +65,13 @@ func (e pausedError) RetryAt() time.Time { return e.until }
 // One that takes longer runs on; until it has ended no other of this module is begun.
 func (n *Server) restart(ctx context.Context, module string, since time.Time) error {
 	step := "nlserver restart " + module
-	n.restarts.mu.Lock()
-	latest := n.restarts.latest[module]
-	failures := 0
-	if latest != nil {
-		failures = latest.failures
-		pausedUntil := latest.began.Add(restartPause)
-		late := !latest.taken
-		switch {
-		case latest.running():
-			n.restarts.mu.Unlock()
-			return fmt.Errorf("%s: the one begun at %s has not ended yet; no other is begun before", step, latest.began.Format(time.TimeOnly))
-		case late && latest.failure == "" && latest.began.After(since):
-			latest.taken = true
-			n.restarts.mu.Unlock()
-			return nil
-		case failures >= failuresBeforePause && time.Now().Before(pausedUntil):
-			n.restarts.mu.Unlock()
-			return pausedError{module, pausedUntil}
-		}
+	failures, done, err := n.mayRestart(step, module, since)
+	if err != nil || done {
+		return err
 	}
-	n.restarts.mu.Unlock()
 	if n.outlived(module) {
 		return fmt.Errorf("%s: one that an earlier campaign-credsync began has not ended yet; no other is begun before", step)
 	}
-
 	env, err := n.environment(ctx, redactUnknown)
 	if err != nil {
 		return err
@@ -97,29 +79,20 @@ func (n *Server) restart(ctx context.Context, module string, since time.Time) er
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	closeForeignDescriptors()
-	cmd := exec.Command(n.executable, "restart", module)
-	cmd.Dir, cmd.Env = n.home, env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}                                 // stdin, stdout and stderr are /dev/null
 	r := &restart{began: time.Now(), ended: make(chan struct{}), failures: failures + 1} // until it has worked
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("%s: %w", step, n.explainStart(err))
+	if err := n.start(module, env, r); err != nil {
+		return fmt.Errorf("%s: %w", step, err)
 	}
-	defer commandBegan(n.timeout)()
-	n.restarts.mu.Lock()
-	n.restarts.latest[module] = r
-	n.restarts.mu.Unlock()
-	n.note(module, cmd.Process.Pid)
-	go n.awaitRestart(module, cmd, r) // ends with the restart, which may be after this process
+	defer commandBegan(n.cfg.Timeout)()
 
-	timer := time.NewTimer(n.timeout)
+	timer := time.NewTimer(n.cfg.Timeout)
 	defer timer.Stop()
 	select {
 	case <-r.ended:
 	case <-timer.C:
 		if r.running() { // else this process was suspended
 			return fmt.Errorf("%s: still running after %s, the limit of campaign.timeout; it is left to run, and no other is begun before it has ended: %w",
-				step, n.timeout, context.DeadlineExceeded)
+				step, n.cfg.Timeout, context.DeadlineExceeded)
 		}
 	}
 	n.restarts.mu.Lock()
@@ -132,6 +105,55 @@ func (n *Server) restart(ctx context.Context, module string, since time.Time) er
 	return nil
 }
 
+// mayRestart tells why a module must not be restarted now, that it was since (done), or how often that has failed.
+func (n *Server) mayRestart(step, module string, since time.Time) (failures int, done bool, err error) {
+	n.restarts.mu.Lock()
+	defer n.restarts.mu.Unlock()
+	if latest := n.restarts.latest[module]; latest != nil {
+		failures = latest.failures
+		pausedUntil := latest.began.Add(restartPause)
+		switch {
+		case latest.running():
+			return 0, false, fmt.Errorf("%s: the one begun at %s has not ended yet; no other is begun before", step, latest.began.Format(time.TimeOnly))
+		case !latest.taken && latest.failure == "" && latest.began.After(since):
+			latest.taken = true
+			return 0, true, nil
+		case failures >= failuresBeforePause && time.Now().Before(pausedUntil):
+			return 0, false, pausedError{module, pausedUntil}
+		}
+	}
+	return failures, false, nil
+}
+
+// start begins a restart when it is on record which process that is, so that a daemon that comes after a kill does not begin a
+// second one: a shell waits for a word from us, then becomes nlserver. Without the word it ends.
+func (n *Server) start(module string, env []string, r *restart) error {
+	closeForeignDescriptors()
+	cmd := exec.Command("/bin/sh", "-c", `read -r word && exec "$0" restart "$1" </dev/null`, n.cfg.Executable, module)
+	cmd.Dir, cmd.Env = n.cfg.Home, env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // stdout and stderr are /dev/null
+	word, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return err
+	}
+	n.restarts.mu.Lock()
+	n.restarts.latest[module] = r
+	n.restarts.mu.Unlock()
+	// After a crash of the machine there is no such process, so nothing has to be on disk.
+	note := fmt.Sprintf("%d %s\n", cmd.Process.Pid, startOf(cmd.Process.Pid))
+	if err := os.WriteFile(n.noteFile(module), []byte(note), 0o600); err != nil {
+		n.cfg.Logger.Warn("which process restarts a module is not remembered; a daemon that comes after this one may start a second",
+			"module", module, "reason", err)
+	}
+	_, err = io.WriteString(word, "go\n")
+	word.Close()
+	go n.awaitRestart(module, cmd, r) // ends with the restart, which may be after this process
+	return err
+}
+
 func (n *Server) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
 	err := cmd.Wait()
 	os.Remove(n.noteFile(module)) // one that is left tells of a process that is no more
@@ -139,31 +161,19 @@ func (n *Server) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
 	n.restarts.mu.Lock()
 	if err != nil {
 		r.failure = err.Error()
-		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			r.failure = exit.Error()
-		}
 	} else {
 		r.failures = 0
 	}
 	n.restarts.mu.Unlock()
 	close(r.ended)
-	if took > n.timeout {
-		n.logger.Warn("a restart that took longer than its limit has ended", "module", module, "duration", took, "exit", cmd.ProcessState.ExitCode())
+	if took > n.cfg.Timeout {
+		n.cfg.Logger.Warn("a restart that took longer than its limit has ended", "module", module, "duration", took, "exit", cmd.ProcessState.ExitCode())
 	}
 }
 
-// note remembers, for a daemon that comes after this one, which process restarts a module. After a crash of the machine there is no
-// such process, so nothing has to be on disk.
-func (n *Server) note(module string, pid int) {
-	text := fmt.Sprintf("%d %s\n", pid, startOf(pid))
-	if err := os.WriteFile(n.noteFile(module), []byte(text), 0o600); err != nil {
-		n.logger.Warn("which process restarts a module is not remembered; a daemon that comes after this one may start a second",
-			"module", module, "reason", err)
-	}
-}
-
+// noteFile holds which process restarts a module: its number and when it was started.
 func (n *Server) noteFile(module string) string {
-	return filepath.Join(n.stateDir, module+".restart")
+	return filepath.Join(n.cfg.StateDir, module+".restart")
 }
 
 // outlived reports whether a restart of a module that another daemon began still runs.
@@ -190,7 +200,7 @@ func startOf(pid int) string {
 
 // Retry forgets, by an operator's word, what keeps it from trying: which option is offered, and that restarts failed.
 func (n *Server) Retry() {
-	n.ForgetOption()
+	n.forgetOption()
 	n.restarts.mu.Lock()
 	defer n.restarts.mu.Unlock()
 	for _, r := range n.restarts.latest {
