@@ -25,28 +25,19 @@ func (r *reader) check(c *Config) {
 		r.checkVault(c)
 		r.checkAuth(c)
 	}
-	if c.Watch.Poll < time.Second || c.Watch.Poll > time.Hour {
-		r.refuse("watch.poll", "must be from 1s to 1h")
-	}
+	r.refuseIf(c.Watch.Poll < time.Second || c.Watch.Poll > time.Hour, "watch.poll", "must be from 1s to 1h")
 	r.checkSchedule(&c.Schedule)
 	r.checkCampaign(c.Campaign)
-	if c.Drift.MaxReverts < 1 {
-		r.refuse("drift.max_reverts", "must be 1 or more")
-	}
+	r.refuseIf(c.Drift.MaxReverts < 1, "drift.max_reverts", "must be 1 or more")
 	r.checkInstances(c)
 	r.checkIMS(c.IMS)
-	if len(c.ControlSocket) > maxSocketPath {
-		r.refuse("control_socket", "is longer than %d bytes, the most that a socket's path may have", maxSocketPath)
-	}
-	if c.Listen != "" {
-		r.refuse("listen", `is not in this release; leave it "" and use campaign-credsync status --json`)
-	}
+	r.refuseIf(len(c.ControlSocket) > maxSocketPath, "control_socket",
+		"is longer than %d bytes, the most that a socket's path may have", maxSocketPath)
+	r.refuseIf(c.Listen != "", "listen", `is not in this release; leave it "" and use campaign-credsync status --json`)
 }
 
 func (r *reader) checkCampaign(c Campaign) {
-	if c.Timeout <= 0 {
-		r.refuse("campaign.timeout", "must be longer than 0s, such as 60s")
-	}
+	r.refuseIf(c.Timeout <= 0, "campaign.timeout", "must be longer than 0s, such as 60s")
 	for i, module := range c.Activate.Restart {
 		key := fmt.Sprintf("campaign.activate.restart[%d]", i)
 		switch {
@@ -61,9 +52,7 @@ func (r *reader) checkCampaign(c Campaign) {
 }
 
 func (r *reader) checkInstances(c *Config) {
-	if len(c.Instances) == 0 {
-		r.refuse("instances", "at least one instance is needed, with name and path")
-	}
+	r.refuseIf(len(c.Instances) == 0, "instances", "at least one instance is needed, with name and path")
 	names := map[string]int{} // name → index of the first instance that has it
 	files := map[string]int{}
 	for n, i := range c.Instances {
@@ -86,9 +75,8 @@ func (r *reader) checkInstances(c *Config) {
 		} else if !r.refused[key+".name"] {
 			r.refuse(key+".config_file", "is the file of instances[%d] already; two would overwrite each other", first)
 		}
-		if filepath.Dir(file) == filepath.Clean(c.StateDir) {
-			r.refuse("state_dir", "is the directory of instances[%d].config_file; the daemon needs one of its own", n)
-		}
+		r.refuseIf(filepath.Dir(file) == filepath.Clean(c.StateDir), "state_dir",
+			"is the directory of instances[%d].config_file; the daemon needs one of its own", n)
 		r.checkSource(key, i)
 		r.checkFields(key+".fields", i)
 	}
@@ -98,18 +86,14 @@ func (r *reader) checkSource(key string, i Instance) {
 	r.checkForeign(key, reflect.ValueOf(i), "source", i.Source)
 	switch i.Source {
 	case "vault":
-		if i.KVVersion != 1 && i.KVVersion != 2 {
-			r.refuse(key+".kv_version", "must be 1 or 2")
-		}
+		r.refuseIf(i.KVVersion != 1 && i.KVVersion != 2, key+".kv_version", "must be 1 or 2")
 		r.checkVaultPath(key+".mount", i.Mount)
-		if i.Path == "" {
-			r.refuse(key+".path", "is required: the secret's path within the mount, such as campaign/prod/oauth (or set source: file)")
-		}
+		r.refuseIf(i.Path == "", key+".path",
+			"is required: the secret's path within the mount, such as campaign/prod/oauth (or set source: file)")
 		r.checkVaultPath(key+".path", i.Path)
 	case "file":
-		if i.File == "" {
-			r.refuse(key+".file", "is required by source file: the path of a JSON file with the credential, such as /run/secrets/campaign.json")
-		}
+		r.refuseIf(i.File == "", key+".file",
+			"is required by source file: the path of a JSON file with the credential, such as /run/secrets/campaign.json")
 	}
 }
 
@@ -161,12 +145,9 @@ func (r *reader) checkIMS(i IMS) {
 	} else if u.Scheme != "https" {
 		r.refuse("ims.endpoint", "must be an https URL")
 	}
-	if len(i.Scopes) == 0 {
-		r.refuse("ims.scopes", "at least one scope is needed; leave the key out for openid, AdobeID")
-	}
+	r.refuseIf(len(i.Scopes) == 0, "ims.scopes", "at least one scope is needed; leave the key out for openid, AdobeID")
 	for n, scope := range i.Scopes {
-		if scope == "" || strings.ContainsAny(scope, ", ") {
-			r.refuse(fmt.Sprintf("ims.scopes[%d]", n), "must be one scope, without comma or space")
-		}
+		r.refuseIf(scope == "" || strings.ContainsAny(scope, ", "), fmt.Sprintf("ims.scopes[%d]", n),
+			"must be one scope, without comma or space")
 	}
 }

@@ -56,23 +56,14 @@ func (r *reader) checkAuth(c *Config) {
 	case "approle":
 		r.checkAppRole(c)
 	case "token_file":
-		if a.TokenFile == "" {
-			r.refuse("vault.auth.token_file", "is required by method token_file")
-		}
+		r.refuseIf(a.TokenFile == "", "vault.auth.token_file", "is required by method token_file")
 	case "cert":
-		if v.ClientCert == "" && v.ClientKey == "" {
-			r.refuse("vault.client_cert", "is required by method cert, with client_key")
-		}
-		if strings.HasPrefix(v.Address, "http://") {
-			r.refuse("vault.address", "must be an https URL for method cert, which shows its certificate in the TLS handshake")
-		}
+		r.refuseIf(v.ClientCert == "" && v.ClientKey == "", "vault.client_cert", "is required by method cert, with client_key")
+		r.refuseIf(strings.HasPrefix(v.Address, "http://"), "vault.address",
+			"must be an https URL for method cert, which shows its certificate in the TLS handshake")
 	case "kubernetes", "jwt":
-		if a.Role == "" {
-			r.refuse("vault.auth.role", "is required by method %s", a.Method)
-		}
-		if a.JWTFile == "" {
-			r.refuse("vault.auth.jwt_file", "is required by method %s", a.Method)
-		}
+		r.refuseIf(a.Role == "", "vault.auth.role", "is required by method %s", a.Method)
+		r.refuseIf(a.JWTFile == "", "vault.auth.jwt_file", "is required by method %s", a.Method)
 	}
 	r.checkForeign("vault.auth", reflect.ValueOf(*a), "method", a.Method)
 	r.checkVaultPath("vault.auth.mount", a.Mount)
@@ -94,9 +85,7 @@ func (r *reader) checkAppRole(c *Config) {
 	default:
 		c.Warnings = append(c.Warnings, "vault.auth.secret_id_file: is not set, so the login works only for a role with bind_secret_id=false")
 	}
-	if a.SecretIDWarn < 0 {
-		r.refuse("vault.auth.secret_id_warn", "must be 0s, for never, or longer, such as 168h")
-	}
+	r.refuseIf(a.SecretIDWarn < 0, "vault.auth.secret_id_warn", "must be 0s, for never, or longer, such as 168h")
 }
 
 // hostURL takes an address that is scheme, host and port only. problem is empty, or says what is wrong, without the address, which
@@ -143,7 +132,6 @@ func (r *reader) checkVaultPath(key, text string) {
 }
 
 func (r *reader) checkNamespace(key, value string) {
-	if strings.ContainsAny(value, " ?#%") || strings.HasPrefix(value, "/") {
-		r.refuse(key, `must be a namespace's path, such as admin/campaign, without space or "/" in front`)
-	}
+	r.refuseIf(strings.ContainsAny(value, " ?#%") || strings.HasPrefix(value, "/"), key,
+		`must be a namespace's path, such as admin/campaign, without space or "/" in front`)
 }

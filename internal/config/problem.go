@@ -72,6 +72,12 @@ func (r *reader) refuse(key, format string, args ...any) {
 	r.refuseAt(r.where(key), key, format, args...)
 }
 
+func (r *reader) refuseIf(wrong bool, key, format string, args ...any) {
+	if wrong {
+		r.refuse(key, format, args...)
+	}
+}
+
 func (r *reader) refuseAt(at position, key, format string, args ...any) {
 	if r.refused[key] {
 		return

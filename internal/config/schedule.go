@@ -17,12 +17,9 @@ type Schedules struct {
 
 func (r *reader) checkSchedule(s *Schedule) {
 	zone, err := time.LoadLocation(s.Timezone)
-	if err != nil || s.Timezone == "" {
-		r.refuse("schedule.timezone", "must be a time zone of this system, such as UTC or Europe/Paris (others than UTC need the package tzdata)")
-	}
-	if s.Verify == "" {
-		r.refuse("schedule.verify", `must be a cron expression, such as "@every 10m"; it cannot be switched off`)
-	}
+	r.refuseIf(err != nil || s.Timezone == "", "schedule.timezone",
+		"must be a time zone of this system, such as UTC or Europe/Paris (others than UTC need the package tzdata)")
+	r.refuseIf(s.Verify == "", "schedule.verify", `must be a cron expression, such as "@every 10m"; it cannot be switched off`)
 	for _, e := range []struct {
 		key, text string
 		into      *cron.Schedule
