@@ -27,6 +27,7 @@ type Error struct {
 	problems []problem
 }
 
+// Error lists the problems, one a line, as FILE:LINE:COLUMN: KEY: PROBLEM.
 func (e *Error) Error() string {
 	file := credential.Escape(e.file)
 	if e.whole != nil {

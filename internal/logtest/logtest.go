@@ -16,6 +16,7 @@ type Buffer struct {
 	content bytes.Buffer
 }
 
+// Write never fails.
 func (b *Buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
