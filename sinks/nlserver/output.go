@@ -16,7 +16,7 @@ import (
 
 const (
 	// captureLimit is how many bytes are kept of an output.
-	captureLimit = 64 << 10
+	captureLimit = 512 << 10
 	// summaryLength and excerptLength are how many characters of an output go into an error, and into a debug line.
 	summaryLength = 500
 	excerptLength = 4000
