@@ -197,8 +197,8 @@ func (s *Server) tokens(ctx context.Context, fits func(liveToken) bool) ([]strin
 	for _, accessor := range list.Data.Keys {
 		var token struct{ Data liveToken }
 		err := s.Call(ctx, http.MethodPost, "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &token)
-		if gone, ok := errors.AsType[*StatusError](err); ok && (gone.Status == http.StatusForbidden || gone.Status == http.StatusNotFound) {
-			continue // ended since it was listed
+		if hasEnded(err) {
+			continue
 		}
 		if err != nil {
 			return nil, err
@@ -210,6 +210,12 @@ func (s *Server) tokens(ctx context.Context, fits func(liveToken) bool) ([]strin
 	return found, nil
 }
 
+// hasEnded reports whether an error about an accessor says that its token has ended since it was listed.
+func hasEnded(err error) bool {
+	answer, ok := errors.AsType[*StatusError](err)
+	return ok && (answer.Status == http.StatusForbidden || answer.Status == http.StatusNotFound)
+}
+
 // RevokeRoleTokens revokes every token that logins with a role have made.
 func (s *Server) RevokeRoleTokens(ctx context.Context, roleID string) error {
 	accessors, err := s.RoleTokens(ctx, roleID)
@@ -217,7 +223,8 @@ func (s *Server) RevokeRoleTokens(ctx context.Context, roleID string) error {
 		return err
 	}
 	for _, accessor := range accessors {
-		if err := s.Call(ctx, http.MethodPost, "auth/token/revoke-accessor", map[string]any{"accessor": accessor}, nil); err != nil {
+		err := s.Call(ctx, http.MethodPost, "auth/token/revoke-accessor", map[string]any{"accessor": accessor}, nil)
+		if err != nil && !hasEnded(err) {
 			return err
 		}
 	}

@@ -87,7 +87,7 @@ func clockToken(t *testing.T, clock *wallClock) {
 		w.Idle(w.SecretPath("prod")) // no login
 	}
 	clock.move(-year)
-	w.Eventually("its tokens are revoked", func() bool { return w.Vault.RevokeRoleTokens(w.Ctx, w.RoleID) == nil })
+	w.Succeeds("its tokens are revoked", func() error { return w.Vault.RevokeRoleTokens(w.Ctx, w.RoleID) })
 	w.Must(w.Proxy.Await(w.Ctx, 1, vaulttest.Request.Login))
 	version, secret := w.NewSecret("prod")
 	w.InSync(version)

@@ -39,7 +39,7 @@ func TestWritesAreSynced(t *testing.T) {
 		s.w.Secrets = append(s.w.Secrets, stale)
 		s.trace(tracer, "-list")
 		s.w.Must(os.WriteFile(s.w.SecretID, []byte(stale+"\n"), 0o600))
-		s.w.Eventually("its tokens are revoked", func() bool { return s.w.Vault.RevokeRoleTokens(s.w.Ctx, s.w.RoleID) == nil })
+		s.w.Succeeds("its tokens are revoked", func() error { return s.w.Vault.RevokeRoleTokens(s.w.Ctx, s.w.RoleID) })
 		s.w.Signal(syscall.SIGUSR1)
 		s.w.Is("prod", "degraded", "put a new secret-id there")
 		s.tracing.leave()

@@ -22,7 +22,7 @@ func TestTokenEnds(t *testing.T) {
 		end  func(*world.World)
 	}{
 		{"revoked", 0, func(w *world.World) {
-			w.Eventually("its tokens are revoked", func() bool { return w.Vault.RevokeRoleTokens(w.Ctx, w.RoleID) == nil })
+			w.Succeeds("its tokens are revoked", func() error { return w.Vault.RevokeRoleTokens(w.Ctx, w.RoleID) })
 		}},
 		{"short-lived", 3 * time.Second, func(*world.World) {}},
 	} {

@@ -24,7 +24,7 @@ func TestOperatorsOfVault(t *testing.T) {
 	secret, version := secrets["prod"], 1
 	none := `path "none" { capabilities = ["read"] }`
 	revoke := func() {
-		w.Eventually("its tokens are revoked", func() bool { return own.RevokeRoleTokens(w.Ctx, w.RoleID) == nil })
+		w.Succeeds("its tokens are revoked", func() error { return own.RevokeRoleTokens(w.Ctx, w.RoleID) })
 	}
 	for _, c := range []struct {
 		name         string

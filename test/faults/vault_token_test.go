@@ -38,7 +38,7 @@ func TestTokensKeepEnding(t *testing.T) {
 		}, "policy that allows to read"},
 		{"logins forbidden", func(w *world.World) {
 			w.Proxy.Answer("/login", 403, "permission denied")
-			w.Eventually("its tokens are revoked", func() bool { return w.Vault.RevokeRoleTokens(w.Ctx, w.RoleID) == nil })
+			w.Succeeds("its tokens are revoked", func() error { return w.Vault.RevokeRoleTokens(w.Ctx, w.RoleID) })
 		}, func(w *world.World) { w.Proxy.Forward() }, "may not log in"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -13,10 +13,10 @@ import (
 // fails the listing.
 func (w *World) Tokens() (n int) {
 	w.T.Helper()
-	w.Eventually("Vault lists the tokens", func() bool {
+	w.Succeeds("Vault lists the tokens", func() error {
 		accessors, err := w.Vault.RoleTokens(w.Ctx, w.RoleID)
 		n = len(accessors)
-		return err == nil
+		return err
 	})
 	return n
 }

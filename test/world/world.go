@@ -164,6 +164,18 @@ func (w *World) Eventually(what string, holds func() bool) {
 	}
 }
 
+// Succeeds tries again until try succeeds.
+func (w *World) Succeeds(what string, try func() error) {
+	w.T.Helper()
+	var last error
+	defer func() {
+		if last != nil {
+			w.T.Errorf("%s: %v", what, last)
+		}
+	}()
+	w.Eventually(what, func() bool { last = try(); return last == nil })
+}
+
 // AwaitStatus waits for a status.
 func (w *World) AwaitStatus(what string, fits func(container.Status) bool) container.Status {
 	w.T.Helper()
