@@ -22,28 +22,14 @@ const metadataHidden = time.Hour
 type kv2 struct {
 	*place
 
-	denied      *login.Token // neither data nor metadata may be read with it
-	dataNext    bool         // which of them is asked for next with that one
-	hiddenUntil time.Time    // the metadata is forbidden: read the data instead
-	retries     int64        // Vault's count when hiddenUntil was set
+	hiddenUntil time.Time // the metadata is forbidden: read the data instead
+	retries     int64     // Vault's count when hiddenUntil was set
 	gone        credential.Version
 }
 
 func (k *kv2) reads() []string { return []string{k.at("data"), k.at("metadata")} }
 
 func (k *kv2) read(ctx context.Context, t *login.Token, need func(credential.Version) bool) (credential.Reading, error) {
-	if k.denied == t {
-		// One question a poll is enough to see that one of them is allowed again.
-		kind := "metadata"
-		if k.dataNext {
-			kind = "data"
-		}
-		k.dataNext = !k.dataNext
-		if _, err := k.get(ctx, t, kind, 0, new(json.RawMessage)); isForbidden(err) {
-			return credential.Reading{}, err
-		}
-		k.denied = nil
-	}
 	if k.retries == k.vault.retries.Load() && time.Now().Before(k.hiddenUntil) {
 		return k.readData(ctx, t, credential.Version{}, need)
 	}
@@ -68,9 +54,6 @@ func (k *kv2) read(ctx context.Context, t *login.Token, need func(credential.Ver
 // token, and is worth remembering.
 func (k *kv2) readHidden(ctx context.Context, t *login.Token, need func(credential.Version) bool) (credential.Reading, error) {
 	reading, err := k.readData(ctx, t, credential.Version{}, need)
-	if isForbidden(err) {
-		k.denied = t
-	}
 	if _, refused := errors.AsType[*credential.Refusal](err); err == nil || refused {
 		if k.hiddenUntil.IsZero() {
 			k.vault.logger.Warn("the policy forbids the metadata, so every poll reads the secret itself",

@@ -151,7 +151,7 @@ func TestBundleWithABrokenCertificate(t *testing.T) {
 				t.Errorf("alone: %v", err)
 			}
 			put(broken + string(whole))
-			l.MustFail(l.KV(l.Vault()), "authority that is not trusted", names, "replace it")
+			l.MustFail(l.KV(l.Vault()), "authority that is not trusted")
 			put("a comment\n" + broken + string(right))
 			l.MustPoll(l.KV(l.Vault()), always)
 			if log := l.Log.String(); strings.Count(log, names) != 2 {

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +27,7 @@ import (
 
 // Config says where Vault is. The environment is not consulted, apart from the proxy variables.
 type Config struct {
-	Address       string // required: see HostURL
+	Address       string // required: scheme, host and port
 	CACert        string // PEM file of the authorities to trust; empty: the system's
 	ClientCert    string // PEM file, together with ClientKey; empty: none
 	ClientKey     string
@@ -38,12 +37,11 @@ type Config struct {
 
 // Connection is the way to one Vault server. Its methods may be called concurrently.
 type Connection struct {
-	address    string
-	client     *api.Client // without token and namespace; its copies carry them
-	transport  *http.Transport
-	pair       *clientPair // nil: none
-	unreadable string      // a certificate of vault.ca_cert, and what to do; empty: none
-	throttle   *throttle
+	address   string
+	client    *api.Client // without token and namespace; its copies carry them
+	transport *http.Transport
+	pair      *clientPair // nil: none
+	throttle  *throttle
 
 	turn        chan struct{} // holds one entry while a request is under way; owns what follows
 	unanswered  time.Time     // when the last request ended that was not answered in time
@@ -62,34 +60,28 @@ func (e *SettingError) Unwrap() error { return e.Err }
 
 // New checks the address and reads the certificates. It talks to nobody.
 func New(config Config) (*Connection, error) {
-	at, problem := HostURL(config.Address)
-	if problem != "" {
-		return nil, errors.New("vault.address: " + problem)
+	at, err := url.Parse(config.Address)
+	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" || at.User != nil {
+		return nil, errors.New("vault.address: must be an http or https URL of a host, without a password") // which it may show
 	}
 	pair, err := newClientPair(config)
 	if err != nil {
 		return nil, err
 	}
-	transport, unreadable, err := newTransport(config, pair)
+	transport, err := newTransport(config, pair)
 	if err != nil {
 		return nil, err
 	}
-	if unreadable != "" {
-		config.Logger.Warn("an authority's certificate is passed over", "reason", "vault.ca_cert: "+unreadable)
-	}
-	c := Connection{address: at.String(), pair: pair, unreadable: unreadable, throttle: &throttle{}}
-	return c.over(transport)
+	return over(transport, origin(at), pair, &throttle{})
 }
 
-// over returns the same connection over another transport.
-func (c Connection) over(transport *http.Transport) (*Connection, error) {
-	client, err := newClient(c.address, c.bounded(transport))
+func over(transport *http.Transport, address string, pair *clientPair, throttle *throttle) (*Connection, error) {
+	client, err := newClient(address, bounded(transport, throttle))
 	if err != nil {
 		return nil, err
 	}
 	return &Connection{
-		address: c.address, client: client, transport: transport, pair: c.pair, unreadable: c.unreadable, throttle: c.throttle,
-		turn: make(chan struct{}, 1),
+		address: address, client: client, transport: transport, pair: pair, throttle: throttle, turn: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -97,7 +89,7 @@ func (c Connection) over(transport *http.Transport) (*Connection, error) {
 func (c *Connection) Fresh() (*Connection, error) {
 	transport := c.transport.Clone()
 	transport.DisableKeepAlives = true
-	return Connection{address: c.address, pair: c.pair, unreadable: c.unreadable, throttle: c.throttle}.over(transport)
+	return over(transport, c.address, c.pair, c.throttle)
 }
 
 // WebSocketClient returns a client for connections that are taken over. release closes what is left of them.
@@ -106,7 +98,7 @@ func (c *Connection) WebSocketClient() (client *http.Client, release func()) {
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true)
 	transport.DisableKeepAlives = true // none is left to keep
-	return c.bounded(transport), transport.CloseIdleConnections
+	return bounded(transport, c.throttle), transport.CloseIdleConnections
 }
 
 // Address is the scheme, host and port of Vault.
@@ -275,27 +267,6 @@ func newClient(address string, client *http.Client) (*api.Client, error) {
 	// The default consults VAULT_WRAP_TTL at every request.
 	made.SetWrappingLookupFunc(func(string, string) string { return "" })
 	return made, nil
-}
-
-// HostURL takes an address that is scheme, host and port only. problem is empty, or says what is wrong, without the address, which
-// may hold a password.
-func HostURL(address string) (u *url.URL, problem string) {
-	const shape = "must be an http or https URL of a host"
-	u, err := url.Parse(address)
-	switch {
-	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
-		return nil, shape
-	case u.User != nil:
-		return nil, "must not hold a user or a password"
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(address, "# "):
-		return nil, shape + " with nothing behind it"
-	}
-	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return nil, "has a port that is not from 1 to 65535"
-		}
-	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host}, ""
 }
 
 // CheckPath refuses what would name another place in Vault once the path is joined.

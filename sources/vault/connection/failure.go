@@ -81,9 +81,6 @@ func (c *Connection) Explain(ctx context.Context, step string, err error, hide .
 		} else if errors.Is(err, ErrUnexpected) {
 			f.cause = ErrUnexpected
 		}
-		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown && c.unreadable != "" {
-			what += "; also, " + c.unreadable
-		}
 		if at := askedAt(err); at != "" && at != c.address {
 			if _, redirected := errors.AsType[*redirectError](err); !redirected {
 				what = "a standby redirects to " + credential.Clean(at) + " as the active node, and there " + what
@@ -193,7 +190,7 @@ func networkMeans(err error, hide ...credential.Secret) (what string, lasts bool
 		return misnamed(hostname), true
 	case errors.As(err, &invalid):
 		return "its certificate is not valid (" + credential.Clean(invalid.Error()) + "); renew it, or check the clock of this machine", true
-	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls has no type of its own for it
+	case errors.As(err, &alert) && alert.Op == "remote error": // as crypto/tls calls it
 		return "refuses the TLS handshake (" + credential.Clean(alert.Err.Error()) + "); check vault.client_cert and vault.client_key, and that " +
 			"Vault speaks TLS 1.2 or later", true
 	case errors.As(err, &header), strings.Contains(err.Error(), "HTTP response to HTTPS client"):

@@ -12,10 +12,9 @@ import (
 const (
 	// maxRetryAfter bounds how long Vault is left alone on its own word: a header that is wrong must not cut a host off.
 	maxRetryAfter = 5 * time.Minute
-	// firstSpread is the time over which hosts return that were asked for the same wait. It doubles with each answer in a
-	// row that asks for another one, up to maxSpread, so that any number of hosts fits through in the end.
-	firstSpread = 4 * time.Second
-	maxSpread   = time.Minute
+	// minSpread and maxSpread bound the time over which hosts return that were asked for the same wait: as long again.
+	minSpread = 4 * time.Second
+	maxSpread = time.Minute
 )
 
 // throttle is closed while Vault, or what stands before it, has asked to be left alone with Retry-After. It is one for all
@@ -24,47 +23,19 @@ type throttle struct {
 	mu     sync.Mutex
 	until  time.Time
 	status int // of the answer that closed it
-	inRow  int // times it closed with nothing accepted between
-	// downSince is when the first request failed after the last that did not: no answer, or one that says that Vault cannot
-	// or does not want to. Zero: it answers.
-	downSince time.Time
 }
 
 // answered takes what an answer asks for. The wait is never shorter than asked for, unless that is above maxRetryAfter; what
 // is added is random, as whatever refused this host has refused others too.
 func (t *throttle) answered(response *http.Response, now time.Time) {
 	asked := retryAfter(response, now)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch status := response.StatusCode; {
-	case status < 500 && status != http.StatusTooManyRequests:
-		t.downSince = time.Time{}
-	case t.downSince.IsZero():
-		t.downSince = now
-	}
 	if asked == 0 {
-		if response.StatusCode < 400 {
-			t.inRow = 0
-		}
 		return
 	}
-	closed := now.Before(t.until)
-	if closed && !now.Add(asked).After(t.until) {
-		return
-	}
-	spread := min(max(asked, firstSpread<<min(t.inRow, 10)), maxSpread)
-	t.until, t.status = now.Add(asked+rand.N(spread)), response.StatusCode
-	if !closed { // else it was asked before that was known
-		t.inRow++
-	}
-}
-
-// noAnswer notes that there was none.
-func (t *throttle) noAnswer(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.downSince.IsZero() {
-		t.downSince = now
+	if now.Add(asked).After(t.until) {
+		t.until, t.status = now.Add(asked+rand.N(min(max(asked, minSpread), maxSpread))), response.StatusCode
 	}
 }
 
@@ -103,16 +74,6 @@ func (c *Connection) ResetThrottle() {
 	c.throttle.mu.Lock()
 	defer c.throttle.mu.Unlock()
 	c.throttle.until = time.Time{}
-}
-
-// DownFor returns how long nothing has been answered, or only that Vault cannot.
-func (c *Connection) DownFor() time.Duration {
-	c.throttle.mu.Lock()
-	defer c.throttle.mu.Unlock()
-	if c.throttle.downSince.IsZero() {
-		return 0
-	}
-	return time.Since(c.throttle.downSince)
 }
 
 // ThrottledError is the error of a request that was answered with Retry-After, or is not made for that. It reads the same

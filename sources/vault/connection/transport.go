@@ -2,7 +2,6 @@ package connection
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -23,20 +22,24 @@ const MaxAnswer = 1 << 20
 var ErrTooLarge = fmt.Errorf("the answer is larger than %d KiB", MaxAnswer>>10)
 
 // newTransport speaks HTTP/1.1 only: a connection that died silently is then given up with the request that found it
-// dead, where HTTP/2 would put the next request on it too. pair may be nil. unreadable names a certificate of vault.ca_cert
-// that is passed over.
-func newTransport(config Config, pair *clientPair) (transport *http.Transport, unreadable string, err error) {
+// dead, where HTTP/2 would put the next request on it too. pair may be nil.
+func newTransport(config Config, pair *clientPair) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
-		if settings.RootCAs, unreadable, err = authorities(config.CACert); err != nil {
-			return nil, "", &SettingError{"vault.ca_cert", err}
+		pool, unreadable, err := authorities(config.CACert)
+		if err != nil {
+			return nil, &SettingError{"vault.ca_cert", err}
 		}
+		if unreadable != "" {
+			config.Logger.Warn("an authority's certificate is passed over", "reason", "vault.ca_cert: "+unreadable)
+		}
+		settings.RootCAs = pool
 	}
 	if pair != nil {
 		// Offered whatever authorities the server names: those of Vault's cert login are not the listener's.
 		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.current(), nil }
 	}
-	transport = &http.Transport{
+	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       settings,
@@ -48,12 +51,12 @@ func newTransport(config Config, pair *clientPair) (transport *http.Transport, u
 		Protocols:             new(http.Protocols),
 	}
 	transport.Protocols.SetHTTP1(true)
-	return transport, unreadable, nil
+	return transport, nil
 }
 
 // bounded returns a client that bounds every answer and follows only the redirects of a standby.
-func (c *Connection) bounded(transport *http.Transport) *http.Client {
-	return &http.Client{Transport: &boundedTransport{next: transport, throttle: c.throttle}, CheckRedirect: followStandby}
+func bounded(transport *http.Transport, throttle *throttle) *http.Client {
+	return &http.Client{Transport: &boundedTransport{next: transport, throttle: throttle}, CheckRedirect: followStandby}
 }
 
 // followStandby allows one redirect, of the kind that a standby answers with: 307 to the same path on the active node, and
@@ -93,9 +96,6 @@ type boundedTransport struct {
 func (t *boundedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.next.RoundTrip(request)
 	if err != nil {
-		if !errors.Is(request.Context().Err(), context.Canceled) { // else it was us who gave up
-			t.throttle.noAnswer(time.Now())
-		}
 		return nil, err
 	}
 	t.throttle.answered(response, time.Now())

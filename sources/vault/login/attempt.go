@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"regexp"
 	"sync/atomic"
 	"time"
@@ -44,11 +45,9 @@ type method struct {
 	end      *secretIDEnd // nil where nobody is to be warned
 	files    []string
 
-	asked     atomic.Int32
-	backoff   backoff // between failed logins
-	uses      int64   // for how many the last token was
-	overtook  bool    // the last login did not wait for that of another process to end
-	forgotten bool    // what an earlier configuration unwrapped is removed
+	asked   atomic.Int32
+	backoff backoff // between failed logins
+	uses    int64   // for how many the last token was
 }
 
 func newMethod(config Config, prepare func(context.Context, asked) (*attempt, error)) *method {
@@ -107,7 +106,7 @@ func (m *method) Login(ctx context.Context) (*Token, error) {
 	case verdict == wasRefused && asked != askedAgain:
 		return nil, &BackoffError{credential.NeedsOperator(errors.New(a.refusal)), until}
 	}
-	if err := m.backoff.over(key); err != nil && asked == askedNothing {
+	if err := m.backoff.over(key, asked); err != nil {
 		return nil, err
 	}
 	counts := a.refusal != "" && verdict != wasAccepted // Vault may count it as a refused one
@@ -117,7 +116,7 @@ func (m *method) Login(ctx context.Context) (*Token, error) {
 				"logins lock the role for every host: %w; let this user write to state_dir", m.step(), err))
 		}
 	}
-	t, err := m.ask(ctx, a, key)
+	t, err := m.ask(ctx, a)
 	if err != nil {
 		return nil, m.failed(ctx, a, key, counts, err)
 	}
@@ -136,22 +135,18 @@ func (m *method) key(a *attempt) string {
 // time; a daemon goes on, as it notes what it tries beforehand.
 func (m *method) processTurn(ctx context.Context) (end func(), err error) {
 	end, err = m.refusals.turn(ctx)
-	switch {
-	case err == nil:
-		m.overtook = false
-		return end, nil
-	case !errors.Is(err, errOthersTurn) || m.refusals.OnlyReads:
+	if err != nil && (m.refusals.OnlyReads || !errors.Is(err, errOthersTurn)) {
 		end()
 		return nil, fmt.Errorf("vault login: %w", err)
-	case !m.overtook:
-		m.overtook = true
+	}
+	if err != nil {
 		m.logger.Warn("login does not wait any longer for another process", "reason", err.Error())
 	}
 	return end, nil
 }
 
 // ask makes the login.
-func (m *method) ask(ctx context.Context, a *attempt, key string) (*Token, error) {
+func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
 	var answer struct {
 		Auth struct {
 			Token    string            `json:"client_token"`
@@ -185,7 +180,7 @@ func (m *method) ask(ctx context.Context, a *attempt, key string) (*Token, error
 		t.renew = born.Add(jittered(time.Duration(float64(ttl) * renewAt)))
 	}
 	if m.end != nil && t.uses == nil {
-		m.end.look(t.Text, key, a.secret, granted.Metadata["role_name"])
+		m.end.look(t.Text, a.secret, granted.Metadata["role_name"])
 	}
 	return t, nil
 }
@@ -208,9 +203,8 @@ func (m *method) succeeded(a *attempt, key string, t *Token) {
 	if err := m.refusals.clear(refusedFile); err != nil {
 		m.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
-	if m.wrapping == nil && !m.forgotten && !m.refusals.OnlyReads {
-		err := forgetKept(m.refusals.StateDir)
-		if m.forgotten = err == nil; err != nil {
+	if m.wrapping == nil && m.refusals.StateDir != "" && !m.refusals.OnlyReads { // an earlier configuration may have kept one
+		if err := removeFile(filepath.Join(m.refusals.StateDir, keptFile)); err != nil {
 			m.logger.Warn("an unwrapped secret-id stays kept though it is not used any more", "reason", err.Error())
 		}
 	}
@@ -248,7 +242,7 @@ func (m *method) failed(ctx context.Context, a *attempt, key string, counts bool
 	if remedy := a.remedies[answer.Status]; remedy != "" {
 		err = fmt.Errorf("%w: %s", err, remedy)
 	}
-	return m.backoff.failed(key, m.connection.DownFor(), err)
+	return m.backoff.failed(key, err)
 }
 
 func (m *method) Renew(ctx context.Context) bool {
@@ -268,14 +262,14 @@ func (m *method) Renew(ctx context.Context) bool {
 func (m *method) ResetBackoff() {
 	m.asked.CompareAndSwap(int32(askedNothing), int32(askedNow))
 	if m.wrapping != nil {
-		m.wrapping.dueAt(time.Now())
+		m.wrapping.due.Store(now())
 	}
 }
 
 func (m *method) RetryRefused() {
 	m.asked.Store(int32(askedAgain))
 	if m.wrapping != nil {
-		m.wrapping.dueAt(time.Now())
+		m.wrapping.due.Store(now())
 	}
 }
 

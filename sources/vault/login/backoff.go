@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 )
 
@@ -21,21 +22,28 @@ type backoff struct {
 	err      error  // how
 	failures int    // in a row
 	retryAt  time.Time
+	lasting  bool // another try mends nothing
 }
 
 // over returns an error as long as what key names has to wait. Another than the one that failed need not.
-func (b *backoff) over(key string) error {
-	if key == b.key && time.Now().Before(b.retryAt) {
+func (b *backoff) over(key string, asked asked) error {
+	mayTry := asked == askedAgain || asked == askedNow && !b.lasting
+	if key == b.key && time.Now().Before(b.retryAt) && !mayTry {
 		return &BackoffError{Cause: b.err, Until: b.retryAt}
 	}
 	return nil
 }
 
-// failed notes that what key names failed, at a time when nothing had been answered for down. The wait is up to as long as
-// that: a token that ends in an outage must not begin with short waits again.
-func (b *backoff) failed(key string, down time.Duration, err error) error {
-	limit := min(max(firstBackoff<<min(b.failures, 10), down), MaxBackoff)
-	b.key, b.err = key, err
+// leaveAlone notes that another try of what key names mends nothing. It is made in an hour all the same.
+func (b *backoff) leaveAlone(key string, err error) error {
+	*b = backoff{key: key, err: credential.NeedsOperator(err), retryAt: time.Now().Add(jittered(refusedFor)), lasting: true}
+	return &BackoffError{Cause: b.err, Until: b.retryAt}
+}
+
+// failed notes that what key names failed.
+func (b *backoff) failed(key string, err error) error {
+	limit := min(firstBackoff<<min(b.failures, 10), MaxBackoff)
+	b.key, b.err, b.lasting = key, err, false
 	b.failures++
 	if throttled, ok := errors.AsType[*connection.ThrottledError](err); ok {
 		b.retryAt = throttled.RetryAt() // it has a jitter of its own, and its own words

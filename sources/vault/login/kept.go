@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,10 +26,6 @@ type keptIDs struct {
 	unsaved *keptRecord       // what could not be written yet
 	opened  string            // From of the entry that was opened last
 	plain   credential.Secret // its secret-id
-	token   struct {          // the wrapping token of the file: its sum, which needs no key, and its digest
-		sum  [sha256.Size]byte
-		from string
-	}
 }
 
 // keptRecord is the file.
@@ -41,7 +36,6 @@ type keptRecord struct {
 	// Previous was kept by releases before until Current was accepted. It goes with the next Current.
 	Previous json.RawMessage `json:"previous,omitempty"`
 
-	damaged bool // what is there does not parse
 	unknown durable.Unknown
 }
 
@@ -80,23 +74,13 @@ func (id *keptID) MarshalJSON() ([]byte, error) {
 	return id.unknown.Encode((*plain)(id))
 }
 
-// spentBy says who may have spent the token with that digest, if it is.
-func (r *keptRecord) spentBy(digest string) string {
-	switch {
-	case r.Unwrapping == digest:
-		return "this daemon was cut off while it unwrapped it, or somebody else did and has our secret-id"
-	case r.damaged:
-		return keptFile + " in state_dir is damaged, so this daemon may have unwrapped it before, or somebody else did and has our secret-id"
-	}
-	return spentByOthers
-}
-
 // load returns what is kept; a file that is not there, or does not parse, holds nothing. One that cannot be read is an
 // error: it may hold the only copy.
 func (k *keptIDs) load() (*keptRecord, error) {
 	if k.unsaved != nil && k.save(k.unsaved) != nil {
 		return k.unsaved, nil
 	}
+	k.unsaved = nil
 	content, err := regularfile.Read(filepath.Join(k.dir, keptFile), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &keptRecord{}, nil
@@ -106,7 +90,7 @@ func (k *keptIDs) load() (*keptRecord, error) {
 	}
 	record := &keptRecord{}
 	if json.Unmarshal(content, record) != nil {
-		return &keptRecord{damaged: true}, nil
+		return &keptRecord{}, nil
 	}
 	return record, nil
 }
@@ -114,25 +98,12 @@ func (k *keptIDs) load() (*keptRecord, error) {
 // maxRecord bounds the file in bytes.
 const maxRecord = 1 << 20
 
-// save writes record, or keeps it in memory for the next load.
 func (k *keptIDs) save(record *keptRecord) error {
 	content, err := json.Marshal(record)
-	if err == nil {
-		err = durable.WriteFile(filepath.Join(k.dir, keptFile), append(content, '\n'))
-	}
-	k.unsaved = nil
 	if err != nil {
-		k.unsaved = record
+		return err
 	}
-	return err
-}
-
-// forgetKept removes what an earlier configuration unwrapped, once a login without it was accepted.
-func forgetKept(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	return removeFile(filepath.Join(dir, keptFile))
+	return durable.WriteFile(filepath.Join(k.dir, keptFile), append(content, '\n'))
 }
 
 // reserve does beforehand all that keeping a secret-id may fail at: it has a key sealed, and notes that digest is about to
@@ -145,11 +116,7 @@ func (k *keptIDs) reserve(ctx context.Context, record *keptRecord, digest string
 	}
 	noted := *record
 	noted.Unwrapping = digest
-	before := k.unsaved
-	if err = k.save(&noted); err != nil {
-		k.unsaved = before // it may be all there is
-	}
-	return key, unsealed, err
+	return key, unsealed, k.save(&noted)
 }
 
 // put keeps id as the current one. On an error it is in memory, and written by a later load.
@@ -159,27 +126,12 @@ func (k *keptIDs) put(record *keptRecord, key sealedKey, digest, id string) erro
 		entry = &keptID{From: digest, Key: key.sealed, User: key.user, Box: box(key.key).Seal(nil, nil, []byte(id), []byte(digest))}
 	}
 	k.opened, k.plain = digest, credential.NewSecret(id)
-	return k.save(&keptRecord{Current: entry, unknown: record.unknown})
-}
-
-// knows notes that the secret-id that token wrapped is kept, with digest.
-func (k *keptIDs) knows(token, digest string) {
-	k.token.sum, k.token.from = sha256.Sum256([]byte(token)), digest
-}
-
-// inMemory reports whether the secret-id that token wrapped is in memory.
-func (k *keptIDs) inMemory(token string) bool {
-	return k.opened != "" && k.opened == k.token.from && k.token.sum == sha256.Sum256([]byte(token))
-}
-
-// again keeps what is in memory anew. digest is that of its wrapping token under the key that the directory has now.
-func (k *keptIDs) again(ctx context.Context, digest string) error {
-	key, _ := newSealedKey(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	next := &keptRecord{Current: entry, unknown: record.unknown}
+	err := k.save(next)
+	if err != nil {
+		k.unsaved = next
 	}
-	k.token.from = digest
-	return k.put(&keptRecord{}, key, digest, k.plain.Reveal())
+	return err
 }
 
 // open returns the secret-id of an entry.

@@ -15,7 +15,7 @@ import (
 const endAgain = 24 * time.Hour
 
 // secretIDEnd warns, once a day, before the secret-id ends that the last login was made with. Vault is asked beside the work,
-// after a login, once a day; nothing depends on its answer. Safe for concurrent use.
+// after a login; nothing depends on its answer. Safe for concurrent use.
 type secretIDEnd struct {
 	connection *connection.Connection // holds up no poll
 	auth       Auth
@@ -26,9 +26,8 @@ type secretIDEnd struct {
 	stop   context.CancelFunc
 
 	mu    sync.Mutex
-	key   string      // the secret-id that the rest is about
-	asked time.Time   // zero: not, or in vain
-	alarm *time.Timer // nil: never ends, or not known
+	end   time.Time   // zero: never, or not known
+	alarm *time.Timer // nil as well then
 }
 
 func newSecretIDEnd(config Config) (*secretIDEnd, error) {
@@ -38,29 +37,19 @@ func newSecretIDEnd(config Config) (*secretIDEnd, error) {
 	return e, err
 }
 
-// look asks for the end of the secret-id that token was got with, unless that was done within a day. key names the
-// secret-id, role is what Vault calls the role. It does not wait for the answer.
-func (e *secretIDEnd) look(token credential.Secret, key string, secretID credential.Secret, role string) {
+// look asks for the end of the secret-id that token was got with. role is what Vault calls the role. It does not wait for
+// the answer.
+func (e *secretIDEnd) look(token, secretID credential.Secret, role string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.key != key {
-		e.key, e.asked = key, time.Time{}
-		e.warnAt(time.Time{})
-	}
-	if time.Since(e.asked) < endAgain || connection.CheckPath(role) != nil || strings.Contains(role, "/") || e.ctx.Err() != nil {
+	if connection.CheckPath(role) != nil || strings.Contains(role, "/") || e.ctx.Err() != nil {
 		return
 	}
-	e.asked = time.Now()
 	e.asking.Go(func() {
-		end, ok := e.ask(token, secretID, role)
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		switch {
-		case e.key != key:
-		case ok:
+		if end, ok := e.ask(token, secretID, role); ok {
+			e.mu.Lock()
+			defer e.mu.Unlock()
 			e.warnAt(end)
-		default:
-			e.asked = time.Time{} // the next token may be allowed to
 		}
 	})
 }
@@ -85,11 +74,13 @@ func (e *secretIDEnd) ask(token, secretID credential.Secret, role string) (end t
 
 // warnAt has the log warn from e.auth.SecretIDWarn before end on; never where end is zero. The caller has mu.
 func (e *secretIDEnd) warnAt(end time.Time) {
+	if end.Equal(e.end) {
+		return // known already
+	}
 	if e.alarm != nil {
 		e.alarm.Stop()
-		e.alarm = nil
 	}
-	if end.IsZero() {
+	if e.end, e.alarm = end, nil; end.IsZero() {
 		return
 	}
 	var alarm *time.Timer

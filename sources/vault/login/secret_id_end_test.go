@@ -49,8 +49,8 @@ func TestSecretIDThatEndsSoon(t *testing.T) {
 	if n := strings.Count(l.Log.String(), endsSoon); n != 1 {
 		t.Errorf("%d warnings, want 1: %s", n, l.Log)
 	}
-	if n := vaulttest.Count(l.Proxy.Requests(), lookup); n != 1 {
-		t.Errorf("%d lookups, want 1", n)
+	if n := vaulttest.Count(l.Proxy.Requests(), lookup); n != 3 {
+		t.Errorf("%d lookups, want one for each login", n)
 	}
 }
 

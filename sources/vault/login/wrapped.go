@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -28,16 +28,18 @@ type wrapping struct {
 	digest     func(...string) string
 	kept       keptIDs
 
-	backoff  backoff
-	unusable struct { // the wrapping token that Vault does not know, or that is another's
-		digest string
-		err    error
-		until  time.Time
-	}
-	told string // the failure that was logged because an older secret-id serves
+	backoff backoff
+	told    string // the failure that was logged because an older secret-id serves
 
-	mu  sync.Mutex
-	due time.Time // when to exchange what is in the file, though the token in use is fresh; zero: not
+	due atomic.Int64 // Unix time in milliseconds: when to exchange what is in the file, though the token in use is fresh; 0: not
+}
+
+func now() int64 { return time.Now().UnixMilli() }
+
+// isDue tells whether there may be another wrapping token to exchange now.
+func (w *wrapping) isDue() bool {
+	due := w.due.Load()
+	return due != 0 && due <= now()
 }
 
 func newWrapping(config Config, digest func(...string) string) *wrapping {
@@ -88,7 +90,7 @@ func (w *wrapping) tell(ctx context.Context, failed error) {
 
 // renew exchanges what is in the file, unless that was done before or must wait, and reports whether it did.
 func (w *wrapping) renew(ctx context.Context, asked asked) (renewed bool, err error) {
-	w.notDue()
+	w.due.Store(0)
 	token, err := readLine(w.auth.SecretIDFile, "vault.auth.secret_id_file")
 	if err != nil {
 		return false, err
@@ -99,46 +101,25 @@ func (w *wrapping) renew(ctx context.Context, asked asked) (renewed bool, err er
 	}
 	digest := w.digest("wrapping token", token)
 	if record.Current != nil && record.Current.From == digest {
-		w.kept.knows(token, digest)
 		return false, nil
-	}
-	if w.kept.inMemory(token) {
-		return false, w.keepAgain(ctx, digest)
 	}
 	if w.onlyReads {
 		return false, fmt.Errorf("vault login: the wrapping token in %s was not unwrapped yet, and this command only reads: start the "+
 			"daemon, or run campaign-credsync sync", w.auth.SecretIDFile)
 	}
-	if err = w.tryExchange(ctx, asked, token, digest, record); err == nil {
-		w.backoff = backoff{}
-		return true, nil
+	if err = w.backoff.over(digest, asked); err == nil {
+		if err = w.exchange(ctx, token, digest, record); err == nil {
+			w.backoff = backoff{}
+			return true, nil
+		}
+		if u, ok := errors.AsType[*unusableError](err); ok {
+			err = w.backoff.leaveAlone(digest, u)
+		} else {
+			err = w.backoff.failed(digest, err)
+		}
 	}
-	var later interface{ RetryAt() time.Time }
-	if errors.As(err, &later) { // which all of them are
-		w.dueAt(later.RetryAt())
-	}
+	w.due.CompareAndSwap(0, w.backoff.retryAt.UnixMilli())
 	return false, err
-}
-
-// tryExchange exchanges the token, unless it has to wait.
-func (w *wrapping) tryExchange(ctx context.Context, asked asked, token, digest string, record *keptRecord) error {
-	if digest == w.unusable.digest && time.Now().Before(w.unusable.until) && asked != askedAgain {
-		return &BackoffError{w.unusable.err, w.unusable.until}
-	}
-	if err := w.backoff.over(digest); err != nil && asked == askedNothing {
-		return err
-	}
-	err := w.exchange(ctx, token, digest, record)
-	if u, ok := errors.AsType[*unusableError](err); ok {
-		w.backoff = backoff{}
-		w.unusable.digest, w.unusable.err = digest, credential.NeedsOperator(u)
-		w.unusable.until = time.Now().Add(jittered(refusedFor))
-		return &BackoffError{w.unusable.err, w.unusable.until}
-	}
-	if err != nil {
-		return w.backoff.failed(digest, w.connection.DownFor(), err)
-	}
-	return nil
 }
 
 // unusableError is a wrapping token that another try does not mend.
@@ -170,7 +151,7 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 		Namespace: w.auth.Namespace, Token: credential.NewSecret(token), Grace: unwrapGrace,
 	}, &answer)
 	if err != nil {
-		return w.explain(err, token, spentByOthers)
+		return w.explain(err, token, false)
 	}
 	id := answer.Data.SecretID
 	if id == nil { // what it wraps was looked up
@@ -183,25 +164,11 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 		w.logger.Error("the secret-id that was unwrapped could not be kept, and is lost at a stop; let this user write to state_dir",
 			"reason", err.Error())
 	}
-	w.kept.knows(token, digest)
 	if unsealed != nil {
 		w.logger.Info("secret-id unwrapped, and kept in state_dir for this user only, as systemd-creds does not seal here",
 			"file", w.auth.SecretIDFile, "reason", unsealed.Error())
 	} else {
 		w.logger.Info("secret-id unwrapped, and kept in state_dir, sealed by systemd-creds", "file", w.auth.SecretIDFile)
-	}
-	return nil
-}
-
-// keepAgain writes what is in memory: somebody has emptied the state directory.
-func (w *wrapping) keepAgain(ctx context.Context, digest string) error {
-	err := w.kept.again(ctx, digest)
-	if ctx.Err() != nil {
-		return fmt.Errorf("vault login: the kept secret-id is not written again yet: %w", ctx.Err())
-	}
-	if err != nil {
-		w.logger.Error("the kept secret-id was lost and cannot be written again; let this user write to state_dir",
-			"file", w.auth.SecretIDFile, "reason", err.Error())
 	}
 	return nil
 }
@@ -221,7 +188,7 @@ func (w *wrapping) lookUp(ctx context.Context, token, digest string, record *kep
 	}, &answer)
 	switch made := answer.Data.Made; {
 	case err != nil:
-		return w.explain(err, token, record.spentBy(digest))
+		return w.explain(err, token, record.Unwrapping == digest)
 	case made == "":
 		return w.unexpected(step)
 	case !w.makesSecretIDs(made):
@@ -259,11 +226,13 @@ var plainSecretID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{1
 var unknownToken = regexp.MustCompile(`^(?:wrapping token is not valid or does not exist|token is not a valid unwrap token|` +
 	`no information found; wrapping token|wrapping information was nil; wrapping token)`)
 
-// spentByOthers is who may have spent a token that this daemon has not unwrapped.
-const spentByOthers = "somebody else may have unwrapped it and have our secret-id, or its time is over"
-
-// explain raises the alarm of a token that Vault does not know. spentBy says who may have spent it.
-func (w *wrapping) explain(err error, token, spentBy string) error {
+// explain raises the alarm of a token that Vault does not know. begun says that this daemon was about to unwrap it before.
+func (w *wrapping) explain(err error, token string, begun bool) error {
+	spentBy := "somebody else may have unwrapped it and have our secret-id, or what this daemon unwrapped was removed from state_dir, or its " +
+		"time is over"
+	if begun {
+		spentBy = "this daemon was cut off while it unwrapped it, or somebody else did and has our secret-id"
+	}
 	said := connection.Answer(err).Said
 	switch {
 	case !unknownToken.MatchString(said):
@@ -274,26 +243,4 @@ func (w *wrapping) explain(err error, token, spentBy string) error {
 	}
 	return w.unusableToken("the wrapping token in %s is spent or not known: %s. See who asked for sys/wrapping/unwrap in Vault's audit "+
 		"log, destroy that secret-id, and put a new wrapped secret-id there (vault says: %s)", w.auth.SecretIDFile, spentBy, said)
-}
-
-// dueAt has the file looked at by the first poll after that, if it is not to be earlier.
-func (w *wrapping) dueAt(at time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.due.IsZero() || at.Before(w.due) {
-		w.due = at
-	}
-}
-
-// isDue tells whether there may be another wrapping token to exchange now.
-func (w *wrapping) isDue() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return !w.due.IsZero() && !time.Now().Before(w.due)
-}
-
-func (w *wrapping) notDue() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.due = time.Time{}
 }
