@@ -1,16 +1,18 @@
+// Package sinks writes credentials into one instance of Adobe Campaign Classic v7: through nlserver, which encrypts them, and, to
+// put drift back, straight into the instance's configuration file.
+//
+// That file belongs to others. It also holds the database login, people edit it by hand, and nlserver itself rewrites it in
+// place. So no byte outside the managed attributes is changed, no update of another writer is lost, the file is never created, and
+// never replaced by something that does not parse. What cannot be done that way is not done: the caller is told and may let
+// nlserver do it. No exit-code contract of nlserver is public, so success is proved by reading the file again.
 package sinks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks/imsxml"
@@ -18,24 +20,11 @@ import (
 	"campaign-credsync/sinks/sharedfile"
 )
 
-// The attributes of <ims> that carry the credential, as Adobe documents them.
-const (
-	attrClientID     = "authIMSTAClientId"
-	attrClientSecret = "authIMSTAClientSecret"
-	attrAccountID    = "authIMSTAId"
-	attrPrivateKey   = "authIMSTAPrivateKey"
-)
-
-var documented = []string{attrClientID, attrClientSecret, attrAccountID, attrPrivateKey}
-
-// othersAttributes belong to the login of people and are never managed, whatever they hold.
-var othersAttributes = []string{"authIMSClientId", "authIMSClientSecret", "authIMSCode", "authIMSEndpoint"}
-
 // Config names an instance and its places.
 type Config struct {
 	Name     string
 	File     string // absolute path of config-<name>.xml
-	StateDir string // of the daemon; holds the pre-image and the lock of a running nlserver
+	StateDir string // of the daemon; holds the file as it was before nlserver ran, and the lock of a running nlserver
 	NLServer *nlserver.Server
 	Logger   *slog.Logger // nil discards
 }
@@ -70,37 +59,41 @@ func wellFormed(content []byte) error {
 	return err
 }
 
-// Wait returns when what Restore, Apply and Recover do aside is done, within 0.3 s where nobody is writing the file, or when ctx
-// ends. None of them may be called meanwhile.
-func (i *Instance) Wait(ctx context.Context) { i.file.Wait(ctx) }
-
-// ChangedAt is the file's change time, which the kernel sets with every write, and with a rename of the file.
-func (i *Instance) ChangedAt() time.Time { return i.file.ChangedAt() }
-
 // Look returns the attributes of <ims> at a moment when nobody is writing the file.
 func (i *Instance) Look(ctx context.Context) (credential.Attributes, error) {
-	data, _, err := i.file.Read(ctx)
-	if err != nil {
-		return nil, err
-	}
-	document, err := i.scan(data)
-	if err != nil {
-		return nil, err
-	}
-	return document.Attributes(), nil
+	now, err := i.look(ctx)
+	return now.seen, err
 }
 
-func (i *Instance) scan(data []byte) (*imsxml.Document, error) {
-	document, err := imsxml.Parse(data)
+// state is what one read of the file showed.
+type state struct {
+	content []byte
+	stamp   sharedfile.Stamp
+	seen    credential.Attributes
+}
+
+func (i *Instance) look(ctx context.Context) (now state, err error) {
+	if now.content, now.stamp, err = i.file.Read(ctx); err != nil {
+		return now, err
+	}
+	document, err := i.parse(now.content)
+	if err != nil {
+		return now, err
+	}
+	now.seen = document.Attributes()
+	return now, nil
+}
+
+func (i *Instance) parse(content []byte) (*imsxml.Document, error) {
+	document, err := imsxml.Parse(content)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
 	}
-	if several := document.HasSeveralIMS(); several != i.several {
-		i.several = several
-		if several {
-			i.log.Warn("there is more than one <ims> in <shared>; the first is kept right, which one counts is not known", "path", i.cfg.File)
-		}
+	several := document.HasSeveralIMS()
+	if several && !i.several {
+		i.log.Warn("there is more than one <ims> in <shared>; the first is kept right, which one counts is not known", "path", i.cfg.File)
 	}
+	i.several = several
 	return document, nil
 }
 
@@ -114,7 +107,7 @@ func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (f
 // splice is the merge that puts wanted back, and tells what it found.
 func (i *Instance) splice(wanted credential.Attributes, found *credential.Attributes) sharedfile.Merge {
 	return func(current []byte) ([]byte, error) {
-		document, err := i.scan(current)
+		document, err := i.parse(current)
 		if err != nil {
 			return nil, err
 		}
@@ -139,201 +132,9 @@ func (i *Instance) splice(wanted credential.Attributes, found *credential.Attrib
 	}
 }
 
-// undo puts attributes back that a run of ours left half replaced.
-func (i *Instance) undo(ctx context.Context, was credential.Attributes) error {
-	var found credential.Attributes
-	return i.file.Repair(ctx, i.splice(was, &found))
-}
+// ChangedAt is the file's change time, which the kernel sets with every write, and with a rename of the file.
+func (i *Instance) ChangedAt() time.Time { return i.file.ChangedAt() }
 
-// Apply has nlserver write c, and proves it by reading the file again: client id and technical account id are those of
-// c, and the secret is there and has changed, or the file was written. An exit status proves nothing.
-func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
-	if err := c.Check(); err != nil {
-		return nil, 0, err
-	}
-	lock, err := i.lockRun()
-	if err != nil {
-		return nil, 0, err
-	}
-	defer lock.Close()
-	before, stampBefore, err := i.file.Read(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	documentBefore, err := i.scan(before)
-	if err != nil {
-		return nil, 0, err
-	}
-	ready, err := i.prepare(ctx, c, before)
-	if err != nil {
-		return nil, 0, err
-	}
-	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
-	i.unproved = true
-	ran, runErr := ready.Run(ctx, lock)
-	document, stampAfter, damage, err := i.putRight(ctx)
-	if err != nil {
-		return nil, ran.Took, errors.Join(runErr, err)
-	}
-	if damage != nil {
-		i.unproved = false
-		return nil, ran.Took, errors.Join(runErr, i.settled(), fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
-	}
-	written := stampBefore != stampAfter
-	if err := prove(c, documentBefore.Attributes(), document.Attributes(), written, runErr != nil); err != nil {
-		// What may have worked before must not stay half replaced. If this fails, Recover goes on with the pre-image.
-		backErr := i.undo(ctx, asBefore(documentBefore.Attributes(), document.Attributes()))
-		if backErr == nil {
-			i.unproved = false
-			backErr = i.settled()
-		}
-		if backErr != nil {
-			err = errors.Join(err, backErr)
-		}
-		switch {
-		case runErr != nil && !written:
-			return nil, ran.Took, runErr
-		case runErr != nil:
-			return nil, ran.Took, fmt.Errorf("%w (afterwards, in %s, %w)", runErr, i.cfg.File, err)
-		}
-		return nil, ran.Took, fmt.Errorf("nlserver exited with status %d, but in %s %w; it said: %s", ran.ExitCode, i.cfg.File, err, ran.Output)
-	}
-	i.unproved = false
-	if err := i.settled(); err != nil {
-		return nil, ran.Took, err
-	}
-	if runErr != nil {
-		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
-	}
-	return i.managed(c, document.Attributes()), ran.Took, nil
-}
-
-// settled ends a run that wrote: the pre-image goes when what is at the path is on disk. nlserver and editors do not see to that, and
-// after a power failure the file may be empty.
-func (i *Instance) settled() error {
-	if err := i.file.Sync(); err != nil {
-		return err
-	}
-	return i.before.drop()
-}
-
-// prepare saves the file as it is and, as both take their milliseconds, readies nlserver meanwhile.
-func (i *Instance) prepare(ctx context.Context, c credential.Credential, before []byte) (*nlserver.Ready, error) {
-	saved := make(chan error, 1)
-	go func() { saved <- i.before.save(before) }()
-	ready, err := i.cfg.NLServer.Prepare(ctx, i.cfg.Name, c)
-	if err = errors.Join(<-saved, err); err != nil {
-		return nil, errors.Join(err, i.before.drop())
-	}
-	return ready, nil
-}
-
-// prove tells what is missing from the proof that c was written. That the file was written is no proof where nlserver failed:
-// somebody else may have written it.
-func prove(c credential.Credential, before, after credential.Attributes, written, failed bool) error {
-	for _, field := range []struct{ name, value string }{
-		{attrClientID, c.ClientID},
-		{attrAccountID, c.TechnicalAccountID},
-	} {
-		if got := after.Get(field.name); got.Absent || got.Value != field.value {
-			return fmt.Errorf("%s is not the credential's", field.name)
-		}
-	}
-	secret := after.Get(attrClientSecret)
-	switch {
-	case secret.Absent:
-		return fmt.Errorf("%s is missing", attrClientSecret)
-	case secret.Value == "":
-		return fmt.Errorf("%s is empty", attrClientSecret)
-	case secret.Same(before.Get(attrClientSecret)) && (!written || failed):
-		return fmt.Errorf("nothing was written")
-	}
-	return nil
-}
-
-// documentedOf is how the documented attributes were, with those that were absent.
-func documentedOf(seen credential.Attributes) credential.Attributes { return seen.Select(documented) }
-
-// asBefore is how all attributes were that a run may have changed: those that are there, those that were, and those that
-// were documented and absent. What belongs to the login of people is left out.
-func asBefore(before, after credential.Attributes) credential.Attributes {
-	names := slices.Clone(documented)
-	known := map[string]bool{}
-	for _, name := range slices.Concat(documented, othersAttributes) {
-		known[name] = true
-	}
-	for _, name := range append(before.Names(), after.Names()...) {
-		if !known[name] {
-			known[name] = true
-			names = append(names, name)
-		}
-	}
-	return before.Select(names)
-}
-
-// complete reports whether seen could be a credential that works: each part of it is there.
-func complete(seen credential.Attributes) bool {
-	for _, name := range []string{attrClientID, attrClientSecret, attrAccountID} {
-		if seen.Get(name).Value == "" {
-			return false
-		}
-	}
-	return true
-}
-
-// mostLearned bounds what is learned: nlserver writes the org id to one attribute, or to none.
-const mostLearned = 16
-
-// managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
-// that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
-func (i *Instance) managed(c credential.Credential, after credential.Attributes) credential.Attributes {
-	keep := documentedOf(after)
-	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
-	learned := 0
-	for _, attribute := range after {
-		if slices.Contains(documented, attribute.Name) || slices.Contains(othersAttributes, attribute.Name) ||
-			!slices.Contains(fields, attribute.Value) {
-			continue
-		}
-		if learned++; learned <= mostLearned {
-			keep = append(keep, attribute)
-		}
-	}
-	if learned > mostLearned && !i.many {
-		i.many = true
-		i.log.Warn("more attributes of <ims> hold a field of the credential than are guarded; only the first ones are",
-			"path", i.cfg.File, "found", learned, "guarded", mostLearned)
-	}
-	return keep
-}
-
-// Changes names the attributes that an apply of c would change in a file that holds seen. What is encrypted cannot be
-// compared, so it counts as changed.
-func Changes(c credential.Credential, seen credential.Attributes) []string {
-	var names []string
-	for _, field := range []struct{ name, value string }{
-		{attrClientID, c.ClientID},
-		{attrAccountID, c.TechnicalAccountID},
-	} {
-		if got := seen.Get(field.name); got.Absent || got.Value != field.value {
-			names = append(names, field.name)
-		}
-	}
-	return append(names, attrClientSecret)
-}
-
-// lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
-func (i *Instance) lockRun() (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(i.cfg.StateDir, i.cfg.Name+".nlserver.lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock of nlserver: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, credential.ErrStillRunning
-		}
-		return nil, fmt.Errorf("lock nlserver: %w", err)
-	}
-	return lock, nil
-}
+// Wait returns when what Restore, Apply and Recover do aside is done, within 0.3 s where nobody is writing the file, or when ctx
+// ends. None of them may be called meanwhile.
+func (i *Instance) Wait(ctx context.Context) { i.file.Wait(ctx) }

@@ -10,7 +10,7 @@ var mutations = []mutation{
 		`last := i == len(value)-1`, "last := i == len(value)-1\n\t\tif r == '\\n' {\n\t\t\tcontinue\n\t\t}",
 		"TestOddFields"},
 	{"an apply is not proved",
-		`prove(c, documentBefore.Attributes(), document.Attributes(), written, runErr != nil)`, `error(nil)`,
+		`prove(c, before.seen, after.seen, written, runErr != nil)`, `error(nil)`,
 		"TestApplyNeverLeavesItWorse"},
 	{"a file that nlserver damaged is not put back",
 		`if err := i.putBack(ctx); err != nil {`, `if err := error(nil); err != nil {`,
