@@ -28,7 +28,7 @@ func runDiff(ctx context.Context, in *invocation, instance string) error {
 	if err != nil {
 		return err
 	}
-	previews, err := assembly.Look(ctx, c, in.logger(c), instance)
+	previews, err := assembly.Look(ctx, c, in.logger(c))
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration 
 				return err
 			}
 			if dryRun {
-				return runDry(ctx, in, c, instance)
+				return runDry(ctx, in, c)
 			}
 			return runSync(ctx, in, c, instance)
 		})
@@ -39,9 +39,9 @@ Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration 
 	return c
 }
 
-// runSync does one pass, or has the daemon that runs do it. An instance that is empty stands for all.
+// runSync does one pass, or has the daemon that runs do it. instance is empty for all.
 func runSync(ctx context.Context, in *invocation, c *config.Config, instance string) error {
-	status, err := assembly.Sync(ctx, c, in.logger(c), instance)
+	status, err := assembly.Sync(ctx, c, in.logger(c))
 	if errors.Is(err, state.ErrLocked) {
 		status, err = askSync(ctx, c, instance)
 	}
@@ -88,8 +88,8 @@ func report(w io.Writer, d control.Status) error {
 }
 
 // runDry tells what a pass would do. It fails where the pass would fail.
-func runDry(ctx context.Context, in *invocation, c *config.Config, instance string) error {
-	previews, err := assembly.Look(ctx, c, in.logger(c), instance)
+func runDry(ctx context.Context, in *invocation, c *config.Config) error {
+	previews, err := assembly.Look(ctx, c, in.logger(c))
 	if err != nil {
 		return err
 	}

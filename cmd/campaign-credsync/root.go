@@ -87,7 +87,7 @@ func (in *invocation) loadPart(ctx context.Context) (*config.Config, error) {
 	})
 }
 
-// instance is load for a command with --instance, which names an instance of the configuration, or is empty.
+// loadWithInstance is load for a command with --instance: what it names, where it is not empty, is the only instance left.
 func (in *invocation) loadWithInstance(ctx context.Context, instance string) (*config.Config, error) {
 	c, err := in.load(ctx)
 	if err != nil {
@@ -97,6 +97,7 @@ func (in *invocation) loadWithInstance(ctx context.Context, instance string) (*c
 		return nil, &exit{exitUsage, fmt.Errorf("--instance: the configuration has no instance %q, only %s",
 			instance, strings.Join(names, ", "))}
 	}
+	c.Instances = slices.DeleteFunc(c.Instances, func(i config.Instance) bool { return instance != "" && i.Name != instance })
 	return c, nil
 }
 

@@ -22,10 +22,11 @@ type assembly struct {
 	config    *config.Config
 	store     *state.Store
 	log       *slog.Logger
-	onlyLooks bool // writes nothing, so it takes no lock
+	onlyLooks bool // writes nothing and locks nothing
 
 	vault     *vault.Vault // nil where no instance needs it
-	nlserver  made[nlserver.Config, *nlserver.Server]
+	nlserver  *nlserver.Server
+	madeFrom  nlserver.Config        // nlserver
 	secrets   map[secret]sync.Source // instances with the same secret share its polls
 	sinks     map[sinks.Config]*sinks.Instance
 	instances []sync.Instance
@@ -35,18 +36,12 @@ type assembly struct {
 	settings  sync.Config
 }
 
-// made is something and what it was made from.
-type made[From comparable, T any] struct {
-	from From
-	it   T
-}
-
-// assemble wires a configuration that was checked, or only one instance of it. It reads certificates and talks to nobody, and locks no
+// assemble wires a configuration that was checked. It reads certificates and talks to nobody, and locks no
 // file yet.
 //
 // before, where not nil, is the assembly whose place this one is to take. What a change of the configuration does not touch is
 // the same in both: Vault with its token and connection, secrets, files. So it may be started only when before has ended.
-func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks bool, only string, before *assembly) (*assembly, error) {
+func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks bool, before *assembly) (*assembly, error) {
 	if before == nil {
 		before = &assembly{}
 	}
@@ -55,24 +50,21 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		secrets: map[secret]sync.Source{}, sinks: map[sinks.Config]*sinks.Instance{},
 		owners: map[filelock.ID]int{}, locks: map[filelock.ID]*filelock.Lock{},
 	}
-	a.useNLServer(c, before)
+	a.useNLServer(before)
 	for _, i := range c.Instances {
-		if only != "" && i.Name != only {
-			continue
-		}
-		source, err := a.source(c, secretOf(i), store, before)
+		source, err := a.source(secretOf(i), before)
 		if err != nil {
 			return nil, err
 		}
 		a.instances = append(a.instances, sync.Instance{
 			Name: i.Name, Source: source, Fields: fieldNames(i.Fields), AllowRollback: i.AllowRollback,
-			Sink: a.sink(c, i, before),
+			Sink: a.sink(i, before),
 		})
 		a.files = append(a.files, i.ConfigFile)
 	}
 	a.settings = sync.Config{
 		Instances: a.instances, Store: store, Logger: log,
-		Activator: activator{a.nlserver.it, c.Campaign.Activate},
+		Activator: activator{a.nlserver, c.Campaign.Activate},
 		Poll:      c.Watch.Poll, CommandRuns: nlserver.CommandRuns,
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
 		Verify: c.Schedule.Parsed.Verify, Reapply: c.Schedule.Parsed.Reapply, ActivateAt: c.Schedule.Parsed.Activate,
@@ -80,23 +72,26 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 	return a, a.identifyFiles()
 }
 
-func (a *assembly) useNLServer(c *config.Config, before *assembly) {
-	from := nlserver.Config{
+// useNLServer takes the nlserver of before if a new one would be the same.
+func (a *assembly) useNLServer(before *assembly) {
+	c := a.config
+	a.madeFrom = nlserver.Config{
 		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
 		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, StateDir: c.StateDir, Logger: a.log,
 	}
 	a.nlserver = before.nlserver
-	if a.nlserver.it == nil || a.nlserver.from != from {
-		a.nlserver = made[nlserver.Config, *nlserver.Server]{from, nlserver.New(from)}
-		if before.nlserver.it != nil {
-			a.nlserver.it.TakeOver(before.nlserver.it)
+	if a.nlserver == nil || a.madeFrom != before.madeFrom {
+		a.nlserver = nlserver.New(a.madeFrom)
+		if before.nlserver != nil {
+			a.nlserver.TakeOver(before.nlserver)
 		}
 	}
 }
 
-func (a *assembly) sink(c *config.Config, i config.Instance, before *assembly) *sinks.Instance {
+// sink takes the sink of before if a new one would be the same.
+func (a *assembly) sink(i config.Instance, before *assembly) *sinks.Instance {
 	from := sinks.Config{
-		Name: i.Name, File: i.ConfigFile, StateDir: c.StateDir, NLServer: a.nlserver.it, Logger: a.log,
+		Name: i.Name, File: i.ConfigFile, StateDir: a.config.StateDir, NLServer: a.nlserver, Logger: a.log,
 	}
 	a.sinks[from] = before.sinks[from]
 	if a.sinks[from] == nil {

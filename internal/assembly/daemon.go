@@ -33,7 +33,7 @@ func Run(ctx context.Context, o Options) error {
 	for _, warning := range o.Config.Warnings {
 		o.Logger.Warn("configuration", "reason", warning)
 	}
-	a, err := prepare(ctx, o.Config, o.Logger, "", time.Second)
+	a, err := prepare(ctx, o.Config, o.Logger, time.Second)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ const (
 )
 
 // prepare takes the state directory and the instances' files for this process: all of them, or none.
-func prepare(ctx context.Context, c *config.Config, log *slog.Logger, only string, patience time.Duration) (*assembly, error) {
+func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience time.Duration) (*assembly, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
 		if err := checkUser(c); err != nil {
 			return nil, err
@@ -76,7 +76,7 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger, only strin
 		if err != nil {
 			return nil, err
 		}
-		a, err := assemble(c, store, log, false, only, nil)
+		a, err := assemble(c, store, log, false, nil)
 		if err != nil {
 			store.Close()
 		}
@@ -123,11 +123,10 @@ func (g *generation) run(ctx context.Context) (*generation, error) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); daemon.Run(running) }()
 	var others stdsync.WaitGroup
-	others.Go(func() { g.watchSources(running, daemon) })
-	others.Go(func() { g.subscribe(running, g.config.Watch, daemon) })
+	others.Go(func() { g.watchSecrets(running, daemon) })
 	others.Go(func() { filewatch.Watch(running, g.watched(daemon), g.log) })
 	others.Go(func() { g.service.Watch(running, daemon.Ready(), daemon.Ping) })
-	others.Go(g.retire) // beside the rest: files are guarded while a Vault that hangs is waited for
+	others.Go(func() { closeVault(g.retires, g.log) }) // beside the rest: files are guarded while a Vault that hangs is waited for
 
 	next := g.untilReload(running, daemon)
 	if next == nil {
@@ -145,7 +144,7 @@ func (g *generation) run(ctx context.Context) (*generation, error) {
 	var ending stdsync.WaitGroup
 	ending.Go(g.settle)
 	if next == nil {
-		ending.Go(g.close)
+		ending.Go(func() { closeVault(g.vault, g.log) })
 	} else if next.vault != g.vault {
 		next.retires = g.vault
 	}
@@ -180,13 +179,6 @@ func (g *generation) untilReload(ctx context.Context, daemon *sync.Daemon) *gene
 	}
 }
 
-// retire ends what the generation before this one used and this one does not.
-func (g *generation) retire() {
-	if g.retires != nil {
-		closeVault(g.retires, g.log)
-	}
-}
-
 // reload reads the configuration again and makes room for what it describes. When it fails, all is as it was.
 func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generation, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the reload", g.reassemble)
@@ -201,8 +193,8 @@ func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generati
 		a.unlockFiles(g.assembly)
 		return nil, err
 	}
-	a.retry()             // a refused secret-id gets one more try
-	a.nlserver.it.Retry() // what is behind a wrapper script may be another build
+	a.retry()          // a refused secret-id gets one more try
+	a.nlserver.Retry() // what is behind a wrapper script may be another build
 	for _, warning := range a.config.Warnings {
 		g.log.Warn("configuration", "reason", warning)
 	}
@@ -225,7 +217,7 @@ func (g *generation) reassemble() (*assembly, error) {
 			return nil, c.At(fixed.key, fmt.Errorf("changes from %s to %s, which takes a restart", fixed.was, fixed.is))
 		}
 	}
-	return assemble(c, g.store, g.log, false, "", g.assembly)
+	return assemble(c, g.store, g.log, false, g.assembly)
 }
 
 // watched are the instances' files, each with what tells the loop of its changes.

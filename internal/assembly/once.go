@@ -15,15 +15,15 @@ import (
 // lookTimeout is for a look that asks Vault too.
 const lookTimeout = time.Minute
 
-// Sync does one pass over an instance, or over all of them where it is empty. state.ErrLocked: a daemon runs, which is to do it.
-func Sync(ctx context.Context, c *config.Config, log *slog.Logger, instance string) (control.Status, error) {
-	a, err := prepare(ctx, c, log, instance, 0)
+// Sync does one pass. state.ErrLocked: a daemon runs, which is to do it.
+func Sync(ctx context.Context, c *config.Config, log *slog.Logger) (control.Status, error) {
+	a, err := prepare(ctx, c, log, 0)
 	if err != nil {
 		return control.Status{}, err
 	}
 	defer a.store.Close()
 	defer a.unlockFiles(nil)
-	defer a.close()
+	defer closeVault(a.vault, a.log)
 	daemon, err := sync.New(a.settings)
 	if err != nil {
 		return control.Status{}, err
@@ -51,14 +51,14 @@ type Preview struct {
 
 // Look compares what is wanted, applied and on disk, without a lock and without a write but one: a refused login is noted,
 // in a state directory that is made for it where there is none, since the next command must not try the same again.
-func Look(ctx context.Context, c *config.Config, log *slog.Logger, instance string) ([]Preview, error) {
+func Look(ctx context.Context, c *config.Config, log *slog.Logger) ([]Preview, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
-		return assemble(c, state.Read(c.StateDir), log, true, instance, nil)
+		return assemble(c, state.Read(c.StateDir), log, true, nil)
 	})
 	if err != nil {
 		return nil, err
 	}
-	defer a.close()
+	defer closeVault(a.vault, a.log)
 	var previews []Preview
 	for _, one := range a.instances {
 		settings := a.settings

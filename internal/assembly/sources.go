@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	stdsync "sync"
 	"time"
 
 	"campaign-credsync/internal/config"
@@ -14,7 +15,6 @@ import (
 	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vault/push"
 	"campaign-credsync/sync"
-	"campaign-credsync/sync/state"
 )
 
 // secret is what makes two instances' secrets the same. What their fields are called is beside the point.
@@ -32,12 +32,12 @@ func secretOf(i config.Instance) secret {
 }
 
 // source returns the source of a secret. The first that is in Vault brings the connection with it.
-func (a *assembly) source(c *config.Config, from secret, store *state.Store, before *assembly) (sync.Source, error) {
+func (a *assembly) source(from secret, before *assembly) (sync.Source, error) {
 	if a.secrets[from] != nil {
 		return a.secrets[from], nil
 	}
 	if from.file == "" && a.vault == nil {
-		if err := a.useVault(c, store, before); err != nil {
+		if err := a.useVault(before); err != nil {
 			return nil, err
 		}
 	}
@@ -45,7 +45,7 @@ func (a *assembly) source(c *config.Config, from secret, store *state.Store, bef
 	case before.secrets[from] != nil && (from.file != "" || a.vault == before.vault):
 		a.secrets[from] = before.secrets[from]
 	case from.file != "":
-		a.secrets[from] = jsonfile.New(from.file, store.Key(), a.log)
+		a.secrets[from] = jsonfile.New(from.file, a.store.Key(), a.log)
 	case from.kvVersion == 1:
 		a.secrets[from] = a.vault.KV1(from.mount, from.path)
 	default:
@@ -55,7 +55,8 @@ func (a *assembly) source(c *config.Config, from secret, store *state.Store, bef
 }
 
 // useVault takes the Vault of before if a new one would be the same.
-func (a *assembly) useVault(c *config.Config, store *state.Store, before *assembly) (err error) {
+func (a *assembly) useVault(before *assembly) (err error) {
+	c := a.config
 	from := vault.Config{
 		Config: connection.Config{
 			Address: c.Vault.Address, CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
@@ -70,7 +71,7 @@ func (a *assembly) useVault(c *config.Config, store *state.Store, before *assemb
 			Role: c.Vault.Auth.Role, JWTFile: c.Vault.Auth.JWTFile,
 		},
 		State: login.State{
-			StateDir: c.StateDir, DigestKey: store.Key(),
+			StateDir: c.StateDir, DigestKey: a.store.Key(),
 			MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: a.onlyLooks,
 		},
 	}
@@ -87,38 +88,28 @@ func (a *assembly) useVault(c *config.Config, store *state.Store, before *assemb
 	return nil
 }
 
-// watchSources brings polls forward until ctx ends: of all sources when there is another way to log in to Vault, of a file
-// when its content is another.
-func (a *assembly) watchSources(ctx context.Context, daemon *sync.Daemon) {
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		changed := map[*jsonfile.File]func(){}
-		for i, in := range a.instances {
-			if file, ok := in.Source.(*jsonfile.File); ok {
-				changed[file] = func() { daemon.Announced(i) } // any of those that share it
-			}
-		}
-		jsonfile.Watch(ctx, changed, a.log)
-	}()
-	if a.vault != nil {
-		a.vault.Run(ctx, daemon.CheckSoon)
-	}
-	<-ended
-}
-
-// subscribe brings polls forward when Vault tells of a new version, until ctx ends.
-func (a *assembly) subscribe(ctx context.Context, watch config.Watch, daemon *sync.Daemon) {
-	if a.vault == nil || watch.Events == config.EventsOff {
-		return
-	}
-	changed := map[*vault.KV]func(){}
+// watchSecrets brings polls forward until ctx ends: of all sources when there is another way to log in to Vault, of a file when its
+// content is another, and of a secret when Vault tells of a new version.
+func (a *assembly) watchSecrets(ctx context.Context, daemon *sync.Daemon) {
+	files, kvs := map[*jsonfile.File]func(){}, map[*vault.KV]func(){}
 	for i, in := range a.instances {
-		if kv, ok := in.Source.(*vault.KV); ok {
-			changed[kv] = func() { daemon.Announced(i) } // any of those that share it
+		changed := func() { daemon.Announced(i) } // any of those that share the source
+		switch source := in.Source.(type) {
+		case *jsonfile.File:
+			files[source] = changed
+		case *vault.KV:
+			kvs[source] = changed
 		}
 	}
-	push.Subscribe(ctx, a.vault.PushConfig(watch.Poll, changed))
+	var group stdsync.WaitGroup
+	group.Go(func() { jsonfile.Watch(ctx, files, a.log) })
+	if a.vault != nil {
+		group.Go(func() { a.vault.Run(ctx, daemon.CheckSoon) })
+	}
+	if a.vault != nil && a.config.Watch.Events != config.EventsOff {
+		group.Go(func() { push.Subscribe(ctx, a.vault.PushConfig(a.config.Watch.Poll, kvs)) })
+	}
+	group.Wait()
 }
 
 // retry forgets what was refused, and every wait: the operator asks.
@@ -128,24 +119,14 @@ func (a *assembly) retry() {
 	}
 }
 
-// soon forgets the waits.
-func (a *assembly) soon() {
-	if a.vault != nil {
-		a.vault.ResetBackoff()
-	}
-}
-
 // closeTime bounds the revocation of the token at the end.
 const closeTime = time.Second
 
-func (a *assembly) close() {
-	if a.vault != nil {
-		closeVault(a.vault, a.log)
-	}
-}
-
-// closeVault revokes the token, for which it has a second: Vault may be what is out of reach.
+// closeVault revokes the token, for which it has a second: Vault may be what is out of reach. v may be nil.
 func closeVault(v *vault.Vault, log *slog.Logger) {
+	if v == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	_, err := deadline.Run(ctx, closeTime+deadline.Grace, "revoking the token", func() (struct{}, error) { return struct{}{}, v.Close(ctx) })

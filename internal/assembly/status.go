@@ -21,7 +21,9 @@ func (a answers) Status() control.Status { return a.assembly.document(a.Daemon.S
 
 // Sync does a pass, without the waits for a retry.
 func (a answers) Sync(ctx context.Context, instances ...string) (control.Status, error) {
-	a.assembly.soon()
+	if a.assembly.vault != nil {
+		a.assembly.vault.ResetBackoff()
+	}
 	status, err := a.Check(ctx, instances...)
 	if errors.Is(err, sync.ErrEnded) {
 		err = control.ErrEnded
