@@ -31,11 +31,13 @@ type File struct {
 }
 
 const (
-	// interval is the time between two looks at a file. Each takes about ten system calls.
+	// interval is the time between two looks at a file of which no event tells.
 	interval = time.Second
 	// standstill is how late a look is when this process was stopped or had no processor. Nobody knows when that happened
 	// which the events tell of now.
 	standstill = 500 * time.Millisecond
+	// watchedEvery is how many intervals pass between two looks at another.
+	watchedEvery = 2
 	// hangTicks is for how many intervals a look may last before that is told.
 	hangTicks = 10
 )
@@ -53,6 +55,7 @@ type watcher struct {
 	interval time.Duration
 	open     func() (*fsnotify.Watcher, error)
 	calls    sync.WaitGroup
+	ticks    int
 	turnAt   time.Time // the last turn of run
 	openedAt time.Time // when events were got last
 	warned   bool      // that there are no events; until there are again
@@ -168,6 +171,7 @@ func (w *watcher) dispatch(path string) {
 
 // tick has all files looked at, and says which ones cannot be.
 func (w *watcher) tick() {
+	w.ticks++
 	if w.events == nil {
 		w.start()
 	}
@@ -186,7 +190,9 @@ func (w *watcher) tick() {
 			f.tell(true)
 		}
 		f.hung = 0
-		put(f.due)
+		if w.ticks%watchedEvery == 0 || f.unwatched.Load() {
+			put(f.due)
+		}
 	}
 }
 

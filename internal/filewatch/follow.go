@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// lookEvery is how many intervals pass between two looks at the way to a file, of which its own status may tell nothing.
+	lookEvery = 5
 	// lookSoon is how long after an event its file is looked at: it may be another one, or be reached by another way.
 	lookSoon = 20 * time.Millisecond
 	// maxQuiet bounds the wait for a file that is never left alone, in multiples of its Quiet.
@@ -24,6 +26,7 @@ const (
 func (w *watcher) follow(ctx context.Context, f *watchedFile) {
 	soon := time.NewTimer(0)
 	defer soon.Stop()
+	dues := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -39,7 +42,9 @@ func (w *watcher) follow(ctx context.Context, f *watchedFile) {
 		case <-soon.C:
 			w.look(f)
 		case <-f.due:
-			w.look(f)
+			if dues++; dues%lookEvery == 0 || f.unwatched.Load() || f.looksChanged() {
+				w.look(f)
+			}
 		}
 	}
 }
@@ -68,6 +73,13 @@ func (f *watchedFile) awaitQuiet(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// looksChanged compares what stat tells about the file, which takes one system call.
+func (f *watchedFile) looksChanged() bool {
+	f.work.Add(1)
+	defer f.work.Add(1)
+	return signatureOf(f.Path) != f.seen
 }
 
 // look watches the way to a file as it is now, and tells when the way or the file is another than at the look before.

@@ -70,10 +70,14 @@ type signature struct {
 }
 
 func signatureOf(path string) signature {
-	info, err := os.Stat(path)
-	if err != nil {
-		return signature{}
+	var stat syscall.Stat_t
+	for {
+		switch err := syscall.Stat(path, &stat); err {
+		case nil:
+			return signature{fileID{stat.Dev, stat.Ino}, stat.Size, stat.Mtim, stat.Ctim}
+		case syscall.EINTR:
+		default:
+			return signature{}
+		}
 	}
-	stat := info.Sys().(*syscall.Stat_t) // always that on Linux
-	return signature{fileID{stat.Dev, stat.Ino}, stat.Size, stat.Mtim, stat.Ctim}
 }

@@ -118,6 +118,9 @@ func TestWatchTellsOfAHang(t *testing.T) {
 	over()
 	w.await("dead/config")
 	w.awaitLiveWatch("dead")
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(w.log.String(), "again") && time.Now().Before(deadline); {
+		time.Sleep(often)
+	}
 	if log := w.log.String(); strings.Count(log, "cannot be looked at") != 1 || strings.Count(log, "can be looked at again") != 1 {
 		t.Errorf("log: %s", log)
 	}

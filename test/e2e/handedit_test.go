@@ -94,7 +94,7 @@ func TestLongDriftIsActivated(t *testing.T) {
 			file := filepath.Join(conf+".new", filepath.Base(w.File("prod")))
 			document := world.Replaced(t, w.Read("prod"), w.Attribute("prod", "authIMSTAClientSecret"), "")
 			w.Must(os.WriteFile(file, document, 0o640))
-			time.Sleep(3 * time.Second) // the watch looks at what no event tells every second, once after each change
+			time.Sleep(3 * time.Second) // the watch looks at what no event tells every 2 s, once after each change
 			w.Must(unix.Renameat2(unix.AT_FDCWD, conf, unix.AT_FDCWD, conf+".new", unix.RENAME_EXCHANGE))
 		}},
 	} {
