@@ -1,5 +1,5 @@
-// Package assembly wires sync, sources and sinks as a configuration says, and runs them: as the daemon, which a reload gives another
-// assembly, for one pass, or only to look.
+// Package assembly connects sync, sources and sinks as the configuration says, and runs them: as the daemon, whose assembly a reload
+// replaces, for one pass, or only to look.
 package assembly
 
 import (
@@ -17,7 +17,7 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// assembly is the daemon as a configuration describes it, wired and not started.
+// assembly is everything that a configuration describes, connected and not started.
 type assembly struct {
 	config    *config.Config
 	store     *state.Store
@@ -36,11 +36,10 @@ type assembly struct {
 	settings  sync.Config
 }
 
-// assemble wires a configuration that was checked. It reads certificates and talks to nobody, and locks no
-// file yet.
+// assemble makes the assembly of a configuration. It reads certificates, sends nothing and locks no file.
 //
-// before, where not nil, is the assembly whose place this one is to take. What a change of the configuration does not touch is
-// the same in both: Vault with its token and connection, secrets, files. So it may be started only when before has ended.
+// before, where not nil, is the assembly that this one replaces. What the change of the configuration does not concern is the same in
+// both: Vault with its token and connection, secrets, files. So the new one may be started only when before has ended.
 func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks bool, before *assembly) (*assembly, error) {
 	if before == nil {
 		before = &assembly{}
@@ -100,7 +99,7 @@ func (a *assembly) sink(i config.Instance, before *assembly) *sinks.Instance {
 	return a.sinks[from]
 }
 
-// settle waits for what the sinks do aside, for as long as a stop may take it: a disk that hangs is left behind.
+// settle waits for what the sinks do in the background, at most settleTime, as a disk may hang.
 func (a *assembly) settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
@@ -119,7 +118,7 @@ func fieldNames(f config.Fields) credential.Fields {
 	return names
 }
 
-// activator adds what the configuration wants to what nlserver can.
+// activator does with nlserver what the configuration asks for.
 type activator struct {
 	nlserver *nlserver.Server
 	want     config.Activate

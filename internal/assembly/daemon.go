@@ -27,8 +27,8 @@ type Options struct {
 	Version string
 }
 
-// Run is the daemon, until ctx ends. SIGHUP puts a new assembly in place of the one that runs; what it has done and knows is handed
-// over in memory, and the state directory stays locked all the time.
+// Run is the daemon, until ctx ends. On SIGHUP a new assembly replaces the one that runs, and takes over in memory what it knows; the
+// state directory stays locked all the time.
 func Run(ctx context.Context, o Options) error {
 	for _, warning := range o.Config.Warnings {
 		o.Logger.Warn("configuration", "reason", warning)
@@ -66,7 +66,7 @@ const (
 	watchTimeout = 2 * time.Second
 )
 
-// prepare takes the state directory and the instances' files for this process: all of them, or none.
+// prepare locks the state directory and the instances' files for this process: all of them, or none.
 func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience time.Duration) (*assembly, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
 		if err := checkUser(c); err != nil {
@@ -103,8 +103,8 @@ type process struct {
 type generation struct {
 	*process
 	*assembly
-	after   *sync.Daemon // whose place it takes; nil for the first
-	retires *vault.Vault // of the one before, where this one has another
+	after   *sync.Daemon // which it replaces; nil for the first
+	retires *vault.Vault // of the one before, if this one has another
 }
 
 // run runs a generation until ctx ends, or SIGHUP has brought a configuration that is good: then it returns the next one.
@@ -126,7 +126,7 @@ func (g *generation) run(ctx context.Context) (*generation, error) {
 	others.Go(func() { g.watchSecrets(running, daemon) })
 	others.Go(func() { filewatch.Watch(running, g.watched(daemon), g.log) })
 	others.Go(func() { g.service.Watch(running, daemon.Ready(), daemon.Ping) })
-	others.Go(func() { closeVault(g.retires, g.log) }) // beside the rest: files are guarded while a Vault that hangs is waited for
+	others.Go(func() { closeVault(g.retires, g.log) }) // files are guarded meanwhile, if Vault hangs
 
 	next := g.untilReload(running, daemon)
 	if next == nil {
@@ -137,9 +137,9 @@ func (g *generation) run(ctx context.Context) (*generation, error) {
 		others.Wait()
 		return struct{}{}, nil
 	})
-	<-ended // it leaves behind what does not end
+	<-ended // Run has its own limits
 	if err != nil {
-		g.log.Warn("left behind", "reason", err)
+		g.log.Warn("no longer waiting for the end of the watches", "reason", err)
 	}
 	var ending stdsync.WaitGroup
 	ending.Go(g.settle)
@@ -179,7 +179,7 @@ func (g *generation) untilReload(ctx context.Context, daemon *sync.Daemon) *gene
 	}
 }
 
-// reload reads the configuration again and makes room for what it describes. When it fails, all is as it was.
+// reload makes the next generation from the configuration as it is now, and drains daemon. When it fails, daemon goes on.
 func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generation, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the reload", g.reassemble)
 	if err != nil {
@@ -189,12 +189,12 @@ func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generati
 		return nil, err
 	}
 	g.log.Debug("configuration read, waiting for the end of what runs")
-	if err := daemon.Drain(ctx); err != nil { // until nothing runs, files are guarded and the watchdog is fed
+	if err := daemon.Drain(ctx); err != nil { // which guards files until nothing runs
 		a.unlockFiles(g.assembly)
 		return nil, err
 	}
 	a.retry()          // a refused secret-id gets one more try
-	a.nlserver.Retry() // what is behind a wrapper script may be another build
+	a.nlserver.Retry() // a wrapper script may run another build now
 	for _, warning := range a.config.Warnings {
 		g.log.Warn("configuration", "reason", warning)
 	}
@@ -202,7 +202,7 @@ func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generati
 	return &generation{process: g.process, assembly: a}, nil
 }
 
-// reassemble reads the configuration. What belongs to the process as a whole cannot change.
+// reassemble reads the configuration again. Some keys can change by a restart only.
 func (g *generation) reassemble() (*assembly, error) {
 	c, err := g.Load()
 	if err != nil {

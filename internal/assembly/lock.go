@@ -8,15 +8,14 @@ import (
 	"campaign-credsync/internal/filelock"
 )
 
-// identifyFiles finds what the locks of the files are called. One whose directory is not there gets none: nothing can be written there
-// now, and a reload, or the next start, locks it.
+// identifyFiles finds the IDs of the files. One whose directory is missing gets none, and is locked by a reload or the next start.
 func (a *assembly) identifyFiles() error {
 	for i, file := range a.files {
 		id, err := filelock.IDOf(file)
 		if err != nil {
 			continue
 		}
-		if other, taken := a.owners[id]; taken { // each would take the other's work for drift
+		if other, taken := a.owners[id]; taken { // to each, what the other applies would be drift
 			return fmt.Errorf("instances %s and %s have one file under two names (%s, %s): give each its own",
 				a.instances[other].Name, a.instances[i].Name, a.files[other], file)
 		}
@@ -25,8 +24,8 @@ func (a *assembly) identifyFiles() error {
 	return nil
 }
 
-// lockFiles locks the files, except those that before, which may be nil, has locked, for all or none. Where another process is about
-// to end, it waits a little. It touches no file system.
+// lockFiles locks all files, or none. Locks of before, which may be nil, are taken over. It waits for a process that holds one and may
+// be about to end. It touches no file system, so it does not hang.
 func (a *assembly) lockFiles(before *assembly, patience time.Duration) error {
 	began := time.Now()
 	for id, i := range a.owners {

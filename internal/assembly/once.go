@@ -15,7 +15,7 @@ import (
 // lookTimeout is for a look that asks Vault too.
 const lookTimeout = time.Minute
 
-// Sync does one pass. state.ErrLocked: a daemon runs, which is to do it.
+// Sync does one pass. It answers state.ErrLocked when a daemon runs.
 func Sync(ctx context.Context, c *config.Config, log *slog.Logger) (control.Status, error) {
 	a, err := prepare(ctx, c, log, 0)
 	if err != nil {
@@ -49,8 +49,8 @@ type Preview struct {
 	Err error
 }
 
-// Look compares what is wanted, applied and on disk, without a lock and without a write but one: a refused login is noted,
-// in a state directory that is made for it where there is none, since the next command must not try the same again.
+// Look compares what is wanted, applied and on disk. It takes no lock, and writes one thing only: a refused login, so that the next
+// command does not try it again; for that it makes the state directory if there is none.
 func Look(ctx context.Context, c *config.Config, log *slog.Logger) ([]Preview, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
 		return assemble(c, state.Read(c.StateDir), log, true, nil)

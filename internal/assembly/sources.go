@@ -17,7 +17,7 @@ import (
 	"campaign-credsync/sync"
 )
 
-// secret is what makes two instances' secrets the same. What their fields are called is beside the point.
+// secret says where a secret is. Instances with the same secret share its source, also when they take other fields of it.
 type secret struct {
 	mount, path string
 	kvVersion   int
@@ -31,7 +31,7 @@ func secretOf(i config.Instance) secret {
 	return secret{mount: i.Mount, path: i.Path, kvVersion: i.KVVersion}
 }
 
-// source returns the source of a secret. The first that is in Vault brings the connection with it.
+// source returns the source of a secret, and connects to Vault for the first one that is there.
 func (a *assembly) source(from secret, before *assembly) (sync.Source, error) {
 	if a.secrets[from] != nil {
 		return a.secrets[from], nil
@@ -112,7 +112,7 @@ func (a *assembly) watchSecrets(ctx context.Context, daemon *sync.Daemon) {
 	group.Wait()
 }
 
-// retry forgets what was refused, and every wait: the operator asks.
+// retry has Vault forget what was refused, and every wait, as an operator asks for it.
 func (a *assembly) retry() {
 	if a.vault != nil {
 		a.vault.RetryRefused()
@@ -122,7 +122,7 @@ func (a *assembly) retry() {
 // closeTime bounds the revocation of the token at the end.
 const closeTime = time.Second
 
-// closeVault revokes the token, for which it has a second: Vault may be what is out of reach. v may be nil.
+// closeVault revokes the token. It waits only a little, as Vault may be out of reach. v may be nil.
 func closeVault(v *vault.Vault, log *slog.Logger) {
 	if v == nil {
 		return

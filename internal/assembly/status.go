@@ -10,7 +10,7 @@ import (
 	"campaign-credsync/sync"
 )
 
-// answers is what the control socket asks.
+// answers makes a running assembly a control.Daemon.
 type answers struct {
 	*sync.Daemon
 	assembly *assembly
@@ -19,7 +19,7 @@ type answers struct {
 // Status is the newest status.
 func (a answers) Status() control.Status { return a.assembly.document(a.Daemon.Status()) }
 
-// Sync does a pass, without the waits for a retry.
+// Sync does a pass, and waits for no retry.
 func (a answers) Sync(ctx context.Context, instances ...string) (control.Status, error) {
 	if a.assembly.vault != nil {
 		a.assembly.vault.ResetBackoff()
@@ -31,7 +31,7 @@ func (a answers) Sync(ctx context.Context, instances ...string) (control.Status,
 	return a.assembly.document(status), err
 }
 
-// document is the status as it is told. Of Vault it tells what the instances saw whose credential is there.
+// document makes the status document. What it says of Vault is what the instances saw whose credential is there.
 func (a *assembly) document(s sync.Status) control.Status {
 	vault := control.Vault{Reachable: true}
 	var lastPoll time.Time

@@ -23,11 +23,11 @@ const (
 	maxSize     = 64 << 10 // bytes; the YAML parser takes time quadratic in it
 )
 
-// Load reads, completes and checks the file. It touches neither the network nor any file that the configuration names. env is
-// os.LookupEnv, or what stands for it.
+// Load reads, completes and checks the file. It uses neither the network nor any file that the configuration names. env is
+// os.LookupEnv, or replaces it.
 //
-// An error is an *Error and lists every problem, none of them with a value that may be secret. The Config beside it is never nil, holds
-// what could be read, and is good for showing names and finding the control socket, not for work.
+// An error is an *Error. It lists every problem, and shows no value that may be secret. The Config beside it is not nil and holds what
+// could be read: enough for instance names and the control socket, and for nothing else.
 func Load(file string, env func(string) (string, bool)) (*Config, error) {
 	text, err := readFile(file)
 	if err != nil {
@@ -195,7 +195,7 @@ const (
 	EventsOff  = "off"  // of Watch.Events
 )
 
-// At gives an error that shows only when a setting is used its place in the file, as problems found before have.
+// At makes an *Error, with the place of key in the file, of an error that was found when the setting was used.
 func (c *Config) At(key string, err error) error { return c.at(key, err) }
 
 // InstanceNames lists the names that are well-formed.

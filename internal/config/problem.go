@@ -47,7 +47,7 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Touching returns the part of e that leaves key unknown, or nil.
+// Touching returns the problems because of which the value of key is not known, or nil.
 func (e *Error) Touching(key string) error {
 	part := &Error{file: e.file, whole: e.whole}
 	for _, p := range e.problems {

@@ -20,7 +20,7 @@ import (
 )
 
 // reader turns the text of a configuration file into a Config. The YAML library's own strict decoder stops at the first problem and
-// forgets where the values stood; this walks its syntax tree along the struct and keeps both.
+// does not keep positions. So reader walks the library's syntax tree along the struct.
 type reader struct {
 	env func(string) (string, bool)
 
@@ -32,7 +32,7 @@ type reader struct {
 
 const mustBeAbsolute = `must be an absolute path, one that begins with "/"`
 
-// read reports whether text was a YAML mapping; if not, further checks would only complain of what is missing.
+// read reports whether text is a YAML mapping. If not, there is nothing to check further.
 func (r *reader) read(text []byte, into *Config) bool {
 	root := r.document(text)
 	if root != nil {

@@ -22,12 +22,12 @@ import (
 
 // Daemon is what answers. Its methods may be called concurrently.
 type Daemon interface {
-	// Ping returns when the daemon has taken a turn: proof that it is alive.
+	// Ping returns nil when the daemon is alive. One that hangs does not return before ctx ends.
 	Ping(ctx context.Context) error
 	// Status is what is known now.
 	Status() Status
-	// Sync does a pass over the named instances, none = all, and returns the status after it. ErrEnded: the daemon is ending, or
-	// is being replaced after a reload.
+	// Sync does a pass over the named instances (none: all) and returns the status after it. It answers ErrEnded when the daemon
+	// is ending, or is being replaced after a reload.
 	Sync(ctx context.Context, instances ...string) (Status, error)
 }
 
@@ -35,12 +35,12 @@ type Daemon interface {
 var ErrEnded = errors.New("the daemon is stopping")
 
 const (
-	// loopTimeout is how long a turn of the loop is waited for before the status counts as old.
+	// loopTimeout is how long a daemon may take to answer a Ping before its status counts as old.
 	loopTimeout = 2 * time.Second
 	// idleLimit is how long a connection may say nothing, answerLimit how long it may take its answer.
 	idleLimit   = 5 * time.Second
 	answerLimit = 10 * time.Second
-	// openAgain is how long a socket that could not be opened waits for the next try.
+	// openAgain is the time between two tries to open the socket.
 	openAgain = time.Second
 	// maxConnections are open at a time, as descriptors are for the work; more wait in the kernel's queue. At most maxPasses of
 	// them wait for a pass, so that there is always one for the status.
@@ -65,8 +65,8 @@ type serving struct {
 	replaced chan struct{} // closed then
 }
 
-// Listen opens the socket. One that a killed daemon left is replaced. Where there is no room for it (a full /run), that is said,
-// and it is opened when there is: nobody can ask until then, but the credential is guarded.
+// Listen opens the socket. One that a killed daemon left is replaced. Where there is no room for it (a full /run), it logs that and
+// tries again later: a daemon that nobody can ask still guards the credential.
 func Listen(path string, log *slog.Logger) (*Server, error) {
 	listener, err := openSocket(path)
 	if errors.Is(err, unix.ENOSPC) {
@@ -96,8 +96,7 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// run serves until Close. net/http gives the listener up after most errors of accept, such as a lack of memory: then it is
-// opened anew.
+// run serves until Close. After most errors of accept, such as a lack of memory, net/http closes the listener; run opens another.
 func (s *Server) run(listener net.Listener) {
 	defer close(s.ended)
 	for {
@@ -106,7 +105,7 @@ func (s *Server) run(listener net.Listener) {
 			if errors.Is(err, http.ErrServerClosed) {
 				return
 			}
-			s.log.Warn("the control socket is opened anew", "reason", err)
+			s.log.Warn("control socket closed after an error, opening it again", "reason", err)
 		}
 		select {
 		case <-s.closing:
@@ -136,8 +135,8 @@ func (s *Server) Serve(d Daemon) {
 	}
 }
 
-// status answers what is known now. Of a loop that hangs that is old, and may be no longer true; while the daemon stops, or is
-// replaced after a reload, it is the last there is.
+// status answers what is known now. If the daemon hangs, that may no longer be true, so the answer is an error. While it stops, or is
+// replaced after a reload, the answer is the last that is known.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	daemon := s.current.Load()
 	if daemon == nil {

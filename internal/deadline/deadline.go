@@ -1,5 +1,5 @@
-// Package deadline bounds work that may hang in the kernel, where a mount or disk does not answer. Such work cannot be ended, only
-// left behind.
+// Package deadline sets a time limit for work that may hang in the kernel, where a mount or disk does not answer. Such work cannot be
+// ended: its goroutine goes on, and the caller goes on without it.
 package deadline
 
 import (
@@ -11,8 +11,8 @@ import (
 // Grace is how long work may go on after the end of its context.
 const Grace = time.Second
 
-// Run returns what work returns. Work that does not end within limit, or within Grace after the end of ctx, is left behind, and the
-// error says what it was; it must then change nothing any more that others use.
+// Run returns what work returns. When work does not end within limit, or within Grace after the end of ctx, Run returns an error that
+// names it by what. Work may end later, so it must not change anything that others use.
 func Run[T any](ctx context.Context, limit time.Duration, what string, work func() (T, error)) (T, error) {
 	type outcome struct {
 		value T

@@ -1,12 +1,12 @@
-// Package filelock keeps two daemons from one configuration file, also where each has a state directory of its own. Two would undo each
-// other's work: what one has applied is drift to the other.
+// Package filelock allows one daemon for an instance's configuration file, also where two have different state directories. Two would
+// undo each other's work: what one has applied is drift to the other.
 //
 // A lock is a socket in the abstract name space, named after the file's directory (device and inode) and the file's name. The kernel
-// drops it with the process, it leaves nothing beside a file that is not ours, and survives that this one is replaced. Containers with
-// a network of their own that share a directory do not see each other's.
+// drops it with the process, it leaves no file beside one that is not ours, and it stays when that one is replaced. Containers that
+// share a directory and have different network name spaces do not see each other's locks.
 //
-// Whoever knows the name may take it. So only a process of our own user, root or the directory's owner counts as another daemon: a
-// stranger cannot keep the daemon from its work, only make it say that a second one would go unnoticed.
+// Every local user can take the name. So only a process of our own user, of root or of the directory's owner counts as another daemon.
+// For any other the daemon runs without a lock, and logs that.
 package filelock
 
 import (
@@ -77,7 +77,7 @@ func (l *Lock) Release() {
 	}
 }
 
-// dropCallers takes those who ask off the queue, which would be full at last. All there is to be told, the kernel tells.
+// dropCallers keeps the queue empty for holderOf in other processes, which needs nothing but a connection.
 func dropCallers(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -92,7 +92,7 @@ func dropCallers(listener net.Listener) {
 	}
 }
 
-// holderOf asks the kernel who has taken id: another daemon, then it returns ErrLocked, or a stranger.
+// holderOf finds out who has taken id. For another daemon it returns ErrLocked, else what is known of the stranger.
 func holderOf(id ID) (stranger string, err error) {
 	conn, err := net.DialTimeout("unix", id.socket, time.Second)
 	for tries := 20; tries > 0 && errors.Is(err, unix.ECONNREFUSED); tries-- { // it has just ended, or is about to listen

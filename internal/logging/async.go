@@ -15,9 +15,9 @@ const (
 	closeTimeout = 500 * time.Millisecond // for what waits at the end
 )
 
-// NewAsync is New for the daemon, which no reader of its log may hold up: one that stops to read and does not go away lets a write to
-// a full pipe hang. Lines that find no room are lost, and counted. end writes what waits, as far as it is read; the logger may be used
-// after it, and writes nothing.
+// NewAsync is New for the daemon, which must not wait for the reader of its log: a write to a full pipe hangs until somebody reads.
+// Lines for which there is no room are lost, and counted. end writes the lines that wait, if they are read; the logger may be used after
+// it, and writes nothing.
 func NewAsync(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) (log *slog.Logger, end func()) {
 	setLevel(level, c)
 	terminal := isTerminal(stream)
@@ -33,9 +33,9 @@ func NewAsync(c config.Log, stream io.Writer, env func(string) (string, bool), l
 // asyncWriter writes in a goroutine of its own.
 type asyncWriter struct {
 	stream io.Writer
-	direct *slog.Logger // to the stream itself, also where only errors are wanted
+	direct *slog.Logger // to the stream itself, whatever the level
 	lines  chan []byte
-	lost   atomic.Int64 // and not told of
+	lost   atomic.Int64 // lines that were not logged as lost yet
 	ending chan struct{}
 	ended  chan struct{}
 }
@@ -65,7 +65,7 @@ func (w *asyncWriter) work() {
 	}
 }
 
-// write tells of lost lines once all that waited is written: they came after it.
+// write logs how many lines were lost once all that waited is written, as they came after it.
 func (w *asyncWriter) write(line []byte) {
 	if _, err := w.stream.Write(line); err != nil {
 		w.lost.Add(1)
@@ -76,7 +76,7 @@ func (w *asyncWriter) write(line []byte) {
 	}
 }
 
-// close gives up on a reader that does not read.
+// close does not wait for a reader that does not read.
 func (w *asyncWriter) close() {
 	close(w.ending)
 	select {

@@ -1,5 +1,5 @@
-// Package logging writes the program's log with slog: for people at a terminal, for the journal, or for a file. No value of a line can
-// take over a terminal or forge another line.
+// Package logging writes the log with slog: for people at a terminal, for the journal, or for a file. No value in a line can take over a
+// terminal or look like another line.
 package logging
 
 import (
@@ -19,7 +19,7 @@ import (
 )
 
 // New builds the logger that writes to stream as the configuration wants it. level is set, and may be changed at any time; the format
-// stays. The logger is safe for concurrent use. A command that ends soon waits for whoever reads it; the daemon has NewAsync.
+// stays. The logger is safe for concurrent use. It waits for a reader that is slow; the daemon uses NewAsync.
 func New(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) *slog.Logger {
 	setLevel(level, c)
 	return slog.New(handler(c, stream, isTerminal(stream), env, level))
@@ -49,8 +49,8 @@ func handler(c config.Log, stream io.Writer, terminal bool, env func(string) (st
 	return slog.NewTextHandler(stream, &slog.HandlerOptions{Level: level, ReplaceAttr: replace})
 }
 
-// replaceAttr drops the time where it is not wanted, and escapes what could take over a terminal or forge a line: tint
-// writes values as they are, and so does whoever prints a JSON log's fields.
+// replaceAttr drops the time where it is not wanted, and escapes what could take over a terminal or look like another line: tint writes
+// values as they are, and so do programs that show the fields of a JSON log.
 func replaceAttr(withTime bool) func([]string, slog.Attr) slog.Attr {
 	return func(groups []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey && len(groups) == 0 && !withTime {
@@ -68,7 +68,7 @@ func replaceAttr(withTime bool) func([]string, slog.Attr) slog.Attr {
 	}
 }
 
-// maxValue is what a value of a line may have: the journal parts a line of more than 48 KiB, and escaped a byte may take four. In bytes.
+// maxValue is the length of a value in bytes. The journal splits a line of more than 48 KiB, and an escaped byte takes up to four.
 const maxValue = 8 << 10
 
 // escaped returns value itself unless its text needs escaping, or is too long.

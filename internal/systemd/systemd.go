@@ -1,5 +1,5 @@
-// Package systemd tells the service manager how the daemon is: ready, reloading, stopping, alive, and its status in one line. Without a
-// manager it tells nobody.
+// Package systemd sends the service manager what it wants to know: ready, reloading, stopping, alive, and the status in one line.
+// Without a manager it sends nothing.
 package systemd
 
 import (
@@ -14,20 +14,20 @@ import (
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Service speaks to systemd. No method waits longer than sendTimeout for a manager that does not read. They may be called
+// Service sends messages to systemd. No method waits longer than sendTimeout for a manager that does not read. They may be called
 // concurrently.
 type Service struct {
-	beat    time.Duration          // between two signs of life; 0 = none wanted
-	status  atomic.Pointer[string] // newest status
-	changed chan struct{}          // 1 slot: there is a newer one
+	watchdog time.Duration          // between two messages of it; 0: not wanted
+	status   atomic.Pointer[string] // newest status
+	changed  chan struct{}          // 1 slot: there is a newer one
 
-	mu        sync.Mutex // while it tells what the daemon is about, so that nothing overtakes
+	mu        sync.Mutex // held while READY, RELOADING or STOPPING is sent, so that their order is kept
 	owesReady bool       // READY=1 was not taken
 }
 
 const (
 	sendTimeout = 200 * time.Millisecond
-	sendAgain   = time.Second // after which what was not taken is told again
+	sendAgain   = time.Second // until a message that was not taken is sent again
 )
 
 // New returns the service of this process.
@@ -35,13 +35,13 @@ func New() *Service {
 	s := &Service{changed: make(chan struct{}, 1)}
 	// The watchdog is for the main process alone; one that inherited the variables has another process id.
 	if limit, err := sdnotify.SdWatchdogEnabled(false); err == nil && limit > 0 {
-		s.beat = limit / 3
+		s.watchdog = limit / 3
 	}
 	return s
 }
 
-// notify sends one datagram, and reports whether it was taken, or nobody wants any. SdNotify would wait for ever where
-// nobody reads.
+// notify sends one datagram, and reports whether it was taken, or there is no manager. SdNotify of the library would wait for ever for
+// a manager that does not read.
 func notify(lines ...string) bool {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
@@ -57,7 +57,7 @@ func notify(lines ...string) bool {
 	return err == nil
 }
 
-// Show has Watch tell systemctl status how the daemon is. It never blocks.
+// Show has Watch send the status that systemctl shows. It never blocks.
 func (s *Service) Show(status string) {
 	if old := s.status.Swap(&status); old != nil && *old == status {
 		return
@@ -68,19 +68,19 @@ func (s *Service) Show(status string) {
 	}
 }
 
-// Watch tells until ctx ends that the daemon is ready, once that is closed, its status, and that it is alive, as long as ping
-// returns nil.
+// Watch sends, until ctx ends, that the daemon is ready (when that channel is closed), its status, and that it is alive (as long as
+// ping returns nil).
 func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(context.Context) error) {
 	var beats <-chan time.Time // never, without a watchdog
-	if s.beat > 0 {
-		ticker := time.NewTicker(s.beat)
+	if s.watchdog > 0 {
+		ticker := time.NewTicker(s.watchdog)
 		defer ticker.Stop()
 		beats = ticker.C
 	}
 	var shown string
 	for {
-		// The first check may take longer than the watchdog waits, so it is fed from the start.
-		if s.beat > 0 && ping(ctx) == nil {
+		// From the start, as the first check may take longer than the watchdog waits.
+		if s.watchdog > 0 && ping(ctx) == nil {
 			notify(sdnotify.SdNotifyWatchdog)
 		}
 		var again <-chan time.Time
@@ -107,7 +107,7 @@ func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(co
 	}
 }
 
-// sendReady is repeated until the message is taken: without it a unit of type notify is never up, or never reloaded.
+// sendReady is repeated until the message is taken: without it a unit of type notify never counts as started or reloaded.
 func (s *Service) sendReady() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +123,8 @@ func (s *Service) repeatReady() bool {
 	return !s.owesReady
 }
 
-// Reloading starts what the READY=1 of the next Watch, or ReloadRefused, ends. The time has to be in the same datagram.
+// Reloading says that a reload has begun. The READY=1 of the next Watch, or ReloadRefused, ends it. The time has to be in the same
+// datagram.
 func (s *Service) Reloading() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
