@@ -84,7 +84,7 @@ type redirectError struct {
 
 func (e *redirectError) Error() string { return "redirects to " + e.to }
 
-func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+func origin(u *url.URL) string { return (&url.URL{Scheme: u.Scheme, Host: u.Host}).String() }
 
 // boundedTransport bounds every answer, tells the throttle of it, and has an error answer that is not Vault's be an error.
 type boundedTransport struct {
