@@ -53,6 +53,9 @@ func (d *Daemon) apply(in *instance) {
 	if ctx.Err() == nil || notSaved != nil { // else it was called off by the stop before it began
 		d.failed(&in.wanted.retry, now, err, slog.LevelError, "credential not applied", keyInstance, in.Name, keyVersion, p.version.Number)
 	}
+	if in.intends(state.IntentRevert) { // of before: it was displaced on disk
+		d.recordIntent(in)
+	}
 }
 
 func (d *Daemon) onApply(in *instance, p *pending, force force, attributes credential.Attributes, took time.Duration, now time.Time) {

@@ -100,14 +100,14 @@ func (d *Daemon) await(ctx context.Context, targets []target) error {
 // settled reports whether nothing more comes of a check of an instance now.
 func (d *Daemon) settled(t target, now time.Time) bool {
 	in := t.in
+	next := in.plan(now, d.rules()).action
+	idle := in.busy == actionNone && (next == actionNone || next == actionFetch)
+	unsaved := in.record.saved != in.record.changes && in.record.retry.due(now)
+	editing := in.file.err != nil && !in.file.unusable() // an editor may be at work
 	switch {
-	case in.file.recovery.failed() && in.busy == actionNone, d.hung(in) != nil:
+	case in.file.recovery.failed() && idle, d.hung(in) != nil:
 		return true
-	case in.file.looks < t.looks, in.source.polls < t.polls, in.busy != actionNone, in.source.polling, in.record.saving, !in.record.settled():
-		return false
-	case in.file.err != nil && !in.file.unusable(): // an editor may be at work
-		return false
-	case !slices.Contains([]action{actionNone, actionFetch}, in.plan(now, d.rules()).action): // it is about to be done
+	case in.file.looks < t.looks, in.source.polls < t.polls, !idle, in.source.polling, in.record.saving, unsaved, editing:
 		return false
 	case d.activating:
 		return slices.ContainsFunc(d.steps, func(s *step) bool { return s.hangs && s.commands })

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sync/state"
 )
 
 // Daemon keeps instances equal to their sources. Its methods may be called from any goroutine.
@@ -69,7 +68,7 @@ func New(cfg Config) (*Daemon, error) {
 	if len(cfg.Instances) == 0 {
 		return nil, errNoInstances
 	}
-	d := &Daemon{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), lock: make(lock, 1), news: make(chan struct{})}
+	d := &Daemon{cfg: cfg, log: cfg.Logger, cutPolls: func() {}, ready: make(chan struct{}), lock: make(lock, 1), news: make(chan struct{})}
 	before := cfg.Before
 	d.cfg.Before = nil // it would keep the one before that alive, and so on
 	if before != nil {
@@ -188,9 +187,7 @@ func (d *Daemon) reconcile(in *instance) {
 		case actionRecordSame:
 			d.recordSame(in, now)
 		case actionRecordIntent:
-			in.record.Intent = state.Intent{Kind: state.IntentRevert}
-			in.record.changed(now)
-			d.tell()
+			d.recordIntent(in)
 		case actionFetch:
 			d.fetch(in, now)
 			d.wait(next.again, in.wake)

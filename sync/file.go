@@ -234,14 +234,13 @@ func (d *Daemon) onRevert(in *instance, drift []string, began, now time.Time) {
 
 // revertFailed has the file looked at again: what failed may have been the last step of a revert that was done.
 func (d *Daemon) revertFailed(in *instance, err error, began, now time.Time) {
-	f, r := &in.file, &in.record
+	f := &in.file
 	f.stale = true
 	f.suspectAt = earlier(f.suspectAt, began)
-	if len(in.steps) > 0 && f.mayHaveLoaded(now) && !in.intends(state.IntentRevert) {
-		r.Intent = state.Intent{Kind: state.IntentRevert}
-		r.changed(now)
-	}
 	d.failed(&f.restore, now, err, slog.LevelWarn, "drift not reverted", keyInstance, in.Name)
+	if in.mustRecordIntent(now) {
+		d.recordIntent(in)
+	}
 }
 
 // driftGone forgets what was tried against drift that is gone.

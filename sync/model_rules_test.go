@@ -246,7 +246,8 @@ func (r *rules) crashed(w *modelWorld) {
 	for _, k := range r.of {
 		k.owed = k.owedOnDisk // where nothing could be written, what was owed is forgotten
 		k.reverts = slices.DeleteFunc(k.reverts, func(t time.Time) bool {
-			return time.Since(t) <= 100*time.Millisecond || !r.unsavedSince.IsZero() && !t.Before(r.unsavedSince)
+			const wait = 100 * time.Millisecond // of a count for its save
+			return time.Since(t) <= wait || !r.unsavedSince.IsZero() && !t.Before(r.unsavedSince.Add(-wait))
 		})
 	}
 }

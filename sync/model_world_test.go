@@ -320,7 +320,8 @@ func (s modelSink) Apply(_ context.Context, c credential.Credential) (credential
 	}
 	f.command = nil
 	switch {
-	case f.trouble != nil: // somebody else damaged it meanwhile: no proof
+	case f.trouble != nil: // somebody else damaged it meanwhile: no proof, and what was written may stay
+		w.rules.of[f].drifted = true
 		return nil, 0, f.trouble
 	case fault == "half for long":
 		return nil, 0, fmt.Errorf("cannot be put right yet: %w", credential.ErrHeld)

@@ -71,19 +71,17 @@ func (s *situation) planRevert(now time.Time, r rules, drift []string) decision 
 		return decision{drift: drift}
 	}
 	end, braked := s.record.brake(r.maxReverts, now)
-	switch {
+	switch splice := s.maySplice(now, r); {
 	case braked:
 		return decision{drift: drift, again: end}
-	case !s.maySplice(now, r) && s.wanted.pending != nil:
-		return decision{drift: drift} // its apply is what reverts the drift
-	case !s.maySplice(now, r):
-		return decision{action: actionFetch, drift: drift}
-	case !s.mustRecordIntent(now):
+	case splice && s.mustRecordIntent(now):
+		return decision{action: actionRecordIntent, drift: drift}
+	case splice:
 		return decision{action: actionRestore}.at(s.file.restore.at, now)
-	case s.intends(state.IntentRevert): // and that is being saved
-		return decision{drift: drift, again: s.record.waitUntil()}
+	case s.wanted.pending != nil:
+		return decision{drift: drift} // its apply is what reverts the drift
 	}
-	return decision{action: actionRecordIntent, drift: drift}
+	return decision{action: actionFetch, drift: drift}
 }
 
 // at returns d if its time has come, else the wait for it.
@@ -100,11 +98,10 @@ func (s *situation) maySplice(now time.Time, r rules) bool {
 	return r.mode == RevertSplice && !braked && !s.file.cannotSplice && !s.record.Applying() && len(s.record.Attributes) > 0
 }
 
-// mustRecordIntent reports whether a revert has to wait until it is on record that activation must follow it: a crash in between would
+// mustRecordIntent reports whether it has to be on record, before a revert, that activation must follow it: a crash in between would
 // leave the processes with drift that no start finds any more.
 func (s *situation) mustRecordIntent(now time.Time) bool {
-	recorded := s.intends(state.IntentRevert) && !now.Before(s.record.waitUntil())
-	return len(s.steps) > 0 && s.file.mayHaveLoaded(now) && !recorded
+	return len(s.steps) > 0 && s.file.mayHaveLoaded(now) && !s.intends(state.IntentRevert)
 }
 
 func (s *situation) intends(kind state.IntentKind) bool { return s.record.Intent.Kind == kind }

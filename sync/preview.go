@@ -10,7 +10,7 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// Preview is what a pass over an instance would do: the plan of the loop, not carried out.
+// Preview is what a pass over an instance would do: the Daemon's plan, not carried out.
 type Preview struct {
 	Applied credential.Version
 	Steps   []string            // what would be done, in order, in words

@@ -33,12 +33,15 @@ func (r *record) settled() bool { return r.saved == r.changes || r.retry.failed(
 // savePatience is how long a revert waits for the record of its intent: guarding the file must not hang with another disk.
 const savePatience = 2 * time.Second
 
-// waitUntil tells until when a save is waited for; zero when there is nothing to wait for.
-func (r *record) waitUntil() time.Time {
-	if r.settled() {
-		return time.Time{}
+// recordIntent has it on record that a revert is about to be made, which activation must follow.
+func (d *Daemon) recordIntent(in *instance) {
+	now, r := time.Now(), &in.record
+	r.Intent = state.Intent{Kind: state.IntentRevert}
+	r.changed(now)
+	d.tell()
+	for until := now.Add(savePatience); !r.settled() && time.Now().Before(until) && !d.ended; {
+		d.wait(until, nil)
 	}
-	return r.due.Add(savePatience)
 }
 
 // keepSaved saves a changed record when it is due.

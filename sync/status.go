@@ -21,7 +21,7 @@ const (
 	StateInSync            State = "in_sync"
 )
 
-// Status is how everything was when the loop last asked what is to be done. It is a value; nothing in it is changed later.
+// Status is how everything was after the last decision. It is a value; nothing in it is changed later.
 type Status struct {
 	Instances []InstanceStatus
 }

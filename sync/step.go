@@ -9,7 +9,7 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// step is work in a goroutine of its own, which the loop never waits for.
+// step is work that waits for a disk, a process or a network, and so is done without the lock.
 type step struct {
 	what     string // for people
 	of       []*instance
@@ -18,7 +18,7 @@ type step struct {
 
 	began  time.Time
 	since  time.Time // what counts against the bound: since the begin, or the last command
-	lateAt time.Time // when the loop first found it beyond the bound
+	lateAt time.Time // when it was first found beyond the bound
 	hangs  bool      // that was logged
 }
 

@@ -5,11 +5,11 @@
 // leader, does not merge hand edits, and cannot tell whether Adobe accepts a credential.
 //
 // After each event (a poll, a file event, a timer, a signal, the end of a step) the same question is asked for each instance: what is
-// wanted, what was applied, what is on disk, so what is to be done? plan answers it and is pure. One goroutine, [Daemon.Run], owns all
-// state and never waits for disk, process or network. It starts steps in goroutines of their own, at most one for each file, and
-// takes their outcome.
+// wanted, what was applied, what is on disk, so what is to be done? plan answers it and is pure. Each instance has a goroutine that asks
+// it and acts in a straight line. Nobody holds the lock while he acts or waits, so a disk, a process or a network that hangs stops one
+// step and nothing else.
 //
-// In the order in which a version travels: poll.go, plan.go, file.go, apply.go, record.go, activation.go, status.go.
+// In the order in which a version travels: poll.go, daemon.go (reconcile), plan.go, file.go, apply.go, record.go, activation.go, status.go.
 package sync
 
 import (
@@ -102,7 +102,7 @@ type Config struct {
 	// CommandRuns reports whether a command of a Sink or the Activator runs, and within its own time limit. Its time does not count
 	// as that of the step, and a stop waits for it. nil: not known, so each apply and activation counts as one.
 	CommandRuns func() bool
-	// OnStatus is called by the loop whenever the status may have changed. It must not block.
+	// OnStatus is called whenever the status may have changed, with the lock held. It must not block.
 	OnStatus func(Status)
 	Logger   *slog.Logger // nil discards
 }
