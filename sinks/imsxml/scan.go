@@ -3,18 +3,14 @@ package imsxml
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"campaign-credsync/internal/credential"
 )
 
-const (
-	// maxDepth is what libxml2 allows too. A real file is about six elements deep.
-	maxDepth = 256
-	// fewAttributes is how many attributes of one element are compared pair by pair; more go into a map, so that
-	// thousands of them take no quadratic time.
-	fewAttributes = 32
-)
+// maxDepth is what libxml2 allows too. A real file is about six elements deep.
+const maxDepth = 256
 
 // scanner walks over a document once. Each of its methods that scans something starts at pos, and leaves pos behind
 // what it scanned.
@@ -24,8 +20,8 @@ type scanner struct {
 	doc  *Document
 	// open holds the names of the elements that are not closed yet, outermost first.
 	open []span
-	// attributes are those of the tag scanned last.
-	attributes []attribute
+	// attributes are those of the tag scanned last; sorted is the same by name.
+	attributes, sorted []attribute
 	// inShared says that the child of the root that was opened last is a <shared>.
 	inShared bool
 }
@@ -34,12 +30,7 @@ type scanner struct {
 // length of data. Its error wraps [credential.ErrDamaged] and says line:column and what is wrong there; it quotes nothing from the
 // file, as in a damaged one a piece of a password may well stand where a name should.
 func Parse(data []byte) (*Document, error) {
-	s := &scanner{
-		data:       data,
-		doc:        &Document{data: data},
-		open:       make([]span, 0, 16),
-		attributes: make([]attribute, 0, fewAttributes),
-	}
+	s := &scanner{data: data, doc: &Document{data: data}}
 	for _, scan := range []func() error{s.declaration, s.characters, s.prolog, s.root, s.misc} {
 		if err := scan(); err != nil {
 			return nil, err
@@ -177,11 +168,11 @@ func (s *scanner) startTag() error {
 			s.pos++
 			s.note(name, false)
 			s.open = append(s.open, name)
-			return s.distinct()
+			return s.distinct(start)
 		case rest[0] == '/' && len(rest) > 1 && rest[1] == '>':
 			s.pos += 2
 			s.note(name, true)
-			return s.distinct()
+			return s.distinct(start)
 		case s.pos == lead:
 			return s.fault(s.pos, "in a tag, white space or > is missing here")
 		}
@@ -258,25 +249,17 @@ func (s *scanner) value() (span, error) {
 	return inside, nil
 }
 
-// distinct checks that no attribute of the tag scanned last is given twice.
-func (s *scanner) distinct() error {
-	const twice = "an attribute is given twice in one tag"
-	if len(s.attributes) <= fewAttributes {
-		for i, a := range s.attributes {
-			for _, b := range s.attributes[:i] {
-				if bytes.Equal(a.name.of(s.data), b.name.of(s.data)) {
-					return s.fault(a.name.start, twice)
-				}
-			}
-		}
+// distinct checks that no attribute of the tag that starts at start is given twice.
+func (s *scanner) distinct(start int) error {
+	if len(s.attributes) < 2 {
 		return nil
 	}
-	// Made anew for each such tag: clearing one that was large once takes as long as it was large.
-	seen := make(map[string]struct{}, len(s.attributes))
-	for i, a := range s.attributes {
-		seen[string(a.name.of(s.data))] = struct{}{}
-		if len(seen) == i {
-			return s.fault(a.name.start, twice)
+	s.sorted = append(s.sorted[:0], s.attributes...)
+	name := func(a attribute) []byte { return a.name.of(s.data) }
+	slices.SortFunc(s.sorted, func(a, b attribute) int { return bytes.Compare(name(a), name(b)) })
+	for i := range s.sorted[1:] {
+		if bytes.Equal(name(s.sorted[i]), name(s.sorted[i+1])) {
+			return s.fault(start, "an attribute is given twice in this tag")
 		}
 	}
 	return nil

@@ -108,12 +108,10 @@ func (d *Document) addition(attributes string) (edit, error) {
 		return edit{at: span{behind, behind}, text: attributes}, nil
 	}
 	if !d.serverConf {
-		return edit{}, fmt.Errorf("%w: <ims> is missing, and the root element is not <serverconf>",
-			credential.ErrCannotSplice)
+		return edit{}, fmt.Errorf("%w: <ims> is missing, and the root element is not <serverconf>", credential.ErrCannotSplice)
 	}
 	if !d.shared.found() {
-		return edit{}, fmt.Errorf("%w: <ims> is missing, and there is no <shared> in the root element to put it into",
-			credential.ErrCannotSplice)
+		return edit{}, fmt.Errorf("%w: <ims> is missing, and there is no <shared> in the root element to put it into", credential.ErrCannotSplice)
 	}
 	ims := "<ims" + attributes + "/>"
 	if d.shared.selfClose {
@@ -162,30 +160,15 @@ func (d *Document) means(raw credential.Bytes, value string) bool {
 
 // escape writes the value of a for a place between two quotes. All of it is ASCII, so that it holds in any encoding.
 func escape(a credential.Attribute, quote byte, c charset) (string, error) {
-	if !utf8.ValidString(a.Value) {
-		return "", fmt.Errorf("%w: attribute %q: its value is not UTF-8", credential.ErrCannotSplice, a.Name)
-	}
 	var b strings.Builder
-	b.Grow(len(a.Value))
 	for _, r := range a.Value {
 		switch {
-		case !isXMLChar(r):
-			return "", fmt.Errorf("%w: attribute %q: its value holds a character that XML does not have",
+		case r == utf8.RuneError || !isXMLChar(r) || c == charsetOpaque && 0x80 <= r && r <= 0xff:
+			// In a charsetOpaque it may be such a byte read from this very file, whose meaning is not known.
+			return "", fmt.Errorf("%w: attribute %q: its value holds a character that XML or the file's encoding does not have",
 				credential.ErrCannotSplice, a.Name)
-		case c == charsetOpaque && 0x80 <= r && r <= 0xff:
-			// It may be such a byte read from this very file, whose meaning is not known.
-			return "", fmt.Errorf("%w: attribute %q: its value holds a character outside ASCII, and the file's encoding "+
-				"is neither UTF-8 nor ISO-8859-1", credential.ErrCannotSplice, a.Name)
-		case r == '&':
-			b.WriteString("&amp;")
-		case r == '<':
-			b.WriteString("&lt;")
-		case r == '>':
-			b.WriteString("&gt;")
-		case r == rune(quote) && quote == '"':
-			b.WriteString("&quot;")
-		case r == rune(quote):
-			b.WriteString("&apos;")
+		case strings.ContainsRune("&<>", r) || r == rune(quote):
+			b.WriteString(markup[r])
 		case r < ' ' || r > '~':
 			b.WriteString("&#" + strconv.Itoa(int(r)) + ";")
 		default:
@@ -194,3 +177,5 @@ func escape(a credential.Attribute, quote byte, c charset) (string, error) {
 	}
 	return b.String(), nil
 }
+
+var markup = map[rune]string{'&': "&amp;", '<': "&lt;", '>': "&gt;", '"': "&quot;", '\'': "&apos;"}
