@@ -57,7 +57,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	}
 	if damage != nil {
 		i.unproved = false
-		return nil, ran.Took, errors.Join(runErr, i.settled(), fmt.Errorf("nlserver left the file damaged, it was put back as it was: %w", damage))
+		return nil, ran.Took, errors.Join(runErr, i.settled(), fmt.Errorf("nlserver left the file damaged, it was restored: %w", damage))
 	}
 	written := before.stamp != after.stamp
 	if lack := prove(c, before.seen, after.seen, written, runErr != nil); lack != nil {
@@ -77,7 +77,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		return nil, ran.Took, err
 	}
 	if runErr != nil {
-		i.log.Warn("nlserver complained, but the credential is in the file", "reason", runErr)
+		i.log.Warn("nlserver failed, but the credential is in the file", "reason", runErr)
 	}
 	return i.managed(c, after.seen), ran.Took, nil
 }

@@ -250,7 +250,7 @@ func TestStateOnAnotherFileSystem(t *testing.T) {
 	}
 	whole := c.content()
 	c.faults(`{"write_half": true, "die": true}`)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "put back") {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "was restored") {
 		t.Errorf("error is %v", err)
 	}
 	if c.content() != whole {

@@ -79,7 +79,7 @@ func TestHardLinksStayTogether(t *testing.T) {
 	whole := c.content()
 	for _, fault := range []string{`{"write_half": true, "die": true}`, `{"write_empty": true}`, `{"garbage": true}`} {
 		c.faults(fault)
-		if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "put back") {
+		if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "was restored") {
 			t.Errorf("%s: error is %v", fault, err)
 		}
 		c.wantOneFile(other, inode, whole)

@@ -91,7 +91,7 @@ func (i *Instance) parse(content []byte) (*imsxml.Document, error) {
 	}
 	several := document.HasSeveralIMS()
 	if several && !i.several {
-		i.log.Warn("there is more than one <ims> in <shared>; the first is kept right, which one counts is not known", "path", i.cfg.File)
+		i.log.Warn("there is more than one <ims> in <shared>; only the first is guarded, which one Campaign reads is not known", "path", i.cfg.File)
 	}
 	i.several = several
 	return document, nil

@@ -58,7 +58,7 @@ func (i *Instance) undoUnproved(ctx context.Context, was, now credential.Attribu
 	if err := i.undo(ctx, back); err != nil {
 		return err
 	}
-	i.log.Error("nlserver left the credential incomplete; it was put back as it was before", "path", i.cfg.File)
+	i.log.Error("nlserver left the credential incomplete; it was restored", "path", i.cfg.File)
 	return nil
 }
 
@@ -133,9 +133,9 @@ func (i *Instance) putBack(ctx context.Context) error {
 		return whole, nil
 	}
 	if err := i.file.Repair(ctx, onlyDamaged); err != nil {
-		return fmt.Errorf("put back what was there before: %w", err)
+		return fmt.Errorf("restore what was there before: %w", err)
 	}
-	i.log.Error("nlserver left the configuration file damaged; it was put back as it was before", "path", i.cfg.File)
+	i.log.Error("nlserver left the configuration file damaged; it was restored", "path", i.cfg.File)
 	return nil
 }
 

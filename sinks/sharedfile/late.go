@@ -135,7 +135,7 @@ func (d *displaced) keep() {
 	if unix.Renameat2(d.dir, d.name, d.dir, kept, unix.RENAME_NOREPLACE) != nil {
 		kept = d.name
 	}
-	d.log.Error("somebody wrote the configuration file while it was replaced: the update is beside it, put it in and remove that file",
+	d.log.Error("another program wrote the configuration file while it was being replaced; its update is beside it: merge it, then remove that file",
 		"path", filepath.Join(filepath.Dir(d.path), kept))
 }
 

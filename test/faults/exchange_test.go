@@ -179,7 +179,7 @@ func TestWriterAfterTheExchangeMeetsAnother(t *testing.T) {
 	m.Edits("prod", func(d []byte) []byte { return withMark(d, "another") })
 	m.tracing.leave()
 	m.Must(<-done)
-	m.Eventually("the late update is told of", func() bool { return strings.Contains(m.Log(), "the update is beside it") })
+	m.Eventually("the late update is told of", func() bool { return strings.Contains(m.Log(), "its update is beside it") })
 	m.reverts(1)
 	kept, err := filepath.Glob(filepath.Join(filepath.Dir(m.File("prod")), ".config-prod.xml.credsync-*"))
 	m.Must(err)
