@@ -88,14 +88,12 @@ func (d *Daemon) recordSame(in *instance, now time.Time) {
 	r, p := &in.record, in.wanted.pending
 	in.wanted.pending = nil
 	d.tell()
-	known := r.holds(p.version, p.fields)
-	isNew := !r.Version.Equal(p.version) // else it is known by other names
-	if known {
+	if r.holds(p.version, p.fields) {
 		return
 	}
-	if r.Fields = p.fields; isNew {
-		r.Version = p.version
-		d.log.Info("new version holds the same credential, recorded", keyInstance, in.Name, keyVersion, r.Version.Number)
+	if !r.Version.Equal(p.version) { // else it is known by other names
+		d.log.Info("new version holds the same credential, recorded", keyInstance, in.Name, keyVersion, p.version.Number)
 	}
+	r.Version, r.Fields = p.version, p.fields
 	r.changed(now)
 }

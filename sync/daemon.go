@@ -111,9 +111,8 @@ func (d *Daemon) Missed(i int) { d.touched(i, true) }
 func (d *Daemon) touched(i int, missed bool) {
 	d.lock.take()
 	defer d.unlock()
-	in, now := d.instances[i], time.Now()
-	in.file.touched(missed, now)
-	d.changed = true
+	in := d.instances[i]
+	in.file.touched(missed, time.Now())
 	select {
 	case in.wake <- struct{}{}:
 	default:

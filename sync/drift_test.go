@@ -301,7 +301,7 @@ func TestKnownDriftIsNeverInSync(t *testing.T) {
 		w.settle()
 		take() // from when it was seen
 		time.Sleep(50 * time.Millisecond)
-		w.daemon.Touched(0) // one more turn while it is being put back
+		w.daemon.CheckSoon() // which has it told while it is being put back
 		w.settle()
 		states := take()
 		if len(states) == 0 {

@@ -142,8 +142,8 @@ func pick(reading credential.Reading, fields credential.Fields, key []byte) answ
 func (d *Daemon) onPoll(w *source, version credential.Version, answers []answer, err error, now time.Time) {
 	var refusal *credential.Refusal
 	if err != nil && !errors.As(err, &refusal) {
-		level, operator := slog.LevelWarn, (interface{ NeedsOperator() })(nil)
-		if errors.As(err, &operator) {
+		level := slog.LevelWarn
+		if credential.IsForOperator(err) {
 			level = slog.LevelError
 		}
 		d.failed(&w.retry, now, err, level, "source unreachable, keeping the applied credential")

@@ -2,6 +2,7 @@ package sync_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -12,16 +13,10 @@ import (
 )
 
 // Errors of a source that say more than their text.
-type (
-	laterTrouble  struct{ at time.Time }
-	peopleTrouble struct{}
-)
+type laterTrouble struct{ at time.Time }
 
 func (laterTrouble) Error() string        { return "login failed; next login later" }
 func (l laterTrouble) RetryAt() time.Time { return l.at }
-
-func (peopleTrouble) Error() string  { return "the certificate has expired; renew it" }
-func (peopleTrouble) NeedsOperator() {}
 
 // A login that waits is asked for when its wait is over, however many times it was asked for before: two waits in a row would
 // pass the cap of a minute.
@@ -44,7 +39,7 @@ func TestWaitOfALoginIsNotWaitedForTwice(t *testing.T) {
 func TestTroubleForPeopleIsAnError(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {
 		before := w.told("level=WARN")
-		w.source.change(func(s *source) { s.err = peopleTrouble{} })
+		w.source.change(func(s *source) { s.err = credential.NeedsOperator(errors.New("the certificate has expired; renew it")) })
 		time.Sleep(10 * time.Minute)
 		w.wantState("prod", credsync.StateDegraded)
 		if errors, warnings := w.told("level=ERROR"), w.told("level=WARN"); errors != 1 || warnings != before {

@@ -41,7 +41,7 @@ func (d *Daemon) do(s step, work func()) {
 		d.tell()
 		d.unlock()
 	})
-	d.changed = true
+	d.changed = d.changed || s.commands // drift that is being applied over is shown no more
 	d.unlock()
 	work()
 	d.lock.take()

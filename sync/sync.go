@@ -29,8 +29,8 @@ import (
 //
 // Poll returns the newest version. It asks need before it reads the secret of that version; when need says no, Reading.Credential is
 // nil. A source that was reached and has no usable credential returns a *credential.Refusal; every other error means unreachable. An
-// error that waiting does not mend has a method NeedsOperator(), one that knows when there will be an answer a method RetryAt(). Poll
-// honours ctx. It is not called again before it returned, except for other Sources at the same time.
+// error that waiting does not mend is marked by credential.NeedsOperator; one that knows when there will be an answer has a method
+// RetryAt(). Poll honours ctx. It is not called again before it returned, except for other Sources at the same time.
 type Source interface {
 	Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error)
 }
