@@ -189,7 +189,6 @@ func TestHostsReturnApart(t *testing.T) {
 	l := newLab(t)
 	l.Proxy.Serve("/v1/", asks(429, "1"))
 	all := make([]*vault.Vault, hosts)
-	l.Config.StateDir = ""
 	for i := range all {
 		all[i] = l.Vault()
 	}
@@ -217,7 +216,6 @@ func TestHostsReturnApart(t *testing.T) {
 func TestLoginBackoffSurvivesItsCap(t *testing.T) {
 	l := newLab(t)
 	l.Proxy.Answer("/login", http.StatusInternalServerError)
-	l.Config.StateDir = ""
 	v := l.Vault()
 	kv := l.KV(v)
 	const failures = 1000

@@ -9,7 +9,6 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -24,8 +23,8 @@ import (
 type Config struct {
 	connection.Config
 	login.State
-	Auth      login.Auth // its namespace: by default that of Config
-	Namespace string     // empty: none (Vault Community and OpenBao's root)
+	Auth      login.Auth
+	Namespace string // empty: none (Vault Community and OpenBao's root)
 }
 
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
@@ -46,9 +45,6 @@ type Vault struct {
 // New checks the configuration and reads the certificates. It talks to nobody: a Vault that is down is found by the first
 // Poll.
 func New(config Config) (*Vault, error) {
-	if config.StateDir != "" && len(config.DigestKey) == 0 {
-		return nil, errors.New("vault: a state directory needs a digest key")
-	}
 	made := makingOf(config)
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
@@ -57,14 +53,13 @@ func New(config Config) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	auth := config.Auth.WithDefaults(config.Namespace)
-	method, err := login.New(login.Config{Connection: conn, Auth: auth, State: config.State, Logger: config.Logger})
+	method, err := login.New(login.Config{Connection: conn, Auth: config.Auth, State: config.State, Logger: config.Logger})
 	if err != nil {
 		return nil, err
 	}
 	v := &Vault{
 		made: made, connection: conn, namespace: config.Namespace, digestKey: config.DigestKey, logger: config.Logger,
-		session:  newSession(conn, method, auth, config.Logger),
+		session:  newSession(conn, method, config.Auth, config.Logger),
 		watching: make(chan struct{}, 1),
 	}
 	for _, file := range method.Files() {

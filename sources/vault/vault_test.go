@@ -24,20 +24,14 @@ func TestConfigurationIsChecked(t *testing.T) {
 		config vault.Config
 		word   string
 	}{
-		"no address":       {vault.Config{Auth: role}, "vault.address"},
-		"no scheme":        {vault.Config{Config: connection.Config{Address: "vault:8200"}, Auth: role}, "vault.address"},
-		"password":         {vault.Config{Config: connection.Config{Address: "https://u:canary@vault"}, Auth: role}, "password"},
-		"unparsable":       {vault.Config{Config: connection.Config{Address: "https://u:canary@vault:%zz"}, Auth: role}, "vault.address"},
-		"no role":          {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{SecretIDFile: "/x"}}, "role_id"},
-		"two roles":        {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{RoleID: "a", RoleIDFile: "b", SecretIDFile: "/x"}}, "role_id_file"},
-		"nothing wrapped":  {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{RoleID: "a", SecretIDWrapped: true}}, "secret_id_file"},
-		"no token file":    {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{Method: "token_file"}}, "token_file"},
-		"unknown method":   {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{Method: "ldap"}}, "approle, token_file"},
-		"no CA file":       {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/nowhere/ca.pem"}, Auth: role}, "vault.ca_cert"},
-		"no PEM":           {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "vault_test.go"}, Auth: role}, "PEM"},
-		"CA no file":       {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/dev/zero"}, Auth: role}, "not a regular file"},
-		"certificate only": {vault.Config{Config: connection.Config{Address: "https://vault", ClientCert: "/x"}, Auth: role}, "both or neither"},
-		"state, no key":    {vault.Config{Config: connection.Config{Address: "https://vault"}, State: login.State{StateDir: "/x"}, Auth: role}, "digest key"},
+		"no address":     {vault.Config{Auth: role}, "vault.address"},
+		"no scheme":      {vault.Config{Config: connection.Config{Address: "vault:8200"}, Auth: role}, "vault.address"},
+		"password":       {vault.Config{Config: connection.Config{Address: "https://u:canary@vault"}, Auth: role}, "password"},
+		"unparsable":     {vault.Config{Config: connection.Config{Address: "https://u:canary@vault:%zz"}, Auth: role}, "vault.address"},
+		"unknown method": {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{Method: "ldap"}}, "approle, token_file"},
+		"no CA file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/nowhere/ca.pem"}, Auth: role}, "vault.ca_cert"},
+		"no PEM":         {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "vault_test.go"}, Auth: role}, "PEM"},
+		"CA no file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/dev/zero"}, Auth: role}, "not a regular file"},
 	} {
 		_, err := vault.New(test.config)
 		if err == nil || !strings.Contains(err.Error(), test.word) || strings.Contains(err.Error(), "canary") {
@@ -78,7 +72,7 @@ func TestNamespaces(t *testing.T) {
 	}))
 	defer server.Close()
 	l := newLab(t)
-	l.Config.Address, l.Config.Namespace = server.URL, "team/"
+	l.Config.Address, l.Config.Namespace, l.Config.Auth.Namespace = server.URL, "team/", "team/"
 	l.MustRefuse(l.KV(l.Vault()), 0, "no secret")
 	l.Config.Auth.Namespace = "shared/"
 	l.MustRefuse(l.KV(l.Vault()), 0, "no secret")
@@ -117,7 +111,7 @@ func TestTLS(t *testing.T) {
 	l.MustFail(with(func(c *vault.Config) { c.Address = strings.Replace(plain.Address, "https:", "http:", 1) }), "https or http")
 }
 
-// A certificate in a bundle that cannot be read is named, also where the others suffice.
+// A certificate in a bundle that cannot be read is passed over, where the others suffice.
 func TestBundleWithABrokenCertificate(t *testing.T) {
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
@@ -145,18 +139,14 @@ func TestBundleWithABrokenCertificate(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			names := "certificate 1 in " + l.Config.CACert + " cannot be read"
 			put(broken)
-			if _, err := vault.New(l.Config); err == nil || !strings.Contains(err.Error(), "vault.ca_cert: "+names) {
+			if _, err := vault.New(l.Config); err == nil || !strings.Contains(err.Error(), "vault.ca_cert: "+l.Config.CACert) {
 				t.Errorf("alone: %v", err)
 			}
 			put(broken + string(whole))
 			l.MustFail(l.KV(l.Vault()), "authority that is not trusted")
 			put("a comment\n" + broken + string(right))
 			l.MustPoll(l.KV(l.Vault()), always)
-			if log := l.Log.String(); strings.Count(log, names) != 2 {
-				t.Errorf("not told once by each: %s", log)
-			}
 		})
 	}
 	l.T = t

@@ -3,7 +3,6 @@ package connection
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -16,38 +15,17 @@ import (
 // maxPEM is above any bundle of authorities. In bytes.
 const maxPEM = 16 << 20
 
-// authorities reads a file of certificates in PEM form. crypto/x509 passes over what it cannot read; unreadable names the first
-// such certificate, and is empty where there is none.
-func authorities(file string) (pool *x509.CertPool, unreadable string, err error) {
+// authorities reads a file of certificates in PEM form. What cannot be read of it is passed over, if others can be.
+func authorities(file string) (*x509.CertPool, error) {
 	content, err := regularfile.Read(file, maxPEM)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	pool = x509.NewCertPool()
-	const begin = "-----BEGIN CERTIFICATE-----"
-	for n, text := range strings.Split(string(content), begin) {
-		if n == 0 { // what stands before the first
-			continue
-		}
-		wrong := errors.New("it is not in PEM form")
-		if block, _ := pem.Decode([]byte(begin + text)); block != nil {
-			var certificate *x509.Certificate
-			if certificate, wrong = x509.ParseCertificate(block.Bytes); wrong == nil {
-				pool.AddCert(certificate)
-				continue
-			}
-		}
-		if unreadable == "" {
-			unreadable = fmt.Sprintf("certificate %d in %s cannot be read (%s); replace it", n, file, credential.Clean(wrong.Error()))
-		}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form that can be read; put the authority's there", file)
 	}
-	switch {
-	case !pool.Equal(x509.NewCertPool()):
-		return pool, unreadable, nil
-	case unreadable != "":
-		return nil, "", errors.New(unreadable)
-	}
-	return nil, "", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", file)
+	return pool, nil
 }
 
 // distrusted says whose signature of the server's certificate is not trusted, and what to do.

@@ -2,7 +2,6 @@ package connection
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -23,11 +22,8 @@ type clientPair struct {
 
 // newClientPair reads the pair that config names, which must be good at the start. It returns nil where none is named.
 func newClientPair(config Config) (*clientPair, error) {
-	switch {
-	case config.ClientCert == "" && config.ClientKey == "":
+	if config.ClientCert == "" {
 		return nil, nil
-	case config.ClientCert == "" || config.ClientKey == "":
-		return nil, errors.New("vault.client_cert, vault.client_key: set both or neither")
 	}
 	p := &clientPair{certFile: config.ClientCert, keyFile: config.ClientKey, logger: config.Logger}
 	pair, err := p.read()

@@ -125,7 +125,6 @@ type Request struct {
 	Namespace string
 	Token     credential.Secret
 	Hide      []credential.Secret // what no error may show beside Token
-	Timeout   time.Duration       // 0: requestTimeout
 	// Read has the answer waited for less long at first, as another connection may lead to a node that answers.
 	Read bool
 	// Grace is how long the answer is waited for after the context has ended, where it comes only once.
@@ -157,11 +156,8 @@ func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time
 		return now, err
 	}
 	limit := requestTimeout
-	switch {
-	case r.Read:
+	if r.Read {
 		limit = c.readTimeout.limit()
-	case r.Timeout > 0:
-		limit = r.Timeout
 	}
 	asked := time.Now()
 	bounded, cancel := r.bound(ctx, limit)

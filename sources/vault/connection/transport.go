@@ -26,14 +26,10 @@ var ErrTooLarge = fmt.Errorf("the answer is larger than %d KiB", MaxAnswer>>10)
 func newTransport(config Config, pair *clientPair) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
-		pool, unreadable, err := authorities(config.CACert)
-		if err != nil {
+		var err error
+		if settings.RootCAs, err = authorities(config.CACert); err != nil {
 			return nil, &SettingError{"vault.ca_cert", err}
 		}
-		if unreadable != "" {
-			config.Logger.Warn("an authority's certificate is passed over", "reason", "vault.ca_cert: "+unreadable)
-		}
-		settings.RootCAs = pool
 	}
 	if pair != nil {
 		// Offered whatever authorities the server names: those of Vault's cert login are not the listener's.

@@ -2,7 +2,6 @@ package login
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -19,14 +18,6 @@ type appRole struct {
 
 func newAppRole(config Config) (Method, error) {
 	auth := config.Auth
-	switch {
-	case (auth.RoleID == "") == (auth.RoleIDFile == ""):
-		return nil, errors.New("vault.auth.role_id, vault.auth.role_id_file: set exactly one of them")
-	case auth.SecretIDWrapped && auth.SecretIDFile == "":
-		return nil, errors.New("vault.auth.secret_id_wrapped: needs vault.auth.secret_id_file")
-	case auth.SecretIDWrapped && config.State.StateDir == "":
-		return nil, errors.New("vault.auth.secret_id_wrapped: needs a state directory, to keep what was unwrapped")
-	}
 	a := &appRole{auth: auth, address: config.Connection.Address()}
 	m := newMethod(config, a.prepare)
 	if auth.SecretIDFile != "" {

@@ -203,7 +203,7 @@ func (m *method) succeeded(a *attempt, key string, t *Token) {
 	if err := m.refusals.clear(refusedFile); err != nil {
 		m.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
 	}
-	if m.wrapping == nil && m.refusals.StateDir != "" && !m.refusals.OnlyReads { // an earlier configuration may have kept one
+	if m.wrapping == nil && !m.refusals.OnlyReads { // an earlier configuration may have kept one
 		if err := removeFile(filepath.Join(m.refusals.StateDir, keptFile)); err != nil {
 			m.logger.Warn("an unwrapped secret-id stays kept though it is not used any more", "reason", err.Error())
 		}
@@ -226,9 +226,9 @@ func (m *method) failed(ctx context.Context, a *attempt, key string, counts bool
 		return err
 	case a.refusal != "" && wrongLogin.MatchString(answer.Said):
 		m.backoff = backoff{}
-		until, noted := m.refusals.refuse(counts, func() string { return m.key(a) })
+		until := time.Now().Add(jittered(refusedFor))
 		err = &BackoffError{credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.refusal, answer.Said)), until}
-		if noted != nil {
+		if noted := m.refusals.refuse(counts, func() string { return m.key(a) }, until); noted != nil {
 			err = fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may write to, and do "+
 				"not try again before", err, noted)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"campaign-credsync/internal/credential"
 )
@@ -12,12 +11,9 @@ import (
 // newCert logs in by the client's certificate of the connection itself. So each login makes a connection of its own: one
 // that was kept shows the certificate of its beginning.
 func newCert(config Config) (Method, error) {
-	certificate, files := config.Connection.ClientCertificate()
-	switch {
-	case certificate == nil:
-		return nil, fmt.Errorf("vault.client_cert, vault.client_key: required for method %s", Cert)
-	case !strings.HasPrefix(config.Connection.Address(), "https://"):
-		return nil, fmt.Errorf("vault.address: method %s needs https://, as the certificate is shown in the TLS handshake", Cert)
+	_, files := config.Connection.ClientCertificate()
+	if files == nil {
+		return nil, fmt.Errorf("vault.client_cert: required for method %s", Cert)
 	}
 	fresh, err := config.Connection.Fresh()
 	if err != nil {

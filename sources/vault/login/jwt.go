@@ -10,14 +10,8 @@ import (
 
 // newJWT logs in with a signed token from a file: that of a Kubernetes service account, or any other (a workload identity,
 // a CI system). Vault counts no refused ones, so that one is simply tried again, and another in the file at once.
-func newJWT(config Config) (Method, error) {
+func newJWT(config Config) Method {
 	auth := config.Auth
-	switch {
-	case auth.Role == "":
-		return nil, fmt.Errorf("vault.auth.role: required for method %s", auth.Method)
-	case auth.JWTFile == "":
-		return nil, fmt.Errorf("vault.auth.jwt_file: required for method %s", auth.Method)
-	}
 	remedy := fmt.Sprintf("see that the token in %s has not expired, and that role %s at auth/%s takes its issuer, audience and "+
 		"subject; another in the file is tried at once", auth.JWTFile, credential.Escape(auth.Role), auth.Mount)
 	m := newMethod(config, func(context.Context, asked) (*attempt, error) {
@@ -30,5 +24,5 @@ func newJWT(config Config) (Method, error) {
 		}, err
 	})
 	m.files = []string{auth.JWTFile}
-	return m, nil
+	return m
 }

@@ -10,7 +10,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,11 +17,11 @@ import (
 	"campaign-credsync/sources/vault/connection"
 )
 
-// Auth says how to log in.
+// Auth says how to log in. Package config has checked it.
 type Auth struct {
-	Method       string // approle (also when empty), token_file, cert, kubernetes or jwt
-	Mount        string // empty: the method's name
-	Namespace    string // where the login happens
+	Method       string // AppRole, TokenFile, Cert, Kubernetes or JWT
+	Mount        string
+	Namespace    string // where the login happens; empty: none
 	RoleID       string // approle: this or RoleIDFile
 	RoleIDFile   string
 	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped. Empty: the role binds none
@@ -43,25 +42,9 @@ const (
 	JWT        = "jwt"
 )
 
-// WithDefaults returns auth with method, mount and namespace filled in.
-func (auth Auth) WithDefaults(namespace string) Auth {
-	if auth.Method == "" {
-		auth.Method = AppRole
-	}
-	if auth.Mount == "" {
-		auth.Mount = auth.Method
-	}
-	auth.Mount = strings.Trim(auth.Mount, "/")
-	if auth.Namespace == "" {
-		auth.Namespace = namespace
-	}
-	return auth
-}
-
 // State says where a login is remembered.
 type State struct {
-	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept; empty: in memory only, and
-	// nothing is unwrapped.
+	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept.
 	StateDir string
 	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. It is called when
 	// there is something to remember, or to look up. nil: the directory must be there.
@@ -69,13 +52,13 @@ type State struct {
 	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off, others note
 	// it before, as they may be killed; and no secret-id is unwrapped.
 	OnlyReads bool
-	DigestKey []byte // required with StateDir
+	DigestKey []byte
 }
 
 // Config says how to log in to which Vault.
 type Config struct {
 	Connection *connection.Connection
-	Auth       Auth // with its defaults
+	Auth       Auth
 	State      State
 	Logger     *slog.Logger
 }
@@ -97,23 +80,19 @@ type Method interface {
 	Close()
 }
 
-// New checks the settings. It asks nobody and reads no file.
+// New asks nobody.
 func New(config Config) (Method, error) {
-	auth := config.Auth
-	if err := connection.CheckPath(auth.Mount); err != nil {
-		return nil, fmt.Errorf("vault.auth.mount: %w", err)
-	}
-	switch auth.Method {
+	switch config.Auth.Method {
 	case AppRole:
 		return newAppRole(config)
 	case Cert:
 		return newCert(config)
 	case Kubernetes, JWT:
-		return newJWT(config)
+		return newJWT(config), nil
 	case TokenFile:
-		return newTokenFile(config)
+		return newTokenFile(config), nil
 	}
-	return nil, fmt.Errorf("vault.auth.method: %q is not known (approle, token_file, cert, kubernetes, jwt)", auth.Method)
+	return nil, fmt.Errorf("vault.auth.method: %q is not known (approle, token_file, cert, kubernetes, jwt)", config.Auth.Method)
 }
 
 // Token is one token of Vault's. It does not change, apart from its uses.

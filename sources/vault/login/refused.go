@@ -1,7 +1,6 @@
 package login
 
 import (
-	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -52,8 +51,7 @@ type refusals struct {
 	State
 	lock string // locked where StateDir is not there yet: a file that every process of ours which makes the same login can open
 
-	memory map[string]*note // by file: what could not be written, or has nowhere to go
-	before *note            // what was noted before the attempt that is under way
+	before *note // what was noted before the attempt that is under way
 }
 
 // note is what refusedFile and acceptedFile hold.
@@ -147,14 +145,7 @@ func (r *refusals) begin(digest string) error {
 		return err
 	}
 	r.before = known
-	err = r.save(refusedFile, known.tried(digest))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a directory that is not there cannot have held a refusal, and is remembered in memory
-	}
-	if err != nil {
-		delete(r.memory, refusedFile)
-	}
-	return err
+	return r.save(refusedFile, known.tried(digest))
 }
 
 // undo takes back what begin noted: the attempt failed for another reason.
@@ -177,9 +168,9 @@ func (r *refusals) cut(digest string) error {
 	return r.save(refusedFile, known.tried(digest))
 }
 
-// refuse remembers that a secret-id was refused, in memory in any case, and returns until when it is left alone. noted says
-// that begin has noted the attempt; digest is asked when there is a directory to remember it in, and its key.
-func (r *refusals) refuse(noted bool, digest func() string) (until time.Time, err error) {
+// refuse remembers that a secret-id was refused and is to be left alone until then. noted says that begin has noted the
+// attempt; digest is asked when there is a directory to remember it in, and its key.
+func (r *refusals) refuse(noted bool, digest func() string, until time.Time) error {
 	if r.OnlyReads && r.MakeStateDir != nil {
 		if key, err := r.MakeStateDir(); err == nil {
 			r.DigestKey = key
@@ -189,31 +180,25 @@ func (r *refusals) refuse(noted bool, digest func() string) (until time.Time, er
 	if !noted || r.OnlyReads || known.Digest == "" {
 		known = known.tried(digest())
 	}
-	next := *known
-	next.Last = time.Now().UTC()
-	next.Until = time.Now().Add(jittered(refusedFor)).UTC().Truncate(time.Second)
-	err = r.save(refusedFile, &next)
-	if accepted, _ := r.load(acceptedFile); accepted.Digest == next.Digest {
+	known.Last = time.Now().UTC()
+	known.Until = until.UTC().Truncate(time.Second)
+	err := r.save(refusedFile, known)
+	if accepted, _ := r.load(acceptedFile); accepted.Digest == known.Digest {
 		r.clear(acceptedFile) // the refusal outweighs it
 	}
-	return next.Until, err
+	return err
 }
 
-// accept notes that a login with digest was accepted.
+// accept notes that a login with digest was accepted. Where it cannot be written, the next attempt is noted as any other.
 func (r *refusals) accept(digest string) {
-	known, _ := r.load(acceptedFile)
-	if known.Digest == digest && r.memory[acceptedFile] == nil {
-		return
+	if known, _ := r.load(acceptedFile); known.Digest != digest && !r.OnlyReads {
+		r.save(acceptedFile, &note{Digest: digest, At: time.Now().UTC().Truncate(time.Second), unknown: known.unknown})
 	}
-	r.save(acceptedFile, &note{Digest: digest, At: time.Now().UTC().Truncate(time.Second), unknown: known.unknown}) // else in memory
 }
 
-// load returns what a file says, or what is in memory. A file that is not there or was cut off says nothing: that costs one
-// more login. One that is there and cannot be read is an error: it may say no.
+// load returns what a file says. One that is not there or was cut off says nothing: that costs one more login. One that is
+// there and cannot be read is an error: it may say no.
 func (r *refusals) load(file string) (*note, error) {
-	if known := r.memory[file]; known != nil || r.StateDir == "" {
-		return cmp.Or(known, &note{}), nil
-	}
 	content, err := regularfile.Read(filepath.Join(r.StateDir, file), maxLine)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return &note{}, err
@@ -225,33 +210,18 @@ func (r *refusals) load(file string) (*note, error) {
 	return known, nil
 }
 
-// save keeps n in the file, else in memory.
 func (r *refusals) save(file string, n *note) error {
-	var err error
-	if r.StateDir != "" && !(r.OnlyReads && file == acceptedFile) {
-		var content []byte
-		if content, err = json.Marshal(n); err == nil {
-			err = durable.WriteFile(filepath.Join(r.StateDir, file), append(content, '\n'))
-		}
-		if err == nil {
-			delete(r.memory, file)
-			return nil
-		}
+	content, err := json.Marshal(n)
+	if err != nil {
+		return err
 	}
-	if r.memory == nil {
-		r.memory = map[string]*note{}
-	}
-	r.memory[file] = n
-	return err
+	return durable.WriteFile(filepath.Join(r.StateDir, file), append(content, '\n'))
 }
 
 // clear forgets what a file says, apart from what is not ours to forget.
 func (r *refusals) clear(file string) error {
-	delete(r.memory, file)
 	known, _ := r.load(file)
 	switch {
-	case r.StateDir == "":
-		return nil
 	case known.unknown.IsZero():
 		return removeFile(filepath.Join(r.StateDir, file))
 	case known.Digest != "":

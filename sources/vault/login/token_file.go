@@ -2,7 +2,6 @@ package login
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -12,8 +11,6 @@ import (
 )
 
 const (
-	// lookupTimeout bounds the question for a token's end, which nothing depends on.
-	lookupTimeout = 5 * time.Second
 	// maxTokenWarn is the most that the end of a token in a file is warned of before; it is a quarter of the token's time.
 	maxTokenWarn = 7 * 24 * time.Hour
 	// tokenLooks is how often, in that time, Vault is asked whether somebody has renewed the token.
@@ -33,13 +30,10 @@ type tokenFile struct {
 	warned time.Time
 }
 
-func newTokenFile(config Config) (Method, error) {
-	if config.Auth.TokenFile == "" {
-		return nil, errors.New("vault.auth.token_file: required for method token_file")
-	}
+func newTokenFile(config Config) Method {
 	return &tokenFile{
 		connection: config.Connection, path: config.Auth.TokenFile, namespace: config.Auth.Namespace, logger: config.Logger,
-	}, nil
+	}
 }
 
 // Login returns the token as the file has it now.
@@ -85,7 +79,7 @@ func (f *tokenFile) lookUp(ctx context.Context, t *Token, now time.Time) *Token 
 	}
 	_, err := f.connection.Do(ctx, connection.Request{
 		Step: "look up the token", Path: "auth/token/lookup-self",
-		Namespace: f.namespace, Token: t.Text, Timeout: lookupTimeout,
+		Namespace: f.namespace, Token: t.Text, Read: true,
 	}, &answer)
 	f.look = now.Add(f.warn / tokenLooks)
 	expires := answer.Data.Expires
