@@ -31,21 +31,29 @@ type File struct {
 }
 
 const (
-	// interval is the time between two looks at a file of which no event tells.
-	interval = time.Second
-	// standstill is how late a look is when this process was stopped or had no processor. Nobody knows when that happened
-	// which the events tell of now.
-	standstill = 500 * time.Millisecond
-	// watchedEvery is how many intervals pass between two looks at another.
+	// interval is the time between two looks at a file of which no event tells, and patientInterval that where all files have a
+	// Quiet: news of them is not urgent.
+	interval        = time.Second
+	patientInterval = 5 * time.Second
+	// watchedEvery is how many intervals pass between two looks at another file.
 	watchedEvery = 2
 	// hangTicks is for how many intervals a look may last before that is told.
 	hangTicks = 10
+	// standstill is how late a look is when this process was stopped or had no processor. Nobody knows when that happened
+	// which the events tell of now.
+	standstill = 500 * time.Millisecond
 )
 
 // Watch watches files until ctx is done. It returns when no call is under way any more, so a look or a call that hangs holds it
 // up. Where there are no events, one warning says so, and the looks go on.
 func Watch(ctx context.Context, files []File, logger *slog.Logger) {
-	newWatcher(files, logger, interval, fsnotify.NewWatcher).run(ctx)
+	pace := patientInterval
+	for _, file := range files {
+		if file.Quiet == 0 {
+			pace = interval
+		}
+	}
+	newWatcher(files, logger, pace, fsnotify.NewWatcher).run(ctx)
 }
 
 // watcher is one Watch. What has no other owner belongs to the goroutine of run.
