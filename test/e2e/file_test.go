@@ -183,7 +183,7 @@ func TestFileRotates(t *testing.T) {
 				return
 			}
 			v.Ran(8, "end", "set")
-			if strings.Contains(v.Log(), "level=ERROR") || strings.Contains(v.Log(), "cannot be watched") {
+			if strings.Contains(v.Log(), "level=ERROR") || strings.Contains(v.Log(), "no file events") {
 				t.Errorf("something was alarmed for\n%s", v.Log())
 			}
 			if requests := v.Proxy.Requests(); len(requests) > 0 {
@@ -350,7 +350,7 @@ func TestFileThatCannotBeWatched(t *testing.T) {
 		put(n)
 		v.OnDisk("prod", secretOf(n))
 	}
-	if n := strings.Count(v.Log(), `msg="file cannot be watched, a change of it is found later" file=`+v.file); n != 1 {
+	if n := strings.Count(v.Log(), `msg="no file events, the file is checked at an interval instead" path=`+v.file); n != 1 {
 		t.Errorf("told %d times\n%s", n, v.Log())
 	}
 }
