@@ -96,7 +96,7 @@ func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(co
 		}
 		select {
 		case <-ready:
-			s.sendReady()
+			s.send(true, sdnotify.SdNotifyReady)
 			ready = nil
 		case <-beats:
 		case <-s.changed:
@@ -107,38 +107,30 @@ func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(co
 	}
 }
 
-// sendReady is repeated until the message is taken: without it a unit of type notify never counts as started or reloaded.
-func (s *Service) sendReady() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.owesReady = !notify(sdnotify.SdNotifyReady)
-}
-
-func (s *Service) repeatReady() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.owesReady {
-		s.owesReady = !notify(sdnotify.SdNotifyReady)
-	}
-	return !s.owesReady
-}
-
 // Reloading says that a reload has begun. The READY=1 of the next Watch, or ReloadRefused, ends it. The time has to be in the same
 // datagram.
 func (s *Service) Reloading() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.owesReady = false
-	notify(sdnotify.SdNotifyReloading, sdnotify.SdNotifyMonotonicUsec())
+	s.send(false, sdnotify.SdNotifyReloading, sdnotify.SdNotifyMonotonicUsec())
 }
 
 // ReloadRefused says that the daemon goes on as before.
-func (s *Service) ReloadRefused() { s.sendReady() }
+func (s *Service) ReloadRefused() { s.send(true, sdnotify.SdNotifyReady) }
 
 // Stopping says that the daemon is about to end.
-func (s *Service) Stopping() {
+func (s *Service) Stopping() { s.send(false, sdnotify.SdNotifyStopping) }
+
+// send sends a message once. READY=1 is repeated until it is taken: without it a unit of type notify never counts as started or
+// reloaded.
+func (s *Service) send(isReady bool, lines ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owesReady = false
-	notify(sdnotify.SdNotifyStopping)
+	s.owesReady = !notify(lines...) && isReady
+}
+
+// repeatReady reports whether READY=1 is taken now, or was not to be sent.
+func (s *Service) repeatReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owesReady = s.owesReady && !notify(sdnotify.SdNotifyReady)
+	return !s.owesReady
 }

@@ -21,7 +21,7 @@ func TestManagerReadsLate(t *testing.T) {
 	for notify("filler") {
 	}
 	s := New()
-	s.sendReady()
+	s.ReloadRefused()
 	for _, status := range []string{"old", "older", "newest"} {
 		s.Show(status)
 	}
