@@ -54,8 +54,10 @@ type SettingError struct {
 	Err error
 }
 
+// Error names the setting first.
 func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
 
+// Unwrap returns what is wrong.
 func (e *SettingError) Unwrap() error { return e.Err }
 
 // New checks the address and reads the certificates. It talks to nobody.

@@ -31,7 +31,10 @@ type Failure struct {
 	cause error // the caller's context error, ErrTooLarge, ErrUnexpected or nil; other causes are in text only, redacted
 }
 
+// Error says who was asked for what, and what became of it.
 func (f *Failure) Error() string { return f.text }
+
+// Unwrap returns the cause, where a caller may have to know it.
 func (f *Failure) Unwrap() error { return f.cause }
 
 // Answer returns what err says of Vault's own answer; the zero Failure where there was none.

@@ -85,11 +85,13 @@ type ThrottledError struct {
 	cause  error // nil when nothing was asked
 }
 
+// Error says until when Vault wants to be left alone.
 func (e *ThrottledError) Error() string {
 	return fmt.Sprintf("vault at %s: %s; it wants to be asked no earlier than %s (Retry-After)",
 		e.vault, statusMeans(e.status), e.until.UTC().Format(time.RFC3339))
 }
 
+// Unwrap returns the answer that asked for it, or nil.
 func (e *ThrottledError) Unwrap() error { return e.cause }
 
 // RetryAt is for whoever asks again: earlier there is no answer.

@@ -59,10 +59,12 @@ type BackoffError struct {
 	Until time.Time
 }
 
+// Error says why the login before failed, and when the next one may be made.
 func (e *BackoffError) Error() string {
 	return fmt.Sprintf("%v; next login not before %s", e.Cause, e.Until.UTC().Format(time.RFC3339))
 }
 
+// Unwrap returns why the login before failed.
 func (e *BackoffError) Unwrap() error { return e.Cause }
 
 // RetryAt is for whoever asks again: earlier there is no answer.
