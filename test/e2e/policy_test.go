@@ -216,7 +216,7 @@ func TestReadmePolicyLineByLine(t *testing.T) {
 		},
 		"/secret-id/lookup": func(w *world.World) {
 			w.InSync(1)
-			w.Eventually("the look-up is refused", func() bool { return strings.Contains(w.Log(), "does not let us look up") })
+			w.Eventually("the look-up is refused", func() bool { return strings.Contains(w.Log(), "the secret-id's end is not known") })
 			if strings.Contains(w.Running.Log(), endsSoon) {
 				w.T.Errorf("it knows when the secret-id ends:\n%s", w.Log())
 			}
