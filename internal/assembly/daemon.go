@@ -160,7 +160,7 @@ func (g *generation) untilReload(ctx context.Context, daemon *sync.Daemon) *gene
 	for {
 		select {
 		case <-signals.Check:
-			g.log.Info("full check asked for", "reason", "SIGUSR1")
+			g.log.Info("full check requested", "reason", "SIGUSR1")
 			g.retry()
 			daemon.CheckSoon()
 		case <-signals.Reload:
@@ -188,7 +188,7 @@ func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generati
 	if err := a.lockFiles(g.assembly, 0); err != nil {
 		return nil, err
 	}
-	g.log.Debug("configuration read, waiting for the end of what runs")
+	g.log.Debug("configuration read, waiting for running steps to end")
 	if err := daemon.Drain(ctx); err != nil { // which guards files until nothing runs
 		a.unlockFiles(g.assembly)
 		return nil, err

@@ -3,7 +3,6 @@ package control
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -54,35 +53,19 @@ const (
 	maxReason  = 400
 )
 
-// Summary is one line: how many instances are in sync, then the others by what is wrong with them, as far as there is room.
+// Summary is one line: how many instances are in sync, then the others with what is wrong, as far as there is room.
 func Summary(instances []Instance) string {
-	var troubles []string          // in the order in which they come
-	names := map[string][]string{} // trouble → instances that have it
-	wrong := 0
-	for _, in := range instances {
-		if in.State == InSync {
-			continue
-		}
-		wrong++
-		text := in.State
+	wrong := slices.DeleteFunc(slices.Clone(instances), func(in Instance) bool { return in.State == InSync })
+	line := fmt.Sprintf("%d of %d instances in sync", len(instances)-len(wrong), len(instances))
+	for i, in := range wrong {
+		next := "; " + in.Name + ": " + in.State
 		if in.LastError != "" {
-			text += " (" + credential.Cut(in.LastError, maxReason) + ")"
+			next += " (" + credential.Cut(in.LastError, maxReason) + ")"
 		}
-		if names[text] == nil {
-			troubles = append(troubles, text)
+		if len(line)+len(next) > maxSummary {
+			return fmt.Sprintf("%s; … and %d more", line, len(wrong)-i)
 		}
-		names[text] = append(names[text], in.Name)
+		line += next
 	}
-	var line strings.Builder
-	fmt.Fprintf(&line, "%d of %d instances in sync", len(instances)-wrong, len(instances))
-	for _, text := range troubles {
-		next := "; " + credential.List(names[text]) + ": " + text
-		if line.Len()+len(next) > maxSummary {
-			fmt.Fprintf(&line, "; … and %d more", wrong)
-			break
-		}
-		line.WriteString(next)
-		wrong -= len(names[text])
-	}
-	return line.String()
+	return line
 }

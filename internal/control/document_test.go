@@ -5,11 +5,11 @@ import (
 	"testing"
 )
 
-// TestSummary: instances with the same trouble are told together, and the line stays within its bound.
+// TestSummary: each instance that is not in sync is there, as far as there is room.
 func TestSummary(t *testing.T) {
 	few := []Instance{{Name: "a", State: InSync}, {Name: "b", State: "pending", LastError: "no way"}, {Name: "c", State: "drift"},
 		{Name: "d", State: "pending", LastError: "no way"}}
-	if got, want := Summary(few), "1 of 4 instances in sync; b, d: pending (no way); c: drift"; got != want {
+	if got, want := Summary(few), "1 of 4 instances in sync; b: pending (no way); c: drift; d: pending (no way)"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	var many []Instance

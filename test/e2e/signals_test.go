@@ -169,7 +169,7 @@ func TestHangUpWaitsForNlserver(t *testing.T) {
 	_, second := w.NewSecret("prod")
 	w.WaitsAt("write_delay")
 	w.Signal(syscall.SIGHUP)
-	w.Eventually("the configuration is read", func() bool { return strings.Contains(w.Log(), "waiting for the end of what runs") })
+	w.Eventually("the configuration is read", func() bool { return strings.Contains(w.Log(), "waiting for running steps to end") })
 	w.Release()
 	w.Eventually("the configuration is reloaded", func() bool { return strings.Contains(w.Log(), "configuration reloaded") })
 	w.InSync(2)
