@@ -91,7 +91,7 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 		if credential.IsForOperator(err) {
 			level = slog.LevelError
 		}
-		s.logger.Log(ctx, level, "login failed, the token in use still serves", "reason", err.Error(), "expires", old.Expires)
+		s.logger.Log(ctx, level, "login failed, using the current token until it ends", "reason", err.Error(), "expires", old.Expires)
 	}
 	return old, nil
 }

@@ -18,7 +18,7 @@ func subscribes(r vaulttest.Request) bool {
 
 func subscribed(w *world.World) {
 	w.T.Helper()
-	w.Eventually("the daemon is subscribed", func() bool { return strings.Contains(w.Log(), "subscribed to events of vault") })
+	w.Eventually("the daemon is subscribed", func() bool { return strings.Contains(w.Log(), "subscribed to vault events") })
 }
 
 // Vault's push has a rotation applied at once, of the one instance that it is about.

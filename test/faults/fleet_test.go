@@ -165,7 +165,7 @@ func TestStoppedCommandHoldsUpNoLogin(t *testing.T) {
 	w.Must(unix.Flock(int(stranger.Fd()), unix.LOCK_EX))
 	w.StartDaemon()
 	w.InSync(1)
-	const goesOn = "login does not wait any longer for another process"
+	const goesOn = "login goes on without waiting for another process"
 	if strings.Contains(w.Log(), goesOn) {
 		t.Errorf("the lock of a stranger is waited for\n%s", w.Log())
 	}

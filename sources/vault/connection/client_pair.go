@@ -58,7 +58,7 @@ func (p *clientPair) current() *tls.Certificate {
 		p.good, p.said = pair, false
 	case !p.said:
 		p.said = true
-		p.logger.Warn("client certificate cannot be read, the last good one is shown", "file", p.certFile, "reason", err.Error())
+		p.logger.Warn("client certificate unreadable, using the last good one", "file", p.certFile, "reason", err.Error())
 	}
 	return p.good
 }

@@ -140,7 +140,7 @@ func (m *method) processTurn(ctx context.Context) (end func(), err error) {
 		return nil, fmt.Errorf("vault login: %w", err)
 	}
 	if err != nil {
-		m.logger.Warn("login does not wait any longer for another process", "reason", err.Error())
+		m.logger.Warn("login goes on without waiting for another process", "reason", err.Error())
 	}
 	return end, nil
 }
@@ -201,11 +201,11 @@ func (m *method) succeeded(a *attempt, key string, t *Token) {
 		m.refusals.accept(key)
 	}
 	if err := m.refusals.clear(refusedFile); err != nil {
-		m.logger.Warn("a refused secret-id stays noted though another is accepted", "reason", err.Error())
+		m.logger.Warn("cannot clear the record of a refused secret-id", "reason", err.Error())
 	}
 	if m.wrapping == nil && !m.refusals.OnlyReads { // an earlier configuration may have kept one
 		if err := removeFile(filepath.Join(m.refusals.StateDir, keptFile)); err != nil {
-			m.logger.Warn("an unwrapped secret-id stays kept though it is not used any more", "reason", err.Error())
+			m.logger.Warn("cannot remove an unwrapped secret-id that is not used any more", "reason", err.Error())
 		}
 	}
 	m.logger.Debug("logged in to vault", "mount", m.auth.Mount, "expires", t.Expires)
@@ -236,7 +236,7 @@ func (m *method) failed(ctx context.Context, a *attempt, key string, counts bool
 	}
 	if counts {
 		if err := m.refusals.undo(); err != nil {
-			m.logger.Warn("a login that was not refused stays noted as one", "reason", err.Error())
+			m.logger.Warn("cannot clear the record of a login attempt", "reason", err.Error())
 		}
 	}
 	if remedy := a.remedies[answer.Status]; remedy != "" {

@@ -233,7 +233,7 @@ func TestBrokenPairKeepsTheLastGoodOne(t *testing.T) {
 		l.Server.MustRevokeMountTokens(l.mount)
 		l.pollUntilRead(v, kv)
 	}
-	if n := strings.Count(l.Log.String(), "the last good one is shown"); n != 1 {
+	if n := strings.Count(l.Log.String(), "using the last good one"); n != 1 {
 		t.Errorf("%d warnings, want 1: %s", n, l.Log)
 	}
 	// The new certificate with the old key is half a pair.
@@ -260,7 +260,7 @@ func TestBrokenPairKeepsTheLastGoodOne(t *testing.T) {
 	if got := l.Server.MustMountNames(l.mount); len(got) != 1 || got[0] != "whole" {
 		t.Errorf("logged in as %v, want whole", got)
 	}
-	if n := strings.Count(l.Log.String(), "the last good one is shown"); n != 2 {
+	if n := strings.Count(l.Log.String(), "using the last good one"); n != 2 {
 		t.Errorf("%d warnings, want 2: %s", n, l.Log)
 	}
 }

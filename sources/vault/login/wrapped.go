@@ -85,7 +85,7 @@ func (w *wrapping) tell(ctx context.Context, failed error) {
 	if credential.IsForOperator(failed) {
 		level = slog.LevelError
 	}
-	w.logger.Log(ctx, level, "wrapped secret-id cannot be had, the one before it serves", "file", w.auth.SecretIDFile, "reason", w.told)
+	w.logger.Log(ctx, level, "wrapped secret-id unusable, using the previous one", "file", w.auth.SecretIDFile, "reason", w.told)
 }
 
 // renew exchanges what is in the file, unless that was done before or must wait, and reports whether it did.

@@ -136,7 +136,7 @@ func TestOldSecretIDServesUntilThereIsANewOne(t *testing.T) {
 				l.MustPoll(kv, always)
 			}
 			log := l.Log.String()[before:]
-			if n := strings.Count(log, "the one before it serves"); n < 1 || n > 3 { // one each
+			if n := strings.Count(log, "using the previous one"); n < 1 || n > 3 { // one each
 				t.Errorf("%d lines, want one of each: %s", n, log)
 			}
 			if level := map[bool]string{true: "level=WARN", false: "level=ERROR"}[name == "cut off"]; !strings.Contains(log, level) {
@@ -211,7 +211,7 @@ func TestNewSecretIDThatIsRefused(t *testing.T) {
 	l.Server.MustDestroySecretIDs(l.RoleID, before...)
 	v.ResetBackoff()
 	l.MustPoll(kv, always)
-	if !strings.Contains(l.Log.String(), "login failed, the token in use still serves") {
+	if !strings.Contains(l.Log.String(), "login failed, using the current token until it ends") {
 		t.Errorf("not told: %s", l.Log)
 	}
 	l.MustFail(l.KV(l.Vault()), "was refused", "put a new wrapped secret-id there")

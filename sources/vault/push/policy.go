@@ -31,7 +31,7 @@ func (s *subscriber) checkPolicy(ctx context.Context, t *login.Token) {
 		var capabilities []string
 		if json.Unmarshal(answer.Data[path], &capabilities) == nil &&
 			!slices.Contains(capabilities, "subscribe") && !slices.Contains(capabilities, "root") {
-			s.Logger.Warn("the policy lets no events of a secret through, new versions are found by polls alone",
+			s.Logger.Warn("the policy hides the events of a secret, using polls only",
 				"path", credential.Escape(path), "reason", "add to the policy: "+ruleFor(path))
 		}
 	}

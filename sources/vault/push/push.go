@@ -109,9 +109,9 @@ var (
 )
 
 const (
-	toldConnected  = "subscribed to events of vault, new versions are found at once"
-	toldNotOffered = "vault offers no events, new versions are found by polls alone"
-	toldFailing    = "events of vault cannot be had, new versions are found by polls alone"
+	toldConnected  = "subscribed to vault events"
+	toldNotOffered = "vault offers no events, using polls only"
+	toldFailing    = "vault events keep failing, using polls only"
 )
 
 // run subscribes until ctx is done.
@@ -151,7 +151,7 @@ func (s *subscriber) next(ctx context.Context, seen pollHealth, ended error) (po
 		return s.muchLater(ctx, seen)
 	}
 	s.failures++
-	s.Logger.Debug("no events from vault for now", "attempt", s.failures, "reason", ended.Error())
+	s.Logger.Debug("subscription to vault events failed, trying again", "attempt", s.failures, "reason", ended.Error())
 	if s.failures > maxTries {
 		s.tell(slog.LevelWarn, toldFailing, "reason", ended)
 		return s.muchLater(ctx, seen)
@@ -224,7 +224,7 @@ func (s *subscriber) tell(level slog.Level, what string, args ...any) {
 func (s *subscriber) connected(ctx context.Context, t *login.Token) {
 	s.announceAll()
 	if s.told == toldConnected {
-		s.Logger.Debug("subscribed to events of vault again")
+		s.Logger.Debug("subscribed to vault events again")
 		return
 	}
 	s.tell(slog.LevelInfo, toldConnected, "secrets", len(s.secrets))

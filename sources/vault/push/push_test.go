@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	toldConnected  = "subscribed to events of vault, new versions are found at once"
+	toldConnected  = "subscribed to vault events"
 	toldNotOffered = "vault offers no events"
-	toldFailing    = "events of vault cannot be had"
+	toldFailing    = "vault events keep failing"
 )
 
 func TestEventBringsThePollOfItsSecretForward(t *testing.T) {
@@ -142,7 +142,7 @@ func TestEventsAfterSeal(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Polls have found out, so nobody subscribes until one has succeeded again.
-	p.logged("no events from vault for now")
+	p.logged("subscription to vault events failed, trying again")
 	p.Server.MustUnseal()
 	p.connected(1)
 	p.await(path, 1)
@@ -224,7 +224,7 @@ func TestPushPolicyIsTheLeast(t *testing.T) {
 	const other = "campaign/other/oauth"
 	for _, change := range []struct{ name, from, to, says string }{
 		{"no subscription", `path "sys/events/subscribe/kv-v2/data-*" { capabilities = ["read"] }`, "", toldNotOffered},
-		{"no capability", `"read", "subscribe"`, `"read"`, "the policy lets no events of a secret through"},
+		{"no capability", `"read", "subscribe"`, `"read"`, "the policy hides the events of a secret"},
 		{"no event types", `subscribe_event_types = ["kv-v2/data-*"]`, "", ""},
 		{"nothing missed", "", "", ""},
 	} {
