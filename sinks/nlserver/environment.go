@@ -32,19 +32,9 @@ func (n *Server) environment(ctx context.Context, redact func(string) string) ([
 	if n.cfg.EnvScript == "" {
 		return base, nil
 	}
-	const remedy = `set campaign.env_script, "" means none`
-	info, err := os.Stat(n.cfg.EnvScript)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("env_script is missing: no file %s (%s): %w", n.cfg.EnvScript, remedy, fs.ErrNotExist)
-	case err != nil:
-		return nil, fmt.Errorf("look for env_script: %w (%s)", err, remedy)
-	case info.IsDir():
-		return nil, fmt.Errorf("env_script %s is a directory (%s)", n.cfg.EnvScript, remedy)
-	}
 	shell, err := shellOf(n.cfg.EnvScript)
 	if err != nil {
-		return nil, fmt.Errorf("env_script: %w", err)
+		return nil, err
 	}
 	env := "/usr/bin/env"
 	if _, err := os.Stat(env); err != nil {
@@ -93,9 +83,19 @@ var sourcing = []string{"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "zs
 
 // shellOf returns the shell that a script names in its first line, else /bin/sh, which may not understand what others do.
 func shellOf(script string) (string, error) {
+	const remedy = `set campaign.env_script, "" means none`
+	info, err := os.Stat(script)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("env_script is missing: no file %s (%s): %w", script, remedy, fs.ErrNotExist)
+	case err != nil:
+		return "", fmt.Errorf("look for env_script: %w (%s)", err, remedy)
+	case info.IsDir():
+		return "", fmt.Errorf("env_script %s is a directory (%s)", script, remedy)
+	}
 	f, _, err := regularfile.Open(script)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("env_script: %w", err)
 	}
 	defer f.Close()
 	head := make([]byte, 256)
@@ -112,7 +112,7 @@ func shellOf(script string) (string, error) {
 			return "/bin/sh", nil
 		}
 		if shell, err = exec.LookPath(words[1+i]); err != nil {
-			return "", fmt.Errorf("the first line of %s names a shell that is not there: %w", script, err)
+			return "", fmt.Errorf("env_script: the first line of %s names a shell that is not there: %w", script, err)
 		}
 	}
 	if !filepath.IsAbs(shell) || !slices.Contains(sourcing, filepath.Base(shell)) {

@@ -154,10 +154,7 @@ func (k *fileCopy) rewrite(content []byte) error {
 // discard takes away the name of a copy that is not needed, if it has one. Should that fail, it is a stray, which the next
 // replacement deals with, or the next start.
 func (s *File) discard(p place, name string) {
-	if name == "" {
-		return
-	}
-	if err := retryEINTR(func() error { return unix.Unlinkat(p.dir, name, 0) }); err != nil && !errors.Is(err, unix.ENOENT) {
+	if name != "" && s.remove(p, name) != nil {
 		s.unsettled = true
 	}
 }

@@ -171,7 +171,8 @@ func isPassing(err error) bool {
 }
 
 func (s *File) remove(p place, name string) error {
-	if err := unix.Unlinkat(p.dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	err := retryEINTR(func() error { return unix.Unlinkat(p.dir, name, 0) })
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove it from beside %s: %w", s.path, err)
 	}
 	return nil
