@@ -45,8 +45,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer server.Close()
 	o.Logger.Info("started", "version", o.Version, "instances", len(a.instances))
-	p := &process{Options: o, control: server, service: systemd.New()}
-	for g := (&generation{process: p, assembly: a}); g != nil; {
+	g := &generation{process: &process{Options: o, control: server, service: systemd.New()}, assembly: a}
+	for {
 		next, err := g.run(ctx)
 		if next == nil {
 			g.unlockFiles(nil)
@@ -57,7 +57,6 @@ func Run(ctx context.Context, o Options) error {
 		g = next
 		o.Level.UnmarshalText([]byte(g.config.Log.Level)) // config has refused every other name
 	}
-	return nil
 }
 
 const (
