@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/logtest"
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/sinks"
 	"campaign-credsync/test/editors"
+	"campaign-credsync/test/logtest"
+	"campaign-credsync/test/skip"
 )
 
 const document = `<?xml version='1.0'?>

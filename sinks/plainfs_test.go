@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/sinks"
 	"campaign-credsync/test/policy"
+	"campaign-credsync/test/skip"
 )
 
 // On a file system that has neither the exchange nor leases nor files without a name, as NFS, drift is put back all the same,

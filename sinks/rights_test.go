@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/logtest"
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/sinks/imsxml"
+	"campaign-credsync/test/logtest"
+	"campaign-credsync/test/skip"
 )
 
 // logged has the instance write its log where the test can read it.

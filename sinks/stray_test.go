@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // A stray that cannot come from us is neither put in place nor removed, however well it is named, and does not keep the

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 const (

@@ -19,9 +19,9 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/logtest"
 	credsync "campaign-credsync/sync"
 	"campaign-credsync/sync/state"
+	"campaign-credsync/test/logtest"
 )
 
 var (

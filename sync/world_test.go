@@ -15,9 +15,9 @@ import (
 	stdsync "sync"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/logtest"
 	credsync "campaign-credsync/sync"
 	"campaign-credsync/sync/state"
+	"campaign-credsync/test/logtest"
 )
 
 // world is what the daemon acts on: a source, instances and activation, all in memory, with time that passes at once

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // Root at a prompt must not leave state and log files behind that the daemon's user cannot use.

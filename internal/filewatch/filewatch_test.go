@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/internal/logtest"
+	"campaign-credsync/test/logtest"
 )
 
 // watchTest runs a watch on files below dir.

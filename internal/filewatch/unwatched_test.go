@@ -12,8 +12,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/test/policy"
+	"campaign-credsync/test/skip"
 )
 
 func TestWatchLooksWithoutInotify(t *testing.T) {

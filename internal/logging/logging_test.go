@@ -13,7 +13,7 @@ import (
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 func environment(pairs ...string) func(string) (string, bool) {

@@ -4,7 +4,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // TestUnitExposure: the sandbox of the unit does not erode. The threshold is ten times systemd's exposure level.

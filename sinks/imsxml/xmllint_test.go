@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // xmllint reports which of texts it finds malformed, by their index.

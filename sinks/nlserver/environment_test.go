@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // environmentOf returns what a run of nlserver sees.

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // A stopped run takes its children with it. The pipe that only they inherit ends when the last of them is gone.

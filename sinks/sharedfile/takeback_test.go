@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/logtest"
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/logtest"
+	"campaign-credsync/test/skip"
 )
 
 // interrupted is a replacement stopped right after its exchange: the copy is at the path, what it displaced under the

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/logtest"
 	"campaign-credsync/sources/jsonfile"
 	"campaign-credsync/sources/vaulttest/vaultlab"
+	"campaign-credsync/test/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // network is a switch and hosts, each a network namespace, with cables (veth pairs) between them and one to here.

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/skip"
 	"campaign-credsync/test/world"
 )
 

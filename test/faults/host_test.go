@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/skip"
 	"campaign-credsync/test/world"
 )
 

@@ -7,8 +7,8 @@ import (
 	"syscall"
 	"testing"
 
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/skip"
 	"campaign-credsync/test/world"
 )
 

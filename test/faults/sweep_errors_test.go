@@ -1,7 +1,7 @@
 package faults_test
 
 import (
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 	"context"
 	"fmt"
 	"runtime"

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 	"campaign-credsync/test/world"
 )
 

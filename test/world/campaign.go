@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"testing"
 
-	"campaign-credsync/internal/skip"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/skip"
 )
 
 // One picks an instance; one that is not there has no state.

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"campaign-credsync/internal/skip"
+	"campaign-credsync/test/skip"
 )
 
 // Hangs mounts a file system at a file or directory that answers nothing, as a network mount whose server is gone: whoever asks

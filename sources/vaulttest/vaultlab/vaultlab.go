@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/logtest"
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/logtest"
 )
 
 // Path is where the secret is.
