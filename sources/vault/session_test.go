@@ -339,7 +339,7 @@ func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.MustPoll(kv, never)
-	if n := strings.Count(l.Log.String(), "still serves"); n != 1 {
+	if n := strings.Count(l.Log.String(), "using the current token"); n != 1 {
 		t.Errorf("%d warnings, want 1: %s", n, l.Log)
 	}
 }

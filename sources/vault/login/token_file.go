@@ -1,6 +1,7 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -26,7 +27,7 @@ type tokenFile struct {
 
 	token  *Token
 	warn   time.Duration // so long before its end the token is warned of; zero: never, or its end is not known
-	look   time.Time     // when to ask Vault for its end again
+	look   time.Time     // when to ask Vault for its end; zero: never again
 	warned time.Time
 }
 
@@ -43,33 +44,28 @@ func (f *tokenFile) Login(ctx context.Context) (*Token, error) {
 		return nil, err
 	}
 	now := time.Now()
-	t := f.token
-	switch {
-	case t == nil || t.Text.Reveal() != text:
-		t = &Token{Text: credential.NewSecret(text), Born: now}
-		f.warn, f.warned = 0, time.Time{}
-	case f.warn == 0 || now.Before(f.look) || now.Before(t.Expires.Add(-f.warn)):
-		return t, nil
+	if f.token == nil || f.token.Text.Reveal() != text {
+		f.token = &Token{Text: credential.NewSecret(text), Born: now}
+		f.look, f.warn, f.warned = now, 0, time.Time{}
 	}
-	t = f.lookUp(ctx, t, now)
+	if f.look.IsZero() || now.Before(f.look) {
+		return f.token, nil
+	}
+	f.lookUp(ctx, now)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("vault at %s: look up the token: %w", f.connection.Address(), ctx.Err())
 	}
-	if err := f.connection.Throttled(); err != nil {
-		return nil, err
-	}
-	f.token = t
-	if f.warn > 0 && t.Expires.Sub(now) < f.warn && now.Sub(f.warned) >= endAgain {
+	if end := f.token.Expires; f.warn > 0 && end.Sub(now) < f.warn && now.Sub(f.warned) >= endAgain {
 		f.warned = now
 		f.logger.Warn("the token ends soon and nobody has renewed it; renew it, or put a new one there, as nothing is read from "+
-			"vault after its end", "file", f.path, "expires", t.Expires.UTC().Format(time.RFC3339))
+			"vault after its end", "file", f.path, "expires", end.UTC().Format(time.RFC3339))
 	}
-	return t, nil
+	return f.token, f.connection.Throttled()
 }
 
-// lookUp returns t with the end that it has by now. A policy may forbid the question: without an answer the end stays as it
+// lookUp asks for the end that the token has by now. A policy may forbid the question: without an answer the end stays as it
 // was, or unknown.
-func (f *tokenFile) lookUp(ctx context.Context, t *Token, now time.Time) *Token {
+func (f *tokenFile) lookUp(ctx context.Context, now time.Time) {
 	var answer struct {
 		Data struct {
 			Expires time.Time `json:"expire_time"` // zero: never
@@ -78,26 +74,25 @@ func (f *tokenFile) lookUp(ctx context.Context, t *Token, now time.Time) *Token 
 		} `json:"data"`
 	}
 	_, err := f.connection.Do(ctx, connection.Request{
-		Step: "look up the token", Path: "auth/token/lookup-self",
-		Namespace: f.namespace, Token: t.Text, Read: true,
+		Step: "look up the token", Path: "auth/token/lookup-self", Namespace: f.namespace, Token: f.token.Text, Read: true,
 	}, &answer)
-	f.look = now.Add(f.warn / tokenLooks)
-	expires := answer.Data.Expires
-	if err != nil || expires.IsZero() {
-		return t
+	end := answer.Data.Expires
+	if err == nil && !end.IsZero() && !end.Equal(f.token.Expires) {
+		renewed := *f.token
+		renewed.Expires, f.token, f.warned = end, &renewed, time.Time{}
+		f.warn = min(time.Duration(cmp.Or(answer.Data.Period, answer.Data.TTL))*time.Second/4, maxTokenWarn)
 	}
-	span := answer.Data.TTL
-	if answer.Data.Period > 0 {
-		span = answer.Data.Period
+	f.look = time.Time{}
+	if f.warn > 0 { // then and then again, as somebody may renew it
+		f.look = later(f.token.Expires.Add(-f.warn), now.Add(f.warn/tokenLooks))
 	}
-	f.warn = min(time.Duration(span)*time.Second/4, maxTokenWarn)
-	f.look = now.Add(f.warn / tokenLooks)
-	if expires.Equal(t.Expires) {
-		return t
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	renewed := *t
-	renewed.Expires, f.warned = expires, time.Time{}
-	return &renewed
+	return b
 }
 
 // Renew says yes always: the file is read anew each time.
