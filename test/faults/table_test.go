@@ -16,6 +16,7 @@ var (
 	declared = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(\w+ \*testing\.[TF]\)`)
 	named    = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
 	quoted   = regexp.MustCompile("`([^`]+)`")
+	logged   = regexp.MustCompile("(?:DEBUG|INFO|WARN|ERROR)\\s+`[^`]+`")
 	// varies is what a message has in its place: a name, a number, an address.
 	varies = regexp.MustCompile(`…|\d[\d,]*|\b[nN]\b`)
 )
@@ -44,6 +45,11 @@ func TestTableOfFaults(t *testing.T) {
 			t.Errorf("faults.md: %s: no test", row[0])
 		}
 		messagesAreInTheProduct(t, product, row[0], row[1])
+	}
+	for _, name := range []string{"operations.md", "vault.md", "security.md"} {
+		for _, message := range logged.FindAllString(read(t, name), -1) {
+			messagesAreInTheProduct(t, product, name, message)
+		}
 	}
 	operations := read(t, "operations.md")
 	for _, row := range append(rows(t, operations, "| you see | meaning | remedy |", 50), rows(t, operations, "| you see | meaning |", 2)...) {
