@@ -72,7 +72,7 @@ func TestSameFailureIsToldOnce(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w, _ := world.Started(t, container.Options{})
-			w.Logged("found by polls alone") // which is told in its own time
+			w.Logged("using polls only") // which is told in its own time
 			before := alarms(w)
 			c.spoil(w)
 			w.Is("prod", c.state)
