@@ -91,9 +91,10 @@ func (d *Daemon) recordSame(in *instance, now time.Time) {
 	if r.holds(p.version, p.fields) {
 		return
 	}
-	if !r.Version.Equal(p.version) { // else it is known by other names
+	if !r.Version.Equal(p.version) { // else its fields have other names now; what a newer release has recorded of the version stays
 		d.log.Info("new version holds the same credential, recorded", keyInstance, in.Name, keyVersion, p.version.Number)
+		r.Version = p.version
 	}
-	r.Version, r.Fields = p.version, p.fields
+	r.Fields = p.fields
 	r.changed(now)
 }
