@@ -129,6 +129,7 @@ func (g *generation) run(ctx context.Context) (*generation, error) {
 
 	next := g.untilReload(running, daemon)
 	if next == nil {
+		g.log.Info("stopping", "reason", context.Cause(ctx))
 		g.service.Stopping()
 	}
 	stop()

@@ -149,10 +149,13 @@ func TestTermination(t *testing.T) {
 func TestTerminationWaitsForNlserver(t *testing.T) {
 	t.Parallel()
 	w, _ := world.Started(t, container.Options{})
-	w.Faults(`{"write_delay": "5s"}`) // so long may a busy machine take to deliver the signal
+	w.Faults(`{"write_delay": "10m"}`)
 	_, second := w.NewSecret("prod")
 	w.WaitsAt("write_delay")
-	w.Stop()
+	w.Signal(syscall.SIGTERM)
+	w.Logged("msg=stopping")
+	w.Release()
+	w.Ended(0)
 	w.Holds("prod", second)
 	w.Ran(1, "end", "reload")
 	w.StartDaemon()

@@ -107,8 +107,11 @@ func slowRestart(t *testing.T, campaign, faults string) (*world.World, container
 // A stop that comes in the middle of a restart waits for it, begins no other, and is no error. The next start does what is left.
 func TestStopDuringARestart(t *testing.T) {
 	t.Parallel()
-	w, _ := slowRestart(t, "activate: {restart: [web, pipelined]}", `{"restart_slow": "4s", "times": 1}`)
-	w.Stop()
+	w, _ := slowRestart(t, "activate: {restart: [web, pipelined]}", `{"restart_slow": "10m", "times": 1}`)
+	w.Signal(syscall.SIGTERM)
+	w.Logged("msg=stopping")
+	w.Release()
+	w.Ended(0)
 	w.Ran(1, "end", "restart", "web")
 	w.Ran(0, "start", "restart", "pipelined@prod")
 	if strings.Contains(w.Log(), "level=ERROR") {
