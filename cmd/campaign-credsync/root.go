@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ applies each new version through nlserver, and puts the credential back when any
 		newVersionCommand(in), newCompletionCommand(in),
 	)
 	root.SetHelpCommand(newHelpCommand())
-	root.SetHelpTemplate(helpTemplate)
+	root.SetHelpFunc(printHelp)
 	return root
 }
 
@@ -99,23 +100,29 @@ func newHelpCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			topic.InitDefaultHelpFlag()
 			return topic.Help()
 		},
 	}
 }
 
-const helpTemplate = `Usage: {{.UseLine}}
-
-{{with .Long}}{{.}}{{else}}{{.Short}}.{{end}}
-{{if .HasAvailableSubCommands}}
-Commands:
-{{range .Commands}}{{if or .IsAvailableCommand (eq .Name "help")}}  {{rpad .Name 11}} {{.Short}}
-{{end}}{{end}}{{end}}
-Options:
-{{.Flags.FlagUsages}}{{if .HasAvailableSubCommands}}
-'{{.Name}} COMMAND --help' tells more about a command.
-{{end}}`
+// printHelp is no template: those that call methods by name keep the linker from leaving out what is not used, a fifth of the binary.
+func printHelp(c *cobra.Command, _ []string) {
+	c.InitDefaultHelpFlag() // "help COMMAND" comes here before the command itself has it
+	out := c.OutOrStdout()
+	fmt.Fprintf(out, "Usage: %s\n\n%s\n", c.UseLine(), cmp.Or(c.Long, c.Short+"."))
+	if c.HasAvailableSubCommands() {
+		fmt.Fprint(out, "\nCommands:\n")
+		for _, command := range c.Commands() {
+			if command.IsAvailableCommand() || command.Name() == "help" {
+				fmt.Fprintf(out, "  %-11s %s\n", command.Name(), command.Short)
+			}
+		}
+	}
+	fmt.Fprintf(out, "\nOptions:\n%s", c.Flags().FlagUsages())
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(out, "\n'%s COMMAND --help' tells more about a command.\n", c.Name())
+	}
+}
 
 // command is a command without arguments. An error of run that is no *exit ends it with status 1.
 func command(use, short, long string, run func(context.Context) error) *cobra.Command {
