@@ -139,14 +139,18 @@ func TestBundleWithABrokenCertificate(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			names := "certificate 1 in " + l.Config.CACert + " cannot be read"
 			put(broken)
-			if _, err := vault.New(l.Config); err == nil || !strings.Contains(err.Error(), "vault.ca_cert: "+l.Config.CACert) {
+			if _, err := vault.New(l.Config); err == nil || !strings.Contains(err.Error(), "vault.ca_cert: "+names) {
 				t.Errorf("alone: %v", err)
 			}
 			put(broken + string(whole))
 			l.MustFail(l.KV(l.Vault()), "authority that is not trusted")
 			put("a comment\n" + broken + string(right))
 			l.MustPoll(l.KV(l.Vault()), always)
+			if log := l.Log.String(); strings.Count(log, names) != 2 {
+				t.Errorf("not told once by each: %s", log)
+			}
 		})
 	}
 	l.T = t

@@ -15,17 +15,27 @@ import (
 // maxPEM is above any bundle of authorities. In bytes.
 const maxPEM = 16 << 20
 
-// authorities reads a file of certificates in PEM form. What cannot be read of it is passed over, if others can be.
-func authorities(file string) (*x509.CertPool, error) {
+// authorities reads a file of certificates in PEM form. crypto/x509 passes over what it cannot read; unreadable names the first such
+// certificate, and is empty where there is none.
+func authorities(file string) (pool *x509.CertPool, unreadable string, err error) {
 	content, err := regularfile.Read(file, maxPEM)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(content) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form that can be read; put the authority's there", file)
+	const begin = "-----BEGIN CERTIFICATE-----"
+	for n, text := range strings.Split(string(content), begin) {
+		if n > 0 && unreadable == "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(begin+text)) {
+			unreadable = fmt.Sprintf("certificate %d in %s cannot be read; replace it", n, file)
+		}
 	}
-	return pool, nil
+	pool = x509.NewCertPool()
+	switch {
+	case pool.AppendCertsFromPEM(content):
+		return pool, unreadable, nil
+	case unreadable != "":
+		return nil, "", errors.New(unreadable)
+	}
+	return nil, "", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", file)
 }
 
 // distrusted says whose signature of the server's certificate is not trusted, and what to do.

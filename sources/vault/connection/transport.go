@@ -26,9 +26,13 @@ var ErrTooLarge = fmt.Errorf("the answer is larger than %d KiB", MaxAnswer>>10)
 func newTransport(config Config, pair *clientPair) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	if config.CACert != "" {
+		var unreadable string
 		var err error
-		if settings.RootCAs, err = authorities(config.CACert); err != nil {
+		if settings.RootCAs, unreadable, err = authorities(config.CACert); err != nil {
 			return nil, &SettingError{"vault.ca_cert", err}
+		}
+		if unreadable != "" {
+			config.Logger.Warn("an authority's certificate is not used", "reason", "vault.ca_cert: "+unreadable)
 		}
 	}
 	if pair != nil {
