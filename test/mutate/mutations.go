@@ -116,6 +116,37 @@ var mutations = []mutation{
 		`if err != nil || u.fields == "" {`, `if err != nil || u.fields != "-" {`,
 		"TestRecordOfANewerRelease"},
 
+	{"a restart that outlived the daemon is joined by a second",
+		`if n.outlived(module) {`, `if n.outlived(module) && false {`,
+		"TestKilledDuringARestart"},
+	{"a restart beyond its limit is joined by a second",
+		`case latest.running():`, `case latest.running() && failures < 0:`,
+		"TestRestartSlowerThanTheLimit"},
+	{"a stop does not wait for a restart",
+		`if d.commandStep() && d.cfg.CommandRuns() {`, `if limit < 0 {`,
+		"TestStopDuringARestart"},
+
+	// Every wait ends.
+	{"a step that hangs is not seen",
+		`at := s.since.Add(s.bound)`, `at := s.since.Add(s.bound + time.Hour)`,
+		"TestStepHangs/look"},
+	{"a step that hangs is waited for at a stop",
+		`d.running > rest && time.Now().Before(until); {`, `d.running > rest; {`,
+		"TestStepHangs/look"},
+	{"a file of the daemon's own on a dead disk is waited for at a stop",
+		`d.running > rest && time.Now().Before(until); {`, `d.running > rest; {`,
+		"TestStepHangs/save"},
+	{"a configuration on a dead mount is waited for",
+		`cause := fmt.Errorf("%s does not end (limit %v): see`, `timer.Reset(time.Hour)
+	cause := fmt.Errorf("%s does not end (limit %v): see`,
+		"TestReloadHangs/mount"},
+	{"a FIFO is waited for",
+		`os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)`, `os.O_RDONLY|unix.O_NOCTTY, 0)`,
+		"TestSecretIDThatIsAPipe"},
+	{"attributes without end are guarded",
+		`if learned++; learned <= mostLearned {`, `if learned++; learned <= 1<<30 {`,
+		"TestManyAttributes"},
+
 	// Quiet, and one container never harms the fleet.
 	{"the same credential under a new version is applied again",
 		`return !s.record.Version.IsZero() && p.digest == s.record.Digest`, `return false`,
