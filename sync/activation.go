@@ -50,7 +50,7 @@ func (d *Daemon) keepActivated() {
 // to be, so that one reload serves all that are applied together.
 func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []*instance, again time.Time) {
 	for _, in := range d.instances {
-		toApply := in.wanted.pending != nil && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil
+		toApply := in.wanted.pending != nil && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil && d.hung(in) == nil
 		if in.busy == actionApply || toApply || len(in.record.Activation) > 0 && !in.record.settled() {
 			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
 		}
@@ -100,6 +100,7 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 	}
 	for _, in := range members {
 		d.onActivation(in, s, err, began, time.Now())
+		in.told.retry.at = members[0].told.retry.at // again for all of them at once
 	}
 }
 

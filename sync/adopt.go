@@ -25,6 +25,7 @@ func (d *Daemon) find(name string) *instance {
 // adopt goes on with what is known of an instance.
 func (in *instance) adopt(before *instance, sameMode bool) {
 	in.record = before.record // not loaded again: it may be what could not be saved
+	in.record.saving = false  // one that was left behind tells nobody how it ended
 	if len(in.record.Reverts) > 0 {
 		in.record.Reverts = nil // the brake is released
 		in.record.changed(time.Now())

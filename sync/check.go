@@ -107,7 +107,8 @@ func (d *Daemon) settled(t target, now time.Time) bool {
 	switch {
 	case in.file.recovery.failed() && idle, d.hung(in) != nil:
 		return true
-	case in.file.looks < t.looks, in.source.polls < t.polls, !idle, in.source.polling, in.record.saving, unsaved, editing:
+	case in.file.looks < t.looks, in.source.polls < t.polls, !idle, in.source.polling, !now.Before(in.source.next), in.record.saving,
+		unsaved, editing:
 		return false
 	case d.activating:
 		return slices.ContainsFunc(d.steps, func(s *step) bool { return s.hangs && s.commands })
@@ -123,6 +124,9 @@ func (d *Daemon) Drain(ctx context.Context) error {
 		return err
 	}
 	defer d.unlock()
+	if d.ended {
+		return ErrEnded
+	}
 	d.halted = true
 	d.cutPolls()
 	since := time.Now() // or the end of the last command

@@ -174,6 +174,7 @@ func (d *Daemon) Run(ctx context.Context) {
 func (d *Daemon) reconcile(in *instance) {
 	for d.work.Err() == nil {
 		now := time.Now()
+		d.checkClock(now)
 		next := in.plan(now, d.rules())
 		d.logBrake(in, next.drift, now)
 		switch next.action {

@@ -29,7 +29,8 @@ type file struct {
 	changedAt time.Time // change time of the file at the last look
 
 	restore      retry
-	cannotSplice bool // a splice was tried for this drift and cannot work
+	unproved     []string // drift that a revert which failed may have reverted all the same
+	cannotSplice bool     // a splice was tried for this drift and cannot work
 	logged       driftLogged
 }
 
@@ -152,7 +153,7 @@ func (d *Daemon) look(in *instance, what action) {
 		in.file.cannotSplice = true
 		d.log.Warn("drift cannot be reverted by a splice, applying again instead", keyInstance, in.Name, keyReason, err)
 	default:
-		d.revertFailed(in, err, began, now)
+		d.revertFailed(in, drift, err, began, now)
 	}
 }
 
@@ -182,7 +183,9 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		}
 		return
 	}
-	if in.intends(state.IntentRevert) { // done by a daemon that was killed then, by a revert that failed at its end, or by somebody else
+	if len(f.unproved) > 0 {
+		d.onRevert(in, f.unproved, asOf, now)
+	} else if in.intends(state.IntentRevert) { // done by a daemon that was killed then, or by somebody else
 		r.reverted(now)
 		d.activationDue(in, now)
 		r.changed(now)
@@ -219,6 +222,7 @@ func (d *Daemon) lookFailed(in *instance, before error, wasUnusable bool, now ti
 func (d *Daemon) onRevert(in *instance, drift []string, began, now time.Time) {
 	r, saveAt := &in.record, now.Add(countDelay)
 	r.reverted(now)
+	in.file.unproved = nil
 	if in.file.mayHaveLoaded(now) || in.intends(state.IntentRevert) {
 		d.activationDue(in, now)
 		saveAt = now
@@ -233,10 +237,11 @@ func (d *Daemon) onRevert(in *instance, drift []string, began, now time.Time) {
 }
 
 // revertFailed has the file looked at again: what failed may have been the last step of a revert that was done.
-func (d *Daemon) revertFailed(in *instance, err error, began, now time.Time) {
+func (d *Daemon) revertFailed(in *instance, drift []string, err error, began, now time.Time) {
 	f := &in.file
 	f.stale = true
 	f.suspectAt = earlier(f.suspectAt, began)
+	f.unproved = drift
 	d.failed(&f.restore, now, err, slog.LevelWarn, "drift not reverted", keyInstance, in.Name)
 	if in.mustRecordIntent(now) {
 		d.recordIntent(in)
@@ -246,7 +251,7 @@ func (d *Daemon) revertFailed(in *instance, err error, began, now time.Time) {
 // driftGone forgets what was tried against drift that is gone.
 func (in *instance) driftGone() {
 	f := &in.file
-	f.cannotSplice, f.restore = false, retry{}
+	f.cannotSplice, f.restore, f.unproved = false, retry{}, nil
 	if f.logged == alertLogged {
 		f.logged = driftNotLogged
 	}
@@ -260,10 +265,10 @@ func (d *Daemon) logBrake(in *instance, drift []string, now time.Time) {
 	end, on := in.record.brake(d.cfg.MaxReverts, now)
 	switch {
 	case !on && in.file.logged == brakeLogged:
-		in.file.logged = driftNotLogged
+		in.file.logged, d.changed = driftNotLogged, true
 		d.log.Info("drift is reverted again", keyInstance, in.Name)
 	case on && in.file.logged == driftNotLogged && len(drift) > 0 && d.cfg.Revert != RevertAlert && in.record.settled():
-		in.file.logged = brakeLogged
+		in.file.logged, d.changed = brakeLogged, true
 		d.log.Error("another program keeps changing the credential; drift is not reverted for now",
 			keyInstance, in.Name, keyAttribute, drift, keyReason, "drift.max_reverts", keyUntil, end.UTC())
 	}

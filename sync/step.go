@@ -80,7 +80,7 @@ func (d *Daemon) checkSteps(now time.Time) (again time.Time) {
 			at = s.lateAt.Add(hangGrace)
 		}
 		if s.hangs = !now.Before(at); s.hangs {
-			d.changed = true
+			d.tell() // who waits for this step waits no more
 			d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
 				keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
 		} else {
