@@ -98,7 +98,7 @@ func (i *Instance) putRight(ctx context.Context) (now state, damage, err error) 
 			return now, damage, nil
 		case err == nil || !late && (errors.Is(err, credential.ErrMissing) || errors.Is(err, credential.ErrDamaged)):
 			// look again
-		case !errors.Is(err, credential.ErrDamaged):
+		case !errors.Is(err, credential.ErrDamaged), errors.Is(err, imsxml.ErrUnsupported): // which may be whole
 			return now, damage, err
 		default:
 			if times++; times > damageLimit {

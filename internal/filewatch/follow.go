@@ -136,20 +136,20 @@ func (w *watcher) watch(f *watchedFile) {
 		f.unwatched.Store(true)
 		return
 	}
+	failed := false
 	for _, s := range f.trail {
 		err := events.Add(s.dir)
 		if err == nil {
 			continue
 		}
-		f.unwatched.Store(true)
+		failed = true // the others are watched all the same, that of the file above all
 		passing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fsnotify.ErrClosed)
 		if !passing && !f.warned {
 			f.warned = true
 			w.logger.Warn("no file events, the file is checked at an interval instead", "path", f.Path, "directory", s.dir,
 				"interval", w.interval, "reason", err, "remedy", remedyFor(err))
 		}
-		return
 	}
-	f.unwatched.Store(false)
-	f.warned = false
+	f.unwatched.Store(failed)
+	f.warned = f.warned && failed
 }

@@ -19,19 +19,22 @@ const (
 	// bytes mean would serve nobody: such a byte may stand in values and text, where it is told apart from others and put back
 	// as it was, and not in a name.
 	charsetOpaque
+	charsetWindows1252 // a charsetOpaque in which some bytes are no characters
 )
 
 // charsets are the encodings of Campaign's files, by the names that an XML declaration gives them.
 var charsets = map[string]charset{
 	"utf-8": charsetUTF8, "utf8": charsetUTF8, "us-ascii": charsetASCII, "ascii": charsetASCII,
 	"iso-8859-1": charsetLatin1, "iso8859-1": charsetLatin1, "iso_8859-1": charsetLatin1, "latin1": charsetLatin1,
-	"iso-8859-15": charsetOpaque, "iso8859-15": charsetOpaque, "windows-1252": charsetOpaque, "cp1252": charsetOpaque,
+	"iso-8859-15": charsetOpaque, "iso8859-15": charsetOpaque, "windows-1252": charsetWindows1252, "cp1252": charsetWindows1252,
 }
 
-// undefined are the bytes that windows-1252 has no character for. In ISO-8859-15 they are control characters, which no file needs.
+// undefined are the bytes that windows-1252 has no character for.
 const undefined = "\x81\x8d\x8f\x90\x9d"
 
-func (c charset) singleByte() bool { return c == charsetLatin1 || c == charsetOpaque }
+func (c charset) singleByte() bool { return c >= charsetLatin1 }
+
+func (c charset) opaque() bool { return c >= charsetOpaque }
 
 // text decodes raw. In a charsetOpaque each byte outside ASCII stands for itself: that is not its meaning, and keeps
 // different texts different.
@@ -56,9 +59,9 @@ func (c charset) firstIllegal(data []byte) int {
 	switch c {
 	case charsetASCII:
 		return bytes.IndexFunc(data, func(r rune) bool { return r >= utf8.RuneSelf })
-	case charsetOpaque:
+	case charsetWindows1252:
 		return slices.IndexFunc(data, func(char byte) bool { return strings.IndexByte(undefined, char) >= 0 })
-	case charsetLatin1:
+	case charsetLatin1, charsetOpaque:
 		return -1
 	}
 	if !utf8.Valid(data) {
@@ -86,7 +89,7 @@ func (c charset) nameLength(data []byte) int {
 		length++
 	}
 	if length == 0 || strings.IndexByte("-.0123456789", data[0]) >= 0 ||
-		wide && (c == charsetOpaque || !wideName.MatchString(c.text(data[:length]))) {
+		wide && (c.opaque() || !wideName.MatchString(c.text(data[:length]))) {
 		return 0
 	}
 	return length

@@ -2,6 +2,7 @@ package imsxml
 
 import (
 	"bytes"
+	"errors"
 	"regexp"
 	"strings"
 )
@@ -38,7 +39,7 @@ func (s *scanner) declaration() error {
 	if found[2] >= 0 {
 		encoding, known := charsets[strings.ToLower(string(rest[found[2]+1:found[3]-1]))]
 		if !known {
-			return s.fault(s.pos+found[2]+1, "the encoding is none of UTF-8, US-ASCII, ISO-8859-1, ISO-8859-15 and windows-1252"+saveAs)
+			return unsupported{s.fault(s.pos+found[2]+1, "the encoding is none of UTF-8, US-ASCII, ISO-8859-1, ISO-8859-15 and windows-1252"+saveAs)}
 		}
 		if bom && encoding != charsetUTF8 {
 			return s.fault(s.pos+found[2]+1, "the encoding contradicts the UTF-8 byte order mark")
@@ -48,6 +49,15 @@ func (s *scanner) declaration() error {
 	s.pos += found[1]
 	return nil
 }
+
+// ErrUnsupported is in the error of Parse, too, where the file may be whole and is in an encoding that is not known here.
+var ErrUnsupported = errors.New("unsupported encoding")
+
+type unsupported struct{ error }
+
+func (u unsupported) Is(target error) bool { return target == ErrUnsupported }
+
+func (u unsupported) Unwrap() error { return u.error }
 
 // characters checks the bytes of the whole file, so that nothing after it has to.
 func (s *scanner) characters() error {

@@ -25,6 +25,7 @@ var wellFormed = map[string]string{
 	"version above":                `<?xml version="1.1"?><a/>`,
 	"latin-1":                      "<?xml version='1.0' encoding='ISO-8859-1'?><a>\xe9</a>",
 	"latin-1 name":                 "<?xml version='1.0' encoding='iso-8859-1'?><\xe9 \xfc='\xdf'/>",
+	"ISO-8859-15, every byte":      "<?xml version='1.0' encoding='ISO-8859-15'?><a b='\x81\x9d\xe9'/>",
 	"windows-1252":                 "<?xml version='1.0' encoding='windows-1252'?><a b='\x80\xe9'/>",
 	"alias":                        "<?xml version='1.0' encoding='latin1'?><a b='\x80\xe9'/>",
 	"stylesheet instruction first": `<?xml-stylesheet href="a"?><a/>`,

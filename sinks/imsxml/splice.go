@@ -163,7 +163,7 @@ func escape(a credential.Attribute, quote byte, c charset) (string, error) {
 	var b strings.Builder
 	for _, r := range a.Value {
 		switch {
-		case r == utf8.RuneError || !isXMLChar(r) || c == charsetOpaque && 0x80 <= r && r <= 0xff:
+		case r == utf8.RuneError || !isXMLChar(r) || c.opaque() && 0x80 <= r && r <= 0xff:
 			// In a charsetOpaque it may be such a byte read from this very file, whose meaning is not known.
 			return "", fmt.Errorf("%w: attribute %q: its value holds a character that XML or the file's encoding does not have",
 				credential.ErrCannotSplice, a.Name)

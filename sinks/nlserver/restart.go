@@ -129,7 +129,7 @@ func (n *Server) mayRestart(step, module string, since time.Time) (failures int,
 // second one: a shell waits for a word from us, then becomes nlserver. Without the word it ends.
 func (n *Server) start(module string, env []string, r *restart) error {
 	closeForeignDescriptors()
-	cmd := exec.Command("/bin/sh", "-c", `read -r word && exec "$0" restart "$1" </dev/null`, n.cfg.Executable, module)
+	cmd := exec.Command("/bin/sh", "-c", `read -r credsync_word && exec "$0" restart "$1" </dev/null`, n.cfg.Executable, module)
 	cmd.Dir, cmd.Env = n.cfg.Home, env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // stdout and stderr are /dev/null
 	word, err := cmd.StdinPipe()
@@ -159,10 +159,14 @@ func (n *Server) awaitRestart(module string, cmd *exec.Cmd, r *restart) {
 	os.Remove(n.noteFile(module)) // one that is left tells of a process that is no more
 	took := time.Since(r.began)
 	n.restarts.mu.Lock()
-	if err != nil {
-		r.failure = err.Error()
-	} else {
+	switch code := cmd.ProcessState.ExitCode(); {
+	case err == nil:
 		r.failures = 0
+	case code == 126 || code == 127: // the shell's: no module was touched, so it does not count
+		r.failures--
+		r.failure = fmt.Sprintf("nlserver could not be started (%v)", err)
+	default:
+		r.failure = err.Error()
 	}
 	n.restarts.mu.Unlock()
 	close(r.ended)
