@@ -3,7 +3,7 @@
 // version 1 has nothing lighter than the secret itself.
 //
 // It never retries by itself: it tells what it found or why it found nothing, at once, and until when Vault must be left
-// alone. When to ask again is its caller's business; [Vault.Subscribe] only tells when that is worth while. It decides
+// alone. When to ask again is its caller's business; push.Subscribe only tells when that is worth while. It decides
 // nothing about what is applied, and knows nothing about Campaign.
 package vault
 

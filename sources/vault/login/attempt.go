@@ -226,13 +226,13 @@ func (m *method) failed(ctx context.Context, a *attempt, key string, counts bool
 		return err
 	case a.refusal != "" && wrongLogin.MatchString(answer.Said):
 		m.backoff = backoff{}
+		refusal := fmt.Errorf("%s (vault says: %s)", a.refusal, answer.Said)
 		until := time.Now().Add(jittered(refusedFor))
-		err = &BackoffError{credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.refusal, answer.Said)), until}
-		if noted := m.refusals.refuse(counts, func() string { return m.key(a) }, until); noted != nil {
-			err = fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may write to, and do "+
-				"not try again before", err, noted)
+		if err := m.refusals.refuse(counts, func() string { return m.key(a) }, until); err != nil { // this process remembers it all the same
+			return m.backoff.leaveAlone(m.key(a), fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that "+
+				"this user may write to, and do not try again before", refusal, err))
 		}
-		return err
+		return &BackoffError{credential.NeedsOperator(refusal), until}
 	}
 	if counts {
 		if err := m.refusals.undo(); err != nil {

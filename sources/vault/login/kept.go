@@ -80,7 +80,6 @@ func (k *keptIDs) load() (*keptRecord, error) {
 	if k.unsaved != nil && k.save(k.unsaved) != nil {
 		return k.unsaved, nil
 	}
-	k.unsaved = nil
 	content, err := regularfile.Read(filepath.Join(k.dir, keptFile), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &keptRecord{}, nil
@@ -103,7 +102,11 @@ func (k *keptIDs) save(record *keptRecord) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(k.dir, keptFile), append(content, '\n'))
+	if err := durable.WriteFile(filepath.Join(k.dir, keptFile), append(content, '\n')); err != nil {
+		return err
+	}
+	k.unsaved = nil // what is newer, or the same, is on disk
+	return nil
 }
 
 // reserve does beforehand all that keeping a secret-id may fail at: it has a key sealed, and notes that digest is about to

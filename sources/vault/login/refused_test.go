@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"campaign-credsync/sources/vault"
+	"campaign-credsync/sources/vaulttest"
 )
 
 // A login that could lock the role, and could not be remembered, is not made. One that was accepted before needs no note.
@@ -30,6 +31,22 @@ func TestNoLoginThatCouldNotBeRemembered(t *testing.T) {
 	l.MustPoll(kv, always)
 	if _, err := os.Stat(filepath.Join(l.Config.StateDir, "refused-secret-id.json")); err == nil {
 		t.Error("a login that was accepted is noted as one that may have been refused")
+	}
+}
+
+// A command that only reads, and can remember nothing, tries a refused secret-id once.
+func TestRefusalIsRememberedInTheProcess(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
+	l.Config.StateDir, l.Config.OnlyReads = filepath.Join(t.TempDir(), "none"), true
+	l.Config.MakeStateDir = func() ([]byte, error) { return nil, os.ErrPermission }
+	kv := l.KV(l.Vault())
+	for range 3 {
+		l.MustFail(kv, "was refused at auth/", "not remembered")
+	}
+	if n := vaulttest.Count(l.Proxy.Requests(), vaulttest.Request.Login); n != 1 {
+		t.Errorf("%d logins", n)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"campaign-credsync/sources/vault/connection"
 )
 
-// endAgain is the least time between two looks at, and two warnings of, the end of the same secret-id, or token.
+// endAgain is the least time between two warnings of the end of the same secret-id, or token.
 const endAgain = 24 * time.Hour
 
 // secretIDEnd warns, once a day, before the secret-id ends that the last login was made with. Vault is asked beside the work,
@@ -26,8 +26,9 @@ type secretIDEnd struct {
 	stop   context.CancelFunc
 
 	mu    sync.Mutex
-	end   time.Time   // zero: never, or not known
-	alarm *time.Timer // nil as well then
+	of    credential.Secret // the secret-id that end is of
+	end   time.Time         // zero: never, or not known
+	alarm *time.Timer       // nil as well then
 }
 
 func newSecretIDEnd(config Config) (*secretIDEnd, error) {
@@ -45,10 +46,15 @@ func (e *secretIDEnd) look(token, secretID credential.Secret, role string) {
 	if connection.CheckPath(role) != nil || strings.Contains(role, "/") || e.ctx.Err() != nil {
 		return
 	}
+	if secretID.Reveal() != e.of.Reveal() {
+		e.of = secretID
+		e.warnAt(time.Time{}) // the end of another
+	}
 	e.asking.Go(func() {
-		if end, ok := e.ask(token, secretID, role); ok {
-			e.mu.Lock()
-			defer e.mu.Unlock()
+		end, ok := e.ask(token, secretID, role)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if ok && secretID.Reveal() == e.of.Reveal() {
 			e.warnAt(end)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -16,6 +17,8 @@ const (
 	maxTokenWarn = 7 * 24 * time.Hour
 	// tokenLooks is how often, in that time, Vault is asked whether somebody has renewed the token.
 	tokenLooks = 8
+	// tokenLookAgain is when Vault is asked again that did not answer.
+	tokenLookAgain = time.Minute
 )
 
 // tokenFile is the method token_file: somebody else looks after the token, renews it and revokes it, and we never do.
@@ -83,6 +86,9 @@ func (f *tokenFile) lookUp(ctx context.Context, now time.Time) {
 		f.warn = min(time.Duration(cmp.Or(answer.Data.Period, answer.Data.TTL))*time.Second/4, maxTokenWarn)
 	}
 	f.look = time.Time{}
+	if err != nil && connection.Answer(err).Status != http.StatusForbidden {
+		f.look = now.Add(tokenLookAgain)
+	}
 	if f.warn > 0 { // then and then again, as somebody may renew it
 		f.look = later(f.token.Expires.Add(-f.warn), now.Add(f.warn/tokenLooks))
 	}
