@@ -76,7 +76,7 @@ func (k *KV) poll(ctx context.Context, need func(credential.Version) bool) (cred
 	}
 	reading, err := k.engine.read(ctx, t, need)
 	if isForbidden(err) {
-		other, loginErr := session.replace(ctx, t, k.worked == t)
+		other, loginErr := session.replace(ctx, t, k.worked == t || isInvalidToken(err))
 		switch {
 		case loginErr != nil:
 			return credential.Reading{}, fmt.Errorf("%w; logging in again: %w", err, loginErr)
@@ -105,6 +105,11 @@ func (k *KV) forbidden(err error) error {
 }
 
 func isForbidden(err error) bool { return connection.Answer(err).Status == http.StatusForbidden }
+
+// isInvalidToken reports what newer Vaults say of a token that has ended; older ones say no more than of a path that is forbidden.
+func isInvalidToken(err error) bool {
+	return strings.Contains(connection.Answer(err).Said, "invalid token")
+}
 
 func isNotFound(err error) bool { return connection.Answer(err).Status == http.StatusNotFound }
 

@@ -67,6 +67,9 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 	if err := s.connection.Throttled(); err != nil {
 		return nil, err
 	}
+	if t := s.current.Load(); t != nil && t.Fresh() && !s.method.Due() {
+		return t, nil // a login that hangs for another path holds up nobody whose token is good
+	}
 	if err := s.takeTurn(ctx); err != nil {
 		return nil, err
 	}
@@ -143,8 +146,8 @@ func (s *session) used(ctx context.Context, t *login.Token) (*login.Token, error
 }
 
 // replace is asked after a 403 that came for old. It returns another token to repeat the read with, or nil when a login
-// would mend nothing: old never worked for this path and is young, so it is the policy that forbids.
-func (s *session) replace(ctx context.Context, old *login.Token, worked bool) (*login.Token, error) {
+// would mend nothing: old is young, never worked for this path and was not called invalid, so it is the policy that forbids.
+func (s *session) replace(ctx context.Context, old *login.Token, ended bool) (*login.Token, error) {
 	if s.fromFile() {
 		return nil, nil
 	}
@@ -156,7 +159,7 @@ func (s *session) replace(ctx context.Context, old *login.Token, worked bool) (*
 		return t, nil
 	}
 	young := time.Since(old.Born) < doubtFloor
-	if doubt := s.doubt.Swap(false); !worked && !doubt && young {
+	if doubt := s.doubt.Swap(false); !ended && !doubt && young {
 		return nil, nil
 	}
 	if !young {

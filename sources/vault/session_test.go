@@ -39,6 +39,16 @@ func TestRevokedTokenIsReplacedWithinOnePoll(t *testing.T) {
 	}
 }
 
+// Vault says that the token is invalid, so it is replaced also where it never worked.
+func TestRevokedTokenThatNeverWorkedIsReplaced(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	v := l.Vault()
+	l.MustPoll(l.KV(v), always)
+	l.Server.MustRevokeRoleTokens(l.RoleID)
+	l.MustPoll(l.KV(v), always)
+}
+
 // All paths meet the revoked token at the same time, and one of them logs in for all.
 func TestRevokedTokenOfManyPaths(t *testing.T) {
 	l := newLab(t)

@@ -245,8 +245,10 @@ func (m *method) failed(ctx context.Context, a *attempt, key string, counts bool
 	return m.backoff.failed(key, err)
 }
 
+func (m *method) Due() bool { return m.wrapping != nil && m.wrapping.isDue() }
+
 func (m *method) Renew(ctx context.Context) bool {
-	if m.wrapping == nil || !m.wrapping.isDue() {
+	if !m.Due() {
 		return false
 	}
 	end, err := m.processTurn(ctx)

@@ -67,6 +67,8 @@ type Config struct {
 type Method interface {
 	// Login returns a token to use from now on, or says why there is none yet: a [*BackoffError] where another try must wait.
 	Login(ctx context.Context) (*Token, error)
+	// Due reports whether Renew has anything to look at.
+	Due() bool
 	// Renew reports whether there is something new to log in with though the token in use is fresh.
 	Renew(ctx context.Context) bool
 	// ResetBackoff forgets the waits after failures. A refused secret-id stays refused.

@@ -101,6 +101,9 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// Due says yes always.
+func (f *tokenFile) Due() bool { return true }
+
 // Renew says yes always: the file is read anew each time.
 func (f *tokenFile) Renew(context.Context) bool { return true }
 
