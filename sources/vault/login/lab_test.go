@@ -28,10 +28,6 @@ type lab struct{ *vaultlab.Lab }
 
 func newLab(t *testing.T) *lab { return &lab{vaultlab.New(t)} }
 
-func newLabWith(t *testing.T, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
-	return &lab{vaultlab.With(t, policy, ttl)}
-}
-
 func newLabOn(t *testing.T, server *vaulttest.Server, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
 	return &lab{vaultlab.On(t, server, policy, ttl)}
 }
