@@ -10,6 +10,7 @@
 // step and nothing else.
 //
 // In the order in which a version travels: poll.go, daemon.go (reconcile), plan.go, file.go, apply.go, record.go, activation.go, status.go.
+// Before them read lock.go and step.go: how anybody waits, and how a step is done without the lock.
 package sync
 
 import (
