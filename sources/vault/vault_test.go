@@ -30,7 +30,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"unparsable":     {vault.Config{Config: connection.Config{Address: "https://u:canary@vault:%zz"}, Auth: role}, "vault.address"},
 		"unknown method": {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{Method: "ldap"}}, "approle, token_file"},
 		"no CA file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/nowhere/ca.pem"}, Auth: role}, "vault.ca_cert"},
-		"no PEM":         {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "vault_test.go"}, Auth: role}, "PEM"},
+		"no PEM":         {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "lab_test.go"}, Auth: role}, "PEM"},
 		"CA no file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/dev/zero"}, Auth: role}, "not a regular file"},
 	} {
 		_, err := vault.New(test.config)
