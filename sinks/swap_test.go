@@ -12,6 +12,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/test/skip"
+	"campaign-credsync/test/standin"
 )
 
 const (
@@ -41,7 +42,7 @@ func TestLinkAtTheNameOfACopy(t *testing.T) {
 			if err := errors.Join(os.WriteFile(outside, []byte(swapDrifted), 0o640), x.plant(outside, name)); err != nil {
 				t.Fatal(err)
 			}
-			before, planted := statOutside(t, outside), inodeOf(t, name)
+			before, planted := standin.StateOf(t, outside), inodeOf(t, name)
 			for range 2 {
 				if err := os.WriteFile(c.file, []byte(swapDrifted), 0o640); err != nil {
 					t.Fatal(err)
@@ -51,7 +52,7 @@ func TestLinkAtTheNameOfACopy(t *testing.T) {
 				}
 				c.Wait(context.Background())
 			}
-			if after := statOutside(t, outside); after != before || inodeOf(t, name) != planted {
+			if after := standin.StateOf(t, outside); after != before || inodeOf(t, name) != planted {
 				t.Errorf("outside, %+v became %+v", before, after)
 			}
 			if got := log.String(); strings.Count(got, "left alone") != 1 || !strings.Contains(got, name) {
@@ -90,23 +91,4 @@ func TestHugeFileIsRefused(t *testing.T) {
 	if _, err := c.Look(t.Context()); err == nil || !strings.Contains(err.Error(), "is larger than") {
 		t.Errorf("error is %v", err)
 	}
-}
-
-// outsideState is all that a change of a file would show in.
-type outsideState struct {
-	content     string
-	mode        uint32
-	inode       uint64
-	links       uint64
-	mtim, ctime unix.Timespec
-}
-
-func statOutside(t *testing.T, path string) outsideState {
-	t.Helper()
-	var stat unix.Stat_t
-	content, err := os.ReadFile(path)
-	if err := errors.Join(err, unix.Lstat(path, &stat)); err != nil {
-		t.Fatal(err)
-	}
-	return outsideState{string(content), stat.Mode, stat.Ino, uint64(stat.Nlink), stat.Mtim, stat.Ctim}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"campaign-credsync/test/standin"
 )
 
 const swapRight, swapDrifted = "<right/>", "<drifted/>"
@@ -60,7 +62,7 @@ func TestNothingOutsideIsTouchedWhateverIsSwappedIn(t *testing.T) {
 		os.WriteFile(file, []byte(swapDrifted), 0o640), os.WriteFile(outside, []byte(swapDrifted), 0o640)); err != nil {
 		t.Fatal(err)
 	}
-	before := statOutside(t, outside)
+	before := standin.StateOf(t, outside)
 	in := New(file, wellFormed, slog.New(slog.DiscardHandler))
 	put := func(current []byte) ([]byte, error) {
 		if string(current) == swapDrifted || string(current) == swapRight {
@@ -107,7 +109,7 @@ func TestNothingOutsideIsTouchedWhateverIsSwappedIn(t *testing.T) {
 	stop()
 	swaps.Wait()
 	t.Logf("went well: %v, failed: %v", went, failed)
-	if after := statOutside(t, outside); after != before {
+	if after := standin.StateOf(t, outside); after != before {
 		t.Errorf("outside, %+v became %+v", before, after)
 	}
 	if entries, err := os.ReadDir(filepath.Dir(outside)); err != nil || len(entries) != 1 {
@@ -134,23 +136,4 @@ func TestNothingOutsideIsTouchedWhateverIsSwappedIn(t *testing.T) {
 			t.Errorf("left behind: %s", e.Name())
 		}
 	}
-}
-
-// outsideState is all that a change of a file would show in.
-type outsideState struct {
-	content     string
-	mode        uint32
-	inode       uint64
-	links       uint64
-	mtim, ctime unix.Timespec
-}
-
-func statOutside(t *testing.T, path string) outsideState {
-	t.Helper()
-	var stat unix.Stat_t
-	content, err := os.ReadFile(path)
-	if err := errors.Join(err, unix.Lstat(path, &stat)); err != nil {
-		t.Fatal(err)
-	}
-	return outsideState{string(content), stat.Mode, stat.Ino, uint64(stat.Nlink), stat.Mtim, stat.Ctim}
 }

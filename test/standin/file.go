@@ -1,0 +1,29 @@
+package standin
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// FileState is all that a change of a file would show in.
+type FileState struct {
+	Content     string
+	Mode        uint32
+	Inode       uint64
+	Links       uint64
+	Mtim, Ctime unix.Timespec
+}
+
+// StateOf reads the state of a file.
+func StateOf(t *testing.T, path string) FileState {
+	t.Helper()
+	var stat unix.Stat_t
+	content, err := os.ReadFile(path)
+	if err := errors.Join(err, unix.Lstat(path, &stat)); err != nil {
+		t.Fatal(err)
+	}
+	return FileState{string(content), stat.Mode, stat.Ino, uint64(stat.Nlink), stat.Mtim, stat.Ctim}
+}
