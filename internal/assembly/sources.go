@@ -63,13 +63,7 @@ func (a *assembly) useVault(before *assembly) (err error) {
 			TLSServerName: c.Vault.TLSServerName, Logger: a.log,
 		},
 		Namespace: c.Vault.Namespace,
-		Auth: login.Auth{
-			Method: c.Vault.Auth.Method, Mount: c.Vault.Auth.Mount, Namespace: c.Vault.Auth.Namespace,
-			RoleID: c.Vault.Auth.RoleID.Reveal(), RoleIDFile: c.Vault.Auth.RoleIDFile,
-			SecretIDFile: c.Vault.Auth.SecretIDFile, SecretIDWrapped: c.Vault.Auth.SecretIDWrapped,
-			SecretIDWarn: c.Vault.Auth.SecretIDWarn, TokenFile: c.Vault.Auth.TokenFile,
-			Role: c.Vault.Auth.Role, JWTFile: c.Vault.Auth.JWTFile,
-		},
+		Auth:      c.Vault.Auth,
 		State: login.State{
 			StateDir: c.StateDir, DigestKey: a.store.Key(),
 			MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: a.onlyLooks,

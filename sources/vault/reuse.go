@@ -4,19 +4,22 @@ import (
 	"crypto/sha256"
 	"reflect"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/regularfile"
 )
 
 // made is what a Vault was made from, as far as it can be compared.
 type made struct {
-	config Config // without what is of no weight
-	files  [][sha256.Size]byte
+	config Config              // without what is of no weight
+	files  [][sha256.Size]byte // sums of the role-id and of the files
 }
 
 // makingOf is asked before the files are read to be used: what changes in between is a change.
 func makingOf(config Config) made {
 	m := made{config: config}
 	m.config.MakeStateDir, m.config.Logger = nil, nil
+	m.config.Auth.RoleID = credential.Secret{} // which cannot be compared
+	m.files = append(m.files, sha256.Sum256([]byte(config.Auth.RoleID.Reveal())))
 	for _, file := range []string{
 		config.CACert, config.ClientCert, config.ClientKey,
 		// A login with these is made again if they change. Others are read so often that a change needs no more.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
@@ -31,7 +32,7 @@ var errClosed = errors.New("vault: closed")
 type session struct {
 	connection *connection.Connection
 	method     login.Method
-	auth       login.Auth
+	auth       config.Auth
 	logger     *slog.Logger
 
 	turn   chan struct{} // holds one entry while somebody logs in; owns what follows
@@ -44,22 +45,20 @@ type session struct {
 	doubt   atomic.Bool  // the operator said: try again, also after a 403
 }
 
-func newSession(conn *connection.Connection, method login.Method, auth login.Auth, logger *slog.Logger) *session {
+func newSession(conn *connection.Connection, method login.Method, auth config.Auth, logger *slog.Logger) *session {
 	return &session{connection: conn, method: method, auth: auth, logger: logger, turn: make(chan struct{}, 1)}
 }
 
 // fromFile reports whether somebody else looks after the token: it is read anew at every poll.
-func (s *session) fromFile() bool { return s.auth.Method == login.TokenFile }
+func (s *session) fromFile() bool { return s.auth.Method == "token_file" }
 
-func (s *session) resetBackoff() {
+// retry forgets every wait. refused is the operator's word: also what Vault refused is tried again.
+func (s *session) retry(refused bool) {
 	s.early.Store(0)
-	s.method.ResetBackoff()
-}
-
-func (s *session) retryRefused() {
-	s.early.Store(0)
-	s.doubt.Store(true)
-	s.method.RetryRefused()
+	if refused {
+		s.doubt.Store(true)
+	}
+	s.method.Retry(refused)
 }
 
 // token returns a token to work with, after a login where one is due.

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vault/push"
@@ -23,7 +24,7 @@ import (
 type Config struct {
 	connection.Config
 	login.State
-	Auth      login.Auth
+	Auth      config.Auth
 	Namespace string // empty: none (Vault Community and OpenBao's root)
 }
 
@@ -71,7 +72,7 @@ func New(config Config) (*Vault, error) {
 // ResetBackoff forgets the waits after failures, for somebody who wants an answer now. A refused secret-id stays refused.
 func (v *Vault) ResetBackoff() {
 	v.connection.ResetThrottle()
-	v.session.resetBackoff()
+	v.session.retry(false)
 }
 
 // RetryRefused is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more, if it was
@@ -79,7 +80,7 @@ func (v *Vault) ResetBackoff() {
 func (v *Vault) RetryRefused() {
 	v.retries.Add(1)
 	v.connection.ResetThrottle()
-	v.session.retryRefused()
+	v.session.retry(true)
 	v.health.AskAgain()
 }
 

@@ -12,14 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/sources/vault/connection"
-	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vaulttest"
 )
 
 func TestConfigurationIsChecked(t *testing.T) {
-	role := login.Auth{Method: "approle", RoleID: "r", SecretIDFile: "/nowhere"}
+	role := config.Auth{Method: "approle", RoleID: credential.NewSecret("r"), SecretIDFile: "/nowhere"}
 	for name, test := range map[string]struct {
 		config vault.Config
 		word   string
@@ -28,7 +29,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"no scheme":      {vault.Config{Config: connection.Config{Address: "vault:8200"}, Auth: role}, "vault.address"},
 		"password":       {vault.Config{Config: connection.Config{Address: "https://u:canary@vault"}, Auth: role}, "password"},
 		"unparsable":     {vault.Config{Config: connection.Config{Address: "https://u:canary@vault:%zz"}, Auth: role}, "vault.address"},
-		"unknown method": {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: login.Auth{Method: "ldap"}}, "approle, token_file"},
+		"unknown method": {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: config.Auth{Method: "ldap"}}, "vault.auth.method"},
 		"no CA file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/nowhere/ca.pem"}, Auth: role}, "vault.ca_cert"},
 		"no PEM":         {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "lab_test.go"}, Auth: role}, "PEM"},
 		"CA no file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/dev/zero"}, Auth: role}, "not a regular file"},

@@ -37,7 +37,7 @@ func (v *Vault) Run(ctx context.Context, changed func()) {
 				return
 			}
 			if w.seen = now; now != ([sha256.Size]byte{}) {
-				v.session.method.ResetBackoff()
+				v.session.method.Retry(false)
 				changed()
 			}
 		}})

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
@@ -60,7 +62,7 @@ func Start(c Config) (*Host, error) {
 	h := &Host{store: store, file: &file{}, ended: make(chan struct{})}
 	h.vault, err = vault.New(vault.Config{
 		Config: connection.Config{Address: c.Address, Logger: c.Logger},
-		Auth:   login.Auth{Method: "approle", Mount: c.AuthMount, RoleID: c.RoleID, SecretIDFile: secretID},
+		Auth:   config.Auth{Method: "approle", Mount: c.AuthMount, RoleID: credential.NewSecret(c.RoleID), SecretIDFile: secretID},
 		State:  login.State{StateDir: dir, DigestKey: store.Key()},
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vaulttest"
 )
 
@@ -178,7 +179,7 @@ func TestRoleWithoutSecretID(t *testing.T) {
 	l.Server.MustSetRole(l.RoleID, map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.1/32"})
 	v.RetryRefused()
 	l.MustPoll(kv, always)
-	l.Config.Auth.RoleID = "00000000-1111-2222-3333-444444444444"
+	l.Config.Auth.RoleID = credential.NewSecret("00000000-1111-2222-3333-444444444444")
 	for range 6 {
 		v := l.Vault()
 		l.MustFail(l.KV(v), "invalid role", "role id is right")

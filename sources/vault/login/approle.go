@@ -6,12 +6,13 @@ import (
 	"net/http"
 	"regexp"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 )
 
 // appRole logs in with a role-id and a secret-id.
 type appRole struct {
-	auth     Auth
+	auth     config.Auth
 	address  string
 	wrapping *wrapping // nil: the file holds the secret-id itself
 }
@@ -38,7 +39,7 @@ func newAppRole(config Config) (Method, error) {
 }
 
 func (a *appRole) prepare(ctx context.Context, asked asked) (*attempt, error) {
-	roleID, err := a.auth.RoleID, error(nil)
+	roleID, err := a.auth.RoleID.Reveal(), error(nil)
 	if a.auth.RoleIDFile != "" {
 		if roleID, err = readLine(a.auth.RoleIDFile, "vault.auth.role_id_file"); err != nil {
 			return nil, err

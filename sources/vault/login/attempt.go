@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 )
@@ -35,7 +36,7 @@ const (
 type method struct {
 	connection *connection.Connection
 	logins     *connection.Connection // what the login itself goes over
-	auth       Auth
+	auth       config.Auth
 	logger     *slog.Logger
 	// prepare reads what the login needs from its files, anew each time. It asks nobody on the network, but for a secret-id
 	// that has to be unwrapped.
@@ -261,15 +262,12 @@ func (m *method) Renew(ctx context.Context) bool {
 	return renewed
 }
 
-func (m *method) ResetBackoff() {
-	m.asked.CompareAndSwap(int32(askedNothing), int32(askedNow))
-	if m.wrapping != nil {
-		m.wrapping.due.Store(now())
+func (m *method) Retry(refused bool) {
+	if refused {
+		m.asked.Store(int32(askedAgain))
+	} else {
+		m.asked.CompareAndSwap(int32(askedNothing), int32(askedNow))
 	}
-}
-
-func (m *method) RetryRefused() {
-	m.asked.Store(int32(askedAgain))
 	if m.wrapping != nil {
 		m.wrapping.due.Store(now())
 	}

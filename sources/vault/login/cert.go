@@ -13,7 +13,7 @@ import (
 func newCert(config Config) (Method, error) {
 	_, files := config.Connection.ClientCertificate()
 	if files == nil {
-		return nil, fmt.Errorf("vault.client_cert: required for method %s", Cert)
+		return nil, fmt.Errorf("vault.client_cert: required for method %s", config.Auth.Method)
 	}
 	fresh, err := config.Connection.Fresh()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
 )
 
@@ -144,7 +145,7 @@ func TestSecretIDFile(t *testing.T) {
 func TestRoleIDFile(t *testing.T) {
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
-	l.Config.Auth.RoleID, l.Config.Auth.RoleIDFile = "", filepath.Join(t.TempDir(), "role_id")
+	l.Config.Auth.RoleID, l.Config.Auth.RoleIDFile = credential.Secret{}, filepath.Join(t.TempDir(), "role_id")
 	kv := l.KV(l.Vault())
 	l.MustFail(kv, "vault.auth.role_id_file", "no such file")
 	if err := os.WriteFile(l.Config.Auth.RoleIDFile, []byte(l.RoleID+"\n"), 0o600); err != nil {

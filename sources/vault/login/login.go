@@ -13,33 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
-)
-
-// Auth says how to log in. Package config has checked it.
-type Auth struct {
-	Method       string // AppRole, TokenFile, Cert, Kubernetes or JWT
-	Mount        string
-	Namespace    string // where the login happens; empty: none
-	RoleID       string // approle: this or RoleIDFile
-	RoleIDFile   string
-	SecretIDFile string // approle: read anew at each login; one newline at its end is dropped. Empty: the role binds none
-	// SecretIDWrapped says that SecretIDFile holds a response-wrapping token, which is exchanged for the secret-id once.
-	SecretIDWrapped bool
-	SecretIDWarn    time.Duration // approle: before the secret-id's end it is warned of; 0: never
-	TokenFile       string        // token_file: read anew at each login; one newline at its end is dropped
-	Role            string        // kubernetes, jwt: required; cert: empty for any role that fits
-	JWTFile         string        // kubernetes, jwt: read anew at each login; one newline at its end is dropped
-}
-
-// The methods.
-const (
-	AppRole    = "approle"
-	TokenFile  = "token_file"
-	Cert       = "cert"
-	Kubernetes = "kubernetes"
-	JWT        = "jwt"
 )
 
 // State says where a login is remembered.
@@ -58,7 +34,7 @@ type State struct {
 // Config says how to log in to which Vault.
 type Config struct {
 	Connection *connection.Connection
-	Auth       Auth
+	Auth       config.Auth
 	State      State
 	Logger     *slog.Logger
 }
@@ -71,11 +47,9 @@ type Method interface {
 	Due() bool
 	// Renew reports whether there is something new to log in with though the token in use is fresh.
 	Renew(ctx context.Context) bool
-	// ResetBackoff forgets the waits after failures. A refused secret-id stays refused.
-	ResetBackoff()
-	// RetryRefused is the operator's word: also a refused secret-id may be tried once more, if it was not tried so often in a
-	// row that the role is near its lock.
-	RetryRefused()
+	// Retry forgets the waits after failures. With refused, also a refused secret-id may be tried once more, if it was not
+	// tried so often in a row that the role is near its lock.
+	Retry(refused bool)
 	// Files are what a login reads.
 	Files() []string
 	// Close ends what goes on beside the logins.
@@ -85,16 +59,16 @@ type Method interface {
 // New asks nobody.
 func New(config Config) (Method, error) {
 	switch config.Auth.Method {
-	case AppRole:
+	case "approle":
 		return newAppRole(config)
-	case Cert:
+	case "cert":
 		return newCert(config)
-	case Kubernetes, JWT:
+	case "kubernetes", "jwt":
 		return newJWT(config), nil
-	case TokenFile:
+	case "token_file":
 		return newTokenFile(config), nil
 	}
-	return nil, fmt.Errorf("vault.auth.method: %q is not known (approle, token_file, cert, kubernetes, jwt)", config.Auth.Method)
+	return nil, fmt.Errorf("vault.auth.method: %q is not known", config.Auth.Method)
 }
 
 // Token is one token of Vault's. It does not change, apart from its uses.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vaulttest"
 )
 
@@ -27,7 +27,7 @@ func newSignedLab(t *testing.T, method string) *signedLab {
 	t.Helper()
 	l := &signedLab{lab: newLab(t), ours: vaulttest.MustSigner(t)}
 	policy := l.Server.ReadPolicy(path)
-	auth := login.Auth{Method: method, JWTFile: filepath.Join(t.TempDir(), "token")}
+	auth := config.Auth{Method: method, JWTFile: filepath.Join(t.TempDir(), "token")}
 	switch method {
 	case "jwt":
 		auth.Mount, auth.Role = l.Server.MustJWTRole(policy, time.Hour, l.ours, rightSubject)
@@ -153,7 +153,7 @@ func newCertLab(t *testing.T) *certLab {
 	listeners := vaulttest.MustAuthority(t)
 	l := &certLab{lab: newLabOn(t, vaulttest.StartTLS(t, listeners), (*vaulttest.Server).ReadPolicy, time.Hour), trusted: vaulttest.MustAuthority(t)}
 	l.Server.MustWrite(path, oauth())
-	auth := login.Auth{Method: "cert", Mount: "cert"}
+	auth := config.Auth{Method: "cert", Mount: "cert"}
 	auth.Mount, auth.Role = l.Server.MustCertRole(l.Server.ReadPolicy(path), time.Hour, l.trusted)
 	l.mount = auth.Mount
 	l.Config.Auth, l.Config.Address, l.Config.CACert = auth, l.Server.Address, listeners.File
@@ -334,7 +334,7 @@ func TestNamespaceOfALoginByCertificate(t *testing.T) {
 	pair, _, _ := authority.MustIssue(t, "127.0.0.1")
 	_, l.Config.ClientCert, l.Config.ClientKey = authority.MustIssue(t, "client")
 	proxy := l.Server.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert})
-	l.Config.Auth = login.Auth{Method: "cert", Mount: "cert", Namespace: "shared"}
+	l.Config.Auth = config.Auth{Method: "cert", Mount: "cert", Namespace: "shared"}
 	l.Config.Auth.Mount, _ = l.Server.MustCertRole(l.Server.ReadPolicy(path), time.Hour, authority)
 	l.Config.Address, l.Config.CACert, l.Config.Namespace = proxy.Address, authority.File, "team"
 	l.MustFail(l.KV(l.Vault()), "login at auth/"+l.Config.Auth.Mount, "ends the TLS connection")

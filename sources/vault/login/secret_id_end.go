@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 )
@@ -18,7 +19,7 @@ const endAgain = 24 * time.Hour
 // after a login; nothing depends on its answer. Safe for concurrent use.
 type secretIDEnd struct {
 	connection *connection.Connection // holds up no poll
-	auth       Auth
+	auth       config.Auth
 	logger     *slog.Logger
 
 	asking sync.WaitGroup

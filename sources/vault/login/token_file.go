@@ -107,11 +107,8 @@ func (f *tokenFile) Due() bool { return true }
 // Renew says yes always: the file is read anew each time.
 func (f *tokenFile) Renew(context.Context) bool { return true }
 
-// ResetBackoff does nothing, as nothing is put off.
-func (f *tokenFile) ResetBackoff() {}
-
-// RetryRefused does nothing, as nothing is put off.
-func (f *tokenFile) RetryRefused() {}
+// Retry does nothing, as nothing is put off.
+func (f *tokenFile) Retry(bool) {}
 
 // Files is the file of the token.
 func (f *tokenFile) Files() []string { return []string{f.path} }

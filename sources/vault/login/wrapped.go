@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 )
@@ -23,7 +24,7 @@ const unwrapGrace = 3 * time.Second
 type wrapping struct {
 	connection *connection.Connection
 	logger     *slog.Logger
-	auth       Auth
+	auth       config.Auth
 	onlyReads  bool
 	digest     func(...string) string
 	kept       keptIDs

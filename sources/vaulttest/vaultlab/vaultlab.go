@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/sources/vault/connection"
@@ -79,7 +80,7 @@ func On(t *testing.T, server *vaulttest.Server, policy func(s *vaulttest.Server,
 		Config: connection.Config{
 			Address: l.Proxy.Address, Logger: slog.New(slog.NewTextHandler(l.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		},
-		Auth:  login.Auth{Method: "approle", Mount: l.Server.AuthMount, RoleID: roleID, SecretIDFile: file},
+		Auth:  config.Auth{Method: "approle", Mount: l.Server.AuthMount, RoleID: credential.NewSecret(roleID), SecretIDFile: file},
 		State: login.State{StateDir: t.TempDir(), DigestKey: []byte("0123456789abcdef0123456789abcdef")},
 	}
 	l.Hidden = []string{Canary}
@@ -110,7 +111,7 @@ func (l *Lab) Wrap(ttl time.Duration) (token string) {
 func (l *Lab) UseTokenFile(token string) {
 	l.T.Helper()
 	file := filepath.Join(l.T.TempDir(), "token")
-	l.Config.Auth = login.Auth{Method: "token_file", TokenFile: file}
+	l.Config.Auth = config.Auth{Method: "token_file", TokenFile: file}
 	l.WriteToken(token)
 }
 
