@@ -11,20 +11,19 @@ import (
 )
 
 func newDiffCommand(in *invocation) *cobra.Command {
-	var instance string
 	c := command("diff [--instance NAME]", "Show what differs, by attribute name",
 		`Compares Vault, what was applied and what is on disk, and names the attributes that differ. It prints no value and
 writes nothing.
 
 Exit status: 0 if nothing differs, 3 if there is drift or a version waits, 1 if it could not tell, 2 if the configuration
 is bad.`,
-		func(ctx context.Context) error { return runDiff(ctx, in, instance) })
-	in.addInstanceFlag(c, &instance)
+		func(ctx context.Context) error { return runDiff(ctx, in) })
+	in.addInstanceFlag(c)
 	return c
 }
 
-func runDiff(ctx context.Context, in *invocation, instance string) error {
-	c, err := in.loadWithInstance(ctx, instance)
+func runDiff(ctx context.Context, in *invocation) error {
+	c, err := in.load(ctx)
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,6 @@ func runDaemon(ctx context.Context, in *invocation) error {
 	defer closeLog()
 	return assembly.Run(ctx, assembly.Options{
 		Config: c, Load: func() (*config.Config, error) { return in.load(ctx) },
-		Logger: log, Level: level, Version: buildVersion(),
+		Logger: log, Level: level, Version: version,
 	})
 }

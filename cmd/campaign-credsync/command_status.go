@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 )
 
@@ -24,12 +22,9 @@ func newStatusCommand(in *invocation) *cobra.Command {
 Exit status: 0 if all is in sync, 3 if not, 1 if there is no daemon, 2 if the configuration is bad.`,
 		func(ctx context.Context) error {
 			// The socket is all that is needed. Whatever else is wrong is the daemon's business, and may be why status is asked.
-			c, err := in.loadPart(ctx)
-			if bad, ok := errors.AsType[*config.Error](err); ok {
-				err = bad.Touching("control_socket")
-			}
-			if err != nil {
-				return &exit{exitUsage, err}
+			c, err := in.load(ctx)
+			if c == nil || c.ControlSocket == "" {
+				return err
 			}
 			return runStatus(ctx, in, c.ControlSocket, asJSON, watch)
 		})

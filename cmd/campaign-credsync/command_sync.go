@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,68 +16,61 @@ import (
 )
 
 func newSyncCommand(in *invocation) *cobra.Command {
-	var instance string
 	var dryRun bool
 	c := command("sync [--instance NAME] [--dry-run]", "Do one pass: what run would do once",
 		`Does one pass over the instances and ends. Where the daemon runs, the daemon does the pass and its result is reported.
 
 Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration is bad.`,
 		func(ctx context.Context) error {
-			c, err := in.loadWithInstance(ctx, instance)
+			c, err := in.load(ctx)
 			if err != nil {
 				return err
 			}
 			if dryRun {
 				return runDry(ctx, in, c)
 			}
-			return runSync(ctx, in, c, instance)
+			return runSync(ctx, in, c)
 		})
-	in.addInstanceFlag(c, &instance)
+	in.addInstanceFlag(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
 	return c
 }
 
-// runSync does one pass, or has the daemon that runs do it. instance is empty for all.
-func runSync(ctx context.Context, in *invocation, c *config.Config, instance string) error {
+// runSync does one pass, or has the daemon that runs do it.
+func runSync(ctx context.Context, in *invocation, c *config.Config) error {
 	status, err := assembly.Sync(ctx, c, in.logger(c))
 	if errors.Is(err, state.ErrLocked) {
-		status, err = askSync(ctx, c, instance)
+		status, err = control.AskSync(ctx, c.ControlSocket, in.instance)
 	}
 	if errors.Is(err, assembly.ErrWrongUser) { // a daemon that runs does it as the right one
-		if byDaemon, failed := askSync(ctx, c, instance); !errors.Is(failed, control.ErrNoDaemon) {
+		if byDaemon, failed := control.AskSync(ctx, c.ControlSocket, in.instance); !errors.Is(failed, control.ErrNoDaemon) {
 			status, err = byDaemon, failed
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return report(in.stdout, status)
-}
-
-// askSync has the daemon do the pass.
-func askSync(ctx context.Context, c *config.Config, instance string) (control.Status, error) {
-	status, err := control.AskSync(ctx, c.ControlSocket, instance)
-	if instance != "" {
-		status.Instances = slices.DeleteFunc(status.Instances, func(in control.Instance) bool { return in.Name != instance })
-	}
-	return status, err
+	return report(in, status)
 }
 
 // report prints the result of a pass, a line an instance.
-func report(w io.Writer, d control.Status) error {
+func report(in *invocation, d control.Status) error {
 	failed := false
-	for _, in := range d.Instances {
-		line := fmt.Sprintf("%s: %s", in.Name, in.State)
-		if in.AppliedVersion != 0 {
-			line += fmt.Sprintf(", version %d applied", in.AppliedVersion)
+	for _, i := range d.Instances {
+		if in.instance != "" && i.Name != in.instance {
+			continue
 		}
-		if in.LastError != "" {
-			line += ": " + in.LastError
+		line := fmt.Sprintf("%s: %s", i.Name, i.State)
+		if i.AppliedVersion != 0 {
+			line += fmt.Sprintf(", version %d applied", i.AppliedVersion)
 		}
-		fmt.Fprintln(w, line)
+		if i.LastError != "" {
+			line += ": " + i.LastError
+		}
+		fmt.Fprintln(in.stdout, line)
 		// Activation that waits for its schedule is what the configuration asks for.
-		held := in.State == string(sync.StateActivationPending) && in.LastError == ""
-		failed = failed || in.State != control.InSync && !held
+		held := i.State == string(sync.StateActivationPending) && i.LastError == ""
+		failed = failed || i.State != control.InSync && !held
 	}
 	if failed {
 		return &exit{status: exitFailed}

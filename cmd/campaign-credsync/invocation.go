@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,52 +21,33 @@ const loadTimeout = 4 * time.Second
 // invocation is what every command knows of its surroundings.
 type invocation struct {
 	configFile     string // as the user gave it
+	instance       string // of --instance; empty: all
 	env            func(string) (string, bool)
 	stdout, stderr io.Writer
 }
 
-// load reads the configuration. Its error ends the command with status 2. The daemon calls it again on SIGHUP.
+// load reads the configuration. Its error ends the command with status 2. The Config beside an error is that of config.Load. The daemon
+// calls it again on SIGHUP.
 func (in *invocation) load(ctx context.Context) (*config.Config, error) {
-	c, err := in.loadPart(ctx)
-	if err != nil {
-		return nil, &exit{exitUsage, err}
-	}
-	return c, nil
-}
-
-// loadPart is load for those who can do with what could be read; see config.Load.
-func (in *invocation) loadPart(ctx context.Context) (*config.Config, error) {
-	return deadline.Run(ctx, loadTimeout, in.configFile+": reading it", func() (*config.Config, error) {
+	c, err := deadline.Run(ctx, loadTimeout, in.configFile+": reading it", func() (*config.Config, error) {
 		return config.Load(in.configFile, in.env)
 	})
-}
-
-// loadWithInstance is load for a command with --instance: what it names, where it is not empty, is the only instance left.
-func (in *invocation) loadWithInstance(ctx context.Context, instance string) (*config.Config, error) {
-	c, err := in.load(ctx)
 	if err != nil {
-		return nil, err
+		return c, &exit{exitUsage, err}
 	}
-	if names := c.InstanceNames(); instance != "" && !slices.Contains(names, instance) {
-		return nil, &exit{exitUsage, fmt.Errorf("--instance: the configuration has no instance %q, only %s",
-			instance, strings.Join(names, ", "))}
+	if in.instance == "" {
+		return c, nil
 	}
-	c.Instances = slices.DeleteFunc(c.Instances, func(i config.Instance) bool { return instance != "" && i.Name != instance })
+	c.Instances = slices.DeleteFunc(c.Instances, func(i config.Instance) bool { return i.Name != in.instance })
+	if len(c.Instances) == 0 {
+		return nil, &exit{exitUsage, fmt.Errorf("--instance: the configuration has no instance %q", in.instance)}
+	}
 	return c, nil
 }
 
-// addInstanceFlag adds --instance, which the shells complete from the configuration. A file with problems still gives its names: at
-// a prompt ${CREDENTIALS_DIRECTORY} is rarely set.
-func (in *invocation) addInstanceFlag(command *cobra.Command, instance *string) {
-	command.Flags().StringVar(instance, "instance", "", "only the instance called `NAME`")
-	// The registration fails only for a flag that is not there.
-	command.RegisterFlagCompletionFunc("instance", func(c *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		part, _ := in.loadPart(c.Context())
-		if part == nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return part.InstanceNames(), cobra.ShellCompDirectiveNoFileComp
-	})
+// addInstanceFlag adds --instance, which load heeds.
+func (in *invocation) addInstanceFlag(command *cobra.Command) {
+	command.Flags().StringVar(&in.instance, "instance", "", "only the instance called `NAME`")
 }
 
 // logger writes to standard error as the configuration wants it.

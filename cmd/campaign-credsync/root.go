@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,11 +27,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(
 		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", root.Name(), err, command.CommandPath())
 		return exitUsage
 	}
-	var bad *config.Error
-	switch {
-	case errors.As(e.err, &bad):
+	if bad, ok := errors.AsType[config.Error](e.err); ok {
 		fmt.Fprintln(stderr, bad) // file:line:column has to stand first, where editors look for it
-	case e.err != nil:
+	} else if e.err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), e.err)
 	}
 	return e.status
@@ -71,57 +68,17 @@ applies each new version through nlserver, and puts the credential back when any
 		SilenceUsage:          true,
 		SilenceErrors:         true,
 		DisableFlagsInUseLine: true,
-		CompletionOptions:     cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(*cobra.Command, []string) error {
 			return errors.New("a command is missing")
 		},
 	}
 	root.PersistentFlags().StringVar(&in.configFile, "config", config.DefaultFile, "configuration `FILE`")
 	root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
-	root.InitDefaultVersionFlag()
-	root.Flags().Lookup("version").Usage = "print the version"
 	root.AddCommand(
 		newRunCommand(in), newSyncCommand(in), newValidateCommand(in), newDiffCommand(in), newStatusCommand(in),
-		newVersionCommand(in), newCompletionCommand(in),
+		newVersionCommand(in),
 	)
-	root.SetHelpCommand(newHelpCommand())
-	root.SetHelpFunc(printHelp)
 	return root
-}
-
-func newHelpCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:                   "help [COMMAND]",
-		Short:                 "Print the help of a command",
-		Args:                  cobra.MaximumNArgs(1),
-		DisableFlagsInUseLine: true,
-		RunE: func(c *cobra.Command, args []string) error {
-			topic, _, err := c.Root().Find(args)
-			if err != nil {
-				return err
-			}
-			return topic.Help()
-		},
-	}
-}
-
-// printHelp is no template: those that call methods by name keep the linker from leaving out what is not used, a fifth of the binary.
-func printHelp(c *cobra.Command, _ []string) {
-	c.InitDefaultHelpFlag() // "help COMMAND" comes here before the command itself has it
-	out := c.OutOrStdout()
-	fmt.Fprintf(out, "Usage: %s\n\n%s\n", c.UseLine(), cmp.Or(c.Long, c.Short+"."))
-	if c.HasAvailableSubCommands() {
-		fmt.Fprint(out, "\nCommands:\n")
-		for _, command := range c.Commands() {
-			if command.IsAvailableCommand() || command.Name() == "help" {
-				fmt.Fprintf(out, "  %-11s %s\n", command.Name(), command.Short)
-			}
-		}
-	}
-	fmt.Fprintf(out, "\nOptions:\n%s", c.Flags().FlagUsages())
-	if c.HasAvailableSubCommands() {
-		fmt.Fprintf(out, "\n'%s COMMAND --help' tells more about a command.\n", c.Name())
-	}
 }
 
 // command is a command without arguments. An error of run that is no *exit ends it with status 1.

@@ -56,7 +56,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 			return nil, err
 		}
 		a.instances = append(a.instances, sync.Instance{
-			Name: i.Name, Source: source, Fields: fieldNames(i.Fields), AllowRollback: i.AllowRollback,
+			Name: i.Name, Source: source, Fields: i.Fields.Names(), AllowRollback: i.AllowRollback,
 			Sink: a.sink(i, before),
 		})
 		a.files = append(a.files, i.ConfigFile)
@@ -66,7 +66,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		Activator: activator{a.nlserver, c.Campaign.Activate},
 		Poll:      c.Watch.Poll, CommandRuns: nlserver.CommandRuns,
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
-		Verify: c.Schedule.Parsed.Verify, Reapply: c.Schedule.Parsed.Reapply, ActivateAt: c.Schedule.Parsed.Activate,
+		Verify: c.Schedule.VerifyAt, Reapply: c.Schedule.ReapplyAt, ActivateAt: c.Schedule.ActivateAt,
 	}
 	return a, a.identifyFiles()
 }
@@ -109,14 +109,6 @@ func (a *assembly) settle() {
 }
 
 const settleTime = time.Second
-
-func fieldNames(f config.Fields) credential.Fields {
-	names := credential.Fields{}
-	for _, field := range f.List() {
-		names[field.Ours] = field.Theirs
-	}
-	return names
-}
 
 // activator does with nlserver what the configuration asks for.
 type activator struct {

@@ -4,14 +4,13 @@
 package config
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
+	"reflect"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/token"
+	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/regularfile"
@@ -26,51 +25,36 @@ const (
 // Load reads, completes and checks the file. It uses neither the network nor any file that the configuration names. env is
 // os.LookupEnv, or replaces it.
 //
-// An error is an *Error. It lists every problem, and shows no value that may be secret. The Config beside it is not nil and holds what
-// could be read: enough for instance names and the control socket, and for nothing else.
+// What is wrong in the file is an [Error]. The Config beside it, unless nil, holds what could be read: enough for the control socket,
+// where that is not empty, and for nothing else.
 func Load(file string, env func(string) (string, bool)) (*Config, error) {
-	text, err := readFile(file)
+	text, err := regularfile.Read(file, maxSize)
 	if err != nil {
-		return defaults(), &Error{file: file, whole: err}
+		return nil, err
 	}
 	return parse(file, text, env)
 }
 
-func readFile(file string) ([]byte, error) {
-	text, err := regularfile.Read(file, maxSize)
-	if _, ok := errors.AsType[*fs.PathError](err); !ok {
-		return text, err
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("there is no such file; give another with --config")
-	case errors.Is(err, fs.ErrPermission):
-		return nil, errors.New("this user may not read the file; run as the daemon's user")
-	}
-	return nil, errors.Unwrap(err) // without the path, which stands in front of each problem
-}
-
 func parse(file string, text []byte, env func(string) (string, bool)) (*Config, error) {
+	r := &reader{file: file, env: env, at: map[string]*token.Position{}, refused: map[string]bool{}}
+	root := r.document(text)
+	if root == nil {
+		return nil, r.err()
+	}
 	c := defaults()
-	r := &reader{env: env, at: map[string]position{}, refused: map[string]bool{}, from: map[string]string{}}
-	if r.read(text, c) {
-		r.complete(c)
-		r.check(c)
-	}
-	if len(r.problems) > 0 {
-		return c, &Error{file: file, problems: r.sorted()}
-	}
-	c.at = func(key string, err error) error {
-		return &Error{file: file, problems: []problem{{r.where(key), key, err.Error()}}}
-	}
-	return c, nil
+	c.places = r
+	r.group("", root, reflect.ValueOf(c).Elem())
+	r.complete(c)
+	r.check(c)
+	return c, r.err()
 }
 
 // Config is the configuration file with every default filled in. It is plain data: whoever holds it may read it from several goroutines
 // as long as nobody writes.
 //
 // Tags beside yaml: is "path" (${NAME} is replaced from the environment), "absolute" (and it has to start with a "/"); oneof lists the
-// values that are allowed; needed refuses an empty value; method and source name the login methods or the source that a key belongs to.
+// values that are allowed; later is the only value that this release allows; needed refuses an empty value; method and source name the
+// login methods or the source that a key belongs to.
 type Config struct {
 	Vault         Vault      `yaml:"vault,omitzero"` // zero where no instance uses it
 	Watch         Watch      `yaml:"watch"`
@@ -81,12 +65,12 @@ type Config struct {
 	IMS           IMS        `yaml:"ims"`
 	StateDir      string     `yaml:"state_dir" is:"absolute" needed:"true"`
 	ControlSocket string     `yaml:"control_socket" is:"absolute" needed:"true"`
-	Listen        string     `yaml:"listen"` // always empty in this release
+	Listen        string     `yaml:"listen" later:""`
 	Log           Log        `yaml:"log"`
 
 	// Warnings are settings that are allowed and yet probably not meant. validate prints them, run logs them.
 	Warnings []string `yaml:"-"`
-	at       func(key string, err error) error
+	places   *reader
 }
 
 // Vault is the connection to Vault.
@@ -106,11 +90,11 @@ type Auth struct {
 	Mount     string `yaml:"mount"`     // where the method is mounted, no slash at either end
 	Namespace string `yaml:"namespace"` // where the login happens
 	// RoleID is half of a credential, so it is kept like one.
-	RoleID          credential.Secret `yaml:"role_id" method:"approle"`
+	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle"`
 	RoleIDFile      string            `yaml:"role_id_file" is:"absolute" method:"approle"`
 	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle"`
 	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle"` // SecretIDFile holds a wrapping token
-	SecretIDWarn    time.Duration     `yaml:"secret_id_warn" method:"approle"`    // before a secret-id's end; 0: never
+	SecretIDWarn    time.Duration     `yaml:"secret_id_warn"`                     // before a secret-id's end; 0: never
 	TokenFile       string            `yaml:"token_file" is:"absolute" method:"token_file"`
 	Role            string            `yaml:"role" method:"cert kubernetes jwt"`
 	JWTFile         string            `yaml:"jwt_file" is:"absolute" method:"kubernetes jwt"`
@@ -124,12 +108,14 @@ type Watch struct {
 
 // Schedule holds cron expressions, as the file has them and parsed.
 type Schedule struct {
-	Verify   string `yaml:"verify"`
+	Verify   string `yaml:"verify" needed:"true"`
 	Reapply  string `yaml:"reapply"`  // empty: never
 	Activate string `yaml:"activate"` // empty: at once
 	Timezone string `yaml:"timezone"`
 
-	Parsed Schedules `yaml:"-"`
+	VerifyAt   cron.Schedule `yaml:"-"`
+	ReapplyAt  cron.Schedule `yaml:"-"` // nil: never
+	ActivateAt cron.Schedule `yaml:"-"` // nil: at once
 }
 
 // Campaign is the installation of Adobe Campaign.
@@ -157,7 +143,7 @@ type Drift struct {
 // Instance is one instance of Campaign, and where its credential comes from.
 type Instance struct {
 	Name          string `yaml:"name"`
-	Mount         string `yaml:"mount,omitzero" source:"vault"`
+	Mount         string `yaml:"mount,omitzero" source:"vault" needed:"true"`
 	Path          string `yaml:"path,omitzero" source:"vault"`
 	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault"` // 1 or 2
 	Source        string `yaml:"source" oneof:"vault file"`
@@ -169,16 +155,16 @@ type Instance struct {
 
 // Fields tells under which name the secret holds each field of the credential.
 type Fields struct {
-	OrgID              string `yaml:"ims_org_id"`
-	ClientID           string `yaml:"client_id"`
-	TechnicalAccountID string `yaml:"technical_account_id"`
-	ClientSecret       string `yaml:"client_secret"`
-	PrivateKey         string `yaml:"private_key"`
+	OrgID              string `yaml:"ims_org_id" needed:"true"`
+	ClientID           string `yaml:"client_id" needed:"true"`
+	TechnicalAccountID string `yaml:"technical_account_id" needed:"true"`
+	ClientSecret       string `yaml:"client_secret" needed:"true"`
+	PrivateKey         string `yaml:"private_key" needed:"true"`
 }
 
 // IMS is Adobe's login service.
 type IMS struct {
-	Probe    string   `yaml:"probe"` // always off in this release
+	Probe    string   `yaml:"probe" later:"off"`
 	Endpoint string   `yaml:"endpoint"`
 	Scopes   []string `yaml:"scopes"`
 }
@@ -195,46 +181,23 @@ const (
 	EventsOff  = "off"  // of Watch.Events
 )
 
-// At makes an *Error, with the place of key in the file, of an error that was found when the setting was used.
-func (c *Config) At(key string, err error) error { return c.at(key, err) }
-
-// InstanceNames lists the names that are well-formed.
-func (c *Config) InstanceNames() []string {
-	var names []string
-	for _, i := range c.Instances {
-		if instanceName.MatchString(i.Name) {
-			names = append(names, i.Name)
-		}
-	}
-	return names
+// At makes an [Error], with the place of key in the file, of an error that was found when the setting was used.
+func (c *Config) At(key string, err error) error {
+	return Error(c.places.line(key, err.Error()))
 }
 
 // Effective writes the configuration as YAML, every default filled in and the role-id masked. What no instance uses is left out.
 func (c *Config) Effective(w io.Writer) error {
-	mask := func(s credential.Secret) ([]byte, error) {
-		if s.Reveal() == "" {
-			return []byte(`""`), nil
-		}
-		return []byte(`"[set]"`), nil
-	}
-	var out bytes.Buffer
-	if err := yaml.NewEncoder(&out, yaml.IndentSequence(true), yaml.CustomMarshaler(mask)).Encode(c); err != nil {
-		return fmt.Errorf("write the effective configuration: %w", err)
-	}
-	_, err := w.Write(out.Bytes())
-	return err
+	return yaml.NewEncoder(w, yaml.IndentSequence(true)).Encode(c)
 }
 
-// FieldName is what we and the secret call a field.
-type FieldName struct{ Ours, Theirs string }
-
-// List returns the fields in the order of the configuration.
-func (f Fields) List() []FieldName {
-	return []FieldName{
-		{credential.FieldOrgID, f.OrgID},
-		{credential.FieldClientID, f.ClientID},
-		{credential.FieldTechnicalAccountID, f.TechnicalAccountID},
-		{credential.FieldClientSecret, f.ClientSecret},
-		{credential.FieldPrivateKey, f.PrivateKey},
+// Names tells, for each field of a credential, which field of the secret it is.
+func (f Fields) Names() credential.Fields {
+	return credential.Fields{
+		credential.FieldOrgID:              f.OrgID,
+		credential.FieldClientID:           f.ClientID,
+		credential.FieldTechnicalAccountID: f.TechnicalAccountID,
+		credential.FieldClientSecret:       f.ClientSecret,
+		credential.FieldPrivateKey:         f.PrivateKey,
 	}
 }

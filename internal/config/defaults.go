@@ -3,7 +3,7 @@ package config
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -54,17 +54,20 @@ func (i *Instance) setDefaults() {
 func (r *reader) complete(c *Config) {
 	for n := range c.Instances {
 		i, key := &c.Instances[n], fmt.Sprintf("instances[%d]", n)
-		if i.Source == "vault" && !r.given(key+".mount") {
+		if i.Source != SourceFile && r.at[key+".mount"] == nil {
 			i.Mount = "secret"
 		}
-		if i.Source == "vault" && !r.given(key+".kv_version") {
+		if i.Source != SourceFile && r.at[key+".kv_version"] == nil {
 			i.KVVersion = 2
 		}
 		if i.ConfigFile == "" {
 			i.ConfigFile = filepath.Join(c.Campaign.Home, "conf", "config-"+i.Name+".xml")
 		}
 	}
-	if !c.needsVault() && !r.given("vault") {
+	if !c.needsVault() {
+		if r.at["vault"] != nil {
+			c.Warnings = append(c.Warnings, "vault: is not used, as every instance has source: file")
+		}
 		c.Vault = Vault{}
 		return
 	}
@@ -76,71 +79,31 @@ func (r *reader) complete(c *Config) {
 	if a.Namespace == "" {
 		a.Namespace = c.Vault.Namespace
 	}
-	if a.Method != "approle" && !r.given("vault.auth.secret_id_warn") {
-		a.SecretIDWarn = 0
-	}
 	if a.JWTFile == "" && a.Method == "kubernetes" { // where Kubernetes puts a pod's service account token
 		a.JWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 	}
 }
 
+// needsVault reports whether any instance gets its credential from Vault.
+func (c *Config) needsVault() bool {
+	return len(c.Instances) == 0 || slices.ContainsFunc(c.Instances, func(i Instance) bool { return i.Source != SourceFile })
+}
+
 // fillFromEnvironment takes what the file does not say about the connection from Vault's own variables. An empty value in
 // the file says nothing. The client's certificate and key are one thing: they never come half from here, half from there.
 func (r *reader) fillFromEnvironment(v *Vault) {
-	noPair := v.ClientCert == "" && v.ClientKey == "" && !r.refused["vault.client_cert"] && !r.refused["vault.client_key"]
-	for _, f := range []struct {
-		into          *string
-		key, variable string
-		isPath, wants bool
-	}{
-		{&v.Address, "vault.address", "VAULT_ADDR", false, true},
-		{&v.Namespace, "vault.namespace", "VAULT_NAMESPACE", false, true},
-		{&v.CACert, "vault.ca_cert", "VAULT_CACERT", true, true},
-		{&v.ClientCert, "vault.client_cert", "VAULT_CLIENT_CERT", true, noPair},
-		{&v.ClientKey, "vault.client_key", "VAULT_CLIENT_KEY", true, noPair},
-		{&v.TLSServerName, "vault.tls_server_name", "VAULT_TLS_SERVER_NAME", false, true},
-	} {
-		value, set := r.env(f.variable)
-		if !set || *f.into != "" || value == "" || r.refused[f.key] || !f.wants {
-			continue
-		}
-		if strings.ContainsFunc(value, unprintable) {
-			r.refuse(f.key, "comes from %s, which holds a line end or a control character", f.variable)
-			continue
-		}
-		*f.into = value
-		r.from[f.key] = f.variable
-		if f.isPath && value[0] != '/' {
-			r.refuse(f.key, mustBeAbsolute)
+	fill := func(into *string, key, variable string, isPath bool) {
+		if value, _ := r.env(variable); *into == "" && !r.refused[key] {
+			*into = value
+			r.refuseIf(isPath && value != "" && value[0] != '/', key, "(from %s) %s", variable, mustBeAbsolute)
 		}
 	}
-}
-
-// expand replaces each ${NAME} in path. Everything else stays, a lone "$" too.
-func expand(path string, env func(string) (string, bool)) (string, error) {
-	var b strings.Builder
-	for {
-		before, rest, found := strings.Cut(path, "${")
-		b.WriteString(before)
-		if !found {
-			return b.String(), nil
-		}
-		name, after, closed := strings.Cut(rest, "}")
-		if !closed || !variableName.MatchString(name) {
-			return "", fmt.Errorf(`has a "${" that is not followed by a variable's name and "}"`)
-		}
-		value, ok := env(name)
-		switch {
-		case !ok && name == "CREDENTIALS_DIRECTORY":
-			return "", fmt.Errorf("${%s} is not set in the environment; systemd sets it for the unit, by hand put "+
-				"%[1]s=/run/credentials/campaign-credsync.service before the command", name)
-		case !ok:
-			return "", fmt.Errorf("${%s} is not set in the environment; set it or write the path out", name)
-		case value == "":
-			// "${DIR}/secret_id" would silently mean a file in the root directory.
-			return "", fmt.Errorf("${%s} is empty in the environment; set it or write the path out", name)
-		}
-		b.WriteString(value)
-		path = after
+	fill(&v.Address, "vault.address", "VAULT_ADDR", false)
+	fill(&v.Namespace, "vault.namespace", "VAULT_NAMESPACE", false)
+	fill(&v.CACert, "vault.ca_cert", "VAULT_CACERT", true)
+	fill(&v.TLSServerName, "vault.tls_server_name", "VAULT_TLS_SERVER_NAME", false)
+	if v.ClientCert == "" && v.ClientKey == "" {
+		fill(&v.ClientCert, "vault.client_cert", "VAULT_CLIENT_CERT", true)
+		fill(&v.ClientKey, "vault.client_key", "VAULT_CLIENT_KEY", true)
 	}
 }

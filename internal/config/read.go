@@ -2,9 +2,11 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -19,70 +21,52 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// reader turns the text of a configuration file into a Config. The YAML library's own strict decoder stops at the first problem and
-// does not keep positions. So reader walks the library's syntax tree along the struct.
-type reader struct {
-	env func(string) (string, bool)
+// Error is what is wrong with a configuration file, one problem a line, as FILE:LINE:COLUMN: KEY: PROBLEM. It shows no value that may
+// be secret: a secret-id written where its file's name belongs is a likely mistake.
+type Error string
 
-	at       map[string]position // key → where its value stands; not for "key:" with nothing behind it
-	refused  map[string]bool     // key → has a problem already
-	from     map[string]string   // key → the VAULT_* variable that its value came from
+func (e Error) Error() string { return string(e) }
+
+// reader turns the text of a configuration file into a Config. The YAML library's own decoder stops at the first problem, does not keep
+// positions, and panics on some tags. So reader walks the library's syntax tree along the struct.
+type reader struct {
+	file string
+	env  func(string) (string, bool)
+
+	at       map[string]*token.Position // key → where it or its value stands
+	refused  map[string]bool            // key → has a problem already
 	problems []problem
 }
 
-const mustBeAbsolute = `must be an absolute path, one that begins with "/"`
-
-// read reports whether text is a YAML mapping. If not, there is nothing to check further.
-func (r *reader) read(text []byte, into *Config) bool {
-	root := r.document(text)
-	if root != nil {
-		r.value("", root, reflect.ValueOf(into).Elem(), "")
-	}
-	return root != nil
+type problem struct {
+	at   *token.Position
+	line string
 }
 
 // document parses text and returns the root of its only document, or nil.
 func (r *reader) document(text []byte) ast.Node {
-	lines := 0
-	for line := range bytes.Lines(text) {
-		lines++
-		if !utf8.Valid(line) {
-			r.refuseAt(position{lines, 1}, "", "is not UTF-8 in this line; save the file as UTF-8")
-			return nil
-		}
+	if !utf8.Valid(text) {
+		r.refuse("", "is not UTF-8; save the file as UTF-8")
+		return nil
 	}
 	file, err := parseYAML(text)
 	if err != nil {
-		at, message := position{1, 1}, err.Error()
-		var syntax yaml.Error
-		if errors.As(err, &syntax) {
+		message := err.Error()
+		if syntax, ok := errors.AsType[yaml.Error](err); ok {
 			message = syntax.GetMessage() // without the excerpt, which could hold a secret
 			if t := syntax.GetToken(); t != nil {
-				at = positionOf(t)
+				r.at[""] = t.Position
 			}
 		}
-		r.refuseAt(at, "", "is not YAML: %s", credential.Escape(message))
+		r.refuse("", "is not YAML: %s", credential.Escape(message))
 		return nil
 	}
-	var root ast.Node
-	for _, document := range file.Docs {
-		switch body := document.Body; {
-		case body == nil || body.Type() == ast.DirectiveType || body.Type() == ast.CommentType:
-		case root != nil:
-			r.refuseAt(start(body), "", "a second YAML document begins; the configuration is one document")
-			return nil
-		default:
-			root = body
-		}
-	}
-	switch {
-	case root == nil:
-		r.refuseAt(position{1, 1}, "", "holds no settings; at least vault and instances are needed")
-	case !isMapping(root):
-		r.refuseAt(start(root), "", "must be a group of keys: %s", keysOf(reflect.TypeFor[Config]()))
+	documents := slices.DeleteFunc(file.Docs, func(d *ast.DocumentNode) bool { return d.Body == nil })
+	if len(documents) != 1 || !isGroup(documents[0].Body) {
+		r.refuse("", "must be one YAML document, a group of keys: %s", keysOf(reflect.TypeFor[Config]()))
 		return nil
 	}
-	return root
+	return documents[0].Body
 }
 
 // parseYAML keeps a panic of the parser on odd text from ending a daemon that only reloads its configuration.
@@ -92,26 +76,19 @@ func parseYAML(text []byte) (file *ast.File, err error) {
 			err = errors.New("the parser gave up; simplify the file")
 		}
 	}()
-	text = bytes.TrimPrefix(text, []byte("\ufeff"))
-	return parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey()) // group reports duplicates, all of them
+	return parser.ParseBytes(bytes.TrimPrefix(text, []byte("\ufeff")), 0)
 }
 
 // value reads node into the variable, whose struct tag is given.
 func (r *reader) value(key string, node ast.Node, into reflect.Value, tag reflect.StructTag) {
-	switch node.Type() {
-	case ast.AnchorType, ast.AliasType, ast.TagType:
-		r.refuse(key, "has a YAML anchor, alias or tag; write the value out, and put text in quotes where needed")
-		return
-	case ast.NullType:
-		if !strings.HasSuffix(key, "]") {
-			return // "key:" with nothing behind it says nothing
-		}
+	if node.Type() == ast.NullType {
+		return // "key:" with nothing behind it says nothing
 	}
 	switch into := into.Addr().Interface().(type) {
 	case *string:
 		*into = r.text(key, node, tag)
 	case *credential.Secret:
-		if text := r.text(key, node, ""); text != "" {
+		if text := r.text(key, node, tag); text != "" {
 			*into = credential.NewSecret(text)
 		}
 	case *time.Duration:
@@ -131,13 +108,11 @@ func (r *reader) value(key string, node ast.Node, into reflect.Value, tag reflec
 
 // scalar has the library read a value. It would also take 1.5 for a whole number.
 func (r *reader) scalar(key string, node ast.Node, is ast.NodeType, into any, must string) {
-	if node.Type() != is || yaml.NodeToValue(node, into) != nil {
-		r.refuse(key, "%s", must)
-	}
+	r.refuseIf(node.Type() != is || yaml.NodeToValue(node, into) != nil, key, "%s", must)
 }
 
-// text returns the text of node, checked as its tag says and, where that is a path, with ${NAME} replaced. It is empty when it was
-// refused.
+// text returns the text of node, checked as its tag says and, where that is a path, with ${NAME} replaced. A path that was refused is
+// empty.
 func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
 	var text string
 	switch n := node.(type) {
@@ -145,38 +120,39 @@ func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
 		text = n.Value
 	case *ast.LiteralNode:
 		text = n.Value.Value
-	case *ast.MappingNode, *ast.MappingValueNode, *ast.SequenceNode:
-		r.refuse(key, "must be text")
+	default:
+		r.refuse(key, "must be text; a number needs quotes")
 		return ""
-	default: // numbers and the like
-		r.refuse(key, "must be text; put it in quotes")
-		return ""
+	}
+	isPath := tag.Get("is")
+	if isPath != "" {
+		text = r.expand(key, text)
 	}
 	allowed := strings.Fields(tag.Get("oneof"))
-	switch {
-	case strings.ContainsFunc(text, unprintable):
-		r.refuse(key, "holds a line end or a control character")
+	only, later := tag.Lookup("later")
+	r.refuseIf(strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }), key, "holds a line end or a control character")
+	r.refuseIf(len(allowed) > 0 && !slices.Contains(allowed, text), key, "must be one of %s", strings.Join(allowed, ", "))
+	r.refuseIf(later && text != only, key, "is not in this release; leave it %q", only)
+	r.refuseIf(text == "" && tag.Get("needed") != "", key, "must not be empty; leave the key out for the default")
+	r.refuseIf(isPath == "absolute" && text != "" && text[0] != '/', key, mustBeAbsolute)
+	if isPath != "" && r.refused[key] {
 		return ""
-	case len(allowed) > 0 && !slices.Contains(allowed, text):
-		r.refuse(key, "must be one of %s", strings.Join(allowed, ", "))
-	case text == "" && tag.Get("needed") != "":
-		r.refuse(key, "must not be empty; leave the key out for the default")
 	}
-	if tag.Get("is") == "" || text == "" {
-		return text
-	}
-	path, err := expand(text, r.env)
-	switch {
-	case err != nil:
-		r.refuse(key, "%v", err)
-	case strings.ContainsFunc(path, unprintable):
-		r.refuse(key, "holds, after the environment was filled in, a line end or a control character")
-	case tag.Get("is") == "absolute" && path[0] != '/':
-		r.refuse(key, mustBeAbsolute)
-	default:
-		return path
-	}
-	return ""
+	return text
+}
+
+const mustBeAbsolute = `must be an absolute path, one that begins with "/"`
+
+var variable = regexp.MustCompile(`\$\{[^}]*\}`)
+
+// expand replaces each ${NAME} in path. Everything else stays, a lone "$" too.
+func (r *reader) expand(key, path string) string {
+	return variable.ReplaceAllStringFunc(path, func(name string) string {
+		value, _ := r.env(name[2 : len(name)-1])
+		// An empty one would silently make "${DIR}/secret_id" a file in the root directory.
+		r.refuseIf(value == "", key, "%s is not set in the environment, or empty; set it or write the path out", name)
+		return value
+	})
 }
 
 func (r *reader) list(key string, node ast.Node, into reflect.Value) {
@@ -188,10 +164,6 @@ func (r *reader) list(key string, node ast.Node, into reflect.Value) {
 	into.Set(reflect.MakeSlice(into.Type(), len(sequence.Values), len(sequence.Values)))
 	for i, item := range sequence.Values {
 		itemKey := fmt.Sprintf("%s[%d]", key, i)
-		if item == nil {
-			r.refuse(itemKey, "is empty")
-			continue
-		}
 		r.at[itemKey] = start(item)
 		if instance, ok := into.Index(i).Addr().Interface().(*Instance); ok {
 			instance.setDefaults()
@@ -202,37 +174,38 @@ func (r *reader) list(key string, node ast.Node, into reflect.Value) {
 
 // group reads a mapping into a struct.
 func (r *reader) group(key string, node ast.Node, into reflect.Value) {
-	if !isMapping(node) {
+	if !isGroup(node) {
 		r.refuse(key, "must be a group of keys: %s", keysOf(into.Type()))
 		return
 	}
-	first := map[string]position{}
 	for entries := node.(ast.MapNode).MapRange(); entries.Next(); {
-		var name ast.Node = entries.Key()
-		if explicit, ok := name.(*ast.MappingKeyNode); ok && explicit.Value != nil {
-			name = explicit.Value // "? name" on a line of its own
-		}
-		text, value := name.GetToken().Value, entries.Value()
-		at, inner := positionOf(name.GetToken()), join(key, text)
-		field, known := fieldCalled(into.Type(), text)
-		if before, twice := first[text]; twice {
-			// Noted directly, as the value that stands first may have a problem of its own.
-			r.problems = append(r.problems, problem{at, credential.Escape(inner), fmt.Sprintf("is there twice; the first is in line %d", before.line)})
-			continue
-		}
-		first[text] = at
+		name, value := entries.Key().GetToken(), entries.Value()
+		inner := join(key, name.Value)
+		r.at[inner] = name.Position
+		field, known := fieldCalled(into.Type(), name.Value)
 		if !known {
-			r.refuseAt(at, credential.Escape(inner), "unknown key; allowed here: %s", keysOf(into.Type()))
+			r.refuse(inner, "unknown key; allowed here: %s", keysOf(into.Type()))
 			continue
 		}
-		if !isMapping(value) && value.Type() != ast.SequenceType { // of those, the place of the key says more
-			at = start(value)
-		}
-		if value.Type() != ast.NullType {
-			r.at[inner] = at
+		if !isGroup(value) && value.Type() != ast.SequenceType { // of those, the place of the key says more
+			r.at[inner] = value.GetToken().Position
 		}
 		r.value(inner, value, into.FieldByIndex(field.Index), field.Tag)
 	}
+}
+
+func isGroup(node ast.Node) bool {
+	return node.Type() == ast.MappingType || node.Type() == ast.MappingValueType
+}
+
+// start is where an item of a list begins; the token of a mapping is its first ":".
+func start(item ast.Node) *token.Position {
+	if isGroup(item) {
+		if entries := item.(ast.MapNode).MapRange(); entries.Next() {
+			return entries.Key().GetToken().Position
+		}
+	}
+	return item.GetToken().Position
 }
 
 func fieldCalled(group reflect.Type, name string) (reflect.StructField, bool) {
@@ -260,25 +233,57 @@ func keysOf(group reflect.Type) string {
 	return strings.Join(names, ", ")
 }
 
+// refuse notes a problem with the value of key. The first problem of a key is the one to mend; what follows from it, also for the keys
+// of a group that could not be read, would only confuse.
+func (r *reader) refuse(key, format string, args ...any) {
+	for group := key; group != ""; group = parent(group) {
+		if r.refused[group] {
+			return
+		}
+	}
+	r.refused[key] = true
+	r.problems = append(r.problems, problem{r.where(key), r.line(key, fmt.Sprintf(format, args...))})
+}
+
+func (r *reader) refuseIf(wrong bool, key, format string, args ...any) {
+	if wrong {
+		r.refuse(key, format, args...)
+	}
+}
+
+// line is one line of an Error. Columns are characters, counted from 1.
+func (r *reader) line(key, problem string) string {
+	at := r.where(key)
+	if key != "" {
+		problem = credential.Escape(key) + ": " + problem
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", credential.Escape(r.file), at.Line, at.Column, problem)
+}
+
+// where finds the place of key or, where the file does not have it, of the nearest group around it: instances[1].fields.client_id,
+// instances[1].fields, instances[1], …
+func (r *reader) where(key string) *token.Position {
+	for r.at[key] == nil && key != "" {
+		key = parent(key)
+	}
+	return cmp.Or(r.at[key], &token.Position{Line: 1, Column: 1})
+}
+
 func join(key, name string) string { return strings.TrimPrefix(key+"."+name, ".") }
 
-func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+func parent(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
-func isMapping(node ast.Node) bool {
-	return node.Type() == ast.MappingType || node.Type() == ast.MappingValueType
-}
-
-// start is where node begins; the token of a block mapping is its first ":".
-func start(node ast.Node) position {
-	switch n := node.(type) {
-	case *ast.MappingNode:
-		if !n.IsFlowStyle && len(n.Values) > 0 {
-			return start(n.Values[0])
-		}
-	case *ast.MappingValueNode:
-		return positionOf(n.Key.GetToken())
+// err returns the problems in the order of the file, or nil.
+func (r *reader) err() error {
+	if len(r.problems) == 0 {
+		return nil
 	}
-	return positionOf(node.GetToken())
+	slices.SortStableFunc(r.problems, func(a, b problem) int {
+		return cmp.Or(a.at.Line-b.at.Line, a.at.Column-b.at.Column)
+	})
+	var lines []string
+	for _, p := range r.problems {
+		lines = append(lines, p.line)
+	}
+	return Error(strings.Join(lines, "\n"))
 }
-
-func positionOf(t *token.Token) position { return position{t.Position.Line, t.Position.Column} }

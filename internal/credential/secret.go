@@ -33,6 +33,9 @@ func (s Secret) Reveal() string {
 	return s.text()
 }
 
+// IsZero reports whether the text is empty.
+func (s Secret) IsZero() bool { return s.Reveal() == "" }
+
 // String and the methods below make every ordinary way of printing say the same.
 func (s Secret) String() string { return redacted }
 

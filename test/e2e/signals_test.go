@@ -50,7 +50,7 @@ func TestHangUpWithABadConfiguration(t *testing.T) {
 		{string(good) + "\nunknown_key: 1\n", "unknown_key"},
 		{strings.Replace(string(good), "state_dir: ", "state_dir: /elsewhere", 1), "state_dir"},
 		{strings.Replace(string(good), "poll: 1s", "poll: 1ms", 1), "watch.poll"},
-		{"", "holds no settings"},
+		{"", "must be one YAML document"},
 	} {
 		w.Must(os.WriteFile(w.Config, []byte(c.text), 0o600))
 		before := strings.Count(w.Log(), "configuration not reloaded, keeping the old one")

@@ -282,7 +282,7 @@ func clockDaylightSaving(t *testing.T, clock *wallClock) {
 	version, _ := w.NewSecret("prod")
 	w.StartDaemon()
 	for i, night := range []struct{ apply, due time.Time }{
-		{spring.Add(-10 * time.Minute), spring},
+		{spring.Add(-10 * time.Minute), spring.Add(23*time.Hour + 30*time.Minute)}, // of the day after
 		{autumn.Add(-10 * time.Minute), autumn},
 		{autumn.Add(10 * time.Minute), autumn.Add(time.Hour)},
 	} {
