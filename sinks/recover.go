@@ -98,7 +98,7 @@ func (i *Instance) putRight(ctx context.Context) (now state, damage, err error) 
 			return now, damage, nil
 		case err == nil || !late && (errors.Is(err, credential.ErrMissing) || errors.Is(err, credential.ErrDamaged)):
 			// look again
-		case !errors.Is(err, credential.ErrDamaged), errors.Is(err, imsxml.ErrUnsupported): // which may be whole
+		case !errors.Is(err, credential.ErrDamaged):
 			return now, damage, err
 		default:
 			if times++; times > damageLimit {
@@ -127,7 +127,7 @@ func (i *Instance) putBack(ctx context.Context) error {
 		return fmt.Errorf("the file saved before it was written is not whole either: %w", err)
 	}
 	onlyDamaged := func(current []byte) ([]byte, error) {
-		if wellFormed(current) == nil {
+		if !errors.Is(wellFormed(current), credential.ErrDamaged) {
 			return current, nil // somebody repaired it meanwhile
 		}
 		return whole, nil

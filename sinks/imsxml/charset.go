@@ -2,122 +2,95 @@ package imsxml
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/charmap"
+
+	"campaign-credsync/internal/credential"
 )
 
-// charset is the encoding of a document. All of them hold ASCII as it is, so that markup can be found byte by byte.
-type charset int
+// ErrUnsupported says that a file may be whole, and cannot be read here.
+var ErrUnsupported = errors.New("the instance's configuration file has a form that is not supported here")
 
-const (
-	charsetUTF8 charset = iota // what XML has where nothing is said
-	charsetASCII
-	charsetLatin1
-	// charsetOpaque is another single-byte encoding. Campaign's names and ciphertexts are ASCII, so a table of what the other
-	// bytes mean would serve nobody: such a byte may stand in values and text, where it is told apart from others and put back
-	// as it was, and not in a name.
-	charsetOpaque
-	charsetWindows1252 // a charsetOpaque in which some bytes are no characters
-)
+const utf8BOM = "\xef\xbb\xbf"
 
-// charsets are the encodings of Campaign's files, by the names that an XML declaration gives them.
-var charsets = map[string]charset{
-	"utf-8": charsetUTF8, "utf8": charsetUTF8, "us-ascii": charsetASCII, "ascii": charsetASCII,
-	"iso-8859-1": charsetLatin1, "iso8859-1": charsetLatin1, "iso_8859-1": charsetLatin1, "latin1": charsetLatin1,
-	"iso-8859-15": charsetOpaque, "iso8859-15": charsetOpaque, "windows-1252": charsetWindows1252, "cp1252": charsetWindows1252,
+// charsets are the encodings of Campaign's files, by the names that an XML declaration gives them. All hold ASCII as it is.
+var charsets = map[string]*charmap.Charmap{
+	"utf-8": nil, "utf8": nil,
+	"iso-8859-1": charmap.ISO8859_1, "iso8859-1": charmap.ISO8859_1, "iso_8859-1": charmap.ISO8859_1, "latin1": charmap.ISO8859_1,
+	"iso-8859-15": charmap.ISO8859_15, "iso8859-15": charmap.ISO8859_15,
+	"windows-1252": charmap.Windows1252, "cp1252": charmap.Windows1252,
 }
 
-// undefined are the bytes that windows-1252 has no character for.
-const undefined = "\x81\x8d\x8f\x90\x9d"
+// declaration is the XML declaration. Versions above 1.0 are read as 1.0, as XML 1.0 has it.
+var declaration = regexp.MustCompile(`^<\?xml\s+version\s*=\s*(?:"1\.[0-9]+"|'1\.[0-9]+')` +
+	`(?:\s+encoding\s*=\s*("[^"]*"|'[^']*'))?(?:\s+standalone\s*=\s*(?:"yes"|"no"|'yes'|'no'))?\s*\?>`)
 
-func (c charset) singleByte() bool { return c >= charsetLatin1 }
-
-func (c charset) opaque() bool { return c >= charsetOpaque }
-
-// text decodes raw. In a charsetOpaque each byte outside ASCII stands for itself: that is not its meaning, and keeps
-// different texts different.
-func (c charset) text(raw []byte) string {
-	if !c.singleByte() {
-		return string(raw)
+// charsetOf returns the encoding of a file, and where the document begins behind its declaration.
+func charsetOf(data []byte) (charset *charmap.Charmap, start int, err error) {
+	const refused = "the encoding is none of UTF-8, ISO-8859-1, ISO-8859-15 and windows-1252 (save the file as UTF-8, and declare that)"
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) { // marks of UTF-16 and UTF-32
+		return nil, 0, fault(ErrUnsupported, "", refused)
 	}
-	var b strings.Builder
-	for _, char := range raw {
-		b.WriteRune(rune(char))
+	document := bytes.TrimPrefix(data, []byte(utf8BOM))
+	mark := len(data) - len(document)
+	found := declaration.FindSubmatchIndex(document)
+	switch {
+	case found == nil:
+		return nil, mark, nil
+	case found[2] < 0:
+		return nil, mark + found[1], nil
 	}
-	return b.String()
+	name := document[found[2]+1 : found[3]-1]
+	charset, known := charsets[strings.ToLower(string(name))]
+	if !known {
+		return nil, 0, fault(ErrUnsupported, string(document[:found[2]+1]), refused)
+	}
+	if mark > 0 { // is believed by libxml2 too, whatever else is declared
+		charset = nil
+	}
+	return charset, mark + found[1], nil
 }
 
-// firstIllegal returns the offset of the first byte that is no part of a character which XML allows, or -1.
-func (c charset) firstIllegal(data []byte) int {
-	for i, char := range data {
-		if char < ' ' && !isSpace[char] {
-			return i
+// decode returns data as UTF-8, in which every character is one that XML allows.
+func decode(charset *charmap.Charmap, data []byte) (string, error) {
+	text := string(data)
+	if charset != nil {
+		text, _ = charset.NewDecoder().String(text) // has no error: all bytes are characters
+	}
+	for i, char := range text {
+		invalid := char == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError))
+		if invalid || !isXMLChar(char) {
+			return "", fault(credential.ErrDamaged, text[:i], "a byte that the encoding does not have, or a control character (NUL: the file "+
+				"was probably cut off when the power failed)")
 		}
 	}
-	switch c {
-	case charsetASCII:
-		return bytes.IndexFunc(data, func(r rune) bool { return r >= utf8.RuneSelf })
-	case charsetWindows1252:
-		return slices.IndexFunc(data, func(char byte) bool { return strings.IndexByte(undefined, char) >= 0 })
-	case charsetLatin1, charsetOpaque:
-		return -1
-	}
-	if !utf8.Valid(data) {
-		for i := 0; ; {
-			r, size := utf8.DecodeRune(data[i:])
-			if r == utf8.RuneError && size <= 1 {
-				return i
-			}
-			i += size
-		}
-	}
-	for _, none := range []string{"\ufffe", "\uffff"} { // proper UTF-8, and no XML
-		if i := bytes.Index(data, []byte(none)); i >= 0 {
-			return i
-		}
-	}
-	return -1
+	return text, nil
 }
 
-// nameLength returns how many bytes at the start of data are a name.
-func (c charset) nameLength(data []byte) int {
-	length, wide := 0, false
-	for length < len(data) && (isName[data[length]] || data[length] >= utf8.RuneSelf) {
-		wide = wide || data[length] >= utf8.RuneSelf
-		length++
+// encode is the reverse of decode. A character that the file's encoding does not have becomes a reference.
+func encode(charset *charmap.Charmap, text string) string {
+	if charset == nil {
+		return text
 	}
-	if length == 0 || strings.IndexByte("-.0123456789", data[0]) >= 0 ||
-		wide && (c.opaque() || !wideName.MatchString(c.text(data[:length]))) {
-		return 0
-	}
-	return length
+	encoded, _ := encoding.HTMLEscapeUnsupported(charset.NewEncoder()).String(text) // has no error: text is UTF-8
+	return encoded
 }
 
-// wideName is a name with characters outside ASCII, from XML 1.0, fifth edition. U+FFFD is left out: it says that a character was
-// lost.
-var wideName = func() *regexp.Regexp {
-	const start = `:A-Z_a-z\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{2FF}\x{370}-\x{37D}\x{37F}-\x{1FFF}\x{200C}-\x{200D}\x{2070}-\x{218F}` +
-		`\x{2C00}-\x{2FEF}\x{3001}-\x{D7FF}\x{F900}-\x{FDCF}\x{FDF0}-\x{FFFC}\x{10000}-\x{EFFFF}`
-	return regexp.MustCompile(`^[` + start + `][` + start + `.0-9\x{B7}\x{300}-\x{36F}\x{203F}-\x{2040}-]*$`)
-}()
-
-// isName and isSpace tell what a byte of ASCII may be.
-var (
-	isName  = setOf("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_:-.0123456789")
-	isSpace = setOf(" \t\r\n")
-)
-
-func setOf(chars string) (set [256]bool) {
-	for _, char := range []byte(chars) {
-		set[char] = true
-	}
-	return set
+// fault makes the error for what is wrong behind text. Columns count characters.
+func fault(kind error, text, what string) error {
+	text = strings.TrimPrefix(text, utf8BOM)
+	line := text[strings.LastIndexByte(text, '\n')+1:]
+	return fmt.Errorf("%w: %d:%d: %s", kind, 1+strings.Count(text, "\n"), 1+utf8.RuneCountInString(line), what)
 }
 
-// isXMLChar reports whether XML allows r at all.
-func isXMLChar(r rune) bool {
-	return r == '\t' || r == '\n' || r == '\r' || 0x20 <= r && r <= 0xd7ff || 0xe000 <= r && r <= 0xfffd ||
-		0x10000 <= r && r <= utf8.MaxRune
+// isXMLChar reports whether XML allows char at all.
+func isXMLChar(char rune) bool {
+	return char == '\t' || char == '\n' || char == '\r' || 0x20 <= char && char <= 0xd7ff || 0xe000 <= char && char <= 0xfffd ||
+		0x10000 <= char && char <= utf8.MaxRune
 }

@@ -1,151 +1,141 @@
 // Package imsxml reads and sets the attributes of <ims> in a configuration file of Campaign and leaves every other byte as it is.
 //
-// encoding/xml would write the whole file anew, with other quotes, white space and line ends. So the bytes are scanned here: Parse
-// checks that they are one well-formed XML document and notes where <shared> and <ims> stand, and Set cuts the wanted attributes
-// in there. What Parse accepts libxml2 accepts too, except that most of what a DOCTYPE declares is not checked. What cannot be read
-// with certainty is refused: other encodings than those of Campaign's files, and entities that stand for more than plain text.
+// encoding/xml would write the whole file anew, with other quotes, white space and line ends, and it accepts what is not well-formed.
+// So the text is scanned here: Parse checks that it is one well-formed XML document and notes where <shared> and <ims> stand, and Set
+// replaces the wanted attributes there. What Parse accepts libxml2 accepts too. Other encodings than those of Campaign's files, and a
+// DOCTYPE, are refused.
 package imsxml
 
 import (
-	"bytes"
+	"encoding/xml"
+	"fmt"
 	"strings"
-	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
 
 	"campaign-credsync/internal/credential"
 )
 
-// Document is a well-formed configuration file and where <ims> stands in it. It refers to the bytes that it was parsed from,
-// which must not be changed. It may be used concurrently.
+// Document is a well-formed configuration file and where <ims> stands in it. It may be used concurrently.
 type Document struct {
-	data    []byte
-	charset charset
-	// serverConf says that the root is <serverconf> or <serverConf>.
-	serverConf bool
-	// shared is the first <shared> directly in the root.
-	shared tag
-	// ims is the first <ims> directly in a <shared> directly in the root, and imsAttributes what stands in its tag.
-	ims           tag
-	imsAttributes []attribute
-	several       bool
-	// entities are those that the DOCTYPE declares as plain text, by name.
-	entities map[string]string
+	text    string           // in UTF-8
+	charset *charmap.Charmap // of the file; nil is UTF-8
+	// shared is the first <shared> in <serverconf>.
+	shared struct {
+		end   int // behind the ">" of its start tag; 0: there is none
+		empty bool
+	}
+	// attributes are those of the first <ims> in a <shared>. Others can be added at addAt; 0: there is no <ims>.
+	attributes []attribute
+	addAt      int
 }
 
-// tag is a start tag or an empty-element tag. The zero tag was not found.
-type tag struct {
-	nameEnd   int // offset behind the element's name
-	end       int // offset behind the ">"
-	selfClose bool
-}
-
-func (t tag) found() bool { return t.end > 0 }
-
-// attribute says where an attribute stands.
+// attribute is an attribute and where it stands.
 type attribute struct {
-	lead  int // offset of the white space in front of it
-	name  span
-	value span // as written, without the quotes
+	name, value string
+	start       int // of the white space in front of it
+	quote       int
+	end         int // behind the closing quote
 }
 
-// raw is where the value stands with its quotes.
-func (a attribute) raw() span { return span{a.value.start - 1, a.value.end + 1} }
-
-// span is data[start:end].
-type span struct{ start, end int }
-
-func (s span) of(data []byte) []byte { return data[s.start:s.end] }
-
-// HasSeveralIMS reports whether more than one <ims> stands where one belongs. The first counts and the others are left alone.
-// Which of them Campaign reads is not known, so a person should be told.
-func (d *Document) HasSeveralIMS() bool { return d.several }
+// Parse checks that data is one well-formed XML document, and finds <shared> and <ims>. It takes time in proportion to the length of
+// data. Its error wraps [credential.ErrDamaged] or [ErrUnsupported] and says line:column. It quotes nothing from the file, as in a
+// damaged one a piece of a password may stand where a name should.
+func Parse(data []byte) (*Document, error) {
+	charset, start, err := charsetOf(data)
+	if err != nil {
+		return nil, err
+	}
+	d := &Document{charset: charset}
+	if d.text, err = decode(charset, data); err != nil {
+		return nil, err
+	}
+	s := &scanner{text: d.text, pos: start, doc: d}
+	return d, s.document()
+}
 
 // Attributes returns all attributes of <ims> in the order of the file, with the values that an XML parser gives: references
 // replaced, tabs and line ends as spaces. It is nil when there is no <ims>, and empty when <ims> has none.
 func (d *Document) Attributes() credential.Attributes {
-	if !d.ims.found() {
+	if d.addAt == 0 {
 		return nil
 	}
-	all := make(credential.Attributes, 0, len(d.imsAttributes))
-	for _, a := range d.imsAttributes {
-		all = append(all, credential.Attribute{Name: d.nameOf(a), Value: d.valueOf(a), Raw: credential.Bytes(a.raw().of(d.data))})
+	all := make(credential.Attributes, 0, len(d.attributes))
+	for _, a := range d.attributes {
+		raw := credential.Bytes(encode(d.charset, d.text[a.quote:a.end]))
+		all = append(all, credential.Attribute{Name: a.name, Value: a.value, Raw: raw})
 	}
 	return all
 }
 
-func (d *Document) nameOf(a attribute) string { return d.charset.text(a.name.of(d.data)) }
-
-func (d *Document) valueOf(a attribute) string { return d.meaning(a.value.of(d.data)) }
-
-// meaning decodes the value of an attribute. The value was scanned before.
-func (d *Document) meaning(raw []byte) string {
+// Set returns the file with the attributes of <ims> as want has them. A value that differs is replaced by the bytes in which it was
+// written when it was seen, or, where these are not known, between the quotes found there. An attribute that is missing is added behind
+// the last one; one wanted absent is removed with the white space in front of it. A missing <ims> becomes the first child of <shared>.
+// Attributes that want does not name, and every other byte, stay as they are.
+//
+// The error wraps [credential.ErrCannotSplice]: there is no place for <ims>, or what is wanted cannot be written in XML.
+func (d *Document) Set(want credential.Attributes) ([]byte, error) {
+	missing := make(map[string]credential.Attribute, len(want))
+	for _, w := range want {
+		missing[w.Name] = w
+	}
 	var b strings.Builder
-	b.Grow(len(raw))
-	for i := 0; i < len(raw); {
-		switch char := raw[i]; {
-		case char == '&':
-			text, size := d.reference(raw[i:])
-			b.WriteString(text)
-			i += size
-			continue
-		case char == '\r' && i+1 < len(raw) && raw[i+1] == '\n':
-			// One line end, one space, written for the \n.
-		case isSpace[char]:
-			b.WriteByte(' ')
-		case char >= utf8.RuneSelf && d.charset.singleByte():
-			b.WriteRune(rune(char))
-		default:
-			b.WriteByte(char)
-		}
-		i++
+	copied := 0
+	replace := func(start, end int, by string) {
+		b.WriteString(d.text[copied:start] + by)
+		copied = end
 	}
-	return b.String()
-}
-
-var predefined = map[string]string{"amp": "&", "lt": "<", "gt": ">", "quot": `"`, "apos": "'"}
-
-// reference reads the reference at the start of text, which starts with "&". Its size is 0 when it has no meaning here.
-func (d *Document) reference(text []byte) (means string, size int) {
-	end := bytes.IndexByte(text, ';')
-	if end < 0 || end > maxReference {
-		return "", 0
-	}
-	name := string(text[1:end])
-	if r, ok := character(name); ok {
-		return string(r), end + 1
-	}
-	means, ok := predefined[name]
-	if !ok {
-		means, ok = d.entities[name]
-	}
-	if !ok {
-		return "", 0
-	}
-	return means, end + 1
-}
-
-// character reads the name of a character reference: "#65", "#x41".
-func character(name string) (r rune, ok bool) {
-	digits, ok := strings.CutPrefix(name, "#")
-	base := rune(10)
-	if hex, isHex := strings.CutPrefix(digits, "x"); isHex {
-		digits, base = hex, 16
-	}
-	if !ok || digits == "" {
-		return 0, false
-	}
-	for _, char := range []byte(digits) {
-		lower := char | 0x20
+	for _, has := range d.attributes {
+		w, wanted := missing[has.name]
+		delete(missing, has.name)
 		switch {
-		case '0' <= char && char <= '9':
-			r = r*base + rune(char-'0')
-		case base == 16 && 'a' <= lower && lower <= 'f':
-			r = r*base + rune(lower-'a') + 10
+		case !wanted || w.Value == has.value && !w.Absent:
+		case w.Absent:
+			replace(has.start, has.end, "")
 		default:
-			return 0, false
-		}
-		if r > utf8.MaxRune {
-			return 0, false
+			replace(has.quote, has.end, d.quoted(w, d.text[has.quote:has.quote+1]))
 		}
 	}
-	return r, isXMLChar(r)
+	added := ""
+	for _, w := range want {
+		if _, lacks := missing[w.Name]; lacks && !w.Absent {
+			added += " " + w.Name + "=" + d.quoted(w, `"`)
+		}
+	}
+	switch {
+	case added == "":
+	case d.addAt > 0:
+		replace(d.addAt, d.addAt, added)
+	case d.shared.end == 0:
+		return nil, fmt.Errorf("%w: <ims> is missing, and there is no <serverconf><shared> to put it into", credential.ErrCannotSplice)
+	case d.shared.empty:
+		replace(d.shared.end-len("/>"), d.shared.end, "><ims"+added+"/></shared>")
+	default:
+		replace(d.shared.end, d.shared.end, "<ims"+added+"/>")
+	}
+	b.WriteString(d.text[copied:])
+	return d.proved([]byte(encode(d.charset, b.String())), want)
+}
+
+// proved returns the file if it is well-formed and reads as wanted.
+func (d *Document) proved(file []byte, want credential.Attributes) ([]byte, error) {
+	written, err := Parse(file)
+	if err != nil || len(credential.Drift(want, written.Attributes())) > 0 {
+		return nil, fmt.Errorf("%w: with them the file does not read back", credential.ErrCannotSplice)
+	}
+	return file, nil
+}
+
+// quoted returns the value of a with its quotes: as it was written when it was seen, if that means the value in this file. It may
+// come from before somebody changed the file's encoding.
+func (d *Document) quoted(a credential.Attribute, quote string) string {
+	if raw, err := decode(d.charset, []byte(a.Raw)); err == nil {
+		s := scanner{text: raw}
+		if value, ok := s.value(); ok && s.pos == len(raw) && value == a.Value {
+			return raw
+		}
+	}
+	var b strings.Builder
+	xml.EscapeText(&b, []byte(a.Value))
+	return quote + b.String() + quote
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/text/encoding/charmap"
+
 	"campaign-credsync/test/skip"
 )
 
@@ -89,12 +91,15 @@ func TestAgreesWithLibxml2OnEncodings(t *testing.T) {
 		for b := 0x80; b <= 0xff; b++ {
 			text := fmt.Appendf(nil, "<?xml version='1.0' encoding='%s'?>\n<a b='", encoding)
 			text = append(append(text, byte(b)), " '/>"...)
+			if charsets[encoding] == charmap.Windows1252 && strings.IndexByte("\x81\x8d\x8f\x90\x9d", byte(b)) >= 0 {
+				continue // they are no characters for libxml2, control characters here, and stay what they are
+			}
 			if _, err := Parse(text); err == nil {
 				accepted++
 				names, texts = append(names, fmt.Sprintf("%s 0x%x", encoding, b)), append(texts, text)
 			}
 		}
-		if charsets[encoding].singleByte() && accepted < 123 {
+		if charsets[encoding] != nil && accepted < 123 {
 			t.Errorf("of %s only %d bytes are accepted", encoding, accepted)
 		}
 	}
@@ -129,9 +134,6 @@ func TestAgreesWithLibxml2OnMutants(t *testing.T) {
 	var accepted, refused [][]byte
 	for _, seed := range seeds {
 		for _, mutant := range append(mutants(seed, 150), seed) {
-			if hasInternalSubset(mutant) {
-				continue // what is declared there is skipped, not checked
-			}
 			if _, err := Parse(mutant); err == nil {
 				accepted = append(accepted, mutant)
 			} else if len(refused) < 400 {
@@ -147,10 +149,6 @@ func TestAgreesWithLibxml2OnMutants(t *testing.T) {
 	if len(accepted) < 1000 {
 		t.Error("too few mutants are well-formed to show anything")
 	}
-}
-
-func hasInternalSubset(text []byte) bool {
-	return bytes.Contains(text, []byte("<!DOCTYPE")) && bytes.Contains(text, []byte("["))
 }
 
 // fuzzCorpus returns the files that FuzzSet found worth keeping.
