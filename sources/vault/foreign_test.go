@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,25 +19,33 @@ func (l *lab) page() string {
 }
 
 // Only Vault's own words for a wrong role-id or secret-id are a refusal. Any other answer to a login is tried again, also by
-// the next start, and its words are told without what is secret in them.
+// the next start, and its words are told without what is secret in them. It may have come in the place of a refusal, which
+// Vault counts: so it is noted, but where Vault itself says that it did not look at the secret-id.
 func TestLoginIsRefusedByVaultsWordsOnly(t *testing.T) {
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	for name, c := range map[string]struct {
 		status      int
 		body, words string
+		unjudged    bool
 	}{
-		"page":                 {400, l.page(), "nginx"},
-		"no words":             {400, "", "https or http"},
-		"JSON of a gateway":    {400, `{"message":"no healthy upstream","request_id":"77"}`, "no healthy upstream"},
-		"JSON:API":             {400, `{"errors":[{"title":"invalid role or secret ID"}]}`, "invalid role or secret ID"},
-		"no errors":            {400, `{"errors":[]}`, "https or http"},
-		"a list":               {400, `["invalid role or secret ID"]`, "invalid role or secret ID"},
-		"other words":          {400, `{"errors":["failed to parse JSON input: invalid secret id"]}`, "failed to parse JSON"},
-		"from elsewhere":       {400, `{"errors":["source address \"10.1.2.3\" unauthorized through CIDR restrictions on the secret ID"]}`, "unauthorized"},
-		"missing":              {400, `{"errors":["missing secret_id"]}`, "missing secret_id"},
-		"page with 403":        {403, l.page(), "nginx"},
-		"success of a gateway": {200, `{"message":"invalid role or secret ID"}`, "no token"},
+		"page":                 {400, l.page(), "nginx", false},
+		"no words":             {400, "", "https or http", false},
+		"JSON of a gateway":    {400, `{"message":"no healthy upstream","request_id":"77"}`, "no healthy upstream", false},
+		"JSON:API":             {400, `{"errors":[{"title":"invalid role or secret ID"}]}`, "invalid role or secret ID", false},
+		"no errors":            {400, `{"errors":[]}`, "https or http", false},
+		"a list":               {400, `["invalid role or secret ID"]`, "invalid role or secret ID", false},
+		"other words":          {400, `{"errors":["failed to parse JSON input: invalid secret id"]}`, "failed to parse JSON", false},
+		"from elsewhere":       {400, `{"errors":["source address \"10.1.2.3\" unauthorized through CIDR restrictions on the secret ID"]}`, "unauthorized", false},
+		"missing":              {400, `{"errors":["missing secret_id"]}`, "missing secret_id", false},
+		"page with 403":        {403, l.page(), "nginx", false},
+		"success of a gateway": {200, `{"message":"invalid role or secret ID"}`, "not Vault's", false},
+		"cut off":              {200, `{"auth":`, "not Vault's", false},
+		"page with 503":        {503, l.page(), "nginx", false},
+		"sealed":               {503, `{"errors":["Vault is sealed"]}`, "unseal it", true},
+		"throttled":            {429, `{"errors":["request path rate limit quota exceeded"]}`, "quota", true},
+		"no leader":            {500, `{"errors":["local node not active but active cluster node not found"]}`, "electing", true},
+		"no such mount":        {404, `{"errors":["no handler for route"]}`, "no handler", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l.Proxy.AnswerBody("/login", c.status, c.body)
@@ -47,10 +56,26 @@ func TestLoginIsRefusedByVaultsWordsOnly(t *testing.T) {
 					t.Errorf("it says %q: %v", verdict, err)
 				}
 			}
-			if entries, err := os.ReadDir(l.Config.StateDir); err != nil || len(entries) != 0 {
-				t.Errorf("noted: %v, %v", entries, err)
+			if _, err := os.Stat(filepath.Join(l.Config.StateDir, "refused-secret-id.json")); (err != nil) != c.unjudged {
+				t.Errorf("noted: %v", err)
+			}
+			if l.Proxy.Requests(); c.unjudged {
+				for range 5 {
+					l.MustFail(l.KV(l.Vault()), c.words)
+				}
+			} else {
+				l.MustFail(l.KV(l.Vault()), c.words)
+				for range 4 {
+					v := l.Vault()
+					v.RetryRefused()
+					l.MustFail(l.KV(v), "five refused ones lock the role", "next login not before")
+				}
+			}
+			if logins, want := l.Logins(), map[bool]int{true: 5, false: 1}[c.unjudged]; logins != want {
+				t.Errorf("%d more logins, want %d", logins, want)
 			}
 			l.Proxy.Forward()
+			os.Remove(filepath.Join(l.Config.StateDir, "refused-secret-id.json"))
 			l.MustPoll(l.KV(l.Vault()), always)
 			if err := os.RemoveAll(l.Config.StateDir); err != nil {
 				t.Fatal(err)

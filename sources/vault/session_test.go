@@ -307,24 +307,6 @@ func TestFailedLoginsBackOff(t *testing.T) {
 	}
 }
 
-// A 400 that is not Vault's says nothing about the secret-id: plain HTTP on a TLS port, a load balancer.
-func TestForeign400IsNoRefusedSecretID(t *testing.T) {
-	l := newLab(t)
-	l.Server.MustWrite(path, oauth())
-	l.Proxy.AnswerBody("/login", http.StatusBadRequest, "Client sent an HTTP request to an HTTPS server.\n")
-	v := l.Vault()
-	kv := l.KV(v)
-	if err := l.MustFail(kv, "400", "https or http"); strings.Contains(err.Error(), "SIGHUP") {
-		t.Errorf("taken for a refused secret-id: %v", err)
-	}
-	if entries, err := os.ReadDir(l.Config.StateDir); err != nil || len(entries) != 0 {
-		t.Errorf("noted: %v, %v", entries, err)
-	}
-	l.Proxy.Forward()
-	v.RetryRefused()
-	l.MustPoll(kv, always)
-}
-
 // While the token in use still serves, a login that fails harms nobody.
 func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
 	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 6*time.Second)

@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ func asks(status int, after string, also ...string) http.HandlerFunc {
 			w.Header().Set(also[i], also[i+1])
 		}
 		w.WriteHeader(status)
+		io.WriteString(w, `{"errors":["for a test"]}`)
 	}
 }
 

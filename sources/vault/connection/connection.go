@@ -14,10 +14,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -164,6 +166,8 @@ func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time
 	asked := time.Now()
 	bounded, cancel := r.bound(ctx, limit)
 	defer cancel()
+	var sent atomic.Bool
+	bounded = httptrace.WithClientTrace(bounded, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	now, err = c.ask(bounded, r, into)
 	ranOut := errors.Is(bounded.Err(), context.DeadlineExceeded) && ctx.Err() == nil
 	if ranOut {
@@ -178,7 +182,11 @@ func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time
 	if bounded.Err() == nil {
 		ctx = context.WithoutCancel(ctx) // the answer came all the same
 	}
-	return now, c.Explain(ctx, r.Step, err, append(r.Hide, r.Token)...)
+	err = c.Explain(ctx, r.Step, err, append(r.Hide, r.Token)...)
+	if f, ok := errors.AsType[*Failure](err); ok {
+		f.Sent = sent.Load()
+	}
+	return now, err
 }
 
 // bound ends after limit, and, if ctx ends before, after r.Grace.

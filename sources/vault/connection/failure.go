@@ -26,6 +26,7 @@ type Failure struct {
 	Status int    // of Vault's own answer; 0 where there was none
 	Said   string // Vault's own words, cleaned; may be empty
 	Denied bool   // it is a policy that forbids what was asked; the token itself is good
+	Sent   bool   // the request may have left this host: a connection was there for it
 
 	text  string
 	cause error // the caller's context error, ErrTooLarge, ErrUnexpected or nil; other causes are in text only, redacted

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"sync/atomic"
@@ -51,10 +52,10 @@ type method struct {
 	uses    int64   // for how many the last token was
 }
 
-func newMethod(config Config, prepare func(context.Context, asked) (*attempt, error)) *method {
+func newMethod(config Config) *method {
 	return &method{
 		connection: config.Connection, logins: config.Connection, auth: config.Auth, logger: config.Logger,
-		prepare: prepare, refusals: &refusals{State: config.State},
+		refusals: &refusals{State: config.State, logger: config.Logger},
 	}
 }
 
@@ -63,12 +64,17 @@ type attempt struct {
 	request  map[string]string // as documented in the API of the method
 	identity []string          // what makes two attempts at this mount the same; for a digest only
 	secret   credential.Secret // what no error may show
-	remedies map[int]string    // status of the answer → what to do
-	// refusal says that Vault refused this very attempt, in its own words for that, and what to do; empty where the same
-	// attempt may succeed later.
-	refusal string
-	// tooOften says the same of one that was refused so often in a row that not even an operator's word tries it again for now.
-	tooOften string
+	remedy   string            // what to do where Vault says that this login is not allowed
+	secretID *secretIDTexts    // nil where Vault counts no refused ones
+
+	key    string // tells it from others
+	counts bool   // Vault may count it as a refused one, so it is noted
+}
+
+// secretIDTexts is what to say of a secret-id that is not tried, and what to do.
+type secretIDTexts struct {
+	refused  string // by Vault, in its own words for that
+	tooOften string // so often in a row that not even an operator's word tries it again for now
 }
 
 // wrongLogin are the words of every Vault since 0.6, and of OpenBao, for a role-id or a secret-id that it does not know, or not
@@ -80,7 +86,7 @@ var wrongLogin = regexp.MustCompile(`(?i)^(?:failed to validate (?:SecretID|cred
 	`^failed to validate credentials; could not find role\b`)
 
 func (m *method) Login(ctx context.Context) (*Token, error) {
-	end, err := m.processTurn(ctx)
+	end, err := m.refusals.turn(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -96,32 +102,15 @@ func (m *method) Login(ctx context.Context) (*Token, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("vault at %s: waiting for a login: %w", m.connection.Address(), ctx.Err())
 	}
-	key := m.key(a)
-	verdict, until := unknown, time.Time{}
-	if a.refusal != "" {
-		verdict, until = m.refusals.judge(key)
-	}
-	switch {
-	case verdict == triedTooOften:
-		return nil, &BackoffError{credential.NeedsOperator(errors.New(a.tooOften)), until}
-	case verdict == wasRefused && asked != askedAgain:
-		return nil, &BackoffError{credential.NeedsOperator(errors.New(a.refusal)), until}
-	}
-	if err := m.backoff.over(key, asked); err != nil {
+	a.key = m.key(a)
+	if err := m.begin(a, asked); err != nil {
 		return nil, err
-	}
-	counts := a.refusal != "" && verdict != wasAccepted // Vault may count it as a refused one
-	if counts {
-		if err := m.refusals.begin(key); err != nil {
-			return nil, credential.NeedsOperator(fmt.Errorf("%s: not tried, as a refused secret-id could not be remembered, and five refused "+
-				"logins lock the role for every host: %w; let this user write to state_dir", m.step(), err))
-		}
 	}
 	t, err := m.ask(ctx, a)
 	if err != nil {
-		return nil, m.failed(ctx, a, key, counts, err)
+		return nil, m.failed(ctx, a, err)
 	}
-	m.succeeded(a, key, t)
+	m.succeeded(a, t)
 	return t, nil
 }
 
@@ -132,18 +121,32 @@ func (m *method) key(a *attempt) string {
 	return m.refusals.digest(append([]string{m.connection.Address(), m.auth.Namespace, m.auth.Mount}, a.identity...)...)
 }
 
-// processTurn waits for the login of another process of ours. A command that only reads gives up where that is not done in
-// time; a daemon goes on, as it notes what it tries beforehand.
-func (m *method) processTurn(ctx context.Context) (end func(), err error) {
-	end, err = m.refusals.turn(ctx)
-	if err != nil && (m.refusals.OnlyReads || !errors.Is(err, errOthersTurn)) {
-		end()
-		return nil, fmt.Errorf("vault login: %w", err)
+// begin returns an error while this attempt must not be made. Where Vault may count it, it is noted.
+func (m *method) begin(a *attempt, asked asked) error {
+	var noteErr error
+	if a.secretID != nil {
+		verdict, until, err := m.refusals.judge(a.key)
+		switch {
+		case verdict == triedTooOften:
+			return &BackoffError{credential.NeedsOperator(errors.New(a.secretID.tooOften)), until}
+		case verdict == wasRefused && asked != askedAgain:
+			return &BackoffError{credential.NeedsOperator(errors.New(a.secretID.refused)), until}
+		}
+		a.counts, noteErr = verdict != wasAccepted, err
 	}
-	if err != nil {
-		m.logger.Warn("login goes on without waiting for another process", "reason", err.Error())
+	if asked == askedNothing {
+		if err := m.backoff.over(a.key); err != nil {
+			return err
+		}
 	}
-	return end, nil
+	if a.counts && noteErr == nil {
+		noteErr = m.refusals.begin(a.key)
+	}
+	if noteErr != nil {
+		return credential.NeedsOperator(fmt.Errorf("%s: not tried, as a refused secret-id could not be remembered, and five refused "+
+			"logins lock the role for every host: %w; let this user write to state_dir", m.step(), noteErr))
+	}
+	return nil
 }
 
 // ask makes the login.
@@ -159,22 +162,21 @@ func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
 	}
 	born := time.Now()
 	_, err := m.logins.Do(ctx, connection.Request{
-		Step: m.step(), Path: "auth/" + m.auth.Mount + "/login", Body: a.request,
-		Namespace: m.auth.Namespace, Hide: []credential.Secret{a.secret}, Grace: loginGrace,
+		Step: m.step(), Path: "auth/" + m.auth.Mount + "/login", Body: a.request, Namespace: m.auth.Namespace,
+		Hide: []credential.Secret{a.secret, credential.NewSecret(a.request["role_id"])}, Grace: loginGrace,
 	}, &answer)
 	granted := answer.Auth
 	switch {
 	case err != nil:
 		return nil, err
 	case granted.Token == "":
-		return nil, fmt.Errorf("vault at %s: %s: the answer holds no token; check vault.address and the mount",
-			m.connection.Address(), m.step())
+		return nil, m.unexpected(m.step())
 	}
 	t := &Token{Text: credential.NewSecret(granted.Token), Born: born, Revocable: granted.Type != "batch"}
 	if granted.Uses > 0 {
 		t.uses = new(atomic.Int64)
 		t.uses.Store(granted.Uses)
-		m.tellUses(granted.Uses)
+		m.warnOfUses(granted.Uses)
 	}
 	if ttl := time.Duration(granted.Lease) * time.Second; ttl > 0 {
 		t.Expires = born.Add(ttl)
@@ -186,8 +188,13 @@ func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
 	return t, nil
 }
 
-// tellUses says, once, what it costs that tokens may not be used as often as it takes.
-func (m *method) tellUses(uses int64) {
+// unexpected is the error of an answer that says yes and is not what Vault answers: nothing follows from it.
+func (m *method) unexpected(step string) error {
+	return fmt.Errorf("vault at %s: %s: %w", m.connection.Address(), step, connection.ErrUnexpected)
+}
+
+// warnOfUses says, once, what it costs that tokens may not be used as often as it takes.
+func (m *method) warnOfUses(uses int64) {
 	if m.uses == uses {
 		return
 	}
@@ -196,13 +203,12 @@ func (m *method) tellUses(uses int64) {
 		"second, and no events are subscribed to; set token_num_uses of the role to 0", "uses", uses)
 }
 
-func (m *method) succeeded(a *attempt, key string, t *Token) {
+func (m *method) succeeded(a *attempt, t *Token) {
 	m.backoff = backoff{}
-	if a.refusal != "" {
-		m.refusals.accept(key)
-	}
-	if err := m.refusals.clear(refusedFile); err != nil {
-		m.logger.Warn("cannot clear the record of a refused secret-id", "reason", err.Error())
+	if a.secretID != nil {
+		if err := m.refusals.accept(a.key); err != nil {
+			m.logger.Warn("cannot clear the record of a refused secret-id", "reason", err.Error())
+		}
 	}
 	if m.wrapping == nil && !m.refusals.OnlyReads { // an earlier configuration may have kept one
 		if err := removeFile(filepath.Join(m.refusals.StateDir, keptFile)); err != nil {
@@ -213,52 +219,63 @@ func (m *method) succeeded(a *attempt, key string, t *Token) {
 }
 
 // failed remembers a failed login before its error is returned: a refused secret-id for an hour and across restarts, anything
-// else for a short while. counts says that it was noted by begin.
-func (m *method) failed(ctx context.Context, a *attempt, key string, counts bool, err error) error {
+// else for a short while.
+func (m *method) failed(ctx context.Context, a *attempt, err error) error {
 	answer := connection.Answer(err)
+	refused := a.secretID != nil && wrongLogin.MatchString(answer.Said)
+	var until time.Time
+	var noteErr error
 	switch {
-	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		// It was us who gave up: nothing is learnt from it, and it may have been refused.
-		if counts {
-			if noted := m.refusals.cut(key); noted != nil {
-				err = fmt.Errorf("%w; not remembered: %w", err, noted)
-			}
-		}
-		return err
-	case a.refusal != "" && wrongLogin.MatchString(answer.Said):
+	case refused:
 		m.backoff = backoff{}
-		refusal := fmt.Errorf("%s (vault says: %s)", a.refusal, answer.Said)
-		until := time.Now().Add(jittered(refusedFor))
-		if err := m.refusals.refuse(counts, func() string { return m.key(a) }, until); err != nil { // this process remembers it all the same
-			return m.backoff.leaveAlone(m.key(a), fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that "+
-				"this user may write to, and do not try again before", refusal, err))
-		}
-		return &BackoffError{credential.NeedsOperator(refusal), until}
+		err, until = credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.secretID.refused, answer.Said)), time.Now().Add(jittered(refusedFor))
+		noteErr = m.refusals.failed(func() string { return m.key(a) }, until)
+	case a.counts && notJudged(err):
+		m.refusals.withdraw()
+	case a.counts && m.refusals.OnlyReads:
+		noteErr = m.refusals.failed(func() string { return m.key(a) }, until)
 	}
-	if counts {
-		if err := m.refusals.undo(); err != nil {
-			m.logger.Warn("cannot clear the record of a login attempt", "reason", err.Error())
-		}
+	if noteErr != nil { // this process remembers it all the same
+		return m.backoff.wait(m.key(a), fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may "+
+			"write to, and do not try again before", err, noteErr), jittered(refusedFor))
 	}
-	if remedy := a.remedies[answer.Status]; remedy != "" {
-		err = fmt.Errorf("%w: %s", err, remedy)
+	switch {
+	case refused:
+		return &BackoffError{err, until}
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return err // it was us who gave up: nothing is learnt from it
+	case answer.Status == http.StatusForbidden, answer.Status == http.StatusBadRequest && a.secretID == nil:
+		err = fmt.Errorf("%w: %s", err, a.remedy)
 	}
-	return m.backoff.failed(key, err)
+	return m.backoff.failed(a.key, err)
 }
 
-func (m *method) Due() bool { return m.wrapping != nil && m.wrapping.isDue() }
+// notJudged reports whether it is certain that Vault has not looked at the secret-id: the request never left, or Vault's own
+// answer is another than to a wrong one, as when it is sealed, a standby or asks to be left alone. An answer that was lost, or
+// is not Vault's, may stand for a refusal.
+func notJudged(err error) bool {
+	answer := connection.Answer(err)
+	if answer.Status != 0 {
+		return answer.Status != http.StatusBadRequest
+	}
+	return !answer.Sent && !errors.Is(err, connection.ErrUnexpected)
+}
+
+func (m *method) Due() bool {
+	return m.wrapping != nil && (asked(m.asked.Load()) != askedNothing || m.wrapping.isDue())
+}
 
 func (m *method) Renew(ctx context.Context) bool {
 	if !m.Due() {
 		return false
 	}
-	end, err := m.processTurn(ctx)
+	end, err := m.refusals.turn(ctx)
 	if err != nil {
 		return false
 	}
 	defer end()
-	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Load()))
-	m.wrapping.tell(ctx, err)
+	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Swap(int32(askedNothing))))
+	m.wrapping.warn(ctx, err)
 	return renewed
 }
 
@@ -267,9 +284,6 @@ func (m *method) Retry(refused bool) {
 		m.asked.Store(int32(askedAgain))
 	} else {
 		m.asked.CompareAndSwap(int32(askedNothing), int32(askedNow))
-	}
-	if m.wrapping != nil {
-		m.wrapping.due.Store(now())
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 )
 
@@ -22,34 +21,29 @@ type backoff struct {
 	err      error  // how
 	failures int    // in a row
 	retryAt  time.Time
-	lasting  bool // another try mends nothing
 }
 
 // over returns an error as long as what key names has to wait. Another than the one that failed need not.
-func (b *backoff) over(key string, asked asked) error {
-	mayTry := asked == askedAgain || asked == askedNow && !b.lasting
-	if key == b.key && time.Now().Before(b.retryAt) && !mayTry {
+func (b *backoff) over(key string) error {
+	if key == b.key && time.Now().Before(b.retryAt) {
 		return &BackoffError{Cause: b.err, Until: b.retryAt}
 	}
 	return nil
 }
 
-// leaveAlone notes that another try of what key names mends nothing. It is made in an hour all the same.
-func (b *backoff) leaveAlone(key string, err error) error {
-	*b = backoff{key: key, err: credential.NeedsOperator(err), retryAt: time.Now().Add(jittered(refusedFor)), lasting: true}
-	return &BackoffError{Cause: b.err, Until: b.retryAt}
-}
-
 // failed notes that what key names failed.
 func (b *backoff) failed(key string, err error) error {
-	limit := min(firstBackoff<<min(b.failures, 10), MaxBackoff)
-	b.key, b.err, b.lasting = key, err, false
-	b.failures++
-	if throttled, ok := errors.AsType[*connection.ThrottledError](err); ok {
-		b.retryAt = throttled.RetryAt() // it has a jitter of its own, and its own words
-		return err
+	if _, throttled := errors.AsType[*connection.ThrottledError](err); throttled {
+		return err // which says when to ask again
 	}
-	b.retryAt = time.Now().Add(rand.N(limit))
+	limit := min(firstBackoff<<min(b.failures, 10), MaxBackoff)
+	b.failures++
+	return b.wait(key, err, rand.N(limit))
+}
+
+// wait has what key names wait for d.
+func (b *backoff) wait(key string, err error, d time.Duration) error {
+	b.key, b.err, b.retryAt = key, err, time.Now().Add(d)
 	return &BackoffError{Cause: err, Until: b.retryAt}
 }
 

@@ -3,7 +3,6 @@ package login
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"campaign-credsync/internal/credential"
 )
@@ -27,14 +26,11 @@ func newCert(config Config) (Method, error) {
 	}
 	remedy := fmt.Sprintf("see that the certificate in %s has not expired, that a role at auth/%s trusts who signed it%s, and that "+
 		"nothing before Vault ends the TLS connection; a new one in the file is shown at once", files[0], auth.Mount, named)
-	m := newMethod(config, func(context.Context, asked) (*attempt, error) {
-		certificate, _ := config.Connection.ClientCertificate()
-		return &attempt{
-			request:  request,
-			identity: []string{auth.Role, string(certificate)},
-			remedies: map[int]string{http.StatusBadRequest: remedy, http.StatusForbidden: remedy},
-		}, nil
-	})
+	m := newMethod(config)
 	m.logins, m.files = fresh, files
+	m.prepare = func(context.Context, asked) (*attempt, error) {
+		certificate, _ := config.Connection.ClientCertificate()
+		return &attempt{request: request, identity: []string{auth.Role, string(certificate)}, remedy: remedy}, nil
+	}
 	return m, nil
 }

@@ -3,7 +3,6 @@ package login
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"campaign-credsync/internal/credential"
 )
@@ -14,15 +13,16 @@ func newJWT(config Config) Method {
 	auth := config.Auth
 	remedy := fmt.Sprintf("see that the token in %s has not expired, and that role %s at auth/%s takes its issuer, audience and "+
 		"subject; another in the file is tried at once", auth.JWTFile, credential.Escape(auth.Role), auth.Mount)
-	m := newMethod(config, func(context.Context, asked) (*attempt, error) {
+	m := newMethod(config)
+	m.files = []string{auth.JWTFile}
+	m.prepare = func(context.Context, asked) (*attempt, error) {
 		token, err := readLine(auth.JWTFile, "vault.auth.jwt_file")
 		return &attempt{
 			request:  map[string]string{"role": auth.Role, "jwt": token},
 			identity: []string{auth.Role, token},
 			secret:   credential.NewSecret(token),
-			remedies: map[int]string{http.StatusBadRequest: remedy, http.StatusForbidden: remedy},
+			remedy:   remedy,
 		}, err
-	})
-	m.files = []string{auth.JWTFile}
+	}
 	return m
 }

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 )
@@ -20,50 +19,38 @@ const unwrapGrace = 3 * time.Second
 
 // wrapping exchanges the response-wrapping token in secret_id_file for the secret-id, and keeps that: the exchange works
 // once. What is lost between Vault's answer and the write of the file is lost for good, so everything that may fail or
-// take time is done before. All but due belongs to who calls Login and Renew.
+// take time is done before. All but retryAt belongs to who calls Login and Renew.
 type wrapping struct {
-	connection *connection.Connection
-	logger     *slog.Logger
-	auth       config.Auth
-	onlyReads  bool
-	digest     func(...string) string
-	kept       keptIDs
+	*method
+	kept keptID
 
-	backoff backoff
-	told    string // the failure that was logged because an older secret-id serves
+	waits  backoff // between failed exchanges
+	warned string  // the failure that was logged because an older secret-id serves
 
-	due atomic.Int64 // Unix time in milliseconds: when to exchange what is in the file, though the token in use is fresh; 0: not
+	retryAt atomic.Int64 // Unix time in milliseconds: when to exchange again what is in the file; 0: it is exchanged, or no use
 }
 
-func now() int64 { return time.Now().UnixMilli() }
-
-// isDue tells whether there may be another wrapping token to exchange now.
+// isDue tells whether there is another try to make.
 func (w *wrapping) isDue() bool {
-	due := w.due.Load()
-	return due != 0 && due <= now()
-}
-
-func newWrapping(config Config, digest func(...string) string) *wrapping {
-	return &wrapping{
-		connection: config.Connection, logger: config.Logger, auth: config.Auth, onlyReads: config.State.OnlyReads,
-		digest: digest, kept: keptIDs{dir: config.State.StateDir},
-	}
+	at := w.retryAt.Load()
+	return at != 0 && at <= time.Now().UnixMilli()
 }
 
 // secretID returns the secret-id to log in with. As long as a new one cannot be had, that is the one before.
-func (w *wrapping) secretID(ctx context.Context, asked asked) (id credential.Secret, err error) {
+func (w *wrapping) secretID(ctx context.Context, asked asked) (string, error) {
 	_, failed := w.renew(ctx, asked)
-	record, err := w.kept.load()
+	_, current, err := w.kept.load()
 	if err != nil {
-		return id, err
+		return "", err
 	}
-	if record.Current == nil {
-		return id, failed
+	if current.From == "" {
+		return "", failed
 	}
-	w.tell(ctx, failed)
-	if id, err = w.kept.open(ctx, record.Current); err != nil {
+	w.warn(ctx, failed)
+	id, err := current.open(ctx)
+	if err != nil {
 		remedy := "if that stays so, put a new wrapped secret-id there"
-		if w.onlyReads {
+		if w.refusals.OnlyReads {
 			remedy = "run this command as the daemon's user"
 		}
 		err = credential.NeedsOperator(fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; %s",
@@ -72,72 +59,78 @@ func (w *wrapping) secretID(ctx context.Context, asked asked) (id credential.Sec
 	return id, err
 }
 
-// tell logs once that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
-func (w *wrapping) tell(ctx context.Context, failed error) {
-	switch {
-	case failed == nil:
-		w.told = ""
-		return
-	case ctx.Err() != nil && errors.Is(failed, ctx.Err()), w.told == RootText(failed):
+// warn logs once that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
+func (w *wrapping) warn(ctx context.Context, failed error) {
+	if failed == nil {
+		w.warned = ""
 		return
 	}
-	w.told = RootText(failed)
+	cause := RootText(failed)
+	if cause == w.warned || ctx.Err() != nil && errors.Is(failed, ctx.Err()) {
+		return
+	}
+	w.warned = cause
 	level := slog.LevelWarn
 	if credential.IsForOperator(failed) {
 		level = slog.LevelError
 	}
-	w.logger.Log(ctx, level, "wrapped secret-id unusable, using the previous one", "file", w.auth.SecretIDFile, "reason", w.told)
+	w.logger.Log(ctx, level, "wrapped secret-id unusable, using the previous one", "file", w.auth.SecretIDFile, "reason", cause)
 }
 
 // renew exchanges what is in the file, unless that was done before or must wait, and reports whether it did.
 func (w *wrapping) renew(ctx context.Context, asked asked) (renewed bool, err error) {
-	w.due.Store(0)
+	w.retryAt.Store(0)
 	token, err := readLine(w.auth.SecretIDFile, "vault.auth.secret_id_file")
 	if err != nil {
 		return false, err
 	}
-	record, err := w.kept.load()
+	record, current, err := w.kept.load()
 	if err != nil {
 		return false, err
 	}
-	digest := w.digest("wrapping token", token)
-	if record.Current != nil && record.Current.From == digest {
+	digest := w.refusals.digest("wrapping token", token)
+	if current.From == digest {
 		return false, nil
 	}
-	if w.onlyReads {
+	if w.refusals.OnlyReads {
 		return false, fmt.Errorf("vault login: the wrapping token in %s was not unwrapped yet, and this command only reads: start the "+
 			"daemon, or run campaign-credsync sync", w.auth.SecretIDFile)
 	}
-	if err = w.backoff.over(digest, asked); err == nil {
+	if asked == askedNothing {
+		err = w.waits.over(digest)
+	}
+	if err == nil {
 		if err = w.exchange(ctx, token, digest, record); err == nil {
-			w.backoff = backoff{}
+			w.waits = backoff{}
 			return true, nil
 		}
-		if u, ok := errors.AsType[*unusableError](err); ok {
-			err = w.backoff.leaveAlone(digest, u)
+		if _, unusable := errors.AsType[unusableError](err); unusable {
+			err = w.waits.wait(digest, err, jittered(refusedFor))
 		} else {
-			err = w.backoff.failed(digest, err)
+			err = w.waits.failed(digest, err)
 		}
 	}
-	w.due.CompareAndSwap(0, w.backoff.retryAt.UnixMilli())
+	w.retryAt.Store(w.waits.retryAt.UnixMilli())
 	return false, err
 }
 
-// unusableError is a wrapping token that another try does not mend.
-type unusableError struct{ text string }
+// unusableError is a wrapping token that another try does not mend. One is made in an hour all the same.
+type unusableError struct{ error }
 
-func (u *unusableError) Error() string { return u.text }
+func (w *wrapping) unusable(format string, args ...any) error {
+	return credential.NeedsOperator(unusableError{fmt.Errorf("vault at %s: "+format, append([]any{w.connection.Address()}, args...)...)})
+}
 
 // exchange makes sure that the token is that of a secret-id and that this can be kept, unwraps it, and keeps it.
 func (w *wrapping) exchange(ctx context.Context, token, digest string, record *keptRecord) error {
-	if err := w.lookUp(ctx, token, digest, record); err != nil {
+	if err := w.lookUp(ctx, token); err != nil {
 		return err
 	}
-	key, unsealed, err := w.kept.reserve(ctx, record, digest)
-	if err != nil && errors.Is(err, ctx.Err()) {
-		return fmt.Errorf("vault login: the wrapping token in %s is not unwrapped yet: %w", w.auth.SecretIDFile, err)
+	key, unsealed := newSealedKey(ctx)
+	if ctx.Err() != nil { // which has not shown that nothing here can seal
+		return fmt.Errorf("vault login: the wrapping token in %s is not unwrapped yet: %w", w.auth.SecretIDFile, ctx.Err())
 	}
-	if err != nil {
+	if err := w.kept.save(record); err != nil { // which shows that the directory takes a file
 		return credential.NeedsOperator(fmt.Errorf("vault login: the wrapping token in %s is not unwrapped, as its secret-id could not be "+
 			"kept: %w; let this user write to state_dir", w.auth.SecretIDFile, err))
 	}
@@ -147,19 +140,19 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 		} `json:"data"`
 	}
 	const step = "unwrap the secret-id"
-	_, err = w.connection.Do(ctx, connection.Request{
+	_, err := w.connection.Do(ctx, connection.Request{
 		Step: step, Path: "sys/wrapping/unwrap", Write: true,
 		Namespace: w.auth.Namespace, Token: credential.NewSecret(token), Grace: unwrapGrace,
 	}, &answer)
 	if err != nil {
-		return w.explain(err, token, false)
+		return w.explain(err)
 	}
 	id := answer.Data.SecretID
 	if id == nil { // what it wraps was looked up
 		return w.unexpected(step)
 	}
 	if *id == "" || strings.ContainsFunc(*id, notInLine) {
-		return w.unusableToken("what was unwrapped from %s is no secret-id; put a new wrapped secret-id there", w.auth.SecretIDFile)
+		return w.unusable("what was unwrapped from %s is no secret-id; put a new wrapped secret-id there", w.auth.SecretIDFile)
 	}
 	if err := w.kept.put(record, key, digest, *id); err != nil {
 		w.logger.Error("the secret-id that was unwrapped could not be kept, and is lost at a stop; let this user write to state_dir",
@@ -176,7 +169,7 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 
 // lookUp refuses what is not the wrapping of a secret-id of our mount: somebody may have put something else in its place.
 // It spends nothing.
-func (w *wrapping) lookUp(ctx context.Context, token, digest string, record *keptRecord) error {
+func (w *wrapping) lookUp(ctx context.Context, token string) error {
 	var answer struct {
 		Data struct {
 			Made string `json:"creation_path"`
@@ -189,59 +182,37 @@ func (w *wrapping) lookUp(ctx context.Context, token, digest string, record *kep
 	}, &answer)
 	switch made := answer.Data.Made; {
 	case err != nil:
-		return w.explain(err, token, record.Unwrapping == digest)
+		return w.explain(err)
 	case made == "":
 		return w.unexpected(step)
 	case !w.makesSecretIDs(made):
-		return w.unusableToken("the token in %s wraps the answer of %s and not a secret-id of auth/%s: somebody may have put it in the "+
+		return w.unusable("the token in %s wraps the answer of %s and not a secret-id of auth/%s: somebody may have put it in the "+
 			"place of ours; find out who, and put a new wrapped secret-id there",
 			w.auth.SecretIDFile, credential.Clean(made), credential.Escape(w.auth.Mount))
 	}
 	return nil
 }
 
-// unexpected is the error of an answer that says yes and is not what Vault answers: nothing follows from it.
-func (w *wrapping) unexpected(step string) error {
-	return fmt.Errorf("vault at %s: %s: %w", w.connection.Address(), step, connection.ErrUnexpected)
-}
-
-func (w *wrapping) unusableToken(format string, args ...any) error {
-	return &unusableError{fmt.Sprintf("vault at %s: ", w.connection.Address()) + fmt.Sprintf(format, args...)}
-}
-
 // makesSecretIDs tells whether the answer of a path is a secret-id of our mount.
 func (w *wrapping) makesSecretIDs(path string) bool {
 	path = strings.TrimPrefix(path, strings.Trim(w.auth.Namespace, "/")+"/")
 	role, ok := strings.CutPrefix(path, "auth/"+w.auth.Mount+"/role/")
-	if !ok {
-		return false
-	}
-	role, kind, ok := strings.Cut(role, "/")
-	return ok && role != "" && (kind == "secret-id" || kind == "custom-secret-id")
+	role, kind, found := strings.Cut(role, "/")
+	return ok && found && role != "" && (kind == "secret-id" || kind == "custom-secret-id")
 }
-
-// plainSecretID is what a secret-id that Vault made looks like, and no token of Vault's.
-var plainSecretID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // unknownToken are the words of Vault and OpenBao for a wrapping token that they do not know, or not any more.
 var unknownToken = regexp.MustCompile(`^(?:wrapping token is not valid or does not exist|token is not a valid unwrap token|` +
 	`no information found; wrapping token|wrapping information was nil; wrapping token)`)
 
-// explain raises the alarm of a token that Vault does not know. begun says that this daemon was about to unwrap it before.
-func (w *wrapping) explain(err error, token string, begun bool) error {
-	spentBy := "somebody else may have unwrapped it and have our secret-id, or what this daemon unwrapped was removed from state_dir, or its " +
-		"time is over"
-	if begun {
-		spentBy = "this daemon was cut off while it unwrapped it, or somebody else did and has our secret-id"
-	}
+// explain raises the alarm of a token that Vault does not know.
+func (w *wrapping) explain(err error) error {
 	said := connection.Answer(err).Said
-	switch {
-	case !unknownToken.MatchString(said):
+	if !unknownToken.MatchString(said) {
 		return err
-	case plainSecretID.MatchString(token):
-		return w.unusableToken("what is in %s looks like a secret-id, and not like a wrapping token: set vault.auth.secret_id_wrapped to "+
-			"false, or put a wrapped secret-id there (vault says: %s)", w.auth.SecretIDFile, said)
 	}
-	return w.unusableToken("the wrapping token in %s is spent or not known: %s. See who asked for sys/wrapping/unwrap in Vault's audit "+
-		"log, destroy that secret-id, and put a new wrapped secret-id there (vault says: %s)", w.auth.SecretIDFile, spentBy, said)
+	return w.unusable("the wrapping token in %s is spent or not known: somebody else may have unwrapped it and have our secret-id; or this "+
+		"daemon was cut off while it unwrapped it, what it unwrapped was removed from state_dir, its time is over, or it is a secret-id "+
+		"(then set vault.auth.secret_id_wrapped to false). See who asked for sys/wrapping/unwrap in Vault's audit log, destroy that "+
+		"secret-id, and put a new wrapped secret-id there (vault says: %s)", w.auth.SecretIDFile, said)
 }
