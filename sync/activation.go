@@ -10,48 +10,54 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// activationState is how far the running processes are told of what is on disk. What is still to be done stands in the record.
-type activationState struct {
-	retry  retry
-	dueAt  time.Time // when it became due last
-	repeat bool      // it became due again while a step was under way, which counts for nothing
+// activation is how the running processes learn of what is on disk. The steps that are still to be done stand in the record.
+type activation struct {
+	retry      retry
+	requiredAt time.Time // what a step does counts if it begins after that
+	repeat     bool      // the step under way began before
 }
 
-func (a *activationState) due(now time.Time) { a.dueAt, a.repeat = now, true }
+func (a *activation) require(now time.Time) { a.requiredAt, a.repeat = now, true }
 
-// activationDue has all steps done, also if one of them is under way.
-func (d *Daemon) activationDue(in *instance, now time.Time) {
-	in.record.activationDue(in.steps, now)
-	in.told.due(now)
+// requireActivation has all steps done, also if one of them is under way. What was about to be done to the file is over.
+func (in *instance) requireActivation(now time.Time) {
+	r := &in.record
+	if len(r.Activation) == 0 {
+		r.ActivationSince = now // else it goes on waiting for the time it has been waiting for
+	}
+	r.Activation, r.Applying, r.RevertOwesActivation = in.steps, nil, false
+	if len(in.steps) == 0 {
+		r.ActivatedAt = now
+	}
+	in.activation.require(now)
 }
 
-// forgetSteps drops steps of activation that the configuration does not want any more.
+// forgetSteps drops steps that the configuration does not want any more.
 func (in *instance) forgetSteps(now time.Time) {
 	in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.steps, s) }, now)
 }
 
-// keepActivated tells the processes when it is due.
+// keepActivated activates when it is time.
 func (d *Daemon) keepActivated() {
 	for d.work.Err() == nil {
-		var again time.Time
-		if !d.halted {
-			s, members, at := d.planActivation(time.Now())
-			if len(members) > 0 {
-				d.activate(s, members)
-				continue
-			}
-			again = at
+		s, members, again := d.planActivation(time.Now())
+		if len(members) > 0 {
+			d.activate(s, members)
+		} else {
+			d.wait(again, nil)
 		}
-		d.wait(again, nil)
 	}
 }
 
 // planActivation picks the next step and the instances that it is done for. It waits while any instance is being applied, or is about
 // to be, so that one reload serves all that are applied together.
 func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []*instance, again time.Time) {
+	if d.draining {
+		return
+	}
 	for _, in := range d.instances {
 		toApply := in.wanted.pending != nil && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil && d.hung(in) == nil
-		if in.busy == actionApply || toApply || len(in.record.Activation) > 0 && !in.record.settled() {
+		if in.busy == actionApply || toApply || len(in.record.Activation) > 0 && !in.record.saveEnded() {
 			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
 		}
 	}
@@ -60,8 +66,8 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 		if len(left) == 0 {
 			continue
 		}
-		if due := d.activationAt(in); now.Before(due) {
-			again = earlier(again, due)
+		if at := d.activationAt(in); now.Before(at) {
+			again = earlier(again, at)
 			continue
 		}
 		if len(members) == 0 {
@@ -77,9 +83,9 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
 func (d *Daemon) activationAt(in *instance) time.Time {
 	if d.cfg.ActivateAt == nil {
-		return in.told.retry.at
+		return in.activation.retry.at
 	}
-	return later(in.told.retry.at, d.cfg.ActivateAt.Next(in.record.ActivationSince))
+	return later(in.activation.retry.at, d.cfg.ActivateAt.Next(in.record.ActivationSince))
 }
 
 func (d *Daemon) activate(s credential.Step, members []*instance) {
@@ -87,8 +93,8 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 	ctx, began := d.finish, time.Now()
 	var since time.Time
 	for _, in := range members {
-		in.told.repeat = false
-		since = later(since, in.told.dueAt)
+		in.activation.repeat = false
+		since = later(since, in.activation.requiredAt)
 	}
 	var err error
 	d.do(step{what: "activation, " + s.String(), of: members, bound: fileBound, commands: true}, func() {
@@ -96,23 +102,23 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 	})
 	d.activating = false
 	if errors.Is(err, context.Canceled) {
-		return // cut short by the stop, tells nothing; what is due is on record
+		return // cut short by the stop, tells nothing; what is to be done is on record
 	}
 	for _, in := range members {
-		d.onActivation(in, s, err, began, time.Now())
-		in.told.retry.at = members[0].told.retry.at // again for all of them at once
+		in.onActivation(s, err, began, time.Now())
+		in.activation.retry.at = members[0].activation.retry.at // again for all of them at once
 	}
 }
 
-func (d *Daemon) onActivation(in *instance, s credential.Step, err error, began, now time.Time) {
+func (in *instance) onActivation(s credential.Step, err error, began, now time.Time) {
 	if err != nil {
-		d.failed(&in.told.retry, now, err, slog.LevelError, "credential not activated", keyInstance, in.Name, keyStep, s.String())
+		in.activation.retry.failed(in.log, now, err, slog.LevelError, "credential not activated", "step", s.String())
 		return
 	}
-	in.told.retry = retry{}
-	if in.told.repeat {
+	in.activation.retry = retry{}
+	if in.activation.repeat {
 		return // drift was reverted meanwhile, which this step may have loaded
 	}
 	in.record.activated(func(done credential.Step) bool { return done == s }, now)
-	d.log.Info("activated", keyInstance, in.Name, keyStep, s.String(), keyVersion, in.record.Version.Number, keyDuration, now.Sub(began))
+	in.log.Info("activated", "step", s.String(), "version", in.record.Version.Number, "duration", now.Sub(began))
 }

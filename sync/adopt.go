@@ -23,46 +23,38 @@ func (d *Daemon) find(name string) *instance {
 }
 
 // adopt goes on with what is known of an instance.
-func (in *instance) adopt(before *instance, sameMode bool) {
-	in.record = before.record // not loaded again: it may be what could not be saved
-	in.record.saving = false  // one that was left behind tells nobody how it ended
-	if len(in.record.Reverts) > 0 {
-		in.record.Reverts = nil // the brake is released
-		in.record.changed(time.Now())
+func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
+	in.record, in.activation = before.record, before.activation // the record may be what could not be saved
+	if r := &in.record; r.saving || len(r.Reverts) > 0 {
+		r.saving = false // a save that was left behind tells nobody how it ended
+		r.Reverts = nil  // the brake is released
+		r.changed(now)
 	}
-	in.told = before.told
 	if before.wanted.reason == forSchedule {
 		in.wanted.reason = forSchedule
 	}
 	if in.Sink == before.Sink {
 		in.file = before.file
-		in.file.stale = true
-		in.file.missedAt = time.Now() // nobody took events between the two; and what alert mode left alone was loaded
+		in.file.touched(true, now) // nobody took events between the two; and what alert mode left alone was loaded
 		in.file.cannotSplice = false
-		if !sameMode {
-			in.file.logged = driftNotLogged
-		}
+		in.file.alertLogged = in.file.alertLogged && sameMode
 		in.wanted.retry = before.wanted.retry
 	}
 	if in.Source == before.Source {
-		in.source.adopt(before.source)
-		in.wanted.newest = before.wanted.newest
+		w, was := &in.wanted, before.wanted
+		in.source.polls, in.source.lastPoll, in.source.retry = before.source.polls, before.source.lastPoll, before.source.retry
+		in.source.retry.at = time.Time{}
+		w.newest = was.newest
 		if in.AllowRollback == before.AllowRollback && maps.Equal(in.Fields, before.Fields) {
-			in.wanted.refusal, in.wanted.flaps, in.wanted.pending = before.wanted.refusal, before.wanted.flaps, before.wanted.pending
+			w.pending, w.refusal, w.alarm = was.pending, was.refusal, was.alarm
 		}
 	}
 	in.hurry()
 }
 
-// hurry ends all waits of an instance: an operator asked.
+// hurry ends all waits of an instance, and keeps their counts: an operator asked.
 func (in *instance) hurry() {
-	for _, r := range []*retry{&in.record.retry, &in.file.recovery, &in.file.restore, &in.wanted.retry, &in.told.retry} {
-		r.hurry()
+	for _, r := range []*retry{&in.record.retry, &in.file.recovery, &in.file.restore, &in.wanted.retry, &in.activation.retry} {
+		r.at = time.Time{}
 	}
-}
-
-// adopt goes on with what is known of a source.
-func (w *source) adopt(before *source) {
-	w.polls, w.lastPoll, w.retry = before.polls, before.lastPoll, before.retry
-	w.retry.hurry()
 }

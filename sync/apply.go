@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sync/state"
 )
 
 // errNotWritten says that an apply looked as if nlserver had written what was there before.
@@ -18,13 +17,12 @@ var errNotWritten = errors.New("the file holds the secret that was applied befor
 func (d *Daemon) apply(in *instance) {
 	p, force, r, ctx := in.wanted.pending, in.wanted.reason, &in.record, d.work
 	before := r.Record
-	r.Intent = state.Intent{Kind: state.IntentApply, Version: p.version}
-	r.changes++
-	intent, changes := r.Record, r.changes
+	r.Applying = &p.version
+	intent := r.Record
+	r.unsaved, r.saving = false, true
 	var attributes credential.Attributes
 	var took time.Duration
 	var notSaved, err error
-	r.saving = true
 	d.onFile(in, actionApply, step{what: "apply", bound: applyBound, commands: true}, func() {
 		if notSaved = d.cfg.Store.Save(in.Name, intent); notSaved == nil {
 			attributes, took, err = in.Sink.Apply(ctx, p.credential)
@@ -32,8 +30,9 @@ func (d *Daemon) apply(in *instance) {
 	})
 	r.saving = false
 	now := time.Now()
+	r.changed(now)
 	if notSaved == nil {
-		r.savedUpTo(changes)
+		r.retry = retry{}
 		in.file.stale = true // events of our own command are behind us, but somebody else may have written meanwhile
 	}
 	sameSecret := before.SecretDigest == "" || before.SecretDigest == p.secretDigest
@@ -45,27 +44,24 @@ func (d *Daemon) apply(in *instance) {
 		return
 	}
 	// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
-	r.Intent = before.Intent
-	r.changed(now)
+	r.Applying = before.Applying
 	if notSaved == nil && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
 		in.file.recovered = false
 	}
 	if ctx.Err() == nil || notSaved != nil { // else it was called off by the stop before it began
-		d.failed(&in.wanted.retry, now, err, slog.LevelError, "credential not applied", keyInstance, in.Name, keyVersion, p.version.Number)
-	}
-	if in.intends(state.IntentRevert) { // of before: it was displaced on disk
-		d.recordIntent(in)
+		in.wanted.retry.failed(in.log, now, err, slog.LevelError, "credential not applied", "version", p.version.Number)
 	}
 }
 
+// onApply has version, digest, attributes and the activation to come reach the disk in one write.
 func (d *Daemon) onApply(in *instance, p *pending, force force, attributes credential.Attributes, took time.Duration, now time.Time) {
 	r, f, w := &in.record, &in.file, &in.wanted
-	r.applied(p, attributes, in.steps, now)
-	in.told.due(now)
+	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
+	r.Attributes, r.AppliedAt = attributes, now
+	in.requireActivation(now)
 	if force == forDrift {
 		r.reverted(now)
 	}
-	r.changed(now)
 	f.seen, f.err, f.checkedAt = attributes, nil, now
 	f.seenRight(now)
 	w.retry = retry{}
@@ -76,11 +72,11 @@ func (d *Daemon) onApply(in *instance, p *pending, force force, attributes crede
 	if w.reason == force {
 		w.reason = notForced
 	}
-	attrs := []any{keyInstance, in.Name, keyVersion, p.version.Number, keyDuration, took}
+	attrs := []any{"version", p.version.Number, "duration", took}
 	if force != notForced {
-		attrs = append(attrs, keyReason, string(force))
+		attrs = append(attrs, "reason", string(force))
 	}
-	d.log.Info("credential applied", attrs...)
+	in.log.Info("credential applied", attrs...)
 }
 
 // recordSame notes that the version in hand holds the credential that is applied already.
@@ -92,7 +88,7 @@ func (d *Daemon) recordSame(in *instance, now time.Time) {
 		return
 	}
 	if !r.Version.Equal(p.version) { // else its fields have other names now; what a newer release has recorded of the version stays
-		d.log.Info("new version holds the same credential, recorded", keyInstance, in.Name, keyVersion, p.version.Number)
+		in.log.Info("new version holds the same credential, recorded", "version", p.version.Number)
 		r.Version = p.version
 	}
 	r.Fields = p.fields

@@ -14,9 +14,6 @@ type target struct {
 	looks, polls int
 }
 
-// drainGrace is how long polls that were cut short, and what is done with files, may take to end.
-const drainGrace = 6 * time.Second
-
 // ErrEnded says that Run has returned, or is about to.
 var ErrEnded = errors.New("the daemon is stopping")
 
@@ -28,9 +25,7 @@ func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
 			return Status{}, fmt.Errorf("no instance is called %q", name)
 		}
 	}
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return Status{}, err
-	}
+	d.lock.take()
 	err := ErrEnded
 	if !d.ended {
 		err = d.await(ctx, d.beginCheck(names, time.Now()))
@@ -48,14 +43,13 @@ func (d *Daemon) CheckSoon() {
 
 // Ping returns when a decision could be made: proof that the Daemon is alive.
 func (d *Daemon) Ping(ctx context.Context) error {
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return err
+	select {
+	case d.lock <- struct{}{}:
+		d.unlock()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	defer d.unlock()
-	if d.ended {
-		return ErrEnded
-	}
-	return nil
 }
 
 func (d *Daemon) beginCheck(names []string, now time.Time) (targets []target) {
@@ -67,7 +61,7 @@ func (d *Daemon) beginCheck(names []string, now time.Time) (targets []target) {
 		if in.busy == actionLook || in.busy == actionRestore {
 			t.looks++ // the one under way began before it was asked for
 		}
-		if in.source.polling {
+		if in.source.cut != nil {
 			t.polls++
 		}
 		targets = append(targets, t)
@@ -84,7 +78,7 @@ func (d *Daemon) await(ctx context.Context, targets []target) error {
 	for {
 		now := time.Now()
 		// Each for itself: one of many sources is being polled at any time.
-		targets = slices.DeleteFunc(targets, func(t target) bool { return d.settled(t, now) })
+		targets = slices.DeleteFunc(targets, func(t target) bool { return d.reached(t, now) })
 		switch {
 		case len(targets) == 0:
 			return nil
@@ -97,57 +91,59 @@ func (d *Daemon) await(ctx context.Context, targets []target) error {
 	}
 }
 
-// settled reports whether nothing more comes of a check of an instance now.
-func (d *Daemon) settled(t target, now time.Time) bool {
+// reached reports whether nothing more comes of a check of an instance now.
+func (d *Daemon) reached(t target, now time.Time) bool {
 	in := t.in
-	next := in.plan(now, d.rules()).action
-	idle := in.busy == actionNone && (next == actionNone || next == actionFetch)
-	unsaved := in.record.saved != in.record.changes && in.record.retry.due(now)
+	idle := in.busy == actionNone && in.plan(now, d.rules()).action == actionNone
+	unsaved := in.record.unsaved && in.record.retry.due(now)
 	editing := in.file.err != nil && !in.file.unusable() // an editor may be at work
 	switch {
-	case in.file.recovery.failed() && idle, d.hung(in) != nil:
+	case in.file.recovery.isFailing() && idle, d.hung(in) != nil:
 		return true
-	case in.file.looks < t.looks, in.source.polls < t.polls, !idle, in.source.polling, !now.Before(in.source.next), in.record.saving,
+	case in.file.looks < t.looks, in.source.polls < t.polls, !idle, in.source.cut != nil, !now.Before(in.source.next), in.record.saving,
 		unsaved, editing:
 		return false
 	case d.activating:
-		return slices.ContainsFunc(d.steps, func(s *step) bool { return s.hangs && s.commands })
+		return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.hangs && s.commands })
 	}
 	return len(in.record.Activation) == 0 || now.Before(d.activationAt(in))
 }
 
-// Drain has no command and no poll begun any more, cuts polls short, and returns when nothing runs. Files are guarded meanwhile. It is
-// for a Daemon that is to be stopped and replaced by another in this process. When something does not end, Run goes on as before, and
-// the error says so.
-func (d *Daemon) Drain(ctx context.Context) error {
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return err
-	}
+// drainGrace is how long polls that were cut short, and what is done with files, may take to end.
+const drainGrace = 6 * time.Second
+
+// Drain is for a Daemon that is to be stopped and replaced by another in this process. It has no command and no poll begun any more and
+// cuts polls short. Files are guarded until what is under way of these has ended; then nothing is begun any more. It returns when nothing
+// runs. When something does not end, Run goes on as before, and the error says so.
+func (d *Daemon) Drain() error {
+	d.lock.take()
 	defer d.unlock()
-	if d.ended {
-		return ErrEnded
+	d.draining = true
+	for _, w := range d.sources {
+		if w.cut != nil {
+			w.cut()
+		}
 	}
-	d.halted = true
-	d.cutPolls()
-	since := time.Now() // or the end of the last command
-	for len(d.steps) > 0 {
+	for since := time.Now(); len(d.underWay) > 0; { // or the end of the last command
 		now := time.Now()
-		stuck := slices.IndexFunc(d.steps, func(s *step) bool { return s.hangs })
+		stuck := slices.IndexFunc(d.underWay, func(s *step) bool { return s.hangs })
 		switch {
 		case d.ended:
 			return ErrEnded
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case stuck >= 0 || !d.commandStep() && now.Sub(since) >= drainGrace:
-			s := d.steps[max(0, stuck)]
-			d.halted = false
-			d.polls, d.cutPolls = context.WithCancel(d.work)
+			d.draining = false
 			d.tell()
+			s := d.underWay[max(0, stuck)]
 			return fmt.Errorf("instance %s: %v", s.names(), s)
 		case d.commandStep():
 			since = now
 		}
-		d.wait(now.Add(drainGrace/10), ctx.Done())
+		d.wait(now.Add(drainGrace/10), nil)
 	}
 	return nil
+}
+
+// mayGuard reports whether steps on files and records may begin.
+func (d *Daemon) mayGuard() bool {
+	return !d.draining || d.commandStep() || slices.ContainsFunc(d.sources, func(w *source) bool { return w.cut != nil })
 }

@@ -12,24 +12,21 @@ const (
 	longestRest = time.Minute
 	// clockSlack is by how much the clock may have been set without making change times useless.
 	clockSlack = 500 * time.Millisecond
-	// clockStep is by how much the clock must have been set to be worth a check of everything.
-	clockStep = 30 * time.Second
 )
 
 // checkClock computes anew what a clock that was set has made wrong: times of schedules, which may be a year away now.
 func (d *Daemon) checkClock(now time.Time) {
 	step := now.Round(0).Sub(d.seenAt.Round(0)) - now.Sub(d.seenAt) // by the wall clock, and by the one that only runs
 	d.seenAt = now
-	if step.Abs() > clockSlack {
+	moved := step.Abs() > clockSlack
+	if moved {
+		d.log.Info("the clock was set, or the machine was suspended", "duration", step.Round(time.Millisecond))
+		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
 		d.tell()
 	}
-	if step.Abs() >= clockStep {
-		d.log.Info("the clock was set, or the machine was suspended", keyDuration, step.Round(time.Second))
-		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
-	}
 	for _, in := range d.instances {
-		if step.Abs() > clockSlack {
-			in.file.stale, in.file.missedAt = true, now
+		if moved {
+			in.file.touched(true, now)
 		}
 		if r := &in.record; len(r.Activation) > 0 && r.ActivationSince.Round(0).After(now.Round(0)) {
 			r.ActivationSince = now
@@ -40,7 +37,7 @@ func (d *Daemon) checkClock(now time.Time) {
 
 // tick takes the schedules.
 func (d *Daemon) tick(now time.Time) (again time.Time) {
-	verify, reapply := due(d.verifyAt, now), due(d.reapplyAt, now)
+	verify, reapply := isTime(d.verifyAt, now), isTime(d.reapplyAt, now)
 	if verify || reapply {
 		d.pollSoon(now)
 		d.tell()
@@ -62,7 +59,8 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 	return earlier(d.verifyAt, d.reapplyAt)
 }
 
-func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+// isTime reports whether at has come; zero never does.
+func isTime(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
 func nextTick(schedule cron.Schedule, now time.Time) time.Time {
 	if schedule == nil {

@@ -2,7 +2,6 @@ package sync
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"reflect"
 	"sync/atomic"
@@ -28,87 +27,71 @@ type Daemon struct {
 	changed             bool          // the status may have
 	instances           []*instance
 	sources             []*source
-	steps               []*step // under way
-	running             int     // goroutines
+	underWay            []*step
+	running             int // goroutines
 	activating          bool
-	halted              bool // no command and no poll is begun, as the Daemon is drained
+	draining            bool
 	ended               bool // Run decides nothing more
 	left                bool // steps that are still under way are left behind
 	verifyAt, reapplyAt time.Time
 	seenAt              time.Time       // when the clock was looked at last
 	work                context.Context // of steps that may be cut short
-	polls               context.Context // of polls, which end first in a Daemon that is to be replaced
-	cutPolls            context.CancelFunc
 	finish              context.Context // of steps that are given a moment to finish
 }
 
-// instance is one instance of a Daemon.
+// instance is all that is known of an instance. plan decides by it alone.
 type instance struct {
-	situation
-	source *source
-	busy   action        // step under way on the file
-	wake   chan struct{} // 1 slot: ask again what is to be done
-}
-
-// situation is all that is known of an instance. It is a plain value: plan decides by it alone.
-type situation struct {
 	Instance
-	steps  []credential.Step // of activation, after an apply
-	record record
-	file   file
-	wanted wanted
-	told   activationState
+	log        *slog.Logger
+	source     *source
+	steps      []credential.Step // of activation
+	record     record
+	file       file
+	wanted     wanted
+	activation activation
+	busy       action        // under way on the file
+	wake       chan struct{} // 1 slot: ask again what is to be done
 }
-
-var errNoInstances = errors.New("no instance is configured")
 
 // New prepares a Daemon and loads what is remembered. It starts nothing.
-func New(cfg Config) (*Daemon, error) {
-	cfg = cfg.withDefaults()
-	if len(cfg.Instances) == 0 {
-		return nil, errNoInstances
-	}
-	d := &Daemon{cfg: cfg, log: cfg.Logger, cutPolls: func() {}, ready: make(chan struct{}), lock: make(lock, 1), news: make(chan struct{})}
+func New(cfg Config) *Daemon {
+	d := &Daemon{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), lock: make(lock, 1), news: make(chan struct{})}
 	before := cfg.Before
 	d.cfg.Before = nil // it would keep the one before that alive, and so on
 	if before != nil {
-		before.lock.take() // whoever asks it now is told that it has ended
+		before.lock.take() // others may still ask it
 		defer before.unlock()
 	}
-	bySource := map[Source]*source{}
+	now, bySource := time.Now(), map[Source]*source{}
 	for _, c := range cfg.Instances {
-		in := &instance{wake: make(chan struct{}, 1), situation: situation{Instance: c, steps: cfg.Activator.Steps(c.Name)}}
 		w := bySource[c.Source]
 		if w == nil {
 			w = &source{Source: c.Source, spread: true}
 			bySource[c.Source] = w
 			d.sources = append(d.sources, w)
 		}
-		in.source, w.members = w, append(w.members, in)
+		in := &instance{Instance: c, log: d.log.With("instance", c.Name), source: w, steps: cfg.Activator.Steps(c.Name),
+			wake: make(chan struct{}, 1)}
+		w.members = append(w.members, in)
 		d.instances = append(d.instances, in)
 		var err error
 		if was := before.find(c.Name); was != nil {
-			in.adopt(was, before.cfg.Revert == cfg.Revert)
+			in.adopt(was, before.cfg.Revert == cfg.Revert, now)
 		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
-			d.log.Warn("state unreadable, starting without it", keyInstance, c.Name, keyReason, err) // it is applied again, which mends it
+			in.log.Warn("state unreadable, starting without it", "reason", err) // it is applied again, which mends it
 		}
-		in.forgetSteps(time.Now())
+		in.forgetSteps(now)
 	}
 	if before != nil && reflect.DeepEqual(before.cfg.Reapply, cfg.Reapply) {
 		d.reapplyAt = before.reapplyAt // a schedule that counts from the start would never come where reloads are more frequent
 	}
 	d.publish()
-	return d, nil
+	return d
 }
 
-// Touched says that the configuration file of the instance at index i of Config.Instances may have changed. Like the other hints it
-// waits for nothing but a decision.
-func (d *Daemon) Touched(i int) { d.touched(i, false) }
-
-// Missed is Touched where events that would have told more may have been lost, or were not to be had.
-func (d *Daemon) Missed(i int) { d.touched(i, true) }
-
-func (d *Daemon) touched(i int, missed bool) {
+// Touched says that the configuration file of the instance at index i of Config.Instances may have changed; missed, that events which
+// would have told more may have been lost. Like the other hints it waits for nothing but a decision.
+func (d *Daemon) Touched(i int, missed bool) {
 	d.lock.take()
 	defer d.unlock()
 	in := d.instances[i]
@@ -135,12 +118,9 @@ func (d *Daemon) Ready() <-chan struct{} { return d.ready }
 func (d *Daemon) Run(ctx context.Context) {
 	d.lock.take()
 	defer d.unlock()
-	d.work = ctx
-	d.polls, d.cutPolls = context.WithCancel(ctx)
-	defer func() { d.cutPolls() }()
 	finish, cancelFinish := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelFinish()
-	d.finish = finish
+	d.work, d.finish = ctx, finish
 
 	now := time.Now()
 	d.seenAt = now
@@ -165,7 +145,7 @@ func (d *Daemon) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
 		d.checkClock(now)
-		d.wait(earlier(d.tick(now), d.checkSteps(now)), ctx.Done())
+		d.wait(d.tick(now), ctx.Done())
 	}
 	d.stop(cancelFinish)
 }
@@ -175,13 +155,19 @@ func (d *Daemon) reconcile(in *instance) {
 	for d.work.Err() == nil {
 		now := time.Now()
 		d.checkClock(now)
+		if !d.mayGuard() {
+			d.wait(time.Time{}, nil)
+			continue
+		}
 		next := in.plan(now, d.rules())
-		d.logBrake(in, next.drift, now)
+		d.logBrake(in, now)
 		switch next.action {
 		case actionRecover:
 			d.recover(in)
-		case actionLook, actionRestore:
-			d.look(in, next.action)
+		case actionLook:
+			d.look(in)
+		case actionRestore:
+			d.restore(in)
 		case actionApply:
 			d.apply(in)
 		case actionRecordSame:
@@ -189,8 +175,11 @@ func (d *Daemon) reconcile(in *instance) {
 		case actionRecordIntent:
 			d.recordIntent(in)
 		case actionFetch:
-			d.fetch(in, now)
-			d.wait(next.again, in.wake)
+			in.wanted.reason = forDrift
+			if in.source.retry.due(now) {
+				in.source.next = now
+			}
+			d.tell()
 		default:
 			d.wait(next.again, in.wake)
 		}
@@ -198,17 +187,5 @@ func (d *Daemon) reconcile(in *instance) {
 }
 
 func (d *Daemon) rules() rules {
-	return rules{d.cfg.Revert, d.cfg.MaxReverts, d.activating || d.halted}
-}
-
-// fetch has the credential that is applied asked for, to revert drift with it.
-func (d *Daemon) fetch(in *instance, now time.Time) {
-	if in.wanted.reason != notForced {
-		return
-	}
-	in.wanted.reason = forDrift
-	if in.source.retry.due(now) {
-		in.source.next = now
-	}
-	d.tell()
+	return rules{d.cfg.Revert, d.cfg.MaxReverts, d.activating || d.draining}
 }

@@ -113,7 +113,7 @@ func TestAgeOfDriftThatCannotBeTold(t *testing.T) {
 	for name, drift := range map[string]func(*world, *sink){
 		"events were missed": func(w *world, s *sink) {
 			s.edit("authIMSTAClientId", "mallory")
-			w.daemon.Missed(0)
+			w.daemon.Touched(0, true)
 		},
 		"another file was put there": func(w *world, s *sink) {
 			s.editAt(time.Now().Add(-time.Hour), "authIMSTAClientId", "mallory")
@@ -245,22 +245,6 @@ func TestRevertThatFailsAtItsEndIsActivated(t *testing.T) {
 		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 1 {
 			t.Errorf("%d reverts counted, want 1", got)
 		}
-	})
-}
-
-// What keeps an instance from being recovered may be mended by whoever touches its file: that hurries the next try.
-func TestRecoveryIsHurriedByATouch(t *testing.T) {
-	one(t, nil, func(t *testing.T, w *world) {
-		w.stop()
-		s := w.sinks["prod"]
-		s.change(func(s *sink) { s.recoverErr = errors.New("everybody may write the directory") })
-		w.start()
-		time.Sleep(10 * time.Minute) // the wait has grown to a minute at most
-		w.wantState("prod", credsync.StateDegraded)
-		s.change(func(s *sink) { s.recoverErr = nil })
-		s.edit("authIMSTAClientId", "one")
-		time.Sleep(1100 * time.Millisecond)
-		w.wantState("prod", credsync.StateInSync)
 	})
 }
 

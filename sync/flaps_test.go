@@ -9,8 +9,8 @@ import (
 	credsync "campaign-credsync/sync"
 )
 
-// A node of Vault is behind the others, and polls meet it and them in turn: what is applied stays, status tells what the
-// last poll was told, and the log tells it twice and no more, and at last that it is over.
+// A node of Vault is behind the others, and polls meet it and them in turn: what is applied stays, status shows what the
+// last poll was told, and the log says it every ten minutes.
 func TestNodesOfVaultDisagree(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {
 		var old, newest credential.Version
@@ -36,21 +36,15 @@ func TestNodesOfVaultDisagree(t *testing.T) {
 		if applied := w.sinks["prod"].applied(); applied != 2 || reads != 0 {
 			t.Errorf("%d applies, want 2; %d reads of the secret, want none", applied, reads)
 		}
-		if n := w.told("level=ERROR"); n != 2 {
-			t.Errorf("%d alarms, want 2\n%s", n, w.log)
+		alarms, ends := w.told("level=ERROR"), w.told(`level=INFO msg="secret accepted again"`)
+		if alarms < 2 || alarms > 5 || ends != alarms {
+			t.Errorf("%d alarms and %d ends in 40 minutes\n%s", alarms, ends, w.log)
 		}
-		const over = `level=INFO msg="secret accepted again"`
-		if n := w.told(over); n != 1 {
-			t.Errorf("told %d times that it is over, want once so far\n%s", n, w.log)
-		}
-		time.Sleep(12 * time.Minute)
-		if n := w.told(over); n != 2 {
-			t.Errorf("told %d times that it is over, want twice\n%s", n, w.log)
-		}
-		// The node is behind again, days later: that is news.
+		// The node is behind again, and stays so: that is told at once, or when it has lasted.
 		show(old)
-		if n := w.told("level=ERROR"); n != 3 {
-			t.Errorf("%d alarms, want 3\n%s", n, w.log)
+		time.Sleep(10 * time.Minute)
+		if n := w.told("level=ERROR"); n != alarms+1 {
+			t.Errorf("%d alarms, want %d\n%s", n, alarms+1, w.log)
 		}
 	})
 }

@@ -108,7 +108,7 @@ func (r *rules) applyBegins(w *modelWorld, g *generation, f *modelFile, c creden
 	if f.command != nil {
 		w.breaks("two commands at work on %s", f.name)
 	}
-	if onDisk := recordOnDisk(g, f.name); !onDisk.Applying() {
+	if recordOnDisk(g, f.name).Applying == nil {
 		w.breaks("the command for %s began before the intent was on disk", f.name)
 	}
 	v := r.acceptable(g, k, c.ClientID)
@@ -210,7 +210,7 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 		k.owed = w.effects
 		if !r.behind {
 			k.owedOnDisk = k.owed
-			if recordOnDisk(g, f.name).Intent.Kind != state.IntentRevert {
+			if !recordOnDisk(g, f.name).RevertOwesActivation {
 				w.breaks("%s was put back before it was on record that activation must follow", f.name)
 			}
 		}
@@ -278,10 +278,10 @@ func (r *rules) started(w *modelWorld, f *modelFile, record state.Record) {
 		w.breaks("the record of %s is of no apply: %+v", f.name, record)
 	case found < k.durable:
 		w.breaks("apply %d of %s was forgotten, %d is remembered", k.durable, f.name, found)
-	case (k.open || found < k.current) && !record.Applying():
+	case (k.open || found < k.current) && record.Applying == nil:
 		w.breaks("a command was at work on %s, and nobody remembers", f.name)
 	}
-	k.current, k.open, k.uncertain = found, false, record.Applying()
+	k.current, k.open, k.uncertain = found, false, record.Applying != nil
 	for _, v := range w.versions {
 		if found < 0 || !v.Equal(record.Version) {
 			continue

@@ -149,7 +149,7 @@ func (m *model) start() {
 	}
 	config := credsync.Config{
 		Activator: modelActivator{w, g}, Store: store, Revert: w.rules.mode, MaxReverts: w.rules.maxReverts,
-		Verify: cron.Every(10 * time.Minute), ActivateAt: m.held, Poll: time.Minute,
+		Verify: cron.Every(10 * time.Minute), ActivateAt: m.held, Poll: time.Minute, CommandRuns: func() bool { return true },
 		Logger: slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	source := modelSource{w, g}
@@ -167,18 +167,10 @@ func (m *model) start() {
 	w.activating = false
 	w.note("daemon %d starts", m.starts)
 	w.mu.Unlock()
-	if g.daemon, err = credsync.New(config); err != nil {
-		m.t.Fatal(err)
-	}
+	g.daemon = credsync.New(config)
 	for i, f := range w.files {
 		w.mu.Lock()
-		f.touch = func(missed bool) {
-			if missed {
-				g.daemon.Missed(i)
-			} else {
-				g.daemon.Touched(i)
-			}
-		}
+		f.touch = func(missed bool) { g.daemon.Touched(i, missed) }
 		w.mu.Unlock()
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sync/state"
 )
 
 // action is what is to be done about the file of an instance.
@@ -12,7 +11,7 @@ type action int
 
 const (
 	actionNone         action = iota
-	actionRecover             // settle what an earlier daemon, or an apply that failed, left
+	actionRecover             // finish what an earlier daemon, or an apply that failed, left
 	actionLook                // read the file
 	actionRestore             // look, and revert by a splice what differs
 	actionApply               // run nlserver
@@ -24,11 +23,10 @@ const (
 // decision is the answer: an action for now, or else when to ask again even if nothing happens (zero: not at all).
 type decision struct {
 	action action
-	drift  []string // names of the attributes that differ
 	again  time.Time
 }
 
-// rules are what the decision depends on beside the situation.
+// rules are what the decision depends on beside the instance.
 type rules struct {
 	mode       RevertMode
 	maxReverts int
@@ -36,112 +34,106 @@ type rules struct {
 }
 
 // plan decides what is to be done about the file. It is a pure function.
-func (s *situation) plan(now time.Time, r rules) decision {
-	f := &s.file
+func (in *instance) plan(now time.Time, r rules) decision {
+	f, w := &in.file, &in.wanted
 	switch {
 	case !f.recovered:
-		return decision{action: actionRecover}.at(f.recovery.at, now)
-	case f.looks == 0 || f.stale || due(f.lookAt, now):
-		if s.maySplice(now, r) && f.restore.due(now) {
+		return decision{actionRecover, f.recovery.at}.from(now)
+	case f.looks == 0 || f.stale || isTime(f.lookAt, now):
+		if in.maySplice(now, r) && f.restore.due(now) {
 			return decision{action: actionRestore}
 		}
 		return decision{action: actionLook}
 	case f.err != nil: // missing or damaged: nothing is written until it is whole again
 		return decision{again: f.lookAt}
 	}
-	drift := s.drift()
-	if s.wanted.pending != nil {
+	if w.pending != nil {
 		switch {
-		case s.isApplied(s.wanted.pending) && s.wanted.reason == notForced && !s.record.Applying():
-			return decision{action: actionRecordSame, drift: drift}
-		case s.wanted.retry.due(now) && !r.noCommands && !s.record.saving:
-			return decision{action: actionApply, drift: drift}
+		case in.isApplied(w.pending) && w.reason == notForced && in.record.Applying == nil:
+			return decision{action: actionRecordSame}
+		case w.retry.due(now) && !r.noCommands && !in.record.saving:
+			return decision{action: actionApply}
 		}
 		// It has to wait, and an apply that failed may have damaged what worked: what was applied before is restored meanwhile.
 	}
-	d := s.planRevert(now, r, drift)
-	if s.wanted.pending != nil && !s.wanted.retry.due(now) {
-		d.again = earlier(d.again, s.wanted.retry.at)
+	d := in.planRevert(now, r)
+	if w.pending != nil && !w.retry.due(now) {
+		d.again = earlier(d.again, w.retry.at)
 	}
 	return d
 }
 
-func (s *situation) planRevert(now time.Time, r rules, drift []string) decision {
-	if len(drift) == 0 || r.mode == RevertAlert {
-		return decision{drift: drift}
+func (in *instance) planRevert(now time.Time, r rules) decision {
+	if len(in.drift()) == 0 || r.mode == RevertAlert {
+		return decision{}
 	}
-	end, braked := s.record.brake(r.maxReverts, now)
-	switch splice := s.maySplice(now, r); {
+	end, braked := in.record.brake(r.maxReverts, now)
+	switch splice := in.maySplice(now, r); {
 	case braked:
-		return decision{drift: drift, again: end}
-	case splice && s.mustRecordIntent(now):
-		return decision{action: actionRecordIntent, drift: drift}
+		return decision{again: end}
+	case splice && in.mustRecordIntent(now):
+		return decision{action: actionRecordIntent}
 	case splice:
-		return decision{action: actionRestore}.at(s.file.restore.at, now)
-	case s.wanted.pending != nil:
-		return decision{drift: drift} // its apply is what reverts the drift
+		return decision{actionRestore, in.file.restore.at}.from(now)
+	case in.wanted.pending == nil && in.wanted.reason == notForced:
+		return decision{action: actionFetch}
 	}
-	return decision{action: actionFetch, drift: drift}
+	return decision{} // an apply is about to revert it
 }
 
-// at returns d if its time has come, else the wait for it.
-func (d decision) at(at, now time.Time) decision {
-	if now.Before(at) {
-		return decision{drift: d.drift, again: at}
+// from returns the action once the time for it has come, and before that the wait.
+func (d decision) from(now time.Time) decision {
+	if now.Before(d.again) {
+		return decision{again: d.again}
 	}
-	return d
+	return decision{action: d.action}
 }
 
 // maySplice reports whether drift, should there be any, is reverted by a splice.
-func (s *situation) maySplice(now time.Time, r rules) bool {
-	_, braked := s.record.brake(r.maxReverts, now)
-	return r.mode == RevertSplice && !braked && !s.file.cannotSplice && !s.record.Applying() && len(s.record.Attributes) > 0
+func (in *instance) maySplice(now time.Time, r rules) bool {
+	_, braked := in.record.brake(r.maxReverts, now)
+	return r.mode == RevertSplice && !braked && !in.file.cannotSplice && in.record.Applying == nil && len(in.record.Attributes) > 0
 }
 
 // mustRecordIntent reports whether it has to be on record, before a revert, that activation must follow it: a crash in between would
 // leave the processes with drift that no start finds any more.
-func (s *situation) mustRecordIntent(now time.Time) bool {
-	return len(s.steps) > 0 && s.file.mayHaveLoaded(now) && !s.intends(state.IntentRevert)
+func (in *instance) mustRecordIntent(now time.Time) bool {
+	return len(in.steps) > 0 && in.file.mayHaveLoaded(now) && !in.record.RevertOwesActivation
 }
 
-func (s *situation) intends(kind state.IntentKind) bool { return s.record.Intent.Kind == kind }
-
-// drift names the attributes that the last look saw differ.
-func (s *situation) drift() []string {
-	if s.file.looks == 0 || s.file.err != nil {
+// drift names the managed attributes that the last look saw differ from what was applied. While nobody knows what an interrupted command
+// has written, nothing is called drift: it may be the newer credential.
+func (in *instance) drift() []string {
+	if in.file.looks == 0 || in.file.err != nil || in.record.Applying != nil {
 		return nil
 	}
-	return s.record.drift(s.file.seen)
+	return credential.Drift(in.record.Attributes, in.file.seen)
 }
 
 // isApplied reports whether p is the credential that is applied already, under another version. It is asked anew each time: an apply
 // may have come in between.
-func (s *situation) isApplied(p *pending) bool {
-	return !s.record.Version.IsZero() && p.digest == s.record.Digest
+func (in *instance) isApplied(p *pending) bool {
+	return !in.record.Version.IsZero() && p.digest == in.record.Digest
 }
 
-// verdict says what becomes of a version that the source shows.
-type verdict int
+// goesBack reports whether v is older than what is applied, or about to be, and must not be.
+func (in *instance) goesBack(v credential.Version) bool {
+	p := in.wanted.pending
+	return !in.AllowRollback && (v.GoesBackFrom(in.record.Version) || p != nil && v.GoesBackFrom(p.version))
+}
 
-const (
-	versionKnown    verdict = iota // applied, or in hand
-	versionWanted                  // its secret has to be read
-	versionRefused                 // it would be refused again
-	versionGoesBack                // it is older than what is applied, or about to be
-)
+// refuses reports whether v would be refused again.
+func (in *instance) refuses(v credential.Version) bool {
+	return in.wanted.refusal != nil && in.wanted.refusal.Version.Equal(v)
+}
 
-// judge decides about a version before its secret is read.
-func (s *situation) judge(v credential.Version) verdict {
-	w, r := &s.wanted, &s.record
-	switch {
-	case !s.AllowRollback && (v.GoesBackFrom(r.Version) || w.pending != nil && v.GoesBackFrom(w.pending.version)):
-		return versionGoesBack
-	case w.pending != nil && w.pending.version.Equal(v):
-		return versionKnown
-	case w.refusal != nil && w.refusal.Version.Equal(v):
-		return versionRefused
-	case w.reason == notForced && !r.Applying() && r.holds(v, s.Fields):
-		return versionKnown
-	}
-	return versionWanted
+// isKnown reports whether the credential that v holds is applied, and need not be applied again.
+func (in *instance) isKnown(v credential.Version) bool {
+	return in.record.holds(v, in.Fields) && in.record.Applying == nil && in.wanted.reason == notForced
+}
+
+// wants reports whether the secret of v has to be read.
+func (in *instance) wants(v credential.Version) bool {
+	p := in.wanted.pending
+	return !in.goesBack(v) && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
 }

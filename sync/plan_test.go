@@ -21,9 +21,9 @@ func TestPlan(t *testing.T) {
 	one, two := credential.Version{Number: 1}, credential.Version{Number: 2}
 	applied := state.Record{Version: one, Digest: "digest", Attributes: right}
 	interrupted := applied
-	interrupted.Intent = state.Intent{Kind: state.IntentApply, Version: two}
+	interrupted.Applying = &two
 	owing := applied
-	owing.Intent.Kind = state.IntentRevert
+	owing.RevertOwesActivation = true
 	tired := applied
 	tired.Reverts = []time.Time{now.Add(-time.Minute), now.Add(-time.Second)}
 	rested := applied
@@ -35,52 +35,52 @@ func TestPlan(t *testing.T) {
 	same := &pending{version: two, digest: "digest"}
 
 	for _, c := range []struct {
-		name      string
-		situation situation
-		rules     rules
-		want      action
+		name     string
+		instance instance
+		rules    rules
+		want     action
 		// again is when the question comes up again by itself
 		again time.Time
 	}{
-		{"at start, what is left behind comes first", situation{wanted: wanted{pending: waiting}}, rules{}, actionRecover, time.Time{}},
-		{"an earlier command still runs", situation{file: file{recovery: retry{at: later}}}, rules{}, actionNone, later},
-		{"nothing is known of the disk", situation{file: file{recovered: true}}, rules{}, actionLook, time.Time{}},
-		{"something may have changed: look and put back", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionRestore, time.Time{}},
-		{"the same, but the brake is on", situation{record: record{Record: tired}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionLook, time.Time{}},
-		{"the same, but drift is only reported", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{mode: RevertAlert}, actionLook, time.Time{}},
-		{"in sync", situation{record: record{Record: applied}, file: seen(right)}, rules{}, actionNone, time.Time{}},
-		{"a version waits", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
-		{"a version waits, and nothing was ever applied", situation{file: seen(wrong), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
-		{"a version waits for its retry", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionNone, later},
-		{"a version waits for its retry, and the last try did damage", situation{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionRestore, later},
-		{"a version waits for an activation to end", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{noCommands: true}, actionNone, time.Time{}},
-		{"the same, and drift was found that the processes may have read", situation{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting}, steps: steps("reload")}, rules{noCommands: true}, actionRecordIntent, time.Time{}},
-		{"what that revert owes is on record", situation{record: record{Record: owing}, file: seen(wrong), steps: steps("reload")}, rules{}, actionRestore, time.Time{}},
-		{"a version waits for the record to be written", situation{record: record{Record: applied, saving: true}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionNone, time.Time{}},
-		{"a new version holds the same credential", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same}}, rules{}, actionRecordSame, time.Time{}},
-		{"the same, but nobody knows what is on disk", situation{record: record{Record: interrupted}, file: seen(wrong), wanted: wanted{pending: same}}, rules{}, actionApply, time.Time{}},
-		{"a schedule wants it applied again", situation{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same, reason: forSchedule}}, rules{}, actionApply, time.Time{}},
-		{"the file is missing", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: later}, wanted: wanted{pending: waiting}}, rules{}, actionNone, later},
-		{"the file was missing a while ago", situation{record: record{Record: state.Record{}}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: now}}, rules{}, actionLook, time.Time{}},
-		{"drift", situation{record: record{Record: applied}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
-		{"an empty attribute is drift", situation{record: record{Record: applied}, file: seen(empty)}, rules{}, actionRestore, time.Time{}},
-		{"a missing element is drift", situation{record: record{Record: applied}, file: seen(nil)}, rules{}, actionRestore, time.Time{}},
-		{"an attribute that was absent is drift", situation{record: record{Record: applied}, file: seen(extra)}, rules{}, actionRestore, time.Time{}},
-		{"drift waits for its retry", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, restore: retry{at: later}}}, rules{}, actionNone, later},
-		{"drift is only reported", situation{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertAlert}, actionNone, time.Time{}},
-		{"drift is put back by nlserver, for which the credential is needed", situation{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertApply}, actionFetch, time.Time{}},
-		{"a splice cannot work", situation{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, cannotSplice: true}}, rules{}, actionFetch, time.Time{}},
-		{"the brake is on", situation{record: record{Record: tired}, file: seen(wrong)}, rules{}, actionNone, now.Add(59 * time.Minute)},
-		{"the brake has let go", situation{record: record{Record: rested}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
-		{"the clock was set back by a year", situation{record: record{Record: fromTheFuture}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
-		{"nobody knows what an interrupted command wrote: not drift", situation{record: record{Record: interrupted}, file: seen(wrong)}, rules{}, actionNone, time.Time{}},
+		{"at start, what is left behind comes first", instance{wanted: wanted{pending: waiting}}, rules{}, actionRecover, time.Time{}},
+		{"an earlier command still runs", instance{file: file{recovery: retry{at: later}}}, rules{}, actionNone, later},
+		{"nothing is known of the disk", instance{file: file{recovered: true}}, rules{}, actionLook, time.Time{}},
+		{"something may have changed: look and put back", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionRestore, time.Time{}},
+		{"the same, but the brake is on", instance{record: record{Record: tired}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionLook, time.Time{}},
+		{"the same, but drift is only reported", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{mode: RevertAlert}, actionLook, time.Time{}},
+		{"in sync", instance{record: record{Record: applied}, file: seen(right)}, rules{}, actionNone, time.Time{}},
+		{"a version waits", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
+		{"a version waits, and nothing was ever applied", instance{file: seen(wrong), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
+		{"a version waits for its retry", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionNone, later},
+		{"a version waits for its retry, and the last try did damage", instance{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionRestore, later},
+		{"a version waits for an activation to end", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{noCommands: true}, actionNone, time.Time{}},
+		{"the same, and drift was found that the processes may have read", instance{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting}, steps: steps("reload")}, rules{noCommands: true}, actionRecordIntent, time.Time{}},
+		{"what that revert owes is on record", instance{record: record{Record: owing}, file: seen(wrong), steps: steps("reload")}, rules{}, actionRestore, time.Time{}},
+		{"a version waits for the record to be written", instance{record: record{Record: applied, saving: true}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionNone, time.Time{}},
+		{"a new version holds the same credential", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same}}, rules{}, actionRecordSame, time.Time{}},
+		{"the same, but nobody knows what is on disk", instance{record: record{Record: interrupted}, file: seen(wrong), wanted: wanted{pending: same}}, rules{}, actionApply, time.Time{}},
+		{"a schedule wants it applied again", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same, reason: forSchedule}}, rules{}, actionApply, time.Time{}},
+		{"the file is missing", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: later}, wanted: wanted{pending: waiting}}, rules{}, actionNone, later},
+		{"the file was missing a while ago", instance{record: record{Record: state.Record{}}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: now}}, rules{}, actionLook, time.Time{}},
+		{"drift", instance{record: record{Record: applied}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
+		{"an empty attribute is drift", instance{record: record{Record: applied}, file: seen(empty)}, rules{}, actionRestore, time.Time{}},
+		{"a missing element is drift", instance{record: record{Record: applied}, file: seen(nil)}, rules{}, actionRestore, time.Time{}},
+		{"an attribute that was absent is drift", instance{record: record{Record: applied}, file: seen(extra)}, rules{}, actionRestore, time.Time{}},
+		{"drift waits for its retry", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, restore: retry{at: later}}}, rules{}, actionNone, later},
+		{"drift is only reported", instance{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertAlert}, actionNone, time.Time{}},
+		{"drift is put back by nlserver, for which the credential is needed", instance{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertApply}, actionFetch, time.Time{}},
+		{"a splice cannot work", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, cannotSplice: true}}, rules{}, actionFetch, time.Time{}},
+		{"the brake is on", instance{record: record{Record: tired}, file: seen(wrong)}, rules{}, actionNone, now.Add(59 * time.Minute)},
+		{"the brake has let go", instance{record: record{Record: rested}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
+		{"the clock was set back by a year", instance{record: record{Record: fromTheFuture}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
+		{"nobody knows what an interrupted command wrote: not drift", instance{record: record{Record: interrupted}, file: seen(wrong)}, rules{}, actionNone, time.Time{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.rules.maxReverts = 2
 			if c.rules.mode == "" {
 				c.rules.mode = RevertSplice
 			}
-			got := c.situation.plan(now, c.rules)
+			got := c.instance.plan(now, c.rules)
 			if got.action != c.want || !got.again.Equal(c.again) {
 				t.Errorf("plan: action %d again %v, want %d again %v", got.action, got.again, c.want, c.again)
 			}
@@ -96,9 +96,9 @@ func TestPlanActivation(t *testing.T) {
 		in.record.Activation = steps(texts...)
 		return in
 	}
-	at := func(in *instance, at time.Time) *instance { in.told.retry.at = at; return in }
+	at := func(in *instance, at time.Time) *instance { in.activation.retry.at = at; return in }
 	applying, unsaved := due(), due("reload")
-	applying.busy, unsaved.record.changes = actionApply, 1
+	applying.busy, unsaved.record.unsaved = actionApply, true
 	for _, c := range []struct {
 		name      string
 		instances []*instance

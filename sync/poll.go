@@ -18,24 +18,34 @@ import (
 type source struct {
 	Source
 	members  []*instance
-	polling  bool
-	again    bool // the poll under way began before something that asks for another
-	spread   bool // the poll after the next success is at a random moment: many hosts ask at this one
+	cut      context.CancelFunc // of the poll under way, or nil
+	again    bool               // the poll under way began before something that asks for another
+	spread   bool               // the poll after the next success is at a random moment: many hosts ask at this one
 	next     time.Time
 	polls    int       // that have ended
 	lastPoll time.Time // that was answered
-	retry    retry     // failed while the source is unreachable
+	retry    retry     // failing while the source is unreachable
 }
 
 // wanted is what the source told an instance.
 type wanted struct {
 	newest  credential.Version
 	refusal *credential.Refusal
-	flaps   flapFilter
+	alarm   alarm
 	pending *pending
 	reason  force
 	retry   retry // of applies
 }
+
+// alarm is what was logged of refusals.
+type alarm struct {
+	refusal *credential.Refusal // the last one
+	at      time.Time
+	open    bool // its end was not logged
+}
+
+// alarmInterval is how often the same refusal is logged. It may come and go with every poll, where one node of a cluster is behind.
+const alarmInterval = 10 * time.Minute
 
 // pending is a credential that waits to be applied.
 type pending struct {
@@ -61,7 +71,7 @@ const spreadOfTicks = time.Minute
 // forward is spread, and what is spread already is left as it is.
 func (d *Daemon) pollSoon(now time.Time) {
 	for _, w := range d.sources {
-		if !w.retry.failed() && w.next.After(now.Add(spreadOfTicks)) {
+		if !w.retry.isFailing() && w.next.After(now.Add(spreadOfTicks)) {
 			w.next = now.Add(rand.N(spreadOfTicks))
 		}
 	}
@@ -70,17 +80,17 @@ func (d *Daemon) pollSoon(now time.Time) {
 // pollNow brings the next poll forward. One under way may have been answered before, so another follows it. A push or a signal may
 // come on many machines at once: they spread from the poll after it on.
 func (w *source) pollNow(now time.Time) {
-	w.spread, w.again = true, w.polling
-	if !w.polling {
+	w.spread, w.again = true, w.cut != nil
+	if !w.again {
 		w.next = now
 	}
 }
 
-// keepPolling polls a source when it is due.
+// keepPolling polls a source when it is time.
 func (d *Daemon) keepPolling(w *source) {
 	for d.work.Err() == nil {
 		switch {
-		case d.halted:
+		case d.draining:
 			d.wait(time.Time{}, nil)
 		case time.Now().Before(w.next):
 			d.wait(w.next, nil)
@@ -97,28 +107,27 @@ type answer struct {
 }
 
 func (d *Daemon) poll(w *source) {
-	w.polling = true
-	ctx, key := d.polls, d.cfg.Store.Key()
-	members := make([]situation, len(w.members))
-	for i, in := range w.members {
-		members[i] = in.situation
-	}
+	ctx, cut := context.WithCancel(d.work)
+	defer cut()
+	w.cut = cut
 	need := func(v credential.Version) bool {
-		return slices.ContainsFunc(members, func(s situation) bool { return s.judge(v) == versionWanted })
+		d.lock.take()
+		defer d.unlock()
+		return slices.ContainsFunc(w.members, func(in *instance) bool { return in.wants(v) })
 	}
 	var reading credential.Reading
 	var err error
-	answers := make([]answer, len(members))
+	answers := make([]answer, len(w.members))
 	bound := pollBound + time.Duration(len(d.sources)-1)*othersBound
 	d.do(step{what: "poll of the source", of: w.members, bound: bound}, func() {
 		reading, err = w.Poll(ctx, need)
-		for i := range answers {
-			answers[i] = pick(reading, members[i].Fields, key)
+		for i, in := range w.members {
+			answers[i] = pick(reading, in.Fields, d.cfg.Store.Key())
 		}
 	})
-	w.polling = false
+	w.cut = nil
 	if ctx.Err() != nil && err != nil && !errors.As(err, new(*credential.Refusal)) {
-		return // cut short by the stop, tells nothing
+		return // cut short, tells nothing
 	}
 	now := time.Now()
 	w.polls++
@@ -146,12 +155,12 @@ func (d *Daemon) onPoll(w *source, version credential.Version, answers []answer,
 		if credential.IsForOperator(err) {
 			level = slog.LevelError
 		}
-		d.failed(&w.retry, now, err, level, "source unreachable, keeping the applied credential")
+		w.retry.failed(d.log, now, err, level, "source unreachable, keeping the applied credential")
 		w.next, w.spread = w.retry.at, true // more hosts come back in its first seconds than later
 		return
 	}
-	if w.retry.failed() {
-		d.log.Info("source reachable again", keyAttempt, w.retry.attempt)
+	if w.retry.isFailing() {
+		d.log.Info("source reachable again", "attempt", w.retry.attempt)
 	}
 	w.retry, w.lastPoll = retry{}, now
 	w.next = now.Add(jittered(d.cfg.Poll))
@@ -159,83 +168,82 @@ func (d *Daemon) onPoll(w *source, version credential.Version, answers []answer,
 		w.next, w.spread = now.Add(rand.N(d.cfg.Poll)), false
 	}
 	for i, in := range w.members {
-		verdict := in.judge(version)
 		switch refused := cmp.Or(refusal, answers[i].refusal); {
-		case refusal == nil && verdict == versionGoesBack:
-			d.onRefusal(in, in.goesBack(version), now)
+		case refusal == nil && in.goesBack(version):
+			in.onRefusal(in.rollback(version), now)
 		case refused != nil:
 			in.wanted.pending = nil // what waited to be applied is not wanted any more
-			d.onRefusal(in, refused, now)
-		case verdict == versionRefused && answers[i].pending == nil: // its secret was not read again
+			in.onRefusal(refused, now)
+		case in.refuses(version) && answers[i].pending == nil: // its secret was not read again
 		default:
-			d.onVersion(in, version, answers[i].pending, now)
+			in.onVersion(version, answers[i].pending)
 		}
-		if refusal == nil && answers[i] == (answer{}) && in.judge(version) == versionWanted {
+		if refusal == nil && answers[i] == (answer{}) && in.wants(version) {
 			w.again = true // it has become so since the poll began
 		}
 	}
 }
 
-// onRefusal keeps what is applied; the same refusal is logged once.
-func (d *Daemon) onRefusal(in *instance, refusal *credential.Refusal, now time.Time) {
+// onRefusal keeps what is applied.
+func (in *instance) onRefusal(refusal *credential.Refusal, now time.Time) {
 	w := &in.wanted
 	if !refusal.Version.IsZero() {
 		w.newest = refusal.Version
 	}
-	if w.refusal != nil && sameRefusal(w.refusal, refusal) {
+	w.refusal = refusal
+	last := w.alarm.refusal
+	same := last != nil && last.Error() == refusal.Error() && last.Version.Equal(refusal.Version)
+	if same && (w.alarm.open || now.Sub(w.alarm.at) < alarmInterval) {
 		return
 	}
-	w.refusal = refusal
-	level := slog.LevelDebug
-	if w.flaps.begins(refusal, now) {
-		level = slog.LevelError
-	}
-	d.log.Log(context.Background(), level, "secret refused, keeping the applied credential", keyInstance, in.Name, keyReason, refusal)
+	w.alarm = alarm{refusal, now, true}
+	in.log.Error("secret refused, keeping the applied credential", "reason", refusal)
 }
 
-// goesBack is the refusal of a version that goes back.
-func (s *situation) goesBack(v credential.Version) *credential.Refusal {
+// rollback is the refusal of a version that goes back.
+func (in *instance) rollback(v credential.Version) *credential.Refusal {
 	return &credential.Refusal{Version: v, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
-		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", s.newest().Number)}
+		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", in.latest().Number)}
 }
 
-// newest is the version that is about to be applied, or is.
-func (s *situation) newest() credential.Version {
-	if s.wanted.pending != nil {
-		return s.wanted.pending.version
+// latest is the version that is about to be applied, or is.
+func (in *instance) latest() credential.Version {
+	if in.wanted.pending != nil {
+		return in.wanted.pending.version
 	}
-	return s.record.Version
+	return in.record.Version
 }
 
 // onVersion takes a version that is not refused. p is nil when its secret was not read.
-func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending, now time.Time) {
+func (in *instance) onVersion(v credential.Version, p *pending) {
 	w := &in.wanted
-	if w.refusal != nil && w.flaps.ends(w.refusal, now) || w.refusal == nil && w.flaps.isOver(now) {
-		d.log.Info("secret accepted again", keyInstance, in.Name, keyVersion, v.Number)
+	if w.alarm.open {
+		w.alarm.open = false
+		in.log.Info("secret accepted again", "version", v.Number)
 	}
 	w.newest, w.refusal = v, nil
 	switch {
-	case in.record.holds(v, in.Fields) && !in.record.Applying() && w.reason == notForced:
+	case in.isKnown(v):
 		w.pending = nil
 	case p != nil:
 		if w.pending == nil || !w.pending.version.Equal(v) {
 			w.retry = retry{}
-			d.logNew(in, p)
+			in.logNew(p)
 		}
 		w.pending = p
 	}
 }
 
-func (d *Daemon) logNew(in *instance, p *pending) {
+func (in *instance) logNew(p *pending) {
 	if p.version.Equal(in.record.Version) {
 		return
 	}
-	log := d.log.With(keyInstance, in.Name, keyVersion, p.version.Number)
+	log := in.log.With("version", p.version.Number)
 	log.Info("new version")
-	if p.version.Reuses(in.newest()) {
+	if p.version.Reuses(in.latest()) {
 		log.Warn("the content changed and its version did not; give each content a version of its own, or leave the version out")
 	}
 	if odd := p.credential.Oddities(); len(odd) > 0 {
-		log.Warn("the shape of the credential is unusual", keyField, strings.Join(odd, ", "))
+		log.Warn("the shape of the credential is unusual", "field", strings.Join(odd, ", "))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -29,26 +30,19 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 	if _, err := cfg.Store.Load(cfg.Instances[0].Name); err != nil {
 		return p, err
 	}
-	cfg.Logger, cfg.OnStatus = nil, nil // it knows nothing that is worth a line
-	d, err := New(cfg)
-	if err != nil {
-		return p, err
-	}
+	cfg.Logger = slog.New(slog.DiscardHandler) // it knows nothing that is worth a line
+	d := New(cfg)
 	in, now := d.instances[0], time.Now()
 	p.Applied = in.record.Version
 	if p.Seen, err = in.Sink.Look(ctx); err != nil {
 		return p, err
 	}
 	d.onLook(in, p.Seen, nil, now, now)
-	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool { return in.judge(v) == versionWanted })
+	reading, err := in.Source.Poll(ctx, func(v credential.Version) bool { return in.wants(v) })
 	if err != nil && !errors.As(err, new(*credential.Refusal)) {
 		return p, err
 	}
-	var told answer
-	if reading.Credential != nil {
-		told = pick(reading, in.Fields, cfg.Store.Key())
-	}
-	d.onPoll(in.source, reading.Version, []answer{told}, err, now)
+	d.onPoll(in.source, reading.Version, []answer{pick(reading, in.Fields, cfg.Store.Key())}, err, now)
 	in.file.recovered = true // what a command left is settled by a pass, and not by a look
 	p.fill(d, in, now)
 	return p, nil
@@ -75,7 +69,7 @@ func (p *Preview) fill(d *Daemon, in *instance, now time.Time) {
 		p.does("apply version %v again, as %s differs", p.Applied, drift)
 	default:
 		after = p.Activation
-		if d.logBrake(in, p.Drift, now); len(p.Drift) > 0 {
+		if len(p.Drift) > 0 {
 			p.Left = d.whyDriftStays(in)
 		}
 	}

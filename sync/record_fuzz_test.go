@@ -40,7 +40,7 @@ func checkDecisions(t *testing.T, remembered state.Record, now time.Time, bits u
 	t.Helper()
 	bit := func(n int) bool { return bits>>n&1 == 1 }
 	at := func(n int) time.Time { return now.Add(time.Duration(bits>>n&3) * time.Second) }
-	situation := situation{
+	in := &instance{
 		Instance: Instance{AllowRollback: bit(5)},
 		record:   record{Record: remembered, saving: bit(3)},
 		file:     file{recovered: !bit(0), cannotSplice: bit(1), stale: bit(7), recovery: retry{at: at(12)}, restore: retry{at: at(10)}},
@@ -48,23 +48,23 @@ func checkDecisions(t *testing.T, remembered state.Record, now time.Time, bits u
 	}
 	rules := rules{mode: []RevertMode{RevertSplice, RevertApply, RevertAlert}[int(bits>>4&3)%3], maxReverts: 1 + int(bits>>14), noCommands: bit(2)}
 	if !bit(6) {
-		situation.file.looks = 1
+		in.file.looks = 1
 	}
 	if !bit(8) {
-		situation.file.seen = remembered.Attributes
+		in.file.seen = remembered.Attributes
 	}
 	if bit(9) {
-		situation.wanted.pending = &pending{digest: remembered.Digest,
+		in.wanted.pending = &pending{digest: remembered.Digest,
 			version: credential.Version{Number: remembered.Version.Number + int(bits>>10&3) - 1, Created: now}}
 	}
-	d := situation.plan(now, rules)
+	d := in.plan(now, rules)
 	switch {
 	case d.action == actionNone && !d.again.IsZero() && !d.again.After(now):
-		t.Fatalf("nothing to do, and asked again at once: %+v for %+v", d, situation)
-	case d.action == actionRestore && (remembered.Applying() || len(remembered.Attributes) == 0 || rules.mode != RevertSplice):
-		t.Fatalf("drift would be reverted: %+v for %+v", d, situation)
-	case (d.action == actionApply || d.action == actionRecordSame) && situation.wanted.pending == nil, d.action == actionApply && (bit(2) || bit(3)):
-		t.Fatalf("would apply: %+v for %+v", d, situation)
+		t.Fatalf("nothing to do, and asked again at once: %+v for %+v", d, in)
+	case d.action == actionRestore && (remembered.Applying != nil || len(remembered.Attributes) == 0 || rules.mode != RevertSplice):
+		t.Fatalf("drift would be reverted: %+v for %+v", d, in)
+	case (d.action == actionApply || d.action == actionRecordSame) && in.wanted.pending == nil, d.action == actionApply && (bit(2) || bit(3)):
+		t.Fatalf("would apply: %+v for %+v", d, in)
 	}
 	r := record{Record: remembered}
 	if end, on := r.brake(rules.maxReverts, now); on && (!end.After(now) || end.After(now.Add(2*revertWindow))) {
@@ -74,9 +74,9 @@ func checkDecisions(t *testing.T, remembered state.Record, now time.Time, bits u
 		t.Fatalf("a revert now makes %v of %v", r.Reverts, remembered.Reverts)
 	}
 	checkActivation(t, remembered, now)
-	situation.judge(credential.Version{Number: int(bits), Created: now})
-	r.applied(&pending{version: credential.Version{Number: 1, Created: now}, digest: "d"}, credential.Attributes{{Name: "a"}}, remembered.Activation, now)
-	if text, err := r.MarshalJSON(); err != nil || new(state.Record).UnmarshalJSON(text) != nil {
+	in.wants(credential.Version{Number: int(bits), Created: now})
+	in.requireActivation(now)
+	if text, err := in.record.MarshalJSON(); err != nil || new(state.Record).UnmarshalJSON(text) != nil {
 		t.Fatalf("cannot be saved: %v %s", err, text)
 	}
 }
@@ -96,7 +96,7 @@ func checkActivation(t *testing.T, remembered state.Record, now time.Time) {
 			return
 		}
 		in.record.activated(func(done credential.Step) bool { return done == s }, now)
-		in.record.saved = in.record.changes
+		in.record.unsaved = false
 	}
 	t.Fatalf("activation does not end: %+v", in.record)
 }

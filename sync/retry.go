@@ -24,11 +24,19 @@ type retry struct {
 	attempt int
 	at      time.Time // no attempt before
 	reason  string    // of the last failure
-	told    []string  // reasons that were logged, the newest last
+	logged  []string  // reasons that were logged, the newest last
 }
 
 // keptReasons is how many reasons in a row are remembered: nodes of a cluster without a leader give three or four, in turn.
 const keptReasons = 8
+
+// failed notes a failure and logs it: at level when its reason is new, else for debugging only.
+func (r *retry) failed(log *slog.Logger, now time.Time, err error, level slog.Level, msg string, attrs ...any) {
+	if !r.fail(now, err) {
+		level = slog.LevelDebug
+	}
+	log.Log(context.Background(), level, msg, append(attrs, "attempt", r.attempt, "reason", err)...)
+}
 
 // fail notes a failure and says whether its reason is new.
 func (r *retry) fail(now time.Time, err error) (news bool) {
@@ -46,11 +54,11 @@ func (r *retry) fail(now time.Time, err error) (news bool) {
 	}
 	r.reason = err.Error()
 	fact := timeOfDay.ReplaceAllString(r.reason, "")
-	if slices.Contains(r.told, fact) {
+	if slices.Contains(r.logged, fact) {
 		return false
 	}
-	r.told = append(slices.Clone(r.told), fact)
-	r.told = r.told[max(0, len(r.told)-keptReasons):]
+	r.logged = append(slices.Clone(r.logged), fact)
+	r.logged = r.logged[max(0, len(r.logged)-keptReasons):]
 	return true
 }
 
@@ -60,18 +68,8 @@ var timeOfDay = regexp.MustCompile(`(\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(\.\d+)?Z?`
 // due reports whether the next attempt may start.
 func (r *retry) due(now time.Time) bool { return !now.Before(r.at) }
 
-// hurry lets the next attempt start at once, keeping the count.
-func (r *retry) hurry() { r.at = time.Time{} }
-
-func (r *retry) failed() bool { return r.attempt > 0 }
-
-// failed notes a failure and logs it: at level when its reason is new, else for debugging only.
-func (d *Daemon) failed(r *retry, now time.Time, err error, level slog.Level, msg string, attrs ...any) {
-	if !r.fail(now, err) {
-		level = slog.LevelDebug
-	}
-	d.log.Log(context.Background(), level, msg, append(attrs, keyAttempt, r.attempt, keyReason, err)...)
-}
+// isFailing reports whether the last attempt failed.
+func (r *retry) isFailing() bool { return r.attempt > 0 }
 
 // jittered spreads d by 10 % to either side.
 func jittered(d time.Duration) time.Duration {

@@ -45,16 +45,6 @@ type InstanceStatus struct {
 // maxError bounds LastError, in bytes: it may hold what others answered.
 const maxError = 4 << 10
 
-// InSync reports whether every instance is.
-func (s Status) InSync() bool {
-	for _, in := range s.Instances {
-		if in.State != StateInSync {
-			return false
-		}
-	}
-	return true
-}
-
 // Status returns the newest status. It may be called from any goroutine.
 func (d *Daemon) Status() Status { return *d.status.Load() }
 
@@ -64,7 +54,9 @@ func (d *Daemon) publish() {
 		status.Instances[i] = d.statusOf(in)
 	}
 	d.status.Store(&status)
-	d.cfg.OnStatus(status)
+	if d.cfg.OnStatus != nil {
+		d.cfg.OnStatus(status)
+	}
 }
 
 func (d *Daemon) statusOf(in *instance) InstanceStatus {
@@ -79,7 +71,7 @@ func (d *Daemon) statusOf(in *instance) InstanceStatus {
 		LastCheck:      in.file.checkedAt,
 		RevertedTotal:  in.record.RevertedTotal,
 		LastError:      credential.Cut(strings.ReplaceAll(reason, "\n", "; "), maxError), // errors may be joined
-		SourceReached:  in.source.polls > 0 && !in.source.retry.failed(),
+		SourceReached:  in.source.polls > 0 && !in.source.retry.isFailing(),
 		LastPoll:       in.source.lastPoll,
 	}
 }
@@ -88,14 +80,14 @@ func (d *Daemon) statusOf(in *instance) InstanceStatus {
 func (d *Daemon) stateOf(in *instance) (State, string) {
 	f, w, source := &in.file, &in.wanted, in.source
 	unseen := f.looks == 0 || f.err != nil && f.rightAt.IsZero() || source.polls == 0
-	toApply := in.record.Applying() || w.reason != notForced || w.pending != nil && !in.isApplied(w.pending)
+	toApply := in.record.Applying != nil || w.reason != notForced || w.pending != nil && !in.isApplied(w.pending)
 	hung := d.hung(in)
 	switch {
 	case hung != nil:
 		return StateDegraded, hung.String()
 	case f.unusable():
 		return StateDegraded, f.err.Error()
-	case f.recovery.failed():
+	case f.recovery.isFailing():
 		return StateDegraded, f.recovery.reason
 	case len(in.drift()) > 0 && in.busy != actionApply:
 		return StateDrift, d.whyDriftStays(in)
@@ -104,8 +96,8 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 	case unseen || toApply:
 		return StatePending, cmp.Or(w.retry.reason, source.retry.reason)
 	case len(in.record.Activation) > 0:
-		return StateActivationPending, in.told.retry.reason
-	case source.retry.failed():
+		return StateActivationPending, in.activation.retry.reason
+	case source.retry.isFailing():
 		return StateDegraded, source.retry.reason
 	case in.record.Version.IsZero():
 		return StatePending, ""
@@ -115,10 +107,10 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 
 func (d *Daemon) whyDriftStays(in *instance) string {
 	refused := ""
-	switch {
+	switch _, braked := in.record.brake(d.cfg.MaxReverts, time.Now()); {
 	case d.cfg.Revert == RevertAlert:
 		return "drift is only reported (drift.revert: alert)"
-	case in.file.logged == brakeLogged:
+	case braked:
 		return "drift is not reverted for now: more than drift.max_reverts reverts in an hour"
 	case in.wanted.refusal != nil:
 		refused = in.wanted.refusal.Error()

@@ -13,13 +13,11 @@ import (
 type step struct {
 	what     string // for people
 	of       []*instance
-	commands bool // it runs commands, which have a time limit of their own
-	bound    time.Duration
-
-	began  time.Time
-	since  time.Time // what counts against the bound: since the begin, or the last command
-	lateAt time.Time // when it was first found beyond the bound
-	hangs  bool      // that was logged
+	commands bool          // it runs commands, which have a time limit of their own
+	bound    time.Duration // of what is no command
+	began    time.Time
+	late     bool // it was found beyond its bound once
+	hangs    bool // that was logged
 }
 
 // Bounds of steps. What takes longer hangs: the mount does not answer, or the disk is frozen.
@@ -28,32 +26,53 @@ const (
 	applyBound  = 30 * time.Second // for what comes before and after the command, and for recovery
 	pollBound   = time.Minute      // above what a login and two requests take, and the wait for others' logins
 	othersBound = 5 * time.Second  // more for each other source, which may be read before, over the same connection
-	hangGrace   = time.Second      // for steps that ended in time, in a process that was stopped (SIGSTOP) and did not notice
+	hangGrace   = time.Second      // for a command that has just ended, and a process that was stopped (SIGSTOP)
 )
 
 // do runs work as a step, without the lock, and holds it again afterwards. It does not return in a step that was left behind.
 func (d *Daemon) do(s step, work func()) {
 	s.began = time.Now()
-	s.since = s.began
-	d.steps = append(d.steps, &s)
-	bound := time.AfterFunc(s.bound, func() {
+	d.underWay = append(d.underWay, &s)
+	var overdue *time.Timer
+	overdue = time.AfterFunc(s.bound, func() {
 		d.lock.take()
-		d.tell()
-		d.unlock()
+		defer d.unlock()
+		if again := d.checkHang(&s); again > 0 {
+			overdue.Reset(again)
+		}
 	})
 	d.changed = d.changed || s.commands // drift that is being applied over is shown no more
 	d.unlock()
 	work()
 	d.lock.take()
-	bound.Stop()
+	overdue.Stop()
 	if d.left {
 		runtime.Goexit()
 	}
-	d.steps = slices.DeleteFunc(d.steps, func(other *step) bool { return other == &s })
+	d.underWay = slices.DeleteFunc(d.underWay, func(other *step) bool { return other == &s })
 	if s.hangs {
-		d.log.Info("the step that did not end has ended", keyInstance, s.names(), keyStep, s.what, keyDuration, time.Since(s.began))
+		d.log.Info("the step that did not end has ended", "instance", s.names(), "step", s.what, "duration", time.Since(s.began))
 	}
 	d.tell()
+}
+
+// checkHang logs that a step hangs, and before that returns when to look again.
+func (d *Daemon) checkHang(s *step) (again time.Duration) {
+	switch {
+	case d.left || !slices.Contains(d.underWay, s): // nobody waits for it
+	case s.commands && d.cfg.CommandRuns():
+		s.late = false
+		return s.bound
+	case !s.late:
+		s.late = true
+		return hangGrace
+	default:
+		s.hangs = true
+		d.tell() // who waits for this step waits no more
+		d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
+			"instance", s.names(), "step", s.what, "duration", time.Since(s.began))
+	}
+	return 0
 }
 
 // onFile is do for a step on the file of an instance.
@@ -63,36 +82,9 @@ func (d *Daemon) onFile(in *instance, what action, s step, work func()) {
 	in.busy = actionNone
 }
 
-// checkSteps logs which steps hang, once each.
-func (d *Daemon) checkSteps(now time.Time) (again time.Time) {
-	for _, s := range d.steps {
-		if s.hangs {
-			continue
-		}
-		if s.commands && d.cfg.CommandRuns() {
-			s.since, s.lateAt = now, time.Time{}
-		}
-		at := s.since.Add(s.bound)
-		if s.lateAt.IsZero() && !now.Before(at) {
-			s.lateAt = now
-		}
-		if !s.lateAt.IsZero() {
-			at = s.lateAt.Add(hangGrace)
-		}
-		if s.hangs = !now.Before(at); s.hangs {
-			d.tell() // who waits for this step waits no more
-			d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
-				keyInstance, s.names(), keyStep, s.what, keyDuration, now.Sub(s.began))
-		} else {
-			again = earlier(again, at)
-		}
-	}
-	return again
-}
-
 // hung returns the step of an instance that hangs, or nil.
 func (d *Daemon) hung(in *instance) *step {
-	for _, s := range d.steps {
+	for _, s := range d.underWay {
 		if s.hangs && slices.Contains(s.of, in) {
 			return s
 		}
@@ -102,7 +94,7 @@ func (d *Daemon) hung(in *instance) *step {
 
 // commandStep reports whether a step that runs commands is under way.
 func (d *Daemon) commandStep() bool {
-	return slices.ContainsFunc(d.steps, func(s *step) bool { return s.commands })
+	return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.commands })
 }
 
 func (s *step) names() string {
@@ -133,7 +125,7 @@ func (d *Daemon) stop(cancelFinish func()) {
 	d.windUp(leaveTime, 0)
 	hung := d.running
 	for _, in := range d.instances {
-		if in.record.saved != in.record.changes && !in.record.saving {
+		if in.record.unsaved && !in.record.saving {
 			d.spawn(func() { d.save(in) })
 		}
 	}
@@ -141,11 +133,11 @@ func (d *Daemon) stop(cancelFinish func()) {
 	d.publish()
 	d.left = true
 	var what []string
-	for _, s := range d.steps {
+	for _, s := range d.underWay {
 		what = append(what, s.names()+": "+s.what)
 	}
 	if len(what) > 0 {
-		d.log.Error("steps that do not end are left behind", keyStep, credential.List(what))
+		d.log.Error("steps that do not end are left behind", "step", credential.List(what))
 	}
 }
 

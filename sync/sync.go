@@ -14,7 +14,6 @@
 package sync
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -85,15 +84,15 @@ type Instance struct {
 	AllowRollback bool // apply a version that goes back
 }
 
-// Config is what a Daemon works with. Zero values are defaults where a default is named.
+// Config is what a Daemon works with.
 type Config struct {
 	Instances []Instance // at least one
 	Activator Activator
 	Store     *state.Store
 
-	Poll       time.Duration // between two polls of a source, jittered by 10 %; default 30 s
-	Revert     RevertMode    // default RevertSplice
-	MaxReverts int           // reverts an hour and instance; default 60
+	Poll       time.Duration // between two polls of a source, jittered by 10 %
+	Revert     RevertMode
+	MaxReverts int // reverts an hour and instance
 	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
 	Verify, Reapply, ActivateAt cron.Schedule
 	// Before is the Daemon that this one replaces, by an operator's word; its Run has returned, and its Store is this one's. What it
@@ -101,36 +100,9 @@ type Config struct {
 	Before *Daemon
 
 	// CommandRuns reports whether a command of a Sink or the Activator runs, and within its own time limit. Its time does not count
-	// as that of the step, and a stop waits for it. nil: not known, so each apply and activation counts as one.
+	// as that of the step, and a stop waits for it.
 	CommandRuns func() bool
-	// OnStatus is called whenever the status may have changed, with the lock held. It must not block.
+	// OnStatus is called whenever the status may have changed, with the lock held. It must not block. May be nil.
 	OnStatus func(Status)
-	Logger   *slog.Logger // nil discards
+	Logger   *slog.Logger
 }
-
-func (c Config) withDefaults() Config {
-	c.Poll, c.Revert, c.MaxReverts = cmp.Or(c.Poll, 30*time.Second), cmp.Or(c.Revert, RevertSplice), cmp.Or(c.MaxReverts, 60)
-	if c.CommandRuns == nil {
-		c.CommandRuns = func() bool { return true }
-	}
-	if c.OnStatus == nil {
-		c.OnStatus = func(Status) {}
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
-
-// Keys of log attributes.
-const (
-	keyInstance  = "instance"
-	keyVersion   = "version"
-	keyAttribute = "attribute"
-	keyField     = "field"
-	keyReason    = "reason"
-	keyDuration  = "duration"
-	keyAttempt   = "attempt"
-	keyStep      = "step"
-	keyUntil     = "until"
-)

@@ -353,7 +353,7 @@ func TestCheckRetriesAtOnceWhatWaits(t *testing.T) {
 		w.source.rotate("two")
 		began := time.Now()
 		status, err := w.daemon.Check(t.Context(), "prod")
-		if err != nil || !status.InSync() {
+		if err != nil || status.Instances[0].State != credsync.StateInSync {
 			t.Fatalf("%+v, %v", status, err)
 		}
 		if time.Since(began) != 0 {

@@ -45,6 +45,8 @@ func newWorld(t *testing.T, names ...string) *world {
 		w.config.Instances = append(w.config.Instances, credsync.Instance{Name: name, Source: w.source, Sink: s})
 	}
 	w.config.Activator = w.active
+	w.config.Poll, w.config.Revert, w.config.MaxReverts = 30*time.Second, credsync.RevertSplice, 60
+	w.config.CommandRuns = func() bool { return true }
 	w.config.Logger = slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return w
 }
@@ -67,7 +69,7 @@ func newInterruptedWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record.Intent = state.Intent{Kind: state.IntentApply, Version: w.source.version}
+	record.Applying = &w.source.version
 	if err := store.Save("prod", record); err != nil {
 		t.Fatal(err)
 	}
@@ -101,12 +103,9 @@ func (w *world) launch() {
 // run has a daemon run on the store that is open.
 func (w *world) run() {
 	w.t.Helper()
-	daemon, err := credsync.New(w.config)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	daemon := credsync.New(w.config)
 	for i, in := range w.config.Instances {
-		in.Sink.(*sink).touch = func() { daemon.Touched(i) }
+		in.Sink.(*sink).touch = func() { daemon.Touched(i, false) }
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -118,7 +117,7 @@ func (w *world) run() {
 // reload has another daemon take the place of the one that runs, with another configuration.
 func (w *world) reload(change func(*credsync.Config)) {
 	w.t.Helper()
-	if err := w.daemon.Drain(context.Background()); err != nil {
+	if err := w.daemon.Drain(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.end()

@@ -111,10 +111,7 @@ func (g *generation) run(ctx context.Context) (*generation, error) {
 	settings := g.settings
 	settings.Before, g.after = g.after, nil
 	settings.OnStatus = func(s sync.Status) { g.service.Show(control.Summary(documentsOf(s))) }
-	daemon, err := sync.New(settings)
-	if err != nil {
-		return nil, err
-	}
+	daemon := sync.New(settings)
 	g.control.Serve(answers{daemon, g.assembly})
 
 	running, stop := context.WithCancel(ctx)
@@ -133,7 +130,7 @@ func (g *generation) run(ctx context.Context) (*generation, error) {
 		g.service.Stopping()
 	}
 	stop()
-	_, err = deadline.Run(context.Background(), watchTimeout, "the watch of files", func() (struct{}, error) {
+	_, err := deadline.Run(context.Background(), watchTimeout, "the watch of files", func() (struct{}, error) {
 		others.Wait()
 		return struct{}{}, nil
 	})
@@ -189,7 +186,7 @@ func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generati
 		return nil, err
 	}
 	g.log.Debug("configuration read, waiting for running steps to end")
-	if err := daemon.Drain(ctx); err != nil { // which guards files until nothing runs
+	if err := daemon.Drain(); err != nil {
 		a.unlockFiles(g.assembly)
 		return nil, err
 	}
@@ -224,13 +221,7 @@ func (g *generation) reassemble() (*assembly, error) {
 func (a *assembly) watched(daemon *sync.Daemon) []filewatch.File {
 	var files []filewatch.File
 	for i, path := range a.files {
-		files = append(files, filewatch.File{Path: path, Changed: func(lost bool) {
-			if lost {
-				daemon.Missed(i)
-			} else {
-				daemon.Touched(i)
-			}
-		}})
+		files = append(files, filewatch.File{Path: path, Changed: func(lost bool) { daemon.Touched(i, lost) }})
 	}
 	return files
 }

@@ -24,10 +24,7 @@ func Sync(ctx context.Context, c *config.Config, log *slog.Logger) (control.Stat
 	defer a.store.Close()
 	defer a.unlockFiles(nil)
 	defer closeVault(a.vault, a.log)
-	daemon, err := sync.New(a.settings)
-	if err != nil {
-		return control.Status{}, err
-	}
+	daemon := sync.New(a.settings)
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() { daemon.Run(running); close(ended) }()

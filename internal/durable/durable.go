@@ -71,14 +71,14 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// RemovePartials removes what an interrupted WriteFile left in dir, of the files for whose names ours holds.
-func RemovePartials(dir string, ours func(name string) bool) error {
+// RemovePartials removes what interrupted calls of WriteFile left in dir.
+func RemovePartials(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if name, partial := strings.CutSuffix(e.Name(), partialSuffix); partial && ours(name) {
+		if strings.HasSuffix(e.Name(), partialSuffix) {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}

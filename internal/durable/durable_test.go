@@ -49,7 +49,7 @@ func TestRemovePartials(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := durable.RemovePartials(dir, func(name string) bool { return name != "others" }); err != nil {
+	if err := durable.RemovePartials(dir); err != nil {
 		t.Fatal(err)
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 || entries[0].Name() != "b" {

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"syscall"
 	"time"
@@ -31,9 +30,6 @@ const (
 	maxRecord = 4 << 20 // in bytes; above what 10,000 reverts take
 )
 
-// ours matches the names of files that the daemon writes in the state directory.
-var ours = regexp.MustCompile(`^[A-Za-z0-9_-]+\.(json|key|before)$`)
-
 // Store keeps records in a directory, one file an instance. Its methods may be called concurrently.
 type Store struct {
 	dir  string
@@ -48,56 +44,52 @@ type Store struct {
 // what an interrupted write left behind.
 func Open(dir string, patience time.Duration) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create state directory: %w", err)
+		return nil, err
 	}
 	if err := checkPrivate(dir); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open lock of state directory: %w", err)
+		return nil, err
 	}
 	s := &Store{dir: dir, lock: lock}
-	began := time.Now()
-	for err = s.takeLock(); errors.Is(err, ErrLocked) && time.Since(began) < patience; err = s.takeLock() {
-		time.Sleep(5 * time.Millisecond)
-	}
-	if err == nil {
-		err = durable.RemovePartials(dir, ours.MatchString)
+	if err = s.takeLock(time.Now().Add(patience)); err == nil {
+		err = durable.RemovePartials(dir)
 	}
 	if err == nil {
 		err = s.loadKey()
 	}
 	if err != nil {
 		lock.Close()
-		return nil, err
+		return nil, fmt.Errorf("state directory %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-func (s *Store) takeLock() error {
-	switch err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return fmt.Errorf("%w (%s)", ErrLocked, s.dir)
-	case err != nil:
-		return fmt.Errorf("lock state directory %s: %w", s.dir, err)
+func (s *Store) takeLock(until time.Time) error {
+	for {
+		err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return err
+		case !time.Now().Before(until):
+			return ErrLocked
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
-	return nil
 }
 
 // checkPrivate refuses a directory in which other users could plant records.
 func checkPrivate(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("check state directory: %w", err)
+		return err
 	}
-	owner := info.Sys().(*syscall.Stat_t).Uid // always that on Linux
-	switch {
-	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("the state directory %s may be written by others (mode %o): chmod go-w it", dir, info.Mode().Perm())
-	case owner != 0 && owner != uint32(os.Geteuid()):
-		return fmt.Errorf("the state directory %s belongs to user %d, who could change what is remembered there: chown it to the daemon's user",
-			dir, owner)
+	owner, mode := info.Sys().(*syscall.Stat_t).Uid, info.Mode().Perm() // always that on Linux
+	if mode&0o022 != 0 || owner != 0 && owner != uint32(os.Geteuid()) {
+		return fmt.Errorf("others may change what is remembered in the state directory %s (user %d, mode %o): chown it to the daemon's user and chmod go-w it",
+			dir, owner, mode)
 	}
 	return nil
 }
@@ -107,18 +99,15 @@ func checkPrivate(dir string) error {
 // random.
 func Read(dir string) *Store {
 	s := &Store{dir: dir}
-	if _, err := os.Stat(dir); err != nil || s.loadKey() != nil {
+	if err := s.loadKey(); err != nil {
 		s.key = newKey()
 	}
 	return s
 }
 
-// Close releases the directory.
+// Close releases the directory that Open took.
 func (s *Store) Close() error {
-	if s.lock == nil {
-		return nil
-	}
-	return s.lock.Close()
+	return s.lock.Close() // which takes nil, too
 }
 
 // Key is the key of this machine's digests: 32 random bytes.
@@ -127,7 +116,7 @@ func (s *Store) Key() []byte { return s.key }
 func (s *Store) loadKey() (err error) {
 	s.key, err = regularfile.Read(filepath.Join(s.dir, keyFile), keyLength)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read digest key: %w", err)
+		return err
 	}
 	if len(s.key) == keyLength {
 		return nil
@@ -143,24 +132,19 @@ func newKey() []byte {
 	return key
 }
 
-func recordName(instance string) string { return instance + ".json" }
-
 // Load returns the record of an instance, empty when there is none. With an error the record is empty, too: going on with it costs one
 // apply.
-func (s *Store) Load(instance string) (Record, error) {
-	path := filepath.Join(s.dir, recordName(instance))
+func (s *Store) Load(instance string) (record Record, err error) {
+	path := filepath.Join(s.dir, instance+".json")
 	data, err := regularfile.Read(path, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Record{}, nil
+		return record, nil
 	}
-	var record Record
 	if err == nil {
-		if err = record.UnmarshalJSON(data); err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
-		}
+		err = record.UnmarshalJSON(data)
 	}
 	if err != nil {
-		return Record{}, fmt.Errorf("read state of instance %s: %w", instance, err)
+		return Record{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	return record, nil
 }
@@ -168,11 +152,8 @@ func (s *Store) Load(instance string) (Record, error) {
 // Save replaces the record of an instance; when it returns nil the record is on disk.
 func (s *Store) Save(instance string, r Record) error {
 	data, err := r.encode()
-	if err == nil && len(data) > maxRecord { // Load would refuse it
-		err = fmt.Errorf("it has more than %d bytes; see what the managed attributes in its configuration file hold", maxRecord)
-	}
 	if err == nil {
-		err = s.write(recordName(instance), data)
+		err = s.write(instance+".json", data)
 	}
 	if err != nil {
 		return fmt.Errorf("save state of instance %s: %w", instance, err)

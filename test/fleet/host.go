@@ -68,17 +68,16 @@ func Start(c Config) (*Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	daemon, err := credsync.New(credsync.Config{
+	daemon := credsync.New(credsync.Config{
 		Instances: []credsync.Instance{{Name: "prod", Source: h.vault.KV(c.Mount, c.Path), Sink: h.file}},
 		Activator: nothing{},
 		Store:     store,
 		Poll:      c.Poll,
 		OnStatus:  c.OnStatus,
 		Logger:    c.Logger,
+
+		Revert: credsync.RevertSplice, MaxReverts: 60, CommandRuns: func() bool { return false },
 	})
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
 	go func() {

@@ -4,7 +4,7 @@ package main
 var mutations = []mutation{
 	// A working credential is never made worse.
 	{"a version that goes back is applied",
-		`case !s.AllowRollback && (v.GoesBackFrom(r.Version) || w.pending != nil && v.GoesBackFrom(w.pending.version)):`, `case false:`,
+		`return !in.AllowRollback && (v.GoesBackFrom(in.record.Version) || p != nil && v.GoesBackFrom(p.version))`, `return p != nil && false`,
 		"TestKeepsWhatWorks"},
 	{"a secret that ends in a newline is taken",
 		`last := i == len(value)-1`, "last := i == len(value)-1\n\t\tif r == '\\n' {\n\t\t\tcontinue\n\t\t}",
@@ -19,7 +19,7 @@ var mutations = []mutation{
 		`return nil, credential.ErrStillRunning`, `return lock, nil`,
 		"TestRecoverWaitsForAnEarlierRun"},
 	{"a file that is out of order is written all the same",
-		`case f.err != nil: // missing`, `case f.err != nil && s.wanted.pending == nil: // missing`,
+		`case f.err != nil: // missing`, `case f.err != nil && w.pending == nil: // missing`,
 		"TestFileOutOfOrderIsLeftAlone"},
 
 	// No byte that is not ours changes.
@@ -92,11 +92,11 @@ var mutations = []mutation{
 		`return since.IsZero() || age < 0 || age > longDrift`, `return since.IsZero() && age < 0`,
 		"TestSlowRevertIsActivated"},
 	{"a hand edit that is put back at once restarts Campaign",
-		`trusted := f.missedAt.IsZero() && f.changedAt.After(f.rightAt) && !f.changedAt.After(now)`, `trusted := false`,
+		`if f.rightAt.IsZero() || !f.changedAt.After(f.rightAt) || f.changedAt.After(now) {`, `if true {`,
 		"TestHandEditsRestartNothing"},
 	{"each revert is written to the record first",
-		`return len(s.steps) > 0 && s.file.mayHaveLoaded(now) && !s.intends(state.IntentRevert)`,
-		`return len(s.steps) > 0 && !s.intends(state.IntentRevert)`,
+		`return len(in.steps) > 0 && in.file.mayHaveLoaded(now) && !in.record.RevertOwesActivation`,
+		`return len(in.steps) > 0 && !in.record.RevertOwesActivation`,
 		"TestHandEditsRestartNothing"},
 	{"the brake does not remember reverts over a restart",
 		"`json:\"reverts,omitempty\"`", "`json:\"-\"`",
@@ -128,7 +128,7 @@ var mutations = []mutation{
 
 	// Every wait ends.
 	{"a step that hangs is not seen",
-		`at := s.since.Add(s.bound)`, `at := s.since.Add(s.bound + time.Hour)`,
+		`overdue = time.AfterFunc(s.bound, func() {`, `overdue = time.AfterFunc(s.bound+time.Hour, func() {`,
 		"TestStepHangs/look"},
 	{"a step that hangs is waited for at a stop",
 		`d.running > rest && time.Now().Before(until); {`, `d.running > rest; {`,
@@ -146,10 +146,10 @@ var mutations = []mutation{
 
 	// Quiet, and one container never harms the fleet.
 	{"the same credential under a new version is applied again",
-		`return !s.record.Version.IsZero() && p.digest == s.record.Digest`, `return false`,
+		`return !in.record.Version.IsZero() && p.digest == in.record.Digest`, `return false`,
 		"TestSameCredentialUnderANewVersionIsOnlyRecorded"},
 	{"a refused version is read at every poll",
-		`case w.refusal != nil && w.refusal.Version.Equal(v):`, `case false:`,
+		`return in.wanted.refusal != nil && in.wanted.refusal.Version.Equal(v)`, `return false`,
 		"TestRefusedVersionIsReadOnce"},
 	{"all hosts poll at the same moment",
 		`w.next = now.Add(jittered(d.cfg.Poll))`, `w.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,
