@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sinks/nlserver"
 )
 
 // The attributes of <ims> that carry the credential, as Adobe documents them.
@@ -32,54 +31,47 @@ var othersAttributes = []string{"authIMSClientId", "authIMSClientSecret", "authI
 // c, and the secret is there and has changed, or the file was written. An exit status proves nothing. It returns the attributes to be
 // guarded from now on, and how long nlserver took.
 func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
-	if err := c.Check(); err != nil {
-		return nil, 0, err
-	}
 	lock, err := i.lockRun()
 	if err != nil {
 		return nil, 0, err
 	}
 	defer lock.Close()
+	ready, err := i.cfg.NLServer.Prepare(ctx, i.cfg.Name, c)
+	if err != nil {
+		return nil, 0, err
+	}
 	before, err := i.look(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	ready, err := i.prepare(ctx, c, before.content)
-	if err != nil {
+	if err := i.before.save(before.content); err != nil {
 		return nil, 0, err
 	}
 	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
 	i.unproved = true
 	ran, runErr := ready.Run(ctx, lock)
-	after, damage, err := i.putRight(ctx)
+	after, damage, err := i.repair(ctx)
 	if err != nil {
 		return nil, ran.Took, errors.Join(runErr, err)
 	}
-	if damage != nil {
-		i.unproved = false
-		return nil, ran.Took, errors.Join(runErr, i.settled(), fmt.Errorf("nlserver left the file damaged, it was restored: %w", damage))
+	lack := damage
+	if lack == nil {
+		lack = prove(c, before.seen, after.seen, before.stamp != after.stamp, runErr != nil)
 	}
-	written := before.stamp != after.stamp
-	if lack := prove(c, before.seen, after.seen, written, runErr != nil); lack != nil {
-		lack = i.undoRun(ctx, before.seen, after.seen, lack)
-		switch {
-		case runErr == nil:
-			lack = fmt.Errorf("nlserver exited with status %d, but in %s %w; it said: %s", ran.ExitCode, i.cfg.File, lack, ran.Output)
-		case written:
-			lack = fmt.Errorf("%w (afterwards, in %s, %w)", runErr, i.cfg.File, lack)
-		default:
-			lack = runErr
+	if lack == nil {
+		if err := i.endRun(); err != nil {
+			return nil, ran.Took, err
 		}
-		return nil, ran.Took, lack
+		if runErr != nil {
+			i.log.Warn("nlserver failed, but the credential is in the file", "reason", runErr)
+		}
+		return managed(c, after.seen), ran.Took, nil
 	}
-	i.unproved = false
-	if err := i.settled(); err != nil {
-		return nil, ran.Took, err
+	if runErr == nil {
+		runErr = fmt.Errorf("nlserver exited with status %d and said: %s", ran.ExitCode, ran.Output)
 	}
-	if runErr != nil {
-		i.log.Warn("nlserver failed, but the credential is in the file", "reason", runErr)
-	}
-	return managed(c, after.seen), ran.Took, nil
+	lack = fmt.Errorf("%w; afterwards, in %s: %w", runErr, i.cfg.File, lack)
+	return nil, ran.Took, errors.Join(lack, i.undoRun(ctx, asBefore(before.seen, after.seen)))
 }
 
 // lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
@@ -96,40 +88,6 @@ func (i *Instance) lockRun() (*os.File, error) {
 		return nil, fmt.Errorf("lock nlserver: %w", err)
 	}
 	return lock, nil
-}
-
-// prepare saves the file as it is and, as both take their milliseconds, readies nlserver meanwhile.
-func (i *Instance) prepare(ctx context.Context, c credential.Credential, before []byte) (*nlserver.Ready, error) {
-	saved := make(chan error, 1)
-	go func() { saved <- i.before.save(before) }()
-	ready, err := i.cfg.NLServer.Prepare(ctx, i.cfg.Name, c)
-	if err = errors.Join(<-saved, err); err != nil {
-		return nil, errors.Join(err, i.before.drop())
-	}
-	return ready, nil
-}
-
-// undoRun puts back what a run without proof may have changed: what worked before must not stay half replaced. If this fails,
-// Recover goes on with the file saved before. It returns what was lacking, and why it could not put back.
-func (i *Instance) undoRun(ctx context.Context, before, after credential.Attributes, lack error) error {
-	err := i.undo(ctx, asBefore(before, after))
-	if err == nil {
-		i.unproved = false
-		err = i.settled()
-	}
-	if err != nil {
-		return errors.Join(lack, err)
-	}
-	return lack
-}
-
-// settled ends a run that wrote: the saved file goes when what is at the path is on disk. nlserver and editors do not see to that,
-// and after a power failure the file may be empty.
-func (i *Instance) settled() error {
-	if err := i.file.Sync(); err != nil {
-		return err
-	}
-	return i.before.drop()
 }
 
 // prove tells what is missing from the proof that c was written. That the file was written is no proof where nlserver failed:
@@ -165,17 +123,9 @@ func Changes(c credential.Credential, seen credential.Attributes) []string {
 // asBefore is how all attributes were that a run may have changed: those that are there, those that were, and those that
 // were documented and absent. What belongs to the login of people is left out.
 func asBefore(before, after credential.Attributes) credential.Attributes {
-	names := slices.Clone(documented)
-	known := map[string]bool{}
-	for _, name := range slices.Concat(documented, othersAttributes) {
-		known[name] = true
-	}
-	for _, name := range append(before.Names(), after.Names()...) {
-		if !known[name] {
-			known[name] = true
-			names = append(names, name)
-		}
-	}
+	names := slices.Concat(documented, before.Names(), after.Names())
+	slices.Sort(names)
+	names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return slices.Contains(othersAttributes, name) })
 	return before.Select(names)
 }
 

@@ -124,7 +124,7 @@ func TestReaderDelaysNoRepairInPlace(t *testing.T) {
 	}
 	defer reader.Close()
 	c.faults(`{"write_half": true, "die": true}`)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "it was restored") {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "was restored") {
 		t.Errorf("error is %v", err)
 	}
 	c.wantOneFile(other, inode, whole)

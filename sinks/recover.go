@@ -29,68 +29,75 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if err != nil || before == nil {
 		return err
 	}
-	now, _, err := i.putRight(ctx)
+	now, _, err := i.repair(ctx)
 	if err != nil {
 		return err // also where the file is missing: it may come back as damaged as it went
 	}
-	if was, err := imsxml.Parse(before); err == nil {
-		if err := i.undoUnproved(ctx, was.Attributes(), now.seen); err != nil {
-			return err
-		}
+	was, err := imsxml.Parse(before)
+	if err != nil {
+		return i.endRun() // of no use, and not needed
 	}
-	i.unproved = false
-	return i.settled()
-}
-
-// undoUnproved puts attributes back where a run of ours has left something else that does not work. After a crash nobody
-// knows whether a complete credential is the old or the new one, and it is kept.
-func (i *Instance) undoUnproved(ctx context.Context, was, now credential.Attributes) error {
-	var back credential.Attributes
-	switch {
-	case i.unproved:
-		back = asBefore(was, now)
-	case complete(was) && !complete(now):
-		back = was.Select(documented)
+	restored := unprovedAttributes(i.unproved, was.Attributes(), now.seen)
+	if len(credential.Drift(restored, now.seen)) == 0 {
+		return i.endRun()
 	}
-	if len(credential.Drift(back, now)) == 0 {
-		return nil
-	}
-	if err := i.undo(ctx, back); err != nil {
+	if err := i.undoRun(ctx, restored); err != nil {
 		return err
 	}
 	i.log.Error("nlserver left the credential incomplete; it was restored", "path", i.cfg.File)
 	return nil
 }
 
-// complete reports whether seen could be a credential that works: each part of it is there.
-func complete(seen credential.Attributes) bool {
-	for _, name := range []string{attrClientID, attrClientSecret, attrAccountID} {
-		if seen.Get(name).Value == "" {
-			return false
-		}
+// unprovedAttributes are those to be restored where a run of ours has left something else that does not work. After a crash nobody
+// knows whether a complete credential is the old or the new one, and it is kept.
+func unprovedAttributes(failed bool, was, now credential.Attributes) credential.Attributes {
+	switch {
+	case failed:
+		return asBefore(was, now)
+	case complete(was) && !complete(now):
+		return was.Select(documented)
 	}
-	return true
+	return nil
 }
 
-// undo puts attributes back that a run of ours left half replaced.
-func (i *Instance) undo(ctx context.Context, was credential.Attributes) error {
+// complete reports whether seen could be a credential that works: each part of it is there.
+func complete(seen credential.Attributes) bool {
+	return seen.Get(attrClientID).Value != "" && seen.Get(attrClientSecret).Value != "" && seen.Get(attrAccountID).Value != ""
+}
+
+// undoRun restores the attributes that a run without proof may have changed: what worked before must not stay half replaced. If this
+// fails, Recover goes on with the file saved before.
+func (i *Instance) undoRun(ctx context.Context, was credential.Attributes) error {
 	var found credential.Attributes
-	return i.file.Repair(ctx, i.splice(was, &found))
+	if err := i.file.Repair(ctx, i.splice(was, &found)); err != nil {
+		return err
+	}
+	return i.endRun()
+}
+
+// endRun ends a run that wrote: the saved file is removed when what is at the path is on disk. nlserver and editors do not see to that,
+// and after a power failure the file may be empty.
+func (i *Instance) endRun() error {
+	i.unproved = false
+	if err := i.file.Sync(); err != nil {
+		return err
+	}
+	return i.before.remove()
 }
 
 const (
 	// damageGrace is how long a file that does not parse after a run of ours is given: another editor may be at work.
 	damageGrace = 300 * time.Millisecond
-	// damageWatch is how long a file that was put back must stay whole: an editor that has read the damage may write it again.
+	// damageWatch is how long a file that was restored must stay whole: an editor that has read the damage may write it again.
 	damageWatch = 500 * time.Millisecond
-	damageLimit = 5 // times that it is put back in a row
+	damageLimit = 5 // times that it is restored in a row
 )
 
-// putRight returns what the file shows after a run of ours. When the run left it damaged, and nobody is writing it,
-// the last whole bytes from before are put back, and the damage is told.
-func (i *Instance) putRight(ctx context.Context) (now state, damage, err error) {
+// repair returns what the file shows after a run of ours. When the run left it damaged, and nobody is writing it, the last whole bytes
+// from before are restored, and damage says so.
+func (i *Instance) repair(ctx context.Context) (now state, damage, err error) {
 	deadline, wholeUntil := time.Now().Add(damageGrace), time.Time{}
-	for times := 0; ; {
+	for restored := 0; ; {
 		now, err = i.look(ctx)
 		late := !time.Now().Before(deadline)
 		switch {
@@ -100,14 +107,14 @@ func (i *Instance) putRight(ctx context.Context) (now state, damage, err error) 
 			// look again
 		case !errors.Is(err, credential.ErrDamaged):
 			return now, damage, err
+		case restored == damageLimit:
+			return now, damage, fmt.Errorf("another program keeps writing the damaged file: %w", err)
 		default:
-			if times++; times > damageLimit {
-				return now, damage, fmt.Errorf("somebody goes on writing the damaged file: %w", err)
-			}
-			damage, wholeUntil = err, time.Now().Add(damageWatch)
-			if err := i.putBack(ctx); err != nil {
+			damage, wholeUntil = fmt.Errorf("nlserver left it damaged, and it was restored: %w", err), time.Now().Add(damageWatch)
+			if err := i.restoreFile(ctx); err != nil {
 				return now, damage, err
 			}
+			restored++
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
@@ -117,8 +124,8 @@ func (i *Instance) putRight(ctx context.Context) (now state, damage, err error) 
 	}
 }
 
-// putBack replaces a damaged file by the one that was saved before.
-func (i *Instance) putBack(ctx context.Context) error {
+// restoreFile replaces a damaged file by the one that was saved before.
+func (i *Instance) restoreFile(ctx context.Context) error {
 	whole, err := i.before.load()
 	if err != nil {
 		return err
@@ -162,9 +169,9 @@ func (p preimage) load() ([]byte, error) {
 	return content, nil
 }
 
-func (p preimage) drop() error {
+func (p preimage) remove() error {
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("drop the configuration saved before it was written: %w", err)
+		return fmt.Errorf("remove the configuration saved before it was written: %w", err)
 	}
 	return nil
 }

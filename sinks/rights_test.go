@@ -89,7 +89,7 @@ func TestDirectoryThatEverybodyMayWriteIsRefused(t *testing.T) {
 				"restore": func() error { _, err := c.Restore(t.Context(), applied); return err },
 				"apply":   func() error { _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); return err },
 				"recover": func() error { return c.Recover(t.Context()) },
-				"repair":  func() error { return c.putBack(t.Context()) },
+				"repair":  func() error { return c.restoreFile(t.Context()) },
 			} {
 				err := call()
 				octal := fmt.Sprintf("%04o", mode.Perm())
