@@ -2,7 +2,6 @@ package assembly
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"campaign-credsync/internal/control"
@@ -25,9 +24,6 @@ func (a answers) Sync(ctx context.Context, instances ...string) (control.Status,
 		a.assembly.vault.ResetBackoff()
 	}
 	status, err := a.Check(ctx, instances...)
-	if errors.Is(err, sync.ErrEnded) {
-		err = control.ErrEnded
-	}
 	return a.assembly.document(status), err
 }
 

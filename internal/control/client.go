@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrNoDaemon says that nobody answers at the control socket, ErrNoAnswer that somebody listens there and does not answer.
@@ -20,11 +18,8 @@ var (
 	ErrNoAnswer = errors.New("the daemon does not answer")
 )
 
-const (
-	// answerTimeout is how long an answer about the status may take.
-	answerTimeout = 10 * time.Second
-	maxAnswer     = 16 << 20 // bytes
-)
+// answerTimeout is how long an answer about the status may take.
+const answerTimeout = 10 * time.Second
 
 // AskStatus asks the daemon behind the socket for its status.
 func AskStatus(ctx context.Context, socket string) (Status, error) {
@@ -41,7 +36,15 @@ func AskSync(ctx context.Context, socket, instance string) (Status, error) {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		giveUp(askUntilSilent(waiting, socket))
+		for waiting.Err() == nil {
+			if _, err := AskStatus(waiting, socket); errors.Is(err, ErrNoAnswer) {
+				giveUp(err)
+			}
+			select {
+			case <-waiting.Done():
+			case <-time.After(time.Second):
+			}
+		}
 	}()
 	path := "/sync"
 	if instance != "" {
@@ -51,23 +54,6 @@ func AskSync(ctx context.Context, socket, instance string) (Status, error) {
 	giveUp(nil)
 	<-watched
 	return status, err
-}
-
-// askUntilSilent asks for the status again and again. It returns an error when the daemon has not told it for answerTimeout.
-func askUntilSilent(ctx context.Context, socket string) error {
-	answered := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-		if _, err := AskStatus(ctx, socket); err == nil {
-			answered = time.Now()
-		} else if time.Since(answered) >= answerTimeout {
-			return err
-		}
-	}
 }
 
 // ask sends a request to the daemon behind the socket. An error of ctx comes as its cause.
@@ -88,7 +74,7 @@ func ask(ctx context.Context, socket, method, path string) (Status, error) {
 		return status, unanswered(ctx, socket, err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	body, err := io.ReadAll(response.Body)
 	if ctx.Err() != nil {
 		return status, context.Cause(ctx)
 	}
@@ -109,8 +95,6 @@ func unanswered(ctx context.Context, socket string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, unix.EAGAIN):
-		return fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
 	case errors.As(err, &system) && system.Op == "dial":
 		return fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
 	}

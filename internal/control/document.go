@@ -46,26 +46,26 @@ func (s Status) InSync() bool {
 	return !slices.ContainsFunc(s.Instances, func(in Instance) bool { return in.State != InSync })
 }
 
-// maxSummary is far below what systemd takes in one datagram (4096 bytes; a larger one it ignores), maxReason what one reason may have
-// of it. In bytes.
-const (
-	maxSummary = 2000
-	maxReason  = 400
-)
+// maxReason is what one reason may have of a summary, in bytes. Ten of them, with their names, are less than systemd takes in one
+// datagram (4096 bytes; a larger one it ignores).
+const maxReason = 200
 
-// Summary is one line: how many instances are in sync, then the others with what is wrong, as far as there is room.
+// Summary is one line: how many instances are in sync, then the first others with what is wrong.
 func Summary(instances []Instance) string {
-	wrong := slices.DeleteFunc(slices.Clone(instances), func(in Instance) bool { return in.State == InSync })
-	line := fmt.Sprintf("%d of %d instances in sync", len(instances)-len(wrong), len(instances))
-	for i, in := range wrong {
-		next := "; " + in.Name + ": " + in.State
+	var wrong []string
+	for _, in := range instances {
+		if in.State == InSync {
+			continue
+		}
+		text := in.Name + ": " + in.State
 		if in.LastError != "" {
-			next += " (" + credential.Cut(in.LastError, maxReason) + ")"
+			text += " (" + credential.Cut(in.LastError, maxReason) + ")"
 		}
-		if len(line)+len(next) > maxSummary {
-			return fmt.Sprintf("%s; … and %d more", line, len(wrong)-i)
-		}
-		line += next
+		wrong = append(wrong, text)
+	}
+	line := fmt.Sprintf("%d of %d instances in sync", len(instances)-len(wrong), len(instances))
+	if len(wrong) > 0 {
+		line += "; " + credential.List(wrong)
 	}
 	return line
 }

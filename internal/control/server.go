@@ -26,13 +26,9 @@ type Daemon interface {
 	Ping(ctx context.Context) error
 	// Status is what is known now.
 	Status() Status
-	// Sync does a pass over the named instances (none: all) and returns the status after it. It answers ErrEnded when the daemon
-	// is ending, or is being replaced after a reload.
+	// Sync does a pass over the named instances (none: all) and returns the status after it.
 	Sync(ctx context.Context, instances ...string) (Status, error)
 }
-
-// ErrEnded is what a Daemon answers that is ending.
-var ErrEnded = errors.New("the daemon is stopping")
 
 const (
 	// loopTimeout is how long a daemon may take to answer a Ping before its status counts as old.
@@ -56,13 +52,7 @@ type Server struct {
 	passes  chan struct{} // one slot for each request that waits for a pass
 	closing chan struct{}
 	ended   chan struct{}
-	current atomic.Pointer[serving]
-}
-
-// serving is the daemon that answers, until a reload puts another in its place.
-type serving struct {
-	Daemon
-	replaced chan struct{} // closed then
+	current atomic.Pointer[Daemon]
 }
 
 // Listen opens the socket. One that a killed daemon left is replaced. Where there is no room for it (a full /run), it logs that and
@@ -79,9 +69,16 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("POST /sync", s.sync)
+	whenServing := func(w http.ResponseWriter, r *http.Request) {
+		if s.current.Load() == nil {
+			refuse(w, "the daemon is starting")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}
 	slots := make(chan struct{}, maxConnections)
 	s.server = &http.Server{
-		Handler: mux, ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit,
+		Handler: http.HandlerFunc(whenServing), ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ConnState: func(_ net.Conn, state http.ConnState) { // holds up the next accept
 			switch state {
@@ -92,16 +89,16 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 			}
 		},
 	}
-	go s.run(listener)
+	go s.run(listener, err)
 	return s, nil
 }
 
 // run serves until Close. After most errors of accept, such as a lack of memory, net/http closes the listener; run opens another.
-func (s *Server) run(listener net.Listener) {
+func (s *Server) run(listener net.Listener, err error) {
 	defer close(s.ended)
 	for {
-		if listener != nil {
-			err := s.server.Serve(listener)
+		if err == nil {
+			err = s.server.Serve(listener)
 			if errors.Is(err, http.ErrServerClosed) {
 				return
 			}
@@ -112,11 +109,8 @@ func (s *Server) run(listener net.Listener) {
 			return
 		case <-time.After(openAgain):
 		}
-		var err error
 		if listener, err = openSocket(s.path); err == nil {
 			s.log.Info("the control socket is open")
-		} else {
-			listener = nil
 		}
 	}
 }
@@ -129,24 +123,16 @@ func (s *Server) Close() {
 }
 
 // Serve has d answer from now on.
-func (s *Server) Serve(d Daemon) {
-	if before := s.current.Swap(&serving{d, make(chan struct{})}); before != nil {
-		close(before.replaced)
-	}
-}
+func (s *Server) Serve(d Daemon) { s.current.Store(&d) }
 
 // status answers what is known now. If the daemon hangs, that may no longer be true, so the answer is an error. While it stops, or is
 // replaced after a reload, the answer is the last that is known.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	daemon := s.current.Load()
-	if daemon == nil {
-		http.Error(w, "starting", http.StatusServiceUnavailable)
-		return
-	}
+	daemon := *s.current.Load()
 	ctx, cancel := context.WithTimeout(r.Context(), loopTimeout)
 	defer cancel()
 	if err := daemon.Ping(ctx); err != nil && ctx.Err() != nil {
-		http.Error(w, fmt.Sprintf("the daemon hangs: it has done nothing for %v", loopTimeout), http.StatusServiceUnavailable)
+		refuse(w, fmt.Sprintf("the daemon hangs: it has done nothing for %v", loopTimeout))
 		return
 	}
 	answer(w, daemon.Status())
@@ -157,38 +143,19 @@ func (s *Server) sync(w http.ResponseWriter, r *http.Request) {
 	case s.passes <- struct{}{}:
 		defer func() { <-s.passes }()
 	default:
-		http.Error(w, fmt.Sprintf("%d others wait for a pass already; try again later", maxPasses), http.StatusServiceUnavailable)
+		refuse(w, fmt.Sprintf("%d others wait for a pass already; try again later", maxPasses))
 		return
 	}
-	daemon := s.current.Load()
-	if daemon == nil {
-		http.Error(w, "starting", http.StatusServiceUnavailable)
+	status, err := (*s.current.Load()).Sync(r.Context(), r.URL.Query()["instance"]...)
+	if err != nil {
+		refuse(w, err.Error())
 		return
 	}
-	for {
-		status, err := daemon.Sync(r.Context(), r.URL.Query()["instance"]...)
-		if err == nil {
-			answer(w, status)
-			return
-		}
-		if !errors.Is(err, ErrEnded) || !daemon.isReplaced(r.Context()) {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		daemon = s.current.Load()
-	}
+	answer(w, status)
 }
 
-// isReplaced reports whether another daemon answers soon, as after a reload, or this one just ends.
-func (d *serving) isReplaced(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, loopTimeout)
-	defer cancel()
-	select {
-	case <-d.replaced:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+func refuse(w http.ResponseWriter, reason string) {
+	http.Error(w, reason, http.StatusServiceUnavailable)
 }
 
 func answer(w http.ResponseWriter, s Status) {
@@ -198,7 +165,7 @@ func answer(w http.ResponseWriter, s Status) {
 }
 
 func openSocket(path string) (net.Listener, error) {
-	if err := removeDeadSocket(path); err != nil {
+	if err := removeOldSocket(path); err != nil {
 		return nil, err
 	}
 	// The socket has the mode of its descriptor, so it is never open to others, not even for an instant.
@@ -214,9 +181,9 @@ func openSocket(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// removeDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
-// "connection refused" tells that nobody does. One whose queue is full belongs to a daemon that hangs.
-func removeDeadSocket(path string) error {
+// removeOldSocket makes room for a socket. One that is there was left by a killed daemon: whoever opens another owns the state
+// directory. What is no socket stays.
+func removeOldSocket(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil // whatever is wrong, to open it tells
@@ -224,17 +191,7 @@ func removeDeadSocket(path string) error {
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("control_socket %s is there and no socket: remove it, or set control_socket to another path", path)
 	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	switch {
-	case err == nil:
-		conn.Close()
-		return fmt.Errorf("control_socket %s is in use by another process", path)
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case !errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("control_socket %s may be in use by another process; if it is not, remove it: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove old control socket: %w", err)
 	}
 	return nil
