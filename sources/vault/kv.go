@@ -135,7 +135,7 @@ func (p *place) get(ctx context.Context, t *login.Token, kind string, version in
 		query = map[string][]string{"version": {strconv.Itoa(version)}}
 	}
 	return p.vault.connection.Do(ctx, connection.Request{
-		Step: "read " + p.name(kind), Path: p.at(kind), Query: query, Namespace: p.vault.namespace, Token: t.Text, Read: true,
+		Step: "read " + p.name(kind), Path: p.at(kind), Query: query, Namespace: p.vault.namespace, Token: t.Text,
 	}, into)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -197,12 +196,12 @@ func (s *session) close(ctx context.Context) error {
 		return nil
 	}
 	_, err := s.connection.Do(ctx, connection.Request{
-		Step: "revoke the token", Path: "auth/token/revoke-self", Write: true, Namespace: s.auth.Namespace, Token: t.Text, Urgent: true,
+		Step: "revoke the token", Path: "auth/token/revoke-self", Body: struct{}{}, Namespace: s.auth.Namespace, Token: t.Text, Urgent: true,
 	}, nil)
-	if answer := connection.Answer(err); answer.Status == http.StatusForbidden {
-		if !answer.Denied {
-			return nil // it has ended already
-		}
+	if isInvalidToken(err) {
+		return nil // it has ended already
+	}
+	if isForbidden(err) {
 		return fmt.Errorf(`%w; give the role Vault's policy "default", or one that allows to update auth/token/revoke-self`, err)
 	}
 	return err

@@ -13,12 +13,9 @@ import (
 )
 
 // asks answers what every quota, load balancer and maintenance page may: leave me alone.
-func asks(status int, after string, also ...string) http.HandlerFunc {
+func asks(status int, after string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", after)
-		for i := 0; i < len(also); i += 2 {
-			w.Header().Set(also[i], also[i+1])
-		}
 		w.WriteHeader(status)
 		io.WriteString(w, `{"errors":["for a test"]}`)
 	}
@@ -40,7 +37,6 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 	v := l.Vault()
 	kv, other := l.KV(v), l.KV(v)
 	l.MustPoll(kv, never)
-	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 	for _, c := range []struct {
 		name        string
 		answer      http.HandlerFunc
@@ -49,16 +45,13 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		{"seconds", asks(429, "120"), 2 * time.Minute, 3 * time.Minute},
 		{"of 503", asks(503, "7"), 7 * time.Second, 15 * time.Second},
 		{"of another status", asks(418, "30"), 30 * time.Second, time.Minute},
-		{"a date", asks(429, in(time.Minute)), 50 * time.Second, 2 * time.Minute},
-		{"a date of another clock", asks(429, in(25*time.Hour), "Date", in(25*time.Hour-2*time.Minute)), 2 * time.Minute, 4 * time.Minute},
 		{"more than five minutes", asks(503, "301"), 5 * time.Minute, 6 * time.Minute},
-		{"a date in years", asks(503, "Fri, 31 Dec 9999 23:59:59 GMT"), 5 * time.Minute, 6 * time.Minute},
 		{"a huge number", asks(429, "99999999999999999999999"), 5 * time.Minute, 6 * time.Minute},
 		{"none", asks(429, "0"), 0, 0},
 		{"negative", asks(429, "-120"), 0, 0},
 		{"a fraction", asks(429, "1.5"), 0, 0},
 		{"a word", asks(503, "soon"), 0, 0},
-		{"a date that is over", asks(503, "Wed, 21 Oct 2015 07:28:00 GMT"), 0, 0},
+		{"a date", asks(503, "Fri, 31 Dec 9999 23:59:59 GMT"), 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v.RetryRefused()

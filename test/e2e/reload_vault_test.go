@@ -145,7 +145,7 @@ func TestReloadCertificates(t *testing.T) {
 	serve(two)
 	w.Proxy.Down()
 	w.Must(w.Proxy.Up())
-	w.Is("prod", "degraded", "authority that is not trusted")
+	w.Is("prod", "degraded", "unknown authority")
 	install(two, "client-two", ".pem")
 	w.HangUp()
 	w.InSync(1)

@@ -3,73 +3,91 @@ package connection
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net"
-	"strings"
+	"log/slog"
+	"sync"
 
-	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/regularfile"
 )
 
 // maxPEM is above any bundle of authorities. In bytes.
 const maxPEM = 16 << 20
 
-// authorities reads a file of certificates in PEM form. crypto/x509 passes over what it cannot read; unreadable names the first such
-// certificate, and is empty where there is none.
-func authorities(file string) (pool *x509.CertPool, unreadable string, err error) {
+// readPEM reads the file that a setting names.
+func readPEM(setting, file string) ([]byte, error) {
 	content, err := regularfile.Read(file, maxPEM)
 	if err != nil {
-		return nil, "", err
+		return nil, &SettingError{setting, err}
 	}
-	const begin = "-----BEGIN CERTIFICATE-----"
-	for n, text := range strings.Split(string(content), begin) {
-		if n > 0 && unreadable == "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(begin+text)) {
-			unreadable = fmt.Sprintf("certificate %d in %s cannot be read; replace it", n, file)
-		}
+	return content, nil
+}
+
+// authorities reads the certificates to trust. nil are the system's.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
 	}
-	pool = x509.NewCertPool()
+	content, err := readPEM("vault.ca_cert", file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", file)}
+	}
+	return pool, nil
+}
+
+// clientPair is our certificate and its key, read anew for each handshake, as both are renewed on disk. While what is
+// there is broken, or half of it is renewed, the last good pair is shown. Safe for concurrent use.
+type clientPair struct {
+	certFile, keyFile string
+	logger            *slog.Logger
+
+	mu     sync.Mutex
+	good   *tls.Certificate
+	warned bool // that what is there now is broken
+}
+
+// newClientPair reads the pair that config names, which must be good at the start. It returns nil where none is named.
+func newClientPair(config Config) (*clientPair, error) {
+	if config.ClientCert == "" {
+		return nil, nil
+	}
+	p := &clientPair{certFile: config.ClientCert, keyFile: config.ClientKey, logger: config.Logger}
+	pair, err := p.read()
+	p.good = pair
+	return p, err
+}
+
+func (p *clientPair) read() (*tls.Certificate, error) {
+	cert, err := readPEM("vault.client_cert", p.certFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPEM("vault.client_key", p.keyFile)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key) // its errors quote neither
+	if err != nil {
+		return nil, &SettingError{"vault.client_cert", fmt.Errorf("%s and %s are no pair: %w; put a certificate and its key there, in "+
+			"PEM form", p.certFile, p.keyFile, err)}
+	}
+	return &pair, nil
+}
+
+// current returns the pair to show now.
+func (p *clientPair) current() *tls.Certificate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pair, err := p.read()
 	switch {
-	case pool.AppendCertsFromPEM(content):
-		return pool, unreadable, nil
-	case unreadable != "":
-		return nil, "", errors.New(unreadable)
+	case err == nil:
+		p.good, p.warned = pair, false
+	case !p.warned:
+		p.warned = true
+		p.logger.Warn("client certificate unreadable, using the last good one", "file", p.certFile, "reason", err.Error())
 	}
-	return nil, "", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", file)
-}
-
-// distrusted says whose signature of the server's certificate is not trusted, and what to do.
-func distrusted(err error, unknown x509.UnknownAuthorityError) string {
-	last, alone := unknown.Cert, false
-	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && len(e.UnverifiedCertificates) > 0 {
-		last = e.UnverifiedCertificates[len(e.UnverifiedCertificates)-1]
-		alone = len(e.UnverifiedCertificates) == 1 && string(last.RawIssuer) != string(last.RawSubject)
-	}
-	what := "its certificate is signed by an authority that is not trusted here"
-	if last != nil {
-		what += " (" + credential.Clean(last.Issuer.String()) + ")"
-	}
-	what += "; set vault.ca_cert to that authority's certificate"
-	if alone {
-		what += ", or, if that is an intermediate authority, append its certificate to Vault's tls_cert_file, which holds no other than Vault's own"
-	}
-	return what
-}
-
-// misnamed says which names the server's certificate has instead, and what to do.
-func misnamed(e x509.HostnameError) string {
-	names := e.Certificate.DNSNames
-	for _, ip := range e.Certificate.IPAddresses {
-		names = append(names, ip.String())
-	}
-	if len(names) == 0 {
-		kind := "DNS:"
-		if net.ParseIP(e.Host) != nil {
-			kind = "IP:"
-		}
-		return "its certificate has no subject alternative name, and its common name does not count; have it issued again with " +
-			kind + credential.Clean(e.Host) + " as one"
-	}
-	return "its certificate is for another name (" + credential.Clean(strings.Join(names, ", ")) + "); correct vault.address, or set " +
-		"vault.tls_server_name to the certificate's name"
+	return p.good
 }

@@ -27,7 +27,7 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// Config says where Vault is. The environment is not consulted, apart from the proxy variables.
+// Config says where Vault is. Package config has checked it. The environment is not consulted, apart from the proxy variables.
 type Config struct {
 	Address       string // required: scheme, host and port
 	CACert        string // PEM file of the authorities to trust; empty: the system's
@@ -43,11 +43,7 @@ type Connection struct {
 	client    *api.Client // without token and namespace; its copies carry them
 	transport *http.Transport
 	pair      *clientPair // nil: none
-	throttle  *throttle
-
-	turn        chan struct{} // holds one entry while a request is under way; owns what follows
-	unanswered  time.Time     // when the last request ended that was not answered in time
-	readTimeout readTimeout
+	throttle  throttle
 }
 
 // SettingError is what is wrong with one setting, found when it was to be used.
@@ -59,56 +55,31 @@ type SettingError struct {
 // Error names the setting first.
 func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
 
-// Unwrap returns what is wrong.
-func (e *SettingError) Unwrap() error { return e.Err }
-
-// New checks the address and reads the certificates. It talks to nobody.
+// New reads the certificates. It talks to nobody.
 func New(config Config) (*Connection, error) {
-	at, err := url.Parse(config.Address)
-	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" || at.User != nil {
-		return nil, errors.New("vault.address: must be an http or https URL of a host, without a password") // which it may show
-	}
-	pair, err := newClientPair(config)
-	if err != nil {
+	c := &Connection{address: config.Address}
+	var err error
+	if c.pair, err = newClientPair(config); err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(config, pair)
-	if err != nil {
+	if c.transport, err = newTransport(config, c.pair); err != nil {
 		return nil, err
 	}
-	return over(transport, origin(at), pair, &throttle{})
+	c.client, err = newClient(config.Address, c.bounded(c.transport))
+	return c, err
 }
 
-func over(transport *http.Transport, address string, pair *clientPair, throttle *throttle) (*Connection, error) {
-	client, err := newClient(address, bounded(transport, throttle))
-	if err != nil {
-		return nil, err
-	}
-	return &Connection{
-		address: address, client: client, transport: transport, pair: pair, throttle: throttle, turn: make(chan struct{}, 1),
-	}, nil
-}
-
-// Fresh returns a connection to the same Vault that makes a TLS handshake for each request, and holds up no other.
-func (c *Connection) Fresh() (*Connection, error) {
+// WebSocketClient returns a client for connections that are taken over.
+func (c *Connection) WebSocketClient() *http.Client {
 	transport := c.transport.Clone()
-	transport.DisableKeepAlives = true
-	return over(transport, c.address, c.pair, c.throttle)
-}
-
-// WebSocketClient returns a client for connections that are taken over. release closes what is left of them.
-func (c *Connection) WebSocketClient() (client *http.Client, release func()) {
-	transport := c.transport.Clone()
-	transport.Protocols = new(http.Protocols)
-	transport.Protocols.SetHTTP1(true)
 	transport.DisableKeepAlives = true // none is left to keep
-	return bounded(transport, c.throttle), transport.CloseIdleConnections
+	return c.bounded(transport)
 }
 
 // Address is the scheme, host and port of Vault.
 func (c *Connection) Address() string { return c.address }
 
-// CloseIdle closes the connection that is kept.
+// CloseIdle closes the connection that is kept: the next request makes another one.
 func (c *Connection) CloseIdle() { c.transport.CloseIdleConnections() }
 
 // ClientCertificate returns the certificate to show now, in DER, and the files of the pair; nil where none is configured.
@@ -125,109 +96,72 @@ type Request struct {
 	Path      string // below /v1/
 	Query     url.Values
 	Body      any // as JSON; nil reads
-	Write     bool
 	Namespace string
 	Token     credential.Secret
 	Hide      []credential.Secret // what no error may show beside Token
-	// Read has the answer waited for less long at first, as another connection may lead to a node that answers.
-	Read bool
 	// Grace is how long the answer is waited for after the context has ended, where it comes only once.
 	Grace time.Duration
 	// Urgent requests are made also while Vault wants to be left alone.
 	Urgent bool
 }
 
-// requestTimeout bounds one request, its answer's body included.
-const requestTimeout = 35 * time.Second
+// requestTimeout bounds one request, with the wait for those before it. A node that is stopped or cut off never answers, while
+// the next connection may lead to one that can.
+const requestTimeout = 20 * time.Second
 
 // Do makes one request and decodes the answer into into, where that is not nil; also that of a 404, which tells of a deleted
-// version. now is the time by Vault's clock. It waits while another request is under way, and gives up with that one if
-// that is not answered.
+// version. now is the time by Vault's clock.
 //
 // The error is a [*Failure] or wraps one; a [*ThrottledError] where Vault wants to be left alone.
 func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time, err error) {
-	began := time.Now()
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return now, c.Explain(ctx, r.Step, ctx.Err())
-	}
-	if c.unanswered.After(began) {
-		return now, c.Explain(ctx, r.Step, context.DeadlineExceeded)
-	}
 	if err := c.Throttled(); err != nil && !r.Urgent {
 		return now, err
 	}
-	limit := requestTimeout
-	if r.Read {
-		limit = c.readTimeout.limit()
-	}
-	asked := time.Now()
-	bounded, cancel := r.bound(ctx, limit)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(r.Grace, cancel) })()
 	var sent atomic.Bool
 	bounded = httptrace.WithClientTrace(bounded, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
-	now, err = c.ask(bounded, r, into)
-	ranOut := errors.Is(bounded.Err(), context.DeadlineExceeded) && ctx.Err() == nil
-	if ranOut {
-		c.unanswered = time.Now()
+	if now, err = c.ask(bounded, r, into); err != nil {
+		err = c.Explain(ctx, r.Step, err, append(r.Hide, r.Token)...)
 	}
-	if r.Read && ctx.Err() == nil {
-		c.readTimeout.learn(time.Since(asked), ranOut)
-	}
-	if err == nil {
-		return now, nil
-	}
-	if bounded.Err() == nil {
-		ctx = context.WithoutCancel(ctx) // the answer came all the same
-	}
-	err = c.Explain(ctx, r.Step, err, append(r.Hide, r.Token)...)
 	if f, ok := errors.AsType[*Failure](err); ok {
 		f.Sent = sent.Load()
 	}
 	return now, err
 }
 
-// bound ends after limit, and, if ctx ends before, after r.Grace.
-func (r Request) bound(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
-	if r.Grace == 0 {
-		return context.WithTimeout(ctx, limit)
-	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(r.Grace, cancel) })
-	return bounded, func() { stop(); cancel() }
-}
-
-// ask makes the request. The caller has the turn.
 func (c *Connection) ask(ctx context.Context, r Request, into any) (now time.Time, err error) {
 	client := c.client.WithNamespace(r.Namespace) // vault/api keeps namespace and token in the client
 	client.SetToken(r.Token.Reveal())
 	var response *api.Response
-	if r.Write || r.Body != nil {
-		var body []byte
-		if r.Body != nil {
-			if body, err = json.Marshal(r.Body); err != nil {
-				return now, err
-			}
-		}
-		response, err = client.Logical().WriteRawWithContext(ctx, r.Path, body)
-	} else {
+	if r.Body == nil {
 		response, err = client.Logical().ReadRawWithDataWithContext(ctx, r.Path, r.Query)
+	} else {
+		var body []byte
+		if body, err = json.Marshal(r.Body); err == nil {
+			response, err = client.Logical().WriteRawWithContext(ctx, r.Path, body)
+		}
 	}
 	if response == nil {
 		return now, err
 	}
 	defer response.Body.Close()
 	content, readErr := io.ReadAll(response.Body)
+	_, isAnswer := errors.AsType[*api.ResponseError](err)
+	_, isTooLarge := errors.AsType[*http.MaxBytesError](readErr)
 	switch {
-	case err != nil && response.StatusCode == http.StatusNotFound && into != nil:
+	case isAnswer && !isVaults(content):
+		return now, &foreignError{status: response.StatusCode}
+	case isAnswer && response.StatusCode == http.StatusNotFound && into != nil:
 		json.Unmarshal(content, into)
 		return clock(response), err
 	case err != nil:
 		return now, err
 	case response.StatusCode >= 300: // one that names no place, or is none that a client follows
 		return now, &redirectError{to: response.Header.Get("Location")}
+	case isTooLarge:
+		return now, ErrTooLarge
 	case readErr != nil:
 		return now, readErr
 	case into == nil, response.StatusCode == http.StatusNoContent:
@@ -236,6 +170,16 @@ func (c *Connection) ask(ctx context.Context, r Request, into any) (now time.Tim
 		return now, ErrUnexpected
 	}
 	return clock(response), nil
+}
+
+// isVaults reports whether an error answer has the form of Vault's: a list of errors, or, as a 404 may have, what a secret is
+// in. vault/api takes any JSON object for one.
+func isVaults(content []byte) bool {
+	var form struct {
+		Errors        []string `json:"errors"`
+		LeaseDuration *int     `json:"lease_duration"`
+	}
+	return json.Unmarshal(content, &form) == nil && (form.Errors != nil || form.LeaseDuration != nil)
 }
 
 func clock(response *api.Response) time.Time {
@@ -263,12 +207,11 @@ func newClient(address string, client *http.Client) (*api.Client, error) {
 	made, err := api.NewClient(&api.Config{
 		Address:          address,
 		HttpClient:       client,
-		MaxRetries:       0,
 		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
 		DisableRedirects: true, // client follows them
 	})
 	if err != nil {
-		return nil, fmt.Errorf("vault client: %w", err)
+		return nil, errors.New("vault.address: must be an http or https URL of a host") // its error may quote a password
 	}
 	// The default consults VAULT_WRAP_TTL at every request.
 	made.SetWrappingLookupFunc(func(string, string) string { return "" })

@@ -27,36 +27,17 @@ type throttle struct {
 
 // answered takes what an answer asks for. The wait is never shorter than asked for, unless that is above maxRetryAfter; what
 // is added is random, as whatever refused this host has refused others too.
-func (t *throttle) answered(response *http.Response, now time.Time) {
-	asked := retryAfter(response, now)
-	if asked == 0 {
+func (t *throttle) answered(response *http.Response) {
+	seconds, _ := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 64) // the largest for one too large, 0 for no number
+	if seconds == 0 || response.StatusCode < 400 {
 		return
 	}
+	asked := time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now.Add(asked).After(t.until) {
-		t.until, t.status = now.Add(asked+rand.N(min(max(asked, minSpread), maxSpread))), response.StatusCode
+	if until := time.Now().Add(asked); until.After(t.until) {
+		t.until, t.status = until.Add(rand.N(min(max(asked, minSpread), maxSpread))), response.StatusCode
 	}
-}
-
-// retryAfter returns the wait that an answer asks for, 0 for none. A date counts from the answer's own Date, as the clocks
-// may differ. What cannot be read asks for nothing: there are waits of our own.
-func retryAfter(response *http.Response, now time.Time) time.Duration {
-	text := response.Header.Get("Retry-After")
-	if response.StatusCode < 400 || text == "" {
-		return 0
-	}
-	if date, err := http.ParseTime(text); err == nil {
-		if its, err := http.ParseTime(response.Header.Get("Date")); err == nil {
-			now = its
-		}
-		return min(max(0, date.Sub(now)), maxRetryAfter)
-	}
-	seconds, err := strconv.ParseUint(text, 10, 64)
-	if err != nil && seconds == 0 { // a number that is too large is returned as the largest
-		return 0
-	}
-	return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
 }
 
 // Throttled returns nil, or a [*ThrottledError] while nothing may be asked.

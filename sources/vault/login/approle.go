@@ -9,12 +9,12 @@ import (
 )
 
 // newAppRole logs in with a role-id and a secret-id.
-func newAppRole(config Config) (Method, error) {
+func newAppRole(config Config) Method {
 	m := newMethod(config)
 	m.prepare = m.prepareAppRole
 	file := m.auth.SecretIDFile
 	if file == "" {
-		return m, nil
+		return m
 	}
 	m.files = []string{file}
 	m.refusals.lock = file // the state directory may not be there yet
@@ -22,12 +22,9 @@ func newAppRole(config Config) (Method, error) {
 		m.wrapping = &wrapping{method: m, kept: keptID{dir: config.State.StateDir}}
 	}
 	if m.auth.SecretIDWarn > 0 && !config.State.OnlyReads {
-		var err error
-		if m.end, err = newSecretIDEnd(config); err != nil {
-			return nil, err
-		}
+		m.end = newSecretIDEnd(config)
 	}
-	return m, nil
+	return m
 }
 
 func (m *method) prepareAppRole(ctx context.Context, asked asked) (*attempt, error) {

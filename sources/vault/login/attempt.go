@@ -36,7 +36,6 @@ const (
 // method is a login at a mount of Vault's. Its parts differ in what an attempt consists of.
 type method struct {
 	connection *connection.Connection
-	logins     *connection.Connection // what the login itself goes over
 	auth       config.Auth
 	logger     *slog.Logger
 	// prepare reads what the login needs from its files, anew each time. It asks nobody on the network, but for a secret-id
@@ -54,7 +53,7 @@ type method struct {
 
 func newMethod(config Config) *method {
 	return &method{
-		connection: config.Connection, logins: config.Connection, auth: config.Auth, logger: config.Logger,
+		connection: config.Connection, auth: config.Auth, logger: config.Logger,
 		refusals: &refusals{State: config.State, logger: config.Logger},
 	}
 }
@@ -161,7 +160,7 @@ func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
 		} `json:"auth"`
 	}
 	born := time.Now()
-	_, err := m.logins.Do(ctx, connection.Request{
+	_, err := m.connection.Do(ctx, connection.Request{
 		Step: m.step(), Path: "auth/" + m.auth.Mount + "/login", Body: a.request, Namespace: m.auth.Namespace,
 		Hide: []credential.Secret{a.secret, credential.NewSecret(a.request["role_id"])}, Grace: loginGrace,
 	}, &answer)

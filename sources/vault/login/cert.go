@@ -7,16 +7,12 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// newCert logs in by the client's certificate of the connection itself. So each login makes a connection of its own: one
-// that was kept shows the certificate of its beginning.
+// newCert logs in by the client's certificate of the connection itself. So each login gives up the one that was kept, which shows
+// the certificate of its beginning.
 func newCert(config Config) (Method, error) {
 	_, files := config.Connection.ClientCertificate()
 	if files == nil {
 		return nil, fmt.Errorf("vault.client_cert: required for method %s", config.Auth.Method)
-	}
-	fresh, err := config.Connection.Fresh()
-	if err != nil {
-		return nil, err
 	}
 	auth := config.Auth
 	request, named := map[string]string{}, ""
@@ -27,8 +23,9 @@ func newCert(config Config) (Method, error) {
 	remedy := fmt.Sprintf("see that the certificate in %s has not expired, that a role at auth/%s trusts who signed it%s, and that "+
 		"nothing before Vault ends the TLS connection; a new one in the file is shown at once", files[0], auth.Mount, named)
 	m := newMethod(config)
-	m.logins, m.files = fresh, files
+	m.files = files
 	m.prepare = func(context.Context, asked) (*attempt, error) {
+		config.Connection.CloseIdle()
 		certificate, _ := config.Connection.ClientCertificate()
 		return &attempt{request: request, identity: []string{auth.Role, string(certificate)}, remedy: remedy}, nil
 	}

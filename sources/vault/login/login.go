@@ -60,7 +60,7 @@ type Method interface {
 func New(config Config) (Method, error) {
 	switch config.Auth.Method {
 	case "approle":
-		return newAppRole(config)
+		return newAppRole(config), nil
 	case "cert":
 		return newCert(config)
 	case "kubernetes", "jwt":

@@ -12,13 +12,17 @@ import (
 	"campaign-credsync/sources/vault/connection"
 )
 
-// endAgain is the least time between two warnings of the end of the same secret-id, or token.
-const endAgain = 24 * time.Hour
+const (
+	// endAgain is the least time between two warnings of the end of the same secret-id, or token.
+	endAgain = 24 * time.Hour
+	// endTimeout bounds the question for the end, as polls wait for the connection.
+	endTimeout = 3 * time.Second
+)
 
 // secretIDEnd warns, once a day, before the secret-id ends that the last login was made with. Vault is asked beside the work,
 // after a login; nothing depends on its answer. Safe for concurrent use.
 type secretIDEnd struct {
-	connection *connection.Connection // holds up no poll
+	connection *connection.Connection
 	auth       config.Auth
 	logger     *slog.Logger
 
@@ -32,11 +36,10 @@ type secretIDEnd struct {
 	alarm *time.Timer       // nil as well then
 }
 
-func newSecretIDEnd(config Config) (*secretIDEnd, error) {
-	fresh, err := config.Connection.Fresh()
-	e := &secretIDEnd{connection: fresh, auth: config.Auth, logger: config.Logger}
+func newSecretIDEnd(config Config) *secretIDEnd {
+	e := &secretIDEnd{connection: config.Connection, auth: config.Auth, logger: config.Logger}
 	e.ctx, e.stop = context.WithCancel(context.Background())
-	return e, err
+	return e
 }
 
 // look asks for the end of the secret-id that token was got with. role is what Vault calls the role. It does not wait for
@@ -68,7 +71,9 @@ func (e *secretIDEnd) ask(token, secretID credential.Secret, role string) (end t
 			End time.Time `json:"expiration_time"` // zero: never
 		} `json:"data"`
 	}
-	_, err := e.connection.Do(e.ctx, connection.Request{
+	ctx, cancel := context.WithTimeout(e.ctx, endTimeout)
+	defer cancel()
+	_, err := e.connection.Do(ctx, connection.Request{
 		Step: "look up the secret-id", Path: "auth/" + e.auth.Mount + "/role/" + role + "/secret-id/lookup",
 		Body:      map[string]string{"secret_id": secretID.Reveal()},
 		Namespace: e.auth.Namespace, Token: token, Hide: []credential.Secret{secretID},

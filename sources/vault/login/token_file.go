@@ -77,7 +77,7 @@ func (f *tokenFile) lookUp(ctx context.Context, now time.Time) {
 		} `json:"data"`
 	}
 	_, err := f.connection.Do(ctx, connection.Request{
-		Step: "look up the token", Path: "auth/token/lookup-self", Namespace: f.namespace, Token: f.token.Text, Read: true,
+		Step: "look up the token", Path: "auth/token/lookup-self", Namespace: f.namespace, Token: f.token.Text,
 	}, &answer)
 	end := answer.Data.Expires
 	if err == nil && !end.IsZero() && !end.Equal(f.token.Expires) {

@@ -141,7 +141,7 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 	}
 	const step = "unwrap the secret-id"
 	_, err := w.connection.Do(ctx, connection.Request{
-		Step: step, Path: "sys/wrapping/unwrap", Write: true,
+		Step: step, Path: "sys/wrapping/unwrap", Body: struct{}{},
 		Namespace: w.auth.Namespace, Token: credential.NewSecret(token), Grace: unwrapGrace,
 	}, &answer)
 	if err != nil {

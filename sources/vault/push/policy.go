@@ -22,7 +22,7 @@ func (s *subscriber) checkPolicy(ctx context.Context, t *login.Token) {
 	var answer struct{ Data map[string]json.RawMessage }
 	_, err := s.Connection.Do(ctx, connection.Request{
 		Step: "look up the policy", Path: "sys/capabilities-self", Body: map[string]any{"paths": paths},
-		Namespace: s.Namespace, Token: t.Text, Read: true,
+		Namespace: s.Namespace, Token: t.Text,
 	}, &answer)
 	if err != nil {
 		return

@@ -76,9 +76,7 @@ func Subscribe(ctx context.Context, config Config) {
 		s.secrets = append(s.secrets, &secret{path: path, changed: changed, pace: rate.NewLimiter(rate.Every(pace), burst)})
 	}
 	slices.SortFunc(s.secrets, func(a, b *secret) int { return strings.Compare(a.path, b.path) })
-	var release func()
-	s.client, release = config.Connection.WebSocketClient()
-	defer release()
+	s.client = config.Connection.WebSocketClient()
 	s.run(ctx)
 }
 
