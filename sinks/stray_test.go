@@ -24,7 +24,7 @@ func TestPlantedStraysAreLeftAlone(t *testing.T) {
 		name, stray, want string
 		plant             func(t *testing.T, path string) error
 	}{
-		{"symbolic link", displaced, "not a regular file", func(t *testing.T, path string) error {
+		{"symbolic link", displaced, "symbolic links", func(t *testing.T, path string) error {
 			target := filepath.Join(t.TempDir(), "target")
 			return errors.Join(write(target), os.Symlink(target, path))
 		}},
@@ -49,7 +49,7 @@ func TestPlantedStraysAreLeftAlone(t *testing.T) {
 		{"20 MiB", displaced, "larger than", func(_ *testing.T, path string) error {
 			return os.WriteFile(path, bytes.Repeat([]byte(update), 20<<20/len(update)), 0o640)
 		}},
-		{"another name", copyPrefix + "backup", "does not make such names",
+		{"another name", copyPrefix + "backup", "somebody's update",
 			func(_ *testing.T, path string) error { return write(path) }},
 		{"not well-formed", displaced, "not well-formed", func(_ *testing.T, path string) error { return os.WriteFile(path, []byte("<a"), 0o640) }},
 	} {

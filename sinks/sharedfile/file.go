@@ -1,28 +1,29 @@
 // Package sharedfile changes a file that other programs write too, and loses nobody's update.
 //
 // The file is replaced by exchanging it with a finished copy beside it (renameat2 RENAME_EXCHANGE), so that the displaced file is
-// in our hands and can be judged: when it is not exactly what the copy was made from, somebody's update is in it, and it is put
-// back. Leases close the gaps that are left:
+// in our hands and can be judged: when it is not exactly what the copy was made from, somebody's update is in it, and it is
+// exchanged back. Leases close the gaps that are left:
 //
 //   - a read lease on what was read: it is refused while anybody has the file open for writing, and who opens it for writing
 //     from then on waits, visibly to us, until we are done;
 //   - a write lease on our copy until the displaced file was judged: who opens the path meanwhile waits, so nobody starts from a
-//     copy that is taken back. A copy that had to be taken back is rewritten with the update in it and exchanged again, lease
-//     held, so that who has found it at the path ends up there.
+//     copy that is taken back.
 //
-// An open() finds the inode first and looks for leases then; in between, its process may have to wait for a processor. So the
-// leases are kept until the file is at the path again, or, for what was displaced for good, a little longer (late.go).
+// An open() finds the inode first and looks for leases then; in between, its process may have to wait for a processor. So
+// whatever was at the path and is beside it now is guarded a little longer (guard.go).
 //
 // Where leases or the exchange are not to be had (network file systems, another owner), it waits for a quiet moment instead, and
 // an update in the last microseconds is lost.
 package sharedfile
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,13 +38,11 @@ type File struct {
 	check func(content []byte) error
 	log   *slog.Logger
 
-	mu        sync.Mutex      // held by what reads or replaces the file, and guards what is below
-	aside     sync.WaitGroup  // displaced files that are guarded
-	late      map[string]bool // their names
-	said      map[string]bool // what is logged only once
-	rights    string          // what was last said of rights
-	unsettled bool            // a copy may have been left beside the file
-	noLink    bool            // a file without a name cannot be given one here
+	guards    sync.WaitGroup
+	mu        sync.Mutex         // held by what reads or replaces the file, and guards what is below
+	guarded   map[*openFile]bool // files beside the path that somebody may still open
+	logged    map[string]bool    // what is logged only once
+	unsettled bool               // a copy may have been left beside the file, as by an earlier process
 }
 
 // Merge turns the current content into the wanted one. Returning the same bytes means that nothing is to be done. It may be called
@@ -58,7 +57,7 @@ type Stamp struct {
 }
 
 const (
-	// heldFor is how long a writer is waited for before that is told.
+	// heldFor is how long a writer is waited for.
 	heldFor = 5 * time.Second
 	// MaxSize is how many bytes of a file are read at most.
 	MaxSize = 16 << 20
@@ -66,58 +65,89 @@ const (
 
 // New names the file at path, which is absolute. check tells what is wrong with a content that is not whole.
 func New(path string, check func(content []byte) error, log *slog.Logger) *File {
-	return &File{path: path, check: check, log: log, late: map[string]bool{}, said: map[string]bool{}}
+	return &File{path: path, check: check, log: log, guarded: map[*openFile]bool{}, logged: map[string]bool{}, unsettled: true}
 }
 
 // Read returns the content at a moment when nobody is writing the file. It waits for a writer for 5 s, then returns
 // [credential.ErrHeld]. Without a file it returns [credential.ErrMissing].
-func (s *File) Read(ctx context.Context) ([]byte, Stamp, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, err := s.locate()
-	if err != nil {
-		return nil, Stamp{}, err
-	}
-	defer p.close()
-	f, err := s.openQuiet(ctx, p, heldFor)
-	if err != nil {
-		return nil, Stamp{}, err
-	}
-	defer f.close()
-	data, err := f.read()
-	if err != nil {
-		return nil, Stamp{}, s.wrap("read", err)
-	}
-	return data, Stamp{f.stat.Ino, f.stat.Size, f.stat.Mtim}, nil
+func (s *File) Read(ctx context.Context) (content []byte, stamp Stamp, err error) {
+	err = s.with(ctx, func(ctx context.Context, p place) error {
+		f, err := p.openQuiet(ctx)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		stamp = Stamp{f.stat.Ino, f.stat.Size, f.stat.Mtim}
+		content, err = f.read()
+		return err
+	})
+	return content, stamp, err
 }
 
 // Update puts the outcome of merge in place of the content. It starts again, from what is there by then, whenever somebody else
 // came first. Owner, group, mode and extended attributes stay. Errors: those of merge and of Read, and
 // [credential.ErrCannotSplice] where the file cannot be replaced (a mount point, a hard link, no right to make a file beside it).
 func (s *File) Update(ctx context.Context, merge Merge) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, err := s.locate()
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if s.unsettled { // what cannot be settled now either is no reason to leave the file as it is
-		s.settleStrays(ctx, p)
-	}
-	r := &replacement{File: s, place: p, merge: merge}
-	defer r.release()
-	return r.run(ctx)
+	return s.with(ctx, func(ctx context.Context, p place) error {
+		if s.unsettled { // what cannot be settled now either is no reason to leave the file as it is
+			p.settleStrays(ctx)
+		}
+		for {
+			outcome, err := p.update(ctx, merge)
+			switch {
+			case err != nil || outcome == unneeded || outcome == replaced:
+				return err
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			}
+		}
+	})
 }
 
-// Repair is Update for content that is of no use as it is and of which there is another copy: where the file cannot be replaced,
+// Repair is Update for content that does not work as it is and of which there is another copy: where the file cannot be replaced,
 // or there is no room for a copy, it is written in place. A crash in the middle leaves it torn.
 func (s *File) Repair(ctx context.Context, merge Merge) error {
 	err := s.Update(ctx, merge)
 	if errors.Is(err, credential.ErrCannotSplice) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return s.overwrite(ctx, merge)
+		return s.with(ctx, func(ctx context.Context, p place) error { return p.overwrite(ctx, merge) })
 	}
 	return err
+}
+
+// overwrite writes the outcome of merge into the file in place. A writer who opens the file in the microseconds between the look at
+// it and its opening is not seen where somebody goes on reading it.
+func (p place) overwrite(ctx context.Context, merge Merge) error {
+	quiet, err := p.openQuiet(ctx)
+	if err != nil {
+		return err
+	}
+	quiet.Close() // its lease would keep ourselves from writing
+	f, err := p.openAt(p.name, unix.O_RDWR)
+	if err != nil {
+		return p.wrap("open for writing", err)
+	}
+	defer f.Close()
+	f.lease(unix.F_WRLCK)
+	if !sameInode(f.stat, quiet.stat) || f.stat.Ctim != quiet.stat.Ctim {
+		return fmt.Errorf("%w: %s was replaced or written", credential.ErrHeld, p.path)
+	}
+	content, err := f.read()
+	if err != nil {
+		return err
+	}
+	next, err := merge(content)
+	if err != nil || bytes.Equal(next, content) {
+		return err
+	}
+	// All or nothing as far as room goes: what is lacking is reserved beyond the end before the first byte is written.
+	err = retryEINTR(func() error { return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(next))) })
+	if err != nil && !isForbidden(err) {
+		return p.wrap("make room in", err)
+	}
+	if err := f.write(next); err != nil {
+		return p.wrap("write", err)
+	}
+	return f.Sync()
 }
 
 // Sync returns when what is at the path now is on disk, whoever wrote it.
@@ -126,18 +156,16 @@ func (s *File) Sync() error {
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	f, err := s.open(p)
+	defer p.dir.Close()
+	f, err := p.open(p.name)
 	if err != nil {
-		return err
+		return s.wrap("open", err)
 	}
-	defer f.close()
-	for _, fd := range []int{f.fd, p.dir} {
-		if err := retryEINTR(func() error { return unix.Fsync(fd) }); err != nil {
-			return s.wrap("sync", err)
-		}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return s.wrap("sync", err)
 	}
-	return nil
+	return p.sync()
 }
 
 // ChangedAt is the file's change time, which the kernel sets with every write and with a rename of the file; zero where it cannot
@@ -154,11 +182,25 @@ func (s *File) ChangedAt() time.Time {
 // No other method may be called meanwhile.
 func (s *File) Wait(ctx context.Context) {
 	done := make(chan struct{})
-	go func() { s.aside.Wait(); close(done) }()
+	go func() { s.guards.Wait(); close(done) }()
 	select {
 	case <-done:
 	case <-ctx.Done():
 	}
+}
+
+// with does something with the file, and ends its waits for others after heldFor.
+func (s *File) with(ctx context.Context, do func(ctx context.Context, p place) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := s.locate()
+	if err != nil {
+		return err
+	}
+	defer p.dir.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, heldFor, fmt.Errorf("%w: %s", credential.ErrHeld, s.path))
+	defer cancel()
+	return do(ctx, p)
 }
 
 // wrap is for steps that look for the file: it names the step and the path, and turns "not there" into credential.ErrMissing.
@@ -169,7 +211,7 @@ func (s *File) wrap(step string, err error) error {
 	return fmt.Errorf("%s %s: %w", step, s.path, err)
 }
 
-// failed is for all other steps. What is forbidden here leads to another way (credential.ErrCannotSplice).
+// failed is for the steps of a replacement. What is forbidden here leads to another way (credential.ErrCannotSplice).
 func (s *File) failed(step string, err error) error {
 	if isForbidden(err) {
 		return fmt.Errorf("%w: %s %s: %w", credential.ErrCannotSplice, step, s.path, err)
@@ -177,10 +219,27 @@ func (s *File) failed(step string, err error) error {
 	return fmt.Errorf("%s %s: %w", step, s.path, err)
 }
 
+// isForbidden reports that a step is not possible here, now or later: the kernel, a policy, a flag of the file or the length of its
+// name does not allow it. A file system that is read-only for now allows nothing at all, so there is no other way to take.
+func isForbidden(err error) bool {
+	lasting := []error{unix.EPERM, unix.EACCES, unix.EXDEV, unix.EFBIG, unix.ENAMETOOLONG, unix.ELOOP,
+		unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP}
+	return slices.ContainsFunc(lasting, func(errno error) bool { return errors.Is(err, errno) })
+}
+
 // logOnce logs a message about a path once.
 func (s *File) logOnce(level slog.Level, message, path string, args ...any) {
-	if !s.said[message+path] {
-		s.said[message+path] = true
+	if !s.logged[message+path] {
+		s.logged[message+path] = true
 		s.log.Log(context.Background(), level, message, append([]any{"path", path}, args...)...)
+	}
+}
+
+// retryEINTR calls f until it is not interrupted.
+func retryEINTR(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
 	}
 }

@@ -9,42 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepRights carries over a chmod or chown that came between the copy and the exchange.
-func (k *fileCopy) keepRights(old *openFile) {
-	before := old.stat
-	if unix.Fstat(old.fd, &old.stat) != nil {
-		return
+// takeRights gives f the owner, group, mode and extended attributes (so ACLs, too) of old.
+func (f *openFile) takeRights(old *openFile) error {
+	to, uid, gid := int(f.Fd()), old.stat.Uid, old.stat.Gid
+	if err := unix.Fstat(to, &f.stat); err != nil {
+		return fmt.Errorf("stat: %w", err)
 	}
-	now := old.stat
-	if now.Uid != before.Uid || now.Gid != before.Gid {
-		unix.Fchown(k.fd, int(now.Uid), int(now.Gid))
-	}
-	if now.Mode != before.Mode {
-		unix.Fchmod(k.fd, now.Mode&0o7777)
-	}
-}
-
-// takeRights gives fd the owner, group, mode and extended attributes (so ACLs, too) of old.
-func takeRights(fd int, old *openFile) error {
-	var own unix.Stat_t
-	if err := unix.Fstat(fd, &own); err != nil {
-		return err
-	}
-	if own.Uid != old.stat.Uid || own.Gid != old.stat.Gid {
-		if err := unix.Fchown(fd, int(old.stat.Uid), int(old.stat.Gid)); err != nil {
-			return fmt.Errorf("keep owner %d:%d: %w", old.stat.Uid, old.stat.Gid, err)
+	if f.stat.Uid != uid || f.stat.Gid != gid { // a policy may forbid to change nothing, too
+		if err := f.Chown(int(uid), int(gid)); err != nil {
+			return fmt.Errorf("keep owner %d:%d: %w", uid, gid, err)
 		}
 	}
-	if own.Uid != old.stat.Uid || own.Gid != old.stat.Gid || own.Mode != old.stat.Mode {
-		if err := unix.Fchmod(fd, old.stat.Mode&0o7777); err != nil {
-			return fmt.Errorf("keep mode %o: %w", old.stat.Mode&0o7777, err)
-		}
+	if err := unix.Fchmod(to, old.stat.Mode&0o7777); err != nil {
+		return fmt.Errorf("keep mode %o: %w", old.stat.Mode&0o7777, err)
 	}
-	return takeXattrs(fd, old.fd)
-}
-
-func takeXattrs(to, from int) error {
-	wanted, err := xattrs(from)
+	wanted, err := xattrs(int(old.Fd()))
 	if err != nil {
 		return err
 	}
@@ -71,29 +50,24 @@ func takeXattrs(to, from int) error {
 }
 
 func xattrs(fd int) (map[string][]byte, error) {
-	n, err := unix.Flistxattr(fd, nil)
-	if errors.Is(err, unix.ENOTSUP) || n == 0 {
-		return nil, nil // as nearly always
-	}
-	const limit = 64 << 10 // the kernel's, for the list and for each value
-	buffer := make([]byte, limit)
-	if err == nil {
-		n, err = unix.Flistxattr(fd, buffer)
+	buffer := make([]byte, 64<<10) // the kernel's limit, for the list and for each value
+	n, err := unix.Flistxattr(fd, buffer)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list extended attributes: %w", err)
 	}
-	if n == 0 { // an overlay counts attributes of its own, and does not list them
-		return nil, nil
-	}
 	all := map[string][]byte{}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(buffer[:n]), "\x00"), "\x00") {
-		value := make([]byte, limit)
-		n, err := unix.Fgetxattr(fd, name, value)
+	for name := range strings.SplitSeq(string(buffer[:n]), "\x00") {
+		if name == "" { // after the last
+			continue
+		}
+		size, err := unix.Fgetxattr(fd, name, buffer)
 		if err != nil {
 			return nil, fmt.Errorf("read extended attribute %s: %w", name, err)
 		}
-		all[name] = value[:n]
+		all[name] = bytes.Clone(buffer[:size])
 	}
 	return all, nil
 }

@@ -2,7 +2,6 @@ package sharedfile
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -22,15 +21,19 @@ import (
 // interrupted is a replacement stopped right after its exchange: the copy is at the path, what it displaced under the
 // copy's name. The races that lead here last microseconds; here each of them is laid out by hand.
 type interrupted struct {
-	*replacement
+	place
 	t      *testing.T
 	old    *openFile
-	copied *fileCopy
+	copied *openFile
 }
 
 const beforeIt, ours = "<old/>", "<ours/>"
 
 func wellFormed(content []byte) error { return nil }
+
+func merge(current []byte) ([]byte, error) {
+	return []byte(strings.Replace(string(current), "old", "ours", 1)), nil
+}
 
 func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	t.Helper()
@@ -42,15 +45,13 @@ func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.close)
-	i := &interrupted{t: t, replacement: &replacement{File: c, place: p, merge: func(current []byte) ([]byte, error) {
-		return []byte(strings.Replace(string(current), "old", "ours", 1)), nil
-	}}}
-	if i.old, err = c.openQuiet(t.Context(), p, heldFor); err != nil {
+	t.Cleanup(func() { p.dir.Close() })
+	i := &interrupted{t: t, place: p}
+	if i.old, err = p.openQuiet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(i.old.close)
-	if i.copied, err = c.newCopy(p, i.old, []byte(beforeIt), []byte(ours)); err != nil {
+	t.Cleanup(func() { i.old.Close() })
+	if i.copied, err = p.newCopy(i.old, []byte(beforeIt), []byte(ours)); err != nil {
 		t.Fatal(err)
 	}
 	if thirdParty != nil {
@@ -59,21 +60,60 @@ func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	if err := p.swap(i.copied.name); err != nil {
 		t.Fatal(err)
 	}
-	i.copied.shown = true
-	t.Cleanup(c.aside.Wait)
+	t.Cleanup(c.guards.Wait)
 	return i
+}
+
+// takesBack takes the copy back, as Update does, and closes what was read.
+func (i *interrupted) takesBack(want outcome) {
+	i.t.Helper()
+	got, err := i.takeBack(i.copied)
+	if err != nil || got != want {
+		i.t.Fatalf("outcome %v, %v, want %v", got, err, want)
+	}
+	i.mu.Lock()
+	if got == takenBack {
+		i.guard(i.copied, nil)
+	} else {
+		i.discard(i.copied)
+	}
+	i.old.Close()
+	i.mu.Unlock()
+}
+
+func (i *interrupted) strays() (names []string) {
+	i.t.Helper()
+	entries, err := os.ReadDir(filepath.Dir(i.path))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), copyPrefix(i.name)) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }
 
 func (i *interrupted) wantAtPath(want string) {
 	i.t.Helper()
-	i.release()
-	i.aside.Wait()
+	i.guards.Wait()
 	got, err := os.ReadFile(i.path)
 	if err != nil || string(got) != want {
 		i.t.Errorf("the path shows %q, %v, want %q", got, err, want)
 	}
-	if left, err := i.strays(); err != nil || len(left) != 0 {
-		i.t.Errorf("left beside it: %q, %v", left, err)
+	if left := i.strays(); len(left) != 0 {
+		i.t.Errorf("left beside it: %q", left)
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.dir.Close()
+	for _, e := range open {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, filepath.Dir(i.path)) {
+			i.t.Errorf("left open: %s", target)
+		}
 	}
 }
 
@@ -92,12 +132,10 @@ func renameOver(t *testing.T, content string) func(path string) {
 // Somebody renamed an update over the file just before the exchange: it is put back.
 func TestTakeBackOfADisplacedUpdate(t *testing.T) {
 	i := newInterrupted(t, renameOver(t, "<theirs/>"))
-	if i.shows(i.copied.name, i.old.stat) {
+	if i.untouched(i.copied.name, i.old, []byte(beforeIt)) {
 		t.Fatal("what was displaced passes for what was read")
 	}
-	if err := i.takeBack(i.old, i.copied); err != nil {
-		t.Fatal(err)
-	}
+	i.takesBack(takenBack)
 	i.wantAtPath("<theirs/>")
 }
 
@@ -105,9 +143,7 @@ func TestTakeBackOfADisplacedUpdate(t *testing.T) {
 func TestTakeBackComesTooLate(t *testing.T) {
 	i := newInterrupted(t, renameOver(t, "<theirs/>"))
 	renameOver(t, "<newest/>")(i.path)
-	if err := i.takeBack(i.old, i.copied); err != nil {
-		t.Fatal(err)
-	}
+	i.takesBack(gone)
 	i.wantAtPath("<newest/>")
 }
 
@@ -117,132 +153,133 @@ func TestTakeBackOfAFileThatWasRemoved(t *testing.T) {
 	if err := os.Remove(i.path); err != nil {
 		t.Fatal(err)
 	}
-	if err := i.takeBack(i.old, i.copied); err != nil {
-		t.Fatal(err)
-	}
+	i.takesBack(gone)
 	if _, err := os.Stat(i.path); !os.IsNotExist(err) {
 		t.Errorf("the file was created: %v", err)
 	}
 }
 
-// A writer who opened our copy in that instant waits for its lease. The copy is exchanged again, with the update in it,
-// and so the writer ends up at the path.
-func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
-	wrote := make(chan error, 1)
+func (i *interrupted) awaitWaiting(f *openFile) {
+	i.t.Helper()
+	for began := time.Now(); !f.leaseBroken(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			i.t.Fatal("nobody waits")
+		}
+	}
+}
+
+// opensAndWrites has a writer open a path and write.
+func opensAndWrites(path, content string) (wrote chan error) {
+	wrote = make(chan error, 1)
 	go func() {
-		f, err := os.OpenFile(i.path, os.O_RDWR, 0)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err == nil {
-			_, err = f.WriteString("<written/>          ")
+			_, err = f.WriteString(content)
 			f.Close()
 		}
 		wrote <- err
 	}()
-	for began := time.Now(); !i.copied.leaseBroken(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > time.Minute {
-			t.Fatal("nobody waits")
-		}
-	}
-	if err := i.takeBack(i.old, i.copied); err != nil {
+	return wrote
+}
+
+// A writer who opened our copy in that instant waits for its lease. The copy gets to the path again, with what is there by then, and
+// so the writer ends up there.
+func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
+	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
+	wrote := opensAndWrites(i.path, "<written/>          ")
+	i.awaitWaiting(i.copied)
+	i.takesBack(takenBack)
+	if err := errors.Join(i.Update(t.Context(), merge), <-wrote); err != nil {
 		t.Fatal(err)
 	}
-	if i.takenBack == nil {
-		t.Fatal("the copy that somebody waits for was thrown away")
-	}
-	if got, _ := os.ReadFile(i.path); string(got) != "<old theirs='1'/>" {
-		t.Errorf("meanwhile the path shows %q", got)
-	}
-	i.old.unlease()
-	if state, err := i.try(t.Context()); err != nil || state != replaced {
-		t.Fatal(state, err)
-	}
-	if err := <-wrote; err != nil {
-		t.Fatal(err)
-	}
-	i.takenBack = nil
 	i.wantAtPath("<written/>          ")
 }
 
 // Somebody has found our copy at the path, and asks for it only when it was taken back: they end up at the path, too.
 func TestWhoComesLateForACopyThatWasTakenBackEndsUpAtThePath(t *testing.T) {
 	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
-	found, err := unix.Open(i.path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
+	late := find(t, i.path)
+	i.takesBack(takenBack)
+	if err := i.Update(t.Context(), merge); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(found)
-	if err := i.takeBack(i.old, i.copied); err != nil {
-		t.Fatal(err)
-	}
-	i.old.unlease()
-	if state, err := i.try(t.Context()); err != nil || state != replaced {
-		t.Fatal(state, err)
-	}
-	late := fmt.Sprintf("/proc/self/fd/%d", found)
-	if got, err := os.ReadFile(late); err != nil || string(got) != "<ours theirs='1'/>" {
+	if got, err := late.run("cat /proc/self/fd/3").Output(); err != nil || string(got) != "<ours theirs='1'/>" {
 		t.Errorf("they read %q, %v", got, err)
 	}
-	if err := os.WriteFile(late, []byte("<old late='1'/>"), 0); err != nil {
+	if err := late.run(`printf '%s' "<old late='1'/>" >/proc/self/fd/3`).Run(); err != nil {
 		t.Fatal(err)
 	}
+	late.Close()
 	i.wantAtPath("<old late='1'/>")
 }
 
-// What waits for a copy that cannot be exchanged again, as there is no whole file at the path any more, is not lost: it is kept
-// beside the path, and told.
+// found is a file that a process found at a path and has not asked for yet.
+type found struct{ *os.File }
+
+func find(t *testing.T, path string) found {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := found{os.NewFile(uintptr(fd), "found")}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// run runs a script, with the file as its descriptor 3, in another process: to the one that holds a lease the kernel sends a signal,
+// which interrupts an open() of its own.
+func (f found) run(script string) *exec.Cmd {
+	command := exec.Command("sh", "-c", script)
+	command.ExtraFiles = []*os.File{f.File}
+	return command
+}
+
+// An update of what was displaced, which cannot get to the path as another is there by now, is not lost: it is kept beside the
+// path, and told.
 func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 	log := new(logtest.Buffer)
-	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
-	i.log = slog.New(slog.NewTextHandler(log, nil))
-	found, err := unix.Open(i.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	path := filepath.Join(t.TempDir(), "config-prod.xml")
+	c := New(path, wellFormed, slog.New(slog.NewTextHandler(log, nil)))
+	if err := os.WriteFile(path, []byte(beforeIt), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	late, wrote := find(t, path), make(chan error, 1)
+	if err := c.Update(t.Context(), merge); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(path, os.O_RDWR, 0) // until it is done, nothing is exchanged
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := os.NewFile(uintptr(found), "found")
-	defer file.Close()
-	if err := i.takeBack(i.old, i.copied); err != nil {
-		t.Fatal(err)
+	i := &interrupted{t: t, place: place{File: c, name: filepath.Base(path)}}
+	for f := range c.guarded {
+		go func() { wrote <- late.run(`printf '%s' "<old late='1'/>" >/proc/self/fd/3`).Run() }()
+		i.awaitWaiting(f)
 	}
-	wrote := make(chan error, 1)
-	copied := i.takenBack
-	// Another process: to the one that holds a lease the kernel sends a signal, which interrupts an open() of its own.
-	late := exec.Command("sh", "-c", "printf '%s' \"<old late='1'/>\" >/proc/self/fd/3")
-	late.ExtraFiles = []*os.File{file}
-	go func() { wrote <- late.Run() }()
-	for began := time.Now(); !copied.leaseBroken(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > time.Minute {
-			t.Fatal("nobody waits")
-		}
-	}
-	i.old.unlease()
-	writer, err := os.OpenFile(i.path, os.O_RDWR, 0) // until it is done, nothing is exchanged
-	if err != nil {
-		t.Fatal(err)
-	}
-	i.release() // as when an error ends the replacement
-	renameOver(t, "<newest/>")(i.path)
+	renameOver(t, "<newest/>")(path)
 	writer.Close()
 	if err := <-wrote; err != nil {
 		t.Fatal(err)
 	}
-	i.aside.Wait()
-	left, err := i.strays()
-	if err != nil || len(left) != 1 {
-		t.Fatalf("beside the path: %q, %v", left, err)
+	c.guards.Wait()
+	left := i.strays()
+	if len(left) != 1 {
+		t.Fatalf("beside the path: %q", left)
 	}
-	kept := filepath.Join(filepath.Dir(i.path), left[0])
+	kept := filepath.Join(filepath.Dir(path), left[0])
 	if got, err := os.ReadFile(kept); err != nil || string(got) != "<old late='1'/>" || !strings.Contains(log.String(), kept) {
 		t.Errorf("kept %q, %v; told:\n%s", got, err, log)
 	}
 	for range 2 { // also by the next start
-		if err := i.SettleStrays(t.Context()); err != nil {
+		if err := c.SettleStrays(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got, err := os.ReadFile(kept); err != nil || string(got) != "<old late='1'/>" {
 		t.Errorf("then %q, %v", got, err)
 	}
-	if got, err := os.ReadFile(i.path); err != nil || string(got) != "<newest/>" {
+	if got, err := os.ReadFile(path); err != nil || string(got) != "<newest/>" {
 		t.Errorf("the path shows %q, %v", got, err)
 	}
 }
@@ -250,37 +287,26 @@ func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 // A writer who opens the file for writing before the exchange breaks our read lease: the judgement must see it.
 func TestAWriterInWaitingIsSeen(t *testing.T) {
 	i := newInterrupted(t, nil)
-	wrote := make(chan error, 1)
-	go func() { // by its other name: in the race, the path was looked up before the exchange
-		f, err := os.OpenFile(filepath.Join(filepath.Dir(i.path), i.copied.name), os.O_RDWR, 0)
-		if err == nil {
-			_, err = f.WriteString("<mine/>")
-			f.Close()
-		}
-		wrote <- err
-	}()
-	for began := time.Now(); !i.old.leaseBroken(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > time.Minute {
-			t.Fatal("the writer is not seen")
-		}
+	// By its other name: in the race, the path was looked up before the exchange.
+	wrote := opensAndWrites(filepath.Join(filepath.Dir(i.path), i.copied.name), "<mine/>")
+	i.awaitWaiting(i.old)
+	if i.untouched(i.copied.name, i.old, []byte(beforeIt)) {
+		t.Error("nobody seems to wait")
 	}
-	if err := i.takeBack(i.old, i.copied); err != nil {
-		t.Fatal(err)
-	}
-	i.old.unlease()
+	i.takesBack(takenBack)
 	if err := <-wrote; err != nil {
 		t.Fatal(err)
 	}
 	i.wantAtPath("<mine/>")
 }
 
-// A copy whose removal failed is dealt with by the next replacement, without a restart.
-func TestCopyThatStayedIsSettledByTheNextReplacement(t *testing.T) {
+// An update that an error kept from being put back is dealt with by the next replacement, without a restart.
+func TestUpdateThatStayedIsSettledByTheNextReplacement(t *testing.T) {
 	i := newInterrupted(t, renameOver(t, "<theirs/>"))
-	i.copied.close()
-	i.old.unlease()
-	i.unsettled = true // as when an error kept it from being taken back: the update is beside the file
-	if err := i.Update(t.Context(), i.merge); err != nil {
+	i.copied.Close()
+	i.old.Close()
+	i.unsettled = true
+	if err := i.Update(t.Context(), merge); err != nil {
 		t.Fatal(err)
 	}
 	i.wantAtPath("<theirs/>")
@@ -289,27 +315,35 @@ func TestCopyThatStayedIsSettledByTheNextReplacement(t *testing.T) {
 	}
 }
 
-// A link that is made in the instant before the exchange is seen when what was displaced is judged.
-func TestLinkInTheInstantOfTheExchange(t *testing.T) {
-	i := newInterrupted(t, nil)
-	if err := i.swap(i.copied.name); err != nil { // back, to before the exchange
-		t.Fatal(err)
-	}
-	other := filepath.Join(t.TempDir(), "other")
-	if err := os.Link(i.path, other); err != nil {
-		t.Fatal(err)
-	}
-	if state, err := i.exchange(i.old, []byte(beforeIt), []byte(ours), i.copied); state != overtaken || err != nil {
-		t.Fatal(state, err)
-	}
-	if state, err := i.try(t.Context()); state != nothingToDo || !errors.Is(err, credential.ErrCannotSplice) {
-		t.Errorf("then %v, %v", state, err)
-	}
-	i.wantAtPath(beforeIt)
-	if one, err := os.Stat(i.path); err != nil {
-		t.Error(err)
-	} else if two, err := os.Stat(other); err != nil || !os.SameFile(one, two) {
-		t.Error("the names were parted")
+// A link or a chmod in the instant before the exchange is seen: names are not parted, and rights stay as they were set.
+func TestChangeInTheInstantOfTheExchange(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"link":  func(path string) error { return os.Link(path, path+".other") },
+		"chmod": func(path string) error { return os.Chmod(path, 0o604) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := newInterrupted(t, nil)
+			if err := errors.Join(i.swap(i.copied.name), change(i.path)); err != nil { // back, to before the exchange
+				t.Fatal(err)
+			}
+			was, err := i.lookAt(i.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if outcome, err := i.exchange(i.old, i.copied, []byte(beforeIt), []byte(ours)); outcome != overtaken || err != nil {
+				t.Fatal(outcome, err)
+			}
+			i.discard(i.copied)
+			i.old.Close()
+			err = i.Update(t.Context(), merge)
+			now, _ := i.lookAt(i.name)
+			switch {
+			case name == "link" && (!errors.Is(err, credential.ErrCannotSplice) || !sameInode(was, now)):
+				t.Errorf("the names were parted: %v", err)
+			case name == "chmod" && (err != nil || now.Mode != was.Mode):
+				t.Errorf("mode %o became %o, %v", was.Mode, now.Mode, err)
+			}
+		})
 	}
 }
 
@@ -323,18 +357,22 @@ func TestDirectoryThatCannotBeWrittenLeavesItToNlserver(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file, []byte(beforeIt), 0o640), os.Chown(file, 65534, 65534), os.Chmod(top, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	c := New(file, wellFormed, slog.New(slog.DiscardHandler))
-	p, err := c.locate()
+	p, err := New(file, wellFormed, slog.New(slog.DiscardHandler)).locate()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.dir.Close()
+	old, err := p.openQuiet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
 	runtime.LockOSThread() // the user below is that of the thread
 	defer runtime.UnlockOSThread()
 	if err := unix.Setfsuid(65534); err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.createCopy(p, 0o640)
+	_, err = p.newCopy(old, []byte(beforeIt), []byte(ours))
 	if err := unix.Setfsuid(0); err != nil {
 		panic(err)
 	}

@@ -1,0 +1,141 @@
+package sharedfile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
+)
+
+// lateFor is how long a displaced file is guarded. Whoever found it at the path and asks for it only now had to wait for
+// a processor in the middle of open(): for some tens of milliseconds where ten programs share one, for up to 0.1 s where a
+// control group has used up its share.
+const lateFor = 250 * time.Millisecond
+
+// maxGuarded is how many are guarded at a time, beside copies that were taken back: each takes two descriptors.
+const maxGuarded = 32
+
+// displaced is a file that was at the path and is beside it: what was replaced, with a read lease, or a copy of ours that was taken
+// back, with a write lease.
+type displaced struct {
+	place
+	file  *openFile
+	shown string // sum of what the path shows instead of what was replaced
+}
+
+// guard keeps the lease of a displaced file for a little longer, in the background. Nobody gets to open it meanwhile: whoever comes
+// late is let go on when it is at the path again. It takes over f.
+func (p place) guard(f *openFile, shown []byte) {
+	if f.held == unix.F_UNLCK || f.held == unix.F_RDLCK && len(p.guarded) >= maxGuarded {
+		p.discard(f)
+		return
+	}
+	dir, err := unix.FcntlInt(p.dir.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		p.discard(f)
+		return
+	}
+	d := &displaced{place: p, file: f, shown: contentSum(shown)}
+	d.dir = os.NewFile(uintptr(dir), p.dir.Name())
+	p.guarded[f] = true
+	p.guards.Go(d.settle)
+}
+
+func (d *displaced) settle() {
+	defer d.dir.Close()
+	began := time.Now()
+	for time.Since(began) < lateFor && !d.file.leaseBroken() {
+		time.Sleep(2 * time.Millisecond)
+	}
+	for time.Since(began) < lateFor+heldFor {
+		done, err := d.putBack()
+		if done {
+			return
+		}
+		if err != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	d.keep()
+}
+
+// putBack puts the file back to the path if somebody waits to open it, and removes it if not. It is not done while somebody
+// writes the path, or removed it.
+func (d *displaced) putBack() (done bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.file.leaseBroken() {
+		d.end()
+		return true, nil
+	}
+	current, err := d.tryQuiet()
+	if current == nil {
+		if errors.Is(err, credential.ErrMissing) {
+			err = nil
+		}
+		return false, err
+	}
+	defer d.closeUnguarded(current)
+	content, err := current.read()
+	had, err2 := d.file.read()
+	if err := errors.Join(err, err2); err != nil {
+		return false, err
+	}
+	if d.file.held == unix.F_WRLCK { // our copy: nobody has read it, and nobody gets to read what was taken back
+		had = content
+		err = d.rename(d.file, draftName(d.name))
+		if err == nil {
+			err = d.fill(d.file, current, content, content)
+		}
+	} else if contentSum(content) != d.shown {
+		err = fmt.Errorf("%s was written again", d.path)
+	}
+	if err != nil {
+		return false, err
+	}
+	switch outcome, err := d.exchange(current, d.file, content, had); outcome {
+	case replaced, gone:
+		d.end()
+		return true, nil
+	default:
+		return false, err
+	}
+}
+
+func (d *displaced) end() {
+	delete(d.guarded, d.file)
+	d.discard(d.file)
+}
+
+// keep lets somebody go on who waits to open a file that cannot get back to the path. What they write is kept beside it, for a
+// person to look at.
+func (d *displaced) keep() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	had, _ := d.file.read()
+	d.file.Close() // and so its lease is gone
+	d.name = d.file.name
+	ctx, cancel := context.WithTimeout(context.Background(), heldFor)
+	defer cancel()
+	written, err := d.openQuiet(ctx)
+	changed := err != nil && !errors.Is(err, credential.ErrMissing) // somebody may have removed it
+	if err == nil {
+		defer written.Close()
+		content, err := written.read()
+		changed = err != nil || !bytes.Equal(content, had)
+	}
+	if !changed {
+		d.end()
+		return
+	}
+	delete(d.guarded, d.file)
+	d.log.Error("another program wrote the configuration file while it was being replaced; its update is beside it: merge it, then remove that file",
+		"path", d.beside(d.name))
+}
