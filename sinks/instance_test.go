@@ -1,8 +1,6 @@
 package sinks
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"os"
 	"os/exec"
@@ -10,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks/imsxml"
@@ -64,17 +60,6 @@ func (c *campaign) wantClean() {
 			}
 		}
 	}
-}
-
-// copyPrefix and copyName are the names of copies beside the file, which a later release has to know as well.
-const copyPrefix = ".config-prod.xml.credsync-"
-
-func copyName(_ string, from, next []byte) string {
-	sum := func(content []byte) string {
-		all := sha256.Sum256(content)
-		return hex.EncodeToString(all[:8])
-	}
-	return copyPrefix + sum(from) + "-" + sum(next)
 }
 
 func newTestCredential(secret string) credential.Credential {
@@ -349,63 +334,4 @@ func TestRecoverLeavesAFileThatItCannotRead(t *testing.T) {
 		t.Error(err)
 	}
 	c.wantClean()
-}
-
-// What a kill leaves beside the file tells by its name what it is.
-func TestRecoverSettlesStrayCopies(t *testing.T) {
-	const from, next = `<serverconf><shared><ims a="1"/></shared></serverconf>`, `<serverconf><shared><ims a="2"/></shared></serverconf>`
-	const update = `<serverconf><shared><ims a="1" others="update"/></shared></serverconf>`
-	older, newer := unix.NsecToTimeval(1e18), unix.NsecToTimeval(2e18)
-	for _, x := range []struct {
-		name          string
-		path, stray   string
-		strayIsNewer  bool
-		unfinished    bool
-		want          string
-		keepsTheStray bool
-	}{
-		{name: "killed before the exchange", path: from, stray: next, want: from},
-		{name: "killed after the exchange", path: next, stray: from, want: next},
-		{name: "killed while it was written", path: from, stray: next[:10], unfinished: true, want: from},
-		{name: "an update was displaced by our copy", path: next, stray: update, want: update},
-		{name: "an update was displaced, and is the newer one", path: from, stray: update, strayIsNewer: true, want: update},
-		{name: "an update was displaced, and the path was written since", path: next + " ", stray: update, want: next + " ", keepsTheStray: true},
-		{name: "an update was displaced, and the path was written since, alike", path: update, stray: update, want: update},
-		{name: "what was displaced does not parse", path: next, stray: update[:20], want: next, keepsTheStray: true},
-	} {
-		t.Run(x.name, func(t *testing.T) {
-			c := newCampaign(t)
-			name := copyName("config-prod.xml", []byte(from), []byte(next))
-			if x.unfinished {
-				name = copyPrefix + "unfinished"
-			}
-			stray := filepath.Join(filepath.Dir(c.file), name)
-			for file, content := range map[string]string{c.file: x.path, stray: x.stray} {
-				if err := os.WriteFile(file, []byte(content), 0o640); err != nil {
-					t.Fatal(err)
-				}
-				at := older
-				if (file == stray) == x.strayIsNewer {
-					at = newer
-				}
-				if err := unix.Utimes(file, []unix.Timeval{at, at}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			err := c.Recover(t.Context())
-			if got := c.content(); got != x.want {
-				t.Errorf("the path shows %s", got)
-			}
-			if err != nil {
-				t.Error(err)
-			}
-			if x.keepsTheStray {
-				if _, err := os.Stat(stray); err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			c.wantClean()
-		})
-	}
 }

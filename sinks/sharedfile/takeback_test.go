@@ -2,11 +2,9 @@ package sharedfile
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/test/logtest"
-	"campaign-credsync/test/skip"
 )
 
 // interrupted is a replacement stopped right after its exchange: the copy is at the path, what it displaced under the
@@ -29,18 +25,13 @@ type interrupted struct {
 
 const beforeIt, ours = "<old/>", "<ours/>"
 
-func wellFormed(content []byte) error { return nil }
-
 func merge(current []byte) ([]byte, error) {
 	return []byte(strings.Replace(string(current), "old", "ours", 1)), nil
 }
 
 func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	t.Helper()
-	c := New(filepath.Join(t.TempDir(), "config-prod.xml"), wellFormed, slog.New(slog.DiscardHandler))
-	if err := os.WriteFile(c.path, []byte(beforeIt), 0o640); err != nil {
-		t.Fatal(err)
-	}
+	c, _, _ := newFile(t, t.TempDir(), beforeIt)
 	p, err := c.locate()
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +51,6 @@ func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
 	if err := p.swap(i.copied.name); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.guards.Wait)
 	return i
 }
 
@@ -97,32 +87,14 @@ func (i *interrupted) strays() (names []string) {
 
 func (i *interrupted) wantAtPath(want string) {
 	i.t.Helper()
-	i.guards.Wait()
-	got, err := os.ReadFile(i.path)
-	if err != nil || string(got) != want {
-		i.t.Errorf("the path shows %q, %v, want %q", got, err, want)
-	}
-	if left := i.strays(); len(left) != 0 {
-		i.t.Errorf("left beside it: %q", left)
-	}
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		i.t.Fatal(err)
-	}
 	i.dir.Close()
-	for _, e := range open {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, filepath.Dir(i.path)) {
-			i.t.Errorf("left open: %s", target)
-		}
-	}
+	wantAlone(i.t, i.File, want)
 }
 
 func renameOver(t *testing.T, content string) func(path string) {
 	return func(path string) {
 		other := path + ".other"
-		if err := os.WriteFile(other, []byte(content), 0o640); err != nil {
-			t.Fatal(err)
-		}
+		write(t, other, content)
 		if err := os.Rename(other, path); err != nil {
 			t.Fatal(err)
 		}
@@ -238,12 +210,7 @@ func (f found) run(script string) *exec.Cmd {
 // An update of what was displaced, which cannot get to the path as another is there by now, is not lost: it is kept beside the
 // path, and told.
 func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
-	log := new(logtest.Buffer)
-	path := filepath.Join(t.TempDir(), "config-prod.xml")
-	c := New(path, wellFormed, slog.New(slog.NewTextHandler(log, nil)))
-	if err := os.WriteFile(path, []byte(beforeIt), 0o640); err != nil {
-		t.Fatal(err)
-	}
+	c, path, log := newFile(t, t.TempDir(), beforeIt)
 	late, wrote := find(t, path), make(chan error, 1)
 	if err := c.Update(t.Context(), merge); err != nil {
 		t.Fatal(err)
@@ -268,20 +235,17 @@ func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 		t.Fatalf("beside the path: %q", left)
 	}
 	kept := filepath.Join(filepath.Dir(path), left[0])
-	if got, err := os.ReadFile(kept); err != nil || string(got) != "<old late='1'/>" || !strings.Contains(log.String(), kept) {
-		t.Errorf("kept %q, %v; told:\n%s", got, err, log)
+	wantContent(t, kept, "<old late='1'/>")
+	if !strings.Contains(log.String(), kept) {
+		t.Errorf("told:\n%s", log)
 	}
 	for range 2 { // also by the next start
 		if err := c.SettleStrays(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, err := os.ReadFile(kept); err != nil || string(got) != "<old late='1'/>" {
-		t.Errorf("then %q, %v", got, err)
-	}
-	if got, err := os.ReadFile(path); err != nil || string(got) != "<newest/>" {
-		t.Errorf("the path shows %q, %v", got, err)
-	}
+	wantContent(t, kept, "<old late='1'/>")
+	wantContent(t, path, "<newest/>")
 }
 
 // A writer who opens the file for writing before the exchange breaks our read lease: the judgement must see it.
@@ -344,39 +308,5 @@ func TestChangeInTheInstantOfTheExchange(t *testing.T) {
 				t.Errorf("mode %o became %o, %v", was.Mode, now.Mode, err)
 			}
 		})
-	}
-}
-
-// A directory in which the daemon may make no file is no reason to leave the drift: nlserver writes the file in place.
-func TestDirectoryThatCannotBeWrittenLeavesItToNlserver(t *testing.T) {
-	if os.Geteuid() != 0 {
-		skip.Unable(t, "needs root, and to be somebody else for a moment")
-	}
-	top := t.TempDir()
-	file := filepath.Join(top, "config-prod.xml")
-	if err := errors.Join(os.WriteFile(file, []byte(beforeIt), 0o640), os.Chown(file, 65534, 65534), os.Chmod(top, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	p, err := New(file, wellFormed, slog.New(slog.DiscardHandler)).locate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.dir.Close()
-	old, err := p.openQuiet(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
-	runtime.LockOSThread() // the user below is that of the thread
-	defer runtime.UnlockOSThread()
-	if err := unix.Setfsuid(65534); err != nil {
-		t.Fatal(err)
-	}
-	_, err = p.newCopy(old, []byte(beforeIt), []byte(ours))
-	if err := unix.Setfsuid(0); err != nil {
-		panic(err)
-	}
-	if !errors.Is(err, credential.ErrCannotSplice) || !errors.Is(err, unix.EACCES) {
-		t.Errorf("error is %v", err)
 	}
 }

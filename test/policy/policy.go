@@ -25,10 +25,7 @@ type Rule struct {
 var (
 	Exchange = Rule{Call: unix.SYS_RENAMEAT2}
 	Rename   = Rule{Call: unix.SYS_RENAMEAT}
-	Link     = Rule{Call: unix.SYS_LINKAT}
-	Tmpfile  = Rule{Call: unix.SYS_OPENAT, Argument: 3, With: 0x400000} // O_TMPFILE without O_DIRECTORY
 	Lease    = Rule{Call: unix.SYS_FCNTL, Argument: 2, With: unix.F_SETLEASE, Equal: true}
-	Chown    = Rule{Call: unix.SYS_FCHOWN}
 	SetXattr = Rule{Call: unix.SYS_FSETXATTR}
 )
 
