@@ -15,7 +15,7 @@ type target struct {
 }
 
 // ErrEnded says that Run has returned, or is about to.
-var ErrEnded = errors.New("the daemon is stopping, or is being reloaded; try again")
+var ErrEnded = errors.New("the daemon is stopping")
 
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
 // after it: each instance was looked at, its source polled, and everything that could be done at once was done or has failed.

@@ -23,26 +23,9 @@ is bad.`,
 }
 
 func runDiff(ctx context.Context, in *invocation) error {
-	c, err := in.load(ctx)
-	if err != nil {
-		return err
-	}
-	previews, err := assembly.Look(ctx, c, in.logger(c))
-	if err != nil {
-		return err
-	}
-	failed, differs := false, false
-	for _, p := range previews {
-		if p.Err != nil {
-			failed = true
-			fmt.Fprintf(in.stderr, "%s: %v\n", p.Name, p.Err)
-			continue
-		}
-		differs = differs || !p.Next.IsZero()
-		say := func(format string, args ...any) {
-			differs = true
-			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
-		}
+	differs := false
+	err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
+		differs = differs || len(p.Drift) > 0 || !p.Next.IsZero() || p.Refused != nil || len(p.Activation) > 0
 		for _, name := range p.Drift {
 			say("%s differs from what was applied", name)
 		}
@@ -57,12 +40,33 @@ func runDiff(ctx context.Context, in *invocation) error {
 		for _, step := range p.Activation {
 			say("activation waits: %v", step)
 		}
-	}
-	switch {
-	case failed:
-		return &exit{status: exitFailed}
-	case differs:
+	})
+	if err == nil && differs {
 		return &exit{status: exitDiffers}
 	}
-	return nil
+	return err
+}
+
+// preview has show tell what a pass would do for each instance; say prints a line of that instance. It fails if nobody can tell for one.
+func (in *invocation) preview(ctx context.Context, show func(p assembly.Preview, say func(format string, args ...any))) error {
+	c, err := in.load(ctx)
+	if err != nil {
+		return err
+	}
+	previews, err := assembly.Look(ctx, c, in.logger(c))
+	if err != nil {
+		return err
+	}
+	for _, p := range previews {
+		say := func(format string, args ...any) {
+			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
+		}
+		if p.Err == nil {
+			show(p, say)
+		} else {
+			say("cannot tell: %v", p.Err)
+			err = &exit{status: exitFailed}
+		}
+	}
+	return err
 }

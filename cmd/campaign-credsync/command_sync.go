@@ -9,10 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/assembly"
-	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/sync"
-	"campaign-credsync/sync/state"
 )
 
 func newSyncCommand(in *invocation) *cobra.Command {
@@ -22,30 +20,25 @@ func newSyncCommand(in *invocation) *cobra.Command {
 
 Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration is bad.`,
 		func(ctx context.Context) error {
-			c, err := in.load(ctx)
-			if err != nil {
-				return err
-			}
 			if dryRun {
-				return runDry(ctx, in, c)
+				return runDry(ctx, in)
 			}
-			return runSync(ctx, in, c)
+			return runSync(ctx, in)
 		})
 	in.addInstanceFlag(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
 	return c
 }
 
-// runSync does one pass, or has the daemon that runs do it.
-func runSync(ctx context.Context, in *invocation, c *config.Config) error {
-	status, err := assembly.Sync(ctx, c, in.logger(c))
-	if errors.Is(err, state.ErrLocked) {
-		status, err = control.AskSync(ctx, c.ControlSocket, in.instance)
+// runSync has the daemon that runs do a pass, or does it itself.
+func runSync(ctx context.Context, in *invocation) error {
+	c, err := in.load(ctx)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, assembly.ErrWrongUser) { // a daemon that runs does it as the right one
-		if byDaemon, failed := control.AskSync(ctx, c.ControlSocket, in.instance); !errors.Is(failed, control.ErrNoDaemon) {
-			status, err = byDaemon, failed
-		}
+	status, err := control.AskSync(ctx, c.ControlSocket, in.instance)
+	if errors.Is(err, control.ErrNoDaemon) {
+		status, err = assembly.Sync(ctx, c, in.logger(c))
 	}
 	if err != nil {
 		return err
@@ -79,21 +72,10 @@ func report(in *invocation, d control.Status) error {
 }
 
 // runDry tells what a pass would do. It fails where the pass would fail.
-func runDry(ctx context.Context, in *invocation, c *config.Config) error {
-	previews, err := assembly.Look(ctx, c, in.logger(c))
-	if err != nil {
-		return err
-	}
+func runDry(ctx context.Context, in *invocation) error {
 	failed := false
-	for _, p := range previews {
-		say := func(format string, args ...any) {
-			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
-		}
-		failed = failed || p.Err != nil || p.Refused != nil || p.Left != ""
-		if p.Err != nil {
-			say("cannot tell: %v", p.Err)
-			continue
-		}
+	err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
+		failed = failed || p.Refused != nil || p.Left != ""
 		if p.Refused != nil {
 			say("would keep what is applied: %v", p.Refused)
 		}
@@ -105,9 +87,9 @@ func runDry(ctx context.Context, in *invocation, c *config.Config) error {
 		} else if p.Refused == nil && p.Left == "" {
 			say("in sync, nothing to do")
 		}
-	}
-	if failed {
+	})
+	if err == nil && failed {
 		return &exit{status: exitFailed}
 	}
-	return nil
+	return err
 }

@@ -24,16 +24,14 @@ type assembly struct {
 	log       *slog.Logger
 	onlyLooks bool // writes nothing and locks nothing
 
-	vault     *vault.Vault // nil where no instance needs it
-	nlserver  *nlserver.Server
-	madeFrom  nlserver.Config        // nlserver
-	secrets   map[secret]sync.Source // instances with the same secret share its polls
-	sinks     map[sinks.Config]*sinks.Instance
-	instances []sync.Instance
-	files     []string                       // configuration file of each instance
-	owners    map[filelock.ID]int            // instance whose file it is
-	locks     map[filelock.ID]*filelock.Lock // those that are held
-	settings  sync.Config
+	vault    *vault.Vault // nil where no instance needs it
+	nlserver *nlserver.Server
+	madeFrom nlserver.Config                 // nlserver
+	sources  map[config.Instance]sync.Source // of each secretOf
+	sinks    map[sinks.Config]*sinks.Instance
+	owners   map[filelock.ID]int            // instance whose file it is
+	locks    map[filelock.ID]*filelock.Lock // those that are held
+	settings sync.Config
 }
 
 // assemble makes the assembly of a configuration. It reads certificates, sends nothing and locks no file.
@@ -46,27 +44,26 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 	}
 	a := &assembly{
 		config: c, store: store, log: log, onlyLooks: onlyLooks,
-		secrets: map[secret]sync.Source{}, sinks: map[sinks.Config]*sinks.Instance{},
+		sources: map[config.Instance]sync.Source{}, sinks: map[sinks.Config]*sinks.Instance{},
 		owners: map[filelock.ID]int{}, locks: map[filelock.ID]*filelock.Lock{},
 	}
 	a.useNLServer(before)
+	a.settings = sync.Config{
+		Store: store, Logger: log,
+		Activator: activator{a.nlserver, c.Campaign.Activate},
+		Poll:      c.Watch.Poll, CommandRuns: nlserver.CommandRuns,
+		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
+		Verify: c.Schedule.VerifyAt, Reapply: c.Schedule.ReapplyAt, ActivateAt: c.Schedule.ActivateAt,
+	}
 	for _, i := range c.Instances {
 		source, err := a.source(secretOf(i), before)
 		if err != nil {
 			return nil, err
 		}
-		a.instances = append(a.instances, sync.Instance{
+		a.settings.Instances = append(a.settings.Instances, sync.Instance{
 			Name: i.Name, Source: source, Fields: i.Fields.Names(), AllowRollback: i.AllowRollback,
 			Sink: a.sink(i, before),
 		})
-		a.files = append(a.files, i.ConfigFile)
-	}
-	a.settings = sync.Config{
-		Instances: a.instances, Store: store, Logger: log,
-		Activator: activator{a.nlserver, c.Campaign.Activate},
-		Poll:      c.Watch.Poll, CommandRuns: nlserver.CommandRuns,
-		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
-		Verify: c.Schedule.VerifyAt, Reapply: c.Schedule.ReapplyAt, ActivateAt: c.Schedule.ActivateAt,
 	}
 	return a, a.identifyFiles()
 }
@@ -112,14 +109,11 @@ const settleTime = time.Second
 
 // activator does with nlserver what the configuration asks for.
 type activator struct {
-	nlserver *nlserver.Server
-	want     config.Activate
+	*nlserver.Server
+	want config.Activate
 }
 
+// Steps serves sync.Activator.
 func (a activator) Steps(instance string) []credential.Step {
 	return nlserver.Steps(a.want.Reload, a.want.Restart, instance)
-}
-
-func (a activator) Activate(ctx context.Context, step credential.Step, since time.Time) error {
-	return a.nlserver.Activate(ctx, step, since)
 }

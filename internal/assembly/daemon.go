@@ -13,7 +13,6 @@ import (
 	"campaign-credsync/internal/filewatch"
 	"campaign-credsync/internal/signals"
 	"campaign-credsync/internal/systemd"
-	"campaign-credsync/sources/vault"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
@@ -27,35 +26,40 @@ type Options struct {
 	Version string
 }
 
+// process is the daemon over its reloads.
+type process struct {
+	Options
+	control *control.Server
+	service *systemd.Service
+
+	*assembly              // of the configuration in force
+	daemon    *sync.Daemon // of the assembly, or before its run of the one before
+}
+
 // Run is the daemon, until ctx ends. On SIGHUP a new assembly replaces the one that runs, and takes over in memory what it knows; the
 // state directory stays locked all the time.
 func Run(ctx context.Context, o Options) error {
-	for _, warning := range o.Config.Warnings {
-		o.Logger.Warn("configuration", "reason", warning)
-	}
 	a, err := prepare(ctx, o.Config, o.Logger, time.Second)
 	if err != nil {
 		return err
 	}
+	p := &process{Options: o, service: systemd.New(), assembly: a}
 	defer a.store.Close()
-	server, err := control.Listen(o.Config.ControlSocket, o.Logger)
-	if err != nil {
-		a.unlockFiles(nil)
+	defer func() { p.unlockFiles(nil) }()
+	if p.control, err = control.Listen(o.Config.ControlSocket, o.Logger); err != nil {
 		return err
 	}
-	defer server.Close()
-	o.Logger.Info("started", "version", o.Version, "instances", len(a.instances))
-	g := &generation{process: &process{Options: o, control: server, service: systemd.New()}, assembly: a}
+	defer p.control.Close()
+	o.Logger.Info("started", "version", o.Version, "instances", len(a.settings.Instances))
 	for {
-		next, err := g.run(ctx)
+		next := p.run(ctx)
 		if next == nil {
-			g.unlockFiles(nil)
 			o.Logger.Info("stopped")
-			return err
+			return nil
 		}
-		g.unlockFiles(next.assembly)
-		g = next
-		o.Level.UnmarshalText([]byte(g.config.Log.Level)) // config has refused every other name
+		p.unlockFiles(next)
+		p.assembly = next
+		o.Level.UnmarshalText([]byte(p.config.Log.Level)) // config has refused every other name
 	}
 }
 
@@ -91,84 +95,66 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience t
 	return a, nil
 }
 
-// process is what stays over a reload.
-type process struct {
-	Options
-	control *control.Server
-	service *systemd.Service
-}
-
-// generation is what runs between two reloads.
-type generation struct {
-	*process
-	*assembly
-	after   *sync.Daemon // which it replaces; nil for the first
-	retires *vault.Vault // of the one before, if this one has another
-}
-
-// run runs a generation until ctx ends, or SIGHUP has brought a configuration that is good: then it returns the next one.
-func (g *generation) run(ctx context.Context) (*generation, error) {
-	settings := g.settings
-	settings.Before, g.after = g.after, nil
-	settings.OnStatus = func(s sync.Status) { g.service.Show(control.Summary(documentsOf(s))) }
-	daemon := sync.New(settings)
-	g.control.Serve(answers{daemon, g.assembly})
+// run runs the assembly until ctx ends, or SIGHUP has brought a configuration that is good: then it returns the next one.
+func (p *process) run(ctx context.Context) *assembly {
+	for _, warning := range p.config.Warnings {
+		p.log.Warn("configuration", "reason", warning)
+	}
+	settings := p.settings
+	settings.Before = p.daemon
+	settings.OnStatus = func(s sync.Status) { p.service.Show(control.Summary(documentsOf(s))) }
+	p.daemon = sync.New(settings)
+	p.control.Serve(answers{p.daemon, p.assembly})
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan struct{})
-	go func() { defer close(ended); daemon.Run(running) }()
-	var others stdsync.WaitGroup
-	others.Go(func() { g.watchSecrets(running, daemon) })
-	others.Go(func() { filewatch.Watch(running, g.watched(daemon), g.log) })
-	others.Go(func() { g.service.Watch(running, daemon.Ready(), daemon.Ping) })
-	others.Go(func() { closeVault(g.retires, g.log) }) // files are guarded meanwhile, if Vault hangs
+	go func() { defer close(ended); p.daemon.Run(running) }()
+	var hints stdsync.WaitGroup
+	hints.Go(func() { p.watchSecrets(running, p.daemon) })
+	hints.Go(func() { filewatch.Watch(running, p.watched(p.daemon), p.log) })
+	hints.Go(func() { p.service.Watch(running, p.daemon.Ready(), p.daemon.Ping) })
 
-	next := g.untilReload(running, daemon)
+	next := p.untilReload(running)
 	if next == nil {
-		g.log.Info("stopping", "reason", context.Cause(ctx))
-		g.service.Stopping()
+		p.log.Info("stopping", "reason", context.Cause(ctx))
+		p.service.Stopping()
 	}
 	stop()
 	_, err := deadline.Run(context.Background(), watchTimeout, "the watch of files", func() (struct{}, error) {
-		others.Wait()
+		hints.Wait()
 		return struct{}{}, nil
 	})
 	<-ended // Run has its own limits
 	if err != nil {
-		g.log.Warn("no longer waiting for the end of the watches", "reason", err)
+		p.log.Warn("no longer waiting for the end of the watches", "reason", err)
 	}
 	var ending stdsync.WaitGroup
-	ending.Go(g.settle)
-	if next == nil {
-		ending.Go(func() { closeVault(g.vault, g.log) })
-	} else if next.vault != g.vault {
-		next.retires = g.vault
+	ending.Go(p.settle)
+	if next == nil || next.vault != p.vault {
+		ending.Go(p.closeVault)
 	}
 	ending.Wait()
-	if next != nil {
-		next.after = daemon
-	}
-	return next, nil
+	return next
 }
 
 // untilReload acts on signals until ctx ends, then it returns nil, or until a reload has succeeded.
-func (g *generation) untilReload(ctx context.Context, daemon *sync.Daemon) *generation {
+func (p *process) untilReload(ctx context.Context) *assembly {
 	for {
 		select {
 		case <-signals.Check:
-			g.log.Info("full check requested", "reason", "SIGUSR1")
-			g.retry()
-			daemon.CheckSoon()
+			p.log.Info("full check requested", "reason", "SIGUSR1")
+			p.retry()
+			p.daemon.CheckSoon()
 		case <-signals.Reload:
-			g.service.Reloading()
-			next, err := g.reload(ctx, daemon)
+			p.service.Reloading()
+			next, err := p.reload(ctx)
 			if next != nil {
 				return next
 			}
 			if ctx.Err() == nil {
-				g.log.Error("configuration not reloaded, keeping the old one", "reason", err)
-				g.service.ReloadRefused()
+				p.log.Error("configuration not reloaded, keeping the old one", "reason", err)
+				p.service.ReloadRefused()
 			}
 		case <-ctx.Done():
 			return nil
@@ -176,52 +162,49 @@ func (g *generation) untilReload(ctx context.Context, daemon *sync.Daemon) *gene
 	}
 }
 
-// reload makes the next generation from the configuration as it is now, and drains daemon. When it fails, daemon goes on.
-func (g *generation) reload(ctx context.Context, daemon *sync.Daemon) (*generation, error) {
-	a, err := deadline.Run(ctx, startTimeout, "the reload", g.reassemble)
+// reload makes the next assembly from the configuration as it is now, and drains the daemon. When it fails, the daemon goes on.
+func (p *process) reload(ctx context.Context) (*assembly, error) {
+	a, err := deadline.Run(ctx, startTimeout, "the reload", p.reassemble)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.lockFiles(g.assembly, 0); err != nil {
+	if err := a.lockFiles(p.assembly, 0); err != nil {
 		return nil, err
 	}
-	g.log.Debug("configuration read, waiting for running steps to end")
-	if err := daemon.Drain(); err != nil {
-		a.unlockFiles(g.assembly)
+	p.log.Debug("configuration read, waiting for running steps to end")
+	if err := p.daemon.Drain(); err != nil {
+		a.unlockFiles(p.assembly)
 		return nil, err
 	}
 	a.retry()          // a refused secret-id gets one more try
 	a.nlserver.Retry() // a wrapper script may run another build now
-	for _, warning := range a.config.Warnings {
-		g.log.Warn("configuration", "reason", warning)
-	}
-	g.log.Info("configuration reloaded", "instances", len(a.instances))
-	return &generation{process: g.process, assembly: a}, nil
+	p.log.Info("configuration reloaded", "instances", len(a.settings.Instances))
+	return a, nil
 }
 
 // reassemble reads the configuration again. Some keys can change by a restart only.
-func (g *generation) reassemble() (*assembly, error) {
-	c, err := g.Load()
+func (p *process) reassemble() (*assembly, error) {
+	c, err := p.Load()
 	if err != nil {
 		return nil, err
 	}
 	for _, fixed := range []struct{ key, was, is string }{
-		{"state_dir", g.config.StateDir, c.StateDir},
-		{"control_socket", g.config.ControlSocket, c.ControlSocket},
-		{"log.format", g.config.Log.Format, c.Log.Format},
+		{"state_dir", p.config.StateDir, c.StateDir},
+		{"control_socket", p.config.ControlSocket, c.ControlSocket},
+		{"log.format", p.config.Log.Format, c.Log.Format},
 	} {
 		if fixed.was != fixed.is {
 			return nil, c.At(fixed.key, fmt.Errorf("changes from %s to %s, which takes a restart", fixed.was, fixed.is))
 		}
 	}
-	return assemble(c, g.store, g.log, false, g.assembly)
+	return assemble(c, p.store, p.log, false, p.assembly)
 }
 
 // watched are the instances' files, each with what tells the loop of its changes.
 func (a *assembly) watched(daemon *sync.Daemon) []filewatch.File {
 	var files []filewatch.File
-	for i, path := range a.files {
-		files = append(files, filewatch.File{Path: path, Changed: func(lost bool) { daemon.Touched(i, lost) }})
+	for n, i := range a.config.Instances {
+		files = append(files, filewatch.File{Path: i.ConfigFile, Changed: func(lost bool) { daemon.Touched(n, lost) }})
 	}
 	return files
 }

@@ -29,11 +29,11 @@ func TestReloadThatIsGivenUpLocksNothing(t *testing.T) {
 	}
 	defer store.Close()
 	log := slog.New(slog.DiscardHandler)
-	g := &generation{
-		process:  &process{Options: Options{Load: func() (*config.Config, error) { return c, nil }}},
+	p := &process{
+		Options:  Options{Load: func() (*config.Config, error) { return c, nil }},
 		assembly: &assembly{config: c, store: store, log: log},
 	}
-	if _, err := g.reassemble(); err != nil {
+	if _, err := p.reassemble(); err != nil {
 		t.Fatal(err)
 	}
 	id, err := filelock.IDOf(filepath.Join(dir, "c.xml"))

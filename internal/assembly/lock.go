@@ -10,16 +10,17 @@ import (
 
 // identifyFiles finds the IDs of the files. One whose directory is missing gets none, and is locked by a reload or the next start.
 func (a *assembly) identifyFiles() error {
-	for i, file := range a.files {
-		id, err := filelock.IDOf(file)
+	instances := a.config.Instances
+	for n, i := range instances {
+		id, err := filelock.IDOf(i.ConfigFile)
 		if err != nil {
 			continue
 		}
 		if other, taken := a.owners[id]; taken { // to each, what the other applies would be drift
 			return fmt.Errorf("instances %s and %s have one file under two names (%s, %s): give each its own",
-				a.instances[other].Name, a.instances[i].Name, a.files[other], file)
+				instances[other].Name, i.Name, instances[other].ConfigFile, i.ConfigFile)
 		}
-		a.owners[id] = i
+		a.owners[id] = n
 	}
 	return nil
 }
@@ -28,7 +29,7 @@ func (a *assembly) identifyFiles() error {
 // be about to end. It touches no file system, so it does not hang.
 func (a *assembly) lockFiles(before *assembly, patience time.Duration) error {
 	began := time.Now()
-	for id, i := range a.owners {
+	for id, n := range a.owners {
 		if before != nil && before.locks[id] != nil {
 			a.locks[id] = before.locks[id]
 			continue
@@ -40,7 +41,7 @@ func (a *assembly) lockFiles(before *assembly, patience time.Duration) error {
 		}
 		if err != nil {
 			a.unlockFiles(before)
-			return fmt.Errorf("instance %s: %s: %w", a.instances[i].Name, a.files[i], err)
+			return fmt.Errorf("instance %s: %s: %w", a.config.Instances[n].Name, a.config.Instances[n].ConfigFile, err)
 		}
 		a.locks[id] = lock
 	}

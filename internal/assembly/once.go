@@ -23,7 +23,7 @@ func Sync(ctx context.Context, c *config.Config, log *slog.Logger) (control.Stat
 	}
 	defer a.store.Close()
 	defer a.unlockFiles(nil)
-	defer closeVault(a.vault, a.log)
+	defer a.closeVault()
 	daemon := sync.New(a.settings)
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -55,9 +55,9 @@ func Look(ctx context.Context, c *config.Config, log *slog.Logger) ([]Preview, e
 	if err != nil {
 		return nil, err
 	}
-	defer closeVault(a.vault, a.log)
+	defer a.closeVault()
 	var previews []Preview
-	for _, one := range a.instances {
+	for _, one := range a.settings.Instances {
 		settings := a.settings
 		settings.Instances = []sync.Instance{one}
 		p, err := deadline.Run(ctx, lookTimeout, "the look", func() (sync.Preview, error) { return sync.Look(ctx, settings) })

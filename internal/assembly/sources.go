@@ -3,7 +3,6 @@ package assembly
 import (
 	"context"
 	"errors"
-	"log/slog"
 	stdsync "sync"
 	"time"
 
@@ -17,41 +16,34 @@ import (
 	"campaign-credsync/sync"
 )
 
-// secret says where a secret is. Instances with the same secret share its source, also when they take other fields of it.
-type secret struct {
-	mount, path string
-	kvVersion   int
-	file        string // of source file, and then the rest is empty
-}
-
-func secretOf(i config.Instance) secret {
-	if i.Source == config.SourceFile {
-		return secret{file: i.File}
-	}
-	return secret{mount: i.Mount, path: i.Path, kvVersion: i.KVVersion}
+// secretOf says where the secret of an instance is. Instances with the same secret share its source, also when they take other fields
+// of it.
+func secretOf(i config.Instance) config.Instance {
+	return config.Instance{Source: i.Source, Mount: i.Mount, Path: i.Path, KVVersion: i.KVVersion, File: i.File}
 }
 
 // source returns the source of a secret, and connects to Vault for the first one that is there.
-func (a *assembly) source(from secret, before *assembly) (sync.Source, error) {
-	if a.secrets[from] != nil {
-		return a.secrets[from], nil
+func (a *assembly) source(secret config.Instance, before *assembly) (sync.Source, error) {
+	if a.sources[secret] != nil {
+		return a.sources[secret], nil
 	}
-	if from.file == "" && a.vault == nil {
+	isFile := secret.Source == config.SourceFile
+	if !isFile && a.vault == nil {
 		if err := a.useVault(before); err != nil {
 			return nil, err
 		}
 	}
 	switch {
-	case before.secrets[from] != nil && (from.file != "" || a.vault == before.vault):
-		a.secrets[from] = before.secrets[from]
-	case from.file != "":
-		a.secrets[from] = jsonfile.New(from.file, a.store.Key(), a.log)
-	case from.kvVersion == 1:
-		a.secrets[from] = a.vault.KV1(from.mount, from.path)
+	case before.sources[secret] != nil && (isFile || a.vault == before.vault):
+		a.sources[secret] = before.sources[secret]
+	case isFile:
+		a.sources[secret] = jsonfile.New(secret.File, a.store.Key(), a.log)
+	case secret.KVVersion == 1:
+		a.sources[secret] = a.vault.KV1(secret.Mount, secret.Path)
 	default:
-		a.secrets[from] = a.vault.KV(from.mount, from.path)
+		a.sources[secret] = a.vault.KV(secret.Mount, secret.Path)
 	}
-	return a.secrets[from], nil
+	return a.sources[secret], nil
 }
 
 // useVault takes the Vault of before if a new one would be the same.
@@ -86,7 +78,7 @@ func (a *assembly) useVault(before *assembly) (err error) {
 // content is another, and of a secret when Vault tells of a new version.
 func (a *assembly) watchSecrets(ctx context.Context, daemon *sync.Daemon) {
 	files, kvs := map[*jsonfile.File]func(){}, map[*vault.KV]func(){}
-	for i, in := range a.instances {
+	for i, in := range a.settings.Instances {
 		changed := func() { daemon.Announced(i) } // any of those that share the source
 		switch source := in.Source.(type) {
 		case *jsonfile.File:
@@ -116,15 +108,15 @@ func (a *assembly) retry() {
 // closeTime bounds the revocation of the token at the end.
 const closeTime = time.Second
 
-// closeVault revokes the token. It waits only a little, as Vault may be out of reach. v may be nil.
-func closeVault(v *vault.Vault, log *slog.Logger) {
-	if v == nil {
+// closeVault revokes the token. It waits only a little, as Vault may be out of reach.
+func (a *assembly) closeVault() {
+	if a.vault == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	_, err := deadline.Run(ctx, closeTime+deadline.Grace, "revoking the token", func() (struct{}, error) { return struct{}{}, v.Close(ctx) })
+	_, err := deadline.Run(ctx, closeTime+deadline.Grace, "revoking the token", func() (struct{}, error) { return struct{}{}, a.vault.Close(ctx) })
 	if err != nil {
-		log.Warn("token not revoked, it ends by itself", "reason", err)
+		a.log.Warn("token not revoked, it ends by itself", "reason", err)
 	}
 }

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -17,34 +15,14 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// ErrWrongUser says that root may not do what belongs to another user.
-var ErrWrongUser = errors.New("run this as that user and not as root")
-
 // checkUser refuses to do as root what belongs to another user: the state, and what nlserver writes below Campaign's home, would be
 // root's, and the daemon could not go on with it.
 func checkUser(c *config.Config) error {
-	if os.Geteuid() != 0 {
+	home, err := os.Stat(c.Campaign.Home)
+	if os.Geteuid() != 0 || err != nil || ownerOf(home).Uid == 0 {
 		return nil
 	}
-	for _, place := range []struct{ key, path string }{{"state_dir", c.StateDir}, {"campaign.home", c.Campaign.Home}} {
-		info, err := os.Stat(place.path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", place.key, err)
-		}
-		owner := ownerOf(info).Uid
-		if owner == 0 {
-			continue
-		}
-		name := strconv.Itoa(int(owner))
-		if known, err := user.LookupId(name); err == nil {
-			name = known.Username
-		}
-		return fmt.Errorf("%s %s belongs to %s: %w (sudo -u %[3]s)", place.key, place.path, name, ErrWrongUser)
-	}
-	return nil
+	return fmt.Errorf("campaign.home %s belongs to user %d: run this as that user and not as root (sudo -u '#%[2]d')", c.Campaign.Home, ownerOf(home).Uid)
 }
 
 // makeStateDir makes the state directory for a command that has to remember something before the daemon ever ran, and

@@ -32,7 +32,7 @@ func (a *assembly) document(s sync.Status) control.Status {
 	vault := control.Vault{Reachable: true}
 	var lastPoll time.Time
 	for i, in := range s.Instances {
-		if _, isFile := a.instances[i].Source.(*jsonfile.File); isFile {
+		if _, isFile := a.settings.Instances[i].Source.(*jsonfile.File); isFile {
 			continue
 		}
 		vault.Reachable = vault.Reachable && in.SourceReached

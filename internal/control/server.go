@@ -36,6 +36,8 @@ const (
 	// idleLimit is how long a connection may say nothing, answerLimit how long it may take its answer.
 	idleLimit   = 5 * time.Second
 	answerLimit = 10 * time.Second
+	// replaceCheck is the time between two looks for a daemon that replaces one that has ended.
+	replaceCheck = 10 * time.Millisecond
 	// openAgain is the time between two tries to open the socket.
 	openAgain = time.Second
 	// maxConnections are open at a time, as descriptors are for the work; more wait in the kernel's queue. At most maxPasses of
@@ -146,7 +148,14 @@ func (s *Server) sync(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fmt.Sprintf("%d others wait for a pass already; try again later", maxPasses))
 		return
 	}
-	status, err := (*s.current.Load()).Sync(r.Context(), r.URL.Query()["instance"]...)
+	daemon, instances := s.current.Load(), r.URL.Query()["instance"]
+	status, err := (*daemon).Sync(r.Context(), instances...)
+	for began := time.Now(); err != nil && r.Context().Err() == nil && time.Since(began) < loopTimeout; time.Sleep(replaceCheck) {
+		if next := s.current.Load(); next != daemon { // a reload has replaced the one that was asked
+			daemon = next
+			status, err = (*daemon).Sync(r.Context(), instances...)
+		}
+	}
 	if err != nil {
 		refuse(w, err.Error())
 		return
