@@ -49,10 +49,10 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	}
 	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
 	i.unproved = true
-	ran, runErr := ready.Run(ctx, lock)
+	said, took, runErr := ready.Run(ctx, lock)
 	after, damage, err := i.repair(ctx)
 	if err != nil {
-		return nil, ran.Took, errors.Join(runErr, err)
+		return nil, took, errors.Join(runErr, err)
 	}
 	lack := damage
 	if lack == nil {
@@ -60,18 +60,18 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	}
 	if lack == nil {
 		if err := i.endRun(); err != nil {
-			return nil, ran.Took, err
+			return nil, took, err
 		}
 		if runErr != nil {
 			i.log.Warn("nlserver failed, but the credential is in the file", "reason", runErr)
 		}
-		return managed(c, after.seen), ran.Took, nil
+		return managed(c, after.seen), took, nil
 	}
 	if runErr == nil {
-		runErr = fmt.Errorf("nlserver exited with status %d and said: %s", ran.ExitCode, ran.Output)
+		runErr = fmt.Errorf("nlserver exited with status 0 and said: %s", said)
 	}
 	lack = fmt.Errorf("%w; afterwards, in %s: %w", runErr, i.cfg.File, lack)
-	return nil, ran.Took, errors.Join(lack, i.undoRun(ctx, asBefore(before.seen, after.seen)))
+	return nil, took, errors.Join(lack, i.undoRun(ctx, asBefore(before.seen, after.seen)))
 }
 
 // lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.

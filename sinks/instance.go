@@ -25,7 +25,7 @@ type Config struct {
 	Name     string
 	File     string // absolute path of config-<name>.xml
 	StateDir string // of the daemon; holds the file as it was before nlserver ran, and the lock of a running nlserver
-	NLServer *nlserver.Server
+	NLServer *nlserver.Binary
 	Logger   *slog.Logger // nil discards
 }
 

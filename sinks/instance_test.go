@@ -31,7 +31,7 @@ func newCampaign(t *testing.T) *campaign {
 	return c
 }
 
-func (c *campaign) server(change ...func(*nlserver.Config)) *nlserver.Server {
+func (c *campaign) server(change ...func(*nlserver.Config)) *nlserver.Binary {
 	config := nlserver.Config{Home: c.path, EnvScript: "env.sh"}
 	for _, change := range change {
 		change(&config)

@@ -25,7 +25,7 @@ type assembly struct {
 	onlyLooks bool // writes nothing and locks nothing
 
 	vault    *vault.Vault // nil where no instance needs it
-	nlserver *nlserver.Server
+	nlserver *nlserver.Binary
 	madeFrom nlserver.Config                 // nlserver
 	sources  map[config.Instance]sync.Source // of each secretOf
 	sinks    map[sinks.Config]*sinks.Instance
@@ -109,7 +109,7 @@ const settleTime = time.Second
 
 // activator does with nlserver what the configuration asks for.
 type activator struct {
-	*nlserver.Server
+	*nlserver.Binary
 	want config.Activate
 }
 

@@ -1,10 +1,16 @@
 package nlserver
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -35,24 +41,161 @@ func Steps(reload bool, modules []string, instance string) []credential.Step {
 // Activate takes one step made by Steps. It returns after the configured timeout at the latest; of a restart that
 // was begun ctx does not cut it short. A step may be taken again: it ends in the same state. Where a restart took longer, one
 // that was begun after since and has ended well meanwhile is not repeated. One call at a time.
-func (n *Server) Activate(ctx context.Context, step credential.Step, since time.Time) error {
-	if _, err := n.inspectExecutable(); err != nil {
-		return err
+func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.Time) error {
+	if step.Kind == credential.StepRestart {
+		return b.restart(ctx, step.Module, since)
 	}
-	switch {
-	case step.Kind == credential.StepReload:
-		return n.reload(ctx)
-	case step.Kind == credential.StepRestart && step.Module != "" && !strings.HasPrefix(step.Module, "-"):
-		return n.restart(ctx, step.Module, since)
+	env, err := b.environment(ctx)
+	if err == nil {
+		_, _, err = b.nlserver(ctx, "nlserver config -reload", child{args: []string{"config", "-reload"}, env: env})
 	}
-	return fmt.Errorf("activation has no step %q", step)
-}
-
-func (n *Server) reload(ctx context.Context) error {
-	env, err := n.environment(ctx, redactUnknown)
-	if err != nil {
-		return err
-	}
-	_, err = n.execute(ctx, "nlserver config -reload", command{args: []string{"config", "-reload"}, env: env, redact: onlyKnown})
 	return err
 }
+
+// After failuresBeforePause failed restarts of a module in a row it is restarted at most every restartPause: each may have taken
+// down what still worked.
+const (
+	failuresBeforePause = 3
+	restartPause        = 10 * time.Minute
+)
+
+// restarts remembers restarts that failed or have not ended. Only Activate uses latest.
+type restarts struct {
+	latest map[string]*restart // newest by module
+	retry  atomic.Bool         // an operator asked
+}
+
+// restart is one run of "nlserver restart".
+type restart struct {
+	began    time.Time
+	failures int           // in a row, of those before it
+	ended    chan struct{} // closed at its end
+	err      error         // of one that has ended
+}
+
+func (r *restart) running() bool {
+	select {
+	case <-r.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// pausedError says that a module is not restarted yet.
+type pausedError struct {
+	module string
+	until  time.Time
+}
+
+func (e pausedError) Error() string {
+	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after SIGHUP",
+		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly))
+}
+
+func (e pausedError) RetryAt() time.Time { return e.until }
+
+// restart restarts a module and waits for the end of that, up to the timeout. nlserver may fork the module as a child of its own,
+// which must outlive this process and print at any time: so it gets a session and no descriptor of ours, and is never signalled.
+// One that takes longer runs on; until it has ended no other of this module is begun.
+func (b *Binary) restart(ctx context.Context, module string, since time.Time) error {
+	latest, failures := b.restarts.latest, 1
+	if b.restarts.retry.Swap(false) {
+		for _, r := range latest {
+			r.failures = 0
+		}
+	}
+	last := latest[module]
+	if last != nil && last.running() || b.outlived(module) {
+		return fmt.Errorf("nlserver restart %s: an earlier one has not ended yet; no other is begun before", module)
+	}
+	if last != nil && last.err == nil && last.began.After(since) {
+		delete(latest, module)
+		return nil
+	}
+	if last != nil && last.err != nil {
+		failures += last.failures
+		until := last.began.Add(restartPause)
+		if last.failures >= failuresBeforePause && time.Now().Before(until) {
+			return pausedError{module, until}
+		}
+	}
+	env, err := b.environment(ctx)
+	if err = cmp.Or(err, context.Cause(ctx)); err != nil {
+		return err
+	}
+	r, err := b.start(module, env)
+	if err != nil {
+		return fmt.Errorf("nlserver restart %s: %w", module, err)
+	}
+	r.failures, latest[module] = failures, r
+	defer countCommand(b.cfg.Timeout)()
+	select {
+	case <-r.ended:
+	case <-time.After(b.cfg.Timeout):
+		return fmt.Errorf("nlserver restart %s: still running after %s, the limit of campaign.timeout; it is left to run, and no other is begun before it has ended: %w",
+			module, b.cfg.Timeout, context.DeadlineExceeded)
+	}
+	if r.err != nil {
+		return fmt.Errorf("nlserver restart %s: %w (its output is not read, as the module may inherit it; to see it, run it by hand as this user, after env_script)",
+			module, r.err)
+	}
+	delete(latest, module)
+	return nil
+}
+
+// recordAndRestart has a shell write down which process it is before it becomes nlserver: a daemon that comes after a kill begins no
+// second restart. After a crash of the machine there is no such process, so nothing has to be on disk.
+const recordAndRestart = `read -r stat <"/proc/$$/stat"; echo "$stat" >"$2"; exec "$0" restart "$1"`
+
+// start begins a restart.
+func (b *Binary) start(module string, env []string) (*restart, error) {
+	note := b.noteFile(module)
+	cmd := b.command(env, "/bin/sh", "-c", recordAndRestart, b.cfg.Executable, module, note)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	r := &restart{began: time.Now(), ended: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { // ends with the restart, which may be after this process
+		r.err = cmd.Wait()
+		os.Remove(note)
+		close(r.ended)
+	}()
+	return r, nil
+}
+
+// noteFile holds which process restarts a module: its line of /proc.
+func (b *Binary) noteFile(module string) string {
+	return filepath.Join(b.cfg.StateDir, module+".restart")
+}
+
+// outlived reports whether a restart of a module that another daemon began still runs.
+func (b *Binary) outlived(module string) bool {
+	note, err := os.ReadFile(b.noteFile(module))
+	if err != nil {
+		return false
+	}
+	pid, _, _ := strings.Cut(string(note), " ")
+	now, _ := os.ReadFile("/proc/" + pid + "/stat")
+	began := beganOf(note)
+	return began != "" && began == beganOf(now)
+}
+
+// beganOf tells from a line of /proc when a process began, by which it differs from a later one of the same number; "" if it has ended.
+func beganOf(stat []byte) string {
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // after the name, which may hold anything
+	if len(fields) < 20 || fields[0] == "Z" {
+		return ""
+	}
+	return fields[19]
+}
+
+// Retry forgets, by an operator's word, what keeps it from trying: which option is offered, and that restarts failed.
+func (b *Binary) Retry() {
+	b.offer.Store(nil)
+	b.restarts.retry.Store(true)
+}
+
+// TakeOver has b go on with what before knows of restarts. b is not used yet.
+func (b *Binary) TakeOver(before *Binary) { b.restarts = before.restarts }

@@ -25,10 +25,7 @@ func TestActivate(t *testing.T) {
 	mustSay(t, n.Activate(t.Context(), stepOf("restart bad"), time.Time{}), "nlserver restart bad: exit status 4", "run it by hand")
 	// A secret that this run does not know, and that has the usual shape.
 	h.install(`echo 'loaded p8e-` + strings.Repeat("Ab1_", 8) + ` (iRc=-5)'; exit 1`)
-	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1: (iRc=-5)")
-	for _, step := range []string{"", "restart", "restart -all", "stop web"} {
-		mustSay(t, n.Activate(t.Context(), stepOf(step), time.Time{}), "no step")
-	}
+	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1: loaded [redacted] (iRc=-5)")
 }
 
 // stepOf is the step that a text stands for.
@@ -62,7 +59,7 @@ func TestRestartIsOnRecordBeforeItBegins(t *testing.T) {
 		t.Fatal(err)
 	}
 	fields := strings.Fields(h.read("note"))
-	if len(fields) != 3 || fields[0] != fields[1] || fields[2] == "-" {
+	if len(fields) < 22 || fields[0] != fields[1] || fields[3] != "R" {
 		t.Errorf("on record when it began: %q", fields)
 	}
 	if got := h.read("input"); got != "" {

@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -35,119 +35,85 @@ type Config struct {
 	StateDir string
 	// Timeout bounds each single run of nlserver and of the environment script; 0 means 60 s.
 	Timeout time.Duration
-	// Logger gets debug lines and warnings; nil discards them.
+	// Logger gets debug lines; nil discards them.
 	Logger *slog.Logger
 }
 
-// Server runs Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
+// Binary is Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
 // instance has one run with a credential at a time.
-type Server struct {
-	cfg       Config // with defaults, and whole paths
-	offered   offered
-	restarts  *restarts
-	complaint atomic.Pointer[string] // the last that env_script printed and went on
+type Binary struct {
+	cfg      Config                // with defaults, and whole paths
+	offer    atomic.Pointer[offer] // nil: nlserver is asked
+	restarts *restarts
 }
 
 // New prepares the runs and touches nothing: what is missing shows in the first run.
-func New(config Config) *Server {
-	n := &Server{cfg: config, restarts: &restarts{latest: map[string]*restart{}}}
-	n.cfg.Home = filepath.Clean(n.cfg.Home)
-	n.cfg.Executable = n.underHome(cmp.Or(n.cfg.Executable, "bin/nlserver"))
-	if n.cfg.EnvScript != "" {
-		n.cfg.EnvScript = n.underHome(n.cfg.EnvScript)
+func New(config Config) *Binary {
+	b := &Binary{cfg: config, restarts: &restarts{latest: map[string]*restart{}}}
+	b.cfg.Executable = b.underHome(cmp.Or(config.Executable, "bin/nlserver"))
+	if config.EnvScript != "" {
+		b.cfg.EnvScript = b.underHome(config.EnvScript)
 	}
-	n.cfg.Command = cmp.Or(strings.TrimPrefix(n.cfg.Command, "-"), commandAuto)
-	if n.cfg.Timeout <= 0 {
-		n.cfg.Timeout = time.Minute
-	}
-	if n.cfg.Logger == nil {
-		n.cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	return n
+	b.cfg.Command = cmp.Or(config.Command, commandAuto)
+	b.cfg.Timeout = cmp.Or(config.Timeout, time.Minute)
+	b.cfg.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
+	return b
 }
 
-func (n *Server) underHome(path string) string {
+func (b *Binary) underHome(path string) string {
 	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
+		return path
 	}
-	return filepath.Join(n.cfg.Home, path)
-}
-
-// Result is what one run of nlserver left behind.
-type Result struct {
-	// Took is the time from the start of nlserver to its end; the environment script and the question for the option
-	// are not in it.
-	Took time.Duration
-	// Output is an excerpt of what nlserver printed, on either stream, redacted and escaped: one line of a log.
-	Output string
-	// ExitCode is nlserver's exit status, or -1 when it was not started or ended by a signal.
-	ExitCode int
+	return filepath.Join(b.cfg.Home, path)
 }
 
 // Ready is a run that hands over a credential, of which only the run itself is left to be done.
 type Ready struct {
-	nlserver *Server
+	nlserver *Binary
 	step     string
-	rest     command
+	child    child
+	secrets  []credential.Secret
 }
 
-// Run hands the credential to nlserver, which writes it into the configuration of the instance. A nil error says that
-// nlserver was content, which no contract of its exit status makes a proof: read the file again. An error says little
+// Run hands the credential to nlserver, which writes it into the configuration of the instance. It returns what nlserver said that
+// may be quoted, and how long it ran. No error means exit status 0, which proves nothing: read the file again. An error says little
 // about the file either: nlserver may have written before it failed, or before it was stopped for its timeout.
 //
 // inherit, which may be nil, is a descriptor that only this nlserver and its own children inherit. The error of a run
 // that ended because of ctx or the timeout wraps context.Canceled or context.DeadlineExceeded.
-func (r *Ready) Run(ctx context.Context, inherit *os.File) (Result, error) {
-	r.rest.inherit = inherit
-	result, err := r.nlserver.execute(ctx, r.step, r.rest)
-	if err != nil && result.ExitCode > 0 {
-		r.nlserver.forgetOption()
+func (r *Ready) Run(ctx context.Context, inherit *os.File) (said string, took time.Duration, err error) {
+	r.child.inherit = inherit
+	printed, took, err := r.nlserver.nlserver(ctx, r.step, r.child, r.secrets...)
+	if _, exited := errors.AsType[*exec.ExitError](err); exited {
+		// Behind a wrapper script that stayed as it is, another build may know other options.
+		r.nlserver.offer.Store(nil)
 	}
-	return result, err
+	return excerpt(redact(printed, r.secrets...), maxSaid), took, err
 }
 
-// Prepare does all that comes before nlserver is handed the credential: the checks, the environment script, and
-// the choice of the option.
-func (n *Server) Prepare(ctx context.Context, instance string, c credential.Credential) (*Ready, error) {
-	if err := c.Check(); err != nil {
-		return nil, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
-	}
+// Prepare does all that comes before nlserver is handed the credential: the checks, the environment script, and the choice of the
+// option.
+func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Credential) (*Ready, error) {
 	key, err := keyArgument(c.PrivateKey)
-	if err != nil {
+	if err = cmp.Or(c.Check(), err); err != nil {
 		return nil, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
 	}
-	redact := redactor(c, key)
-	executable, err := n.inspectExecutable()
+	env, err := b.environment(ctx)
 	if err != nil {
 		return nil, err
 	}
-	env, err := n.environment(ctx, redact)
+	option, err := b.chooseOption(ctx, env)
 	if err != nil {
 		return nil, err
 	}
-	option, err := n.chooseOption(ctx, env, executable, redact)
-	if err != nil {
-		return nil, err
-	}
-	if key != "" && option != commandJWT {
-		n.cfg.Logger.Warn("the private key is not handed to nlserver, its option takes none",
-			"instance", instance, "option", "-"+option)
-	}
-	return &Ready{n, "nlserver config -" + option + " for instance " + instance, command{
-		args:   []string{"config", "-instance:" + instance, setArgument(option, c, key)},
-		env:    env,
-		secret: true,
-		redact: redact,
-	}}, nil
-}
-
-// setArgument is the only place where the secrets become part of a command line.
-func setArgument(option string, c credential.Credential, key string) string {
+	// The only place where the secrets become part of a command line.
 	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
 	if option == commandJWT && key != "" {
 		fields = append(fields, key)
 	}
-	return "-" + option + ":" + strings.Join(fields, "/")
+	args := []string{"config", "-instance:" + instance, "-" + option + ":" + strings.Join(fields, "/")}
+	return &Ready{b, "nlserver config -" + option + " for instance " + instance, child{args: args, env: env},
+		[]credential.Secret{c.ClientSecret, c.PrivateKey}}, nil
 }
 
 // keyArgument is the private key as nlserver takes it: the base64, on one line, of the PEM without its trailing
@@ -168,85 +134,19 @@ func keyArgument(key credential.Secret) (string, error) {
 	return oneLine, nil
 }
 
-// command is one run of the executable with everything that differs between runs.
-type command struct {
-	args    []string
-	env     []string
-	inherit *os.File
-	secret  bool // args hold the secret
-	redact  func(string) string
-}
+const remedy = "set campaign.home and campaign.nlserver to where Campaign is installed"
 
-// execute runs nlserver and waits for it. step names the run in errors.
-func (n *Server) execute(ctx context.Context, step string, r command) (Result, error) {
-	out := &capture{limit: captureLimit}
-	end, err := (&child{
-		path: n.cfg.Executable, args: r.args, dir: n.cfg.Home, env: r.env,
-		inherit: r.inherit, noCore: r.secret, stdout: out, stderr: out,
-	}).run(ctx, n.cfg.Timeout)
-	result := Result{Took: end.took, ExitCode: end.exitCode}
-	text := out.text(end.complete, r.redact)
-	result.Output = excerptOf(text, summaryLength)
-	n.cfg.Logger.Debug("nlserver ran", "step", step, "duration", result.Took, "exit", result.ExitCode,
-		"output", excerptOf(text, excerptLength))
-	switch {
-	case err != nil && !end.started:
-		return result, fmt.Errorf("%s: %w", step, explainStart(err))
-	case err != nil:
-		return result, fmt.Errorf("%s: %w%s", step, err, saying(text))
-	case end.failure != "":
-		return result, fmt.Errorf("%s: %s%s", step, end.failure, saying(text))
+// nlserver runs nlserver and waits for it. It returns the end of what nlserver printed, and how long it ran. step names the run in
+// errors, which quote what may be quoted of the output. secrets are what c.args hold of them.
+func (b *Binary) nlserver(ctx context.Context, step string, c child, secrets ...credential.Secret) (string, time.Duration, error) {
+	c.args = append([]string{b.cfg.Executable}, c.args...)
+	printed, took, err := b.run(ctx, c)
+	text := redact(printed, secrets...)
+	b.cfg.Logger.Debug("nlserver ran", "step", step, "duration", took, "output", excerpt(text, maxLogged))
+	if _, notStarted := errors.AsType[*fs.PathError](err); notStarted {
+		err = fmt.Errorf("%s: %w (%s)", step, err, remedy)
+	} else if err != nil {
+		err = fmt.Errorf("%s: %w%s", step, err, saying(text))
 	}
-	return result, nil
-}
-
-// executableKey tells one executable from what may be put in its place.
-type executableKey struct {
-	device, inode uint64
-	size          int64
-	modified      time.Time
-}
-
-// inspectExecutable makes sure that there is something to run, as the kernel's own answers ("no such file") name
-// neither the key of the configuration nor what to do.
-func (n *Server) inspectExecutable() (executableKey, error) {
-	info, err := os.Stat(n.cfg.Executable)
-	const remedy = "set campaign.home and campaign.nlserver to where Campaign is installed"
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = fmt.Errorf("nlserver is missing: no file %s (%s): %w", n.cfg.Executable, remedy, fs.ErrNotExist)
-	case err != nil:
-		err = fmt.Errorf("look for nlserver: %w (%s)", err, remedy)
-	case info.IsDir():
-		err = fmt.Errorf("nlserver cannot be run: %s is a directory (%s)", n.cfg.Executable, remedy)
-	case !info.Mode().IsRegular():
-		err = fmt.Errorf("nlserver cannot be run: %s is not a regular file (%s)", n.cfg.Executable, remedy)
-	case info.Mode().Perm()&0o111 == 0:
-		err = fmt.Errorf("nlserver cannot be run: %s is not executable (chmod +x it, or %s): %w", n.cfg.Executable, remedy, fs.ErrPermission)
-	}
-	if err != nil {
-		return executableKey{}, err
-	}
-	if home, err := os.Stat(n.cfg.Home); err != nil {
-		return executableKey{}, fmt.Errorf("look for campaign.home: %w", err)
-	} else if !home.IsDir() {
-		return executableKey{}, fmt.Errorf("campaign.home is %s, which is not a directory", n.cfg.Home)
-	}
-	stat := info.Sys().(*syscall.Stat_t) // always that on Linux
-	return executableKey{stat.Dev, stat.Ino, info.Size(), info.ModTime()}, nil
-}
-
-// explainStart adds what to do to the errors of a start that are hard to understand.
-func explainStart(err error) error {
-	for errno, why := range map[syscall.Errno]string{
-		syscall.ENOENT:  "the file is there: its interpreter or its loader is missing",
-		syscall.ENOEXEC: "not a program for this machine, or a script without a first line like #!/bin/sh",
-		syscall.ETXTBSY: "somebody is writing the executable",
-		syscall.EACCES:  "the user of this process may not run it, or the file system is mounted noexec",
-	} {
-		if errors.Is(err, errno) {
-			return fmt.Errorf("%w (%s)", err, why)
-		}
-	}
-	return err
+	return printed, took, err
 }

@@ -3,7 +3,6 @@ package nlserver
 import (
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -30,10 +29,6 @@ func TestAutoTakesTheBestOption(t *testing.T) {
 			h := newFakeHome(t, listing)
 			h.write("options", test.options, 0o644)
 			n := h.server(auto)
-			got, err := n.Option(t.Context())
-			if err != nil || got != test.want {
-				t.Fatalf("got %q, %v; want %q", got, err, test.want)
-			}
 			if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -48,32 +43,30 @@ func TestAutoAsksOnceForAnExecutable(t *testing.T) {
 	h := newFakeHome(t, listing)
 	h.write("options", "-setimsauth", 0o644)
 	n := h.server(auto)
-	var instances sync.WaitGroup
-	for _, instance := range []string{"a", "b", "c"} {
-		instances.Go(func() {
-			if _, err := n.set(t.Context(), instance, nlTestCredential, nil); err != nil {
-				t.Error(err)
-			}
-		})
+	runsWith := func(option string) {
+		t.Helper()
+		if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
+			t.Error(err)
+		}
+		if args := h.read("args"); !strings.HasPrefix(args[strings.LastIndex(args, "\n-")+1:], "-"+option+":") {
+			t.Errorf("want %s, ran with %s", option, args)
+		}
 	}
-	instances.Wait()
+	runsWith(commandIMS)
+	runsWith(commandIMS)
 	if got := h.questions(); got != 1 {
-		t.Errorf("three instances asked %d times", got)
+		t.Errorf("asked %d times", got)
 	}
 	h.write("options", "-setimsoauth", 0o644)
 	h.install(listing + "\n# updated")
-	if got, err := n.Option(t.Context()); err != nil || got != commandOAuth {
-		t.Errorf("after the update: %q, %v", got, err)
-	}
+	runsWith(commandOAuth)
 	// In place and of the same size: the time tells.
 	h.write("options", "-setimsjwtauth", 0o644)
 	later := time.Now().Add(time.Hour)
 	if err := os.Chtimes(h.file("bin/nlserver"), later, later); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := n.Option(t.Context()); err != nil || got != commandJWT {
-		t.Errorf("after another one: %q, %v", got, err)
-	}
+	runsWith(commandJWT)
 	if got := h.questions(); got != 3 {
 		t.Errorf("asked %d times for three executables", got)
 	}
@@ -85,9 +78,9 @@ func TestAutoWithoutAnAnswer(t *testing.T) {
 		want         []string
 	}{
 		{"none offered", `echo 'Usage: -reload'`,
-			[]string{"offers none of -setimsoauth, -setimsauth, -setimsjwtauth", "bin/nlserver", "7.4.1 build 9383", "campaign.command", "-reload"}},
-		{"silent", `exit 0`, []string{"printed nothing", "exit status 0"}},
-		{"silent failure", `exit 127`, []string{"printed nothing", "exit status 127"}},
+			[]string{"lists none of -setimsoauth, -setimsauth, -setimsjwtauth", "bin/nlserver", "7.4.1 build 9383", "campaign.command", "-reload"}},
+		{"silent", `exit 0`, []string{"lists none"}},
+		{"silent failure", `exit 127`, []string{"lists none", "exit status 127"}},
 		{"hangs", `echo -setimsoauth; sleep 600`, []string{"stopped after 200ms", "config -?"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -109,25 +102,22 @@ func TestAutoWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-func withTimeout(n *Server, timeout time.Duration) *Server {
+func withTimeout(n *Binary, timeout time.Duration) *Binary {
 	n.cfg.Timeout = timeout
 	return n
 }
 
 func TestConfiguredCommandIsNotAskedFor(t *testing.T) {
-	for _, command := range []string{"setimsoauth", "-setimsauth", "setimsjwtauth"} {
+	for _, command := range []string{"setimsoauth", "setimsauth", "setimsjwtauth"} {
 		h := newFakeHome(t, listing)
 		n := h.server(func(c *Config) { c.Command = command })
 		if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
 			t.Fatal(err)
 		}
-		if h.questions() != 0 || !strings.Contains(h.read("args"), "-"+strings.TrimPrefix(command, "-")+":0123") {
+		if h.questions() != 0 || !strings.Contains(h.read("args"), "-"+command+":0123") {
 			t.Errorf("%s: ran with %s", command, h.read("args"))
 		}
 	}
-	h := newFakeHome(t, listing)
-	_, err := h.server(func(c *Config) { c.Command = "setpassword" }).set(t.Context(), "prod", nlTestCredential, nil)
-	mustSay(t, err, `"setpassword"`, "allowed are auto, setimsoauth")
 }
 
 // A secret that looks like an option must not hide the option.

@@ -1,7 +1,6 @@
 package nlserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,14 +50,14 @@ func TestStopKillsTheGroup(t *testing.T) {
 					c.Timeout = test.timeout
 				}
 			})
-			result, err := n.set(ctx, "prod", nlTestCredential, w)
+			said, err := n.set(ctx, "prod", nlTestCredential, w)
 			waiting.Wait()
 			w.Close()
 			if !errors.Is(err, test.want) {
 				t.Errorf("error %v, want one that wraps %v", err, test.want)
 			}
 			mustSay(t, err, "stopped")
-			mustHide(t, result.Output)
+			mustHide(t, said)
 			if _, err := io.ReadAll(r); err != nil {
 				t.Error(err)
 			}
@@ -99,9 +98,9 @@ func TestGrandchildMayOutliveTheRun(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	result, err := h.server().set(t.Context(), "prod", nlTestCredential, lock)
-	if err != nil || result.Output != "done" {
-		t.Fatalf("got %+v, %v", result, err)
+	said, err := h.server().set(t.Context(), "prod", nlTestCredential, lock)
+	if err != nil || said != "done" {
+		t.Fatalf("got %q, %v", said, err)
 	}
 	lock.Close()
 
@@ -137,7 +136,7 @@ readlink /proc/$$/fd/0 >>$H/open`)
 	for _, test := range []struct {
 		inherit *os.File
 		want    string
-	}{{nil, "/dev/null\n"}, {inherited, "3\n4\n/dev/null\n"}} { // 4 keeps its own output readable
+	}{{nil, "/dev/null\n"}, {inherited, "3\n/dev/null\n"}} {
 		if _, err := n.set(t.Context(), "prod", nlTestCredential, test.inherit); err != nil {
 			t.Fatal(err)
 		}
@@ -171,52 +170,61 @@ func TestChildLeavesNoCore(t *testing.T) {
 
 func TestMuchOutput(t *testing.T) {
 	h := newFakeHome(t, `echo first; head -c 100000000 /dev/zero | tr '\0' '\n'; echo 'last (iRc=5)'; exit 1`)
-	result, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
+	said, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
 	mustSay(t, err, "last (iRc=5)")
-	if !strings.HasSuffix(result.Output, "last (iRc=5)") || !strings.Contains(result.Output, "bytes left out]") {
-		t.Errorf("excerpt %q", result.Output)
+	if said != "last (iRc=5)" {
+		t.Errorf("it said %q", said)
 	}
 }
 
-func TestCaptureKeepsTheEndWithinBounds(t *testing.T) {
-	c := &capture{limit: 100}
-	piece := []byte("0123456789abcdef")
+func TestTailKeepsTheEndWithinBounds(t *testing.T) {
+	const limit = 10000
+	output := &tail{limit: limit}
 	for range 10000 {
-		c.Write(piece[:1+c.total%16])
+		fmt.Fprint(output, strings.Repeat("x", 99), "\n")
 	}
-	c.Write(bytes.Repeat([]byte("y\n"), 1000))
-	c.Write([]byte("end\n"))
-	if cap(c.kept) > 10*c.limit {
-		t.Errorf("holds %d bytes", cap(c.kept))
+	fmt.Fprint(output, "y\nend\n")
+	if cap(output.kept) > 5*limit {
+		t.Errorf("holds %d bytes", cap(output.kept))
 	}
-	text := c.text(true, func(s string) string { return s })
-	if !strings.HasSuffix(text, "y\ny\nend\n") {
-		t.Errorf("end is %q", text)
+	if text := string(output.kept); len(text) < limit-100 || !strings.HasSuffix(text, "x\ny\nend\n") {
+		t.Errorf("%d bytes, the end is %q", len(text), text[len(text)-20:])
 	}
 }
 
 // Wherever the cuts fall, no piece of the secret is left.
 func TestCutNeverSplitsTheSecret(t *testing.T) {
-	redact := redactor(nlTestCredential, "")
 	const limit = 512
 	for _, form := range []string{
 		"x " + nlTestSecret + " x\n", nlTestSecret, nlTestSecret + "\n", "\n" + nlTestSecret,
 		"ABCDEF@techacct.adobe.com/" + nlTestSecret + "\r\n",
 	} {
 		for _, filler := range []string{"x", "\n"} {
-			for position := limit - 100; position < limit+20; position++ {
-				c := &capture{limit: limit}
-				fmt.Fprint(c, strings.Repeat(filler, position), form, strings.Repeat(filler, 5*limit), form,
-					strings.Repeat(filler, position))
-				mustHide(t, c.text(true, redact))
+			for behind := limit - 100; behind < limit+20; behind++ { // where the first cut falls
+				output := &tail{limit: limit}
+				fmt.Fprint(output, strings.Repeat(filler, 2*limit), form, strings.Repeat(filler, behind))
+				mustHide(t, redact(string(output.kept), nlTestCredential.ClientSecret))
 			}
 		}
 	}
 	for end := range nlTestSecret {
-		c := &capture{limit: limit}
-		fmt.Fprint(c, "line\n", nlTestSecret[:end])
-		if got := c.text(false, redact); got != "line\n" {
+		if got := redact("line "+nlTestSecret[:end], nlTestCredential.ClientSecret); end > 6 && got != "line [redacted]" {
 			t.Fatalf("of an output that broke off: %q", got)
+		}
+	}
+}
+
+// What is no data stays readable.
+func TestRedactLeavesMessages(t *testing.T) {
+	for _, message := range []string{
+		"17:11:03 > Unable to open '/usr/local/neolane/nl6/conf/config-prod.xml': Permission denied (iRc=-53)",
+		"Application server for Adobe Campaign Classic (7.4.1 build 9383) of 12/05/2025",
+		"XTK-170065 Error while authenticating. INT-150012, module pipelined@prod: it's a re-read!",
+		"nlserver: error while loading shared libraries: libneolane.so: cannot open shared object file: No such file or directory",
+		"Unknown option '-setimsoauth' [Impossible d'accéder]",
+	} {
+		if got := redact(message); got != message {
+			t.Errorf("%s\n%s", message, got)
 		}
 	}
 }
