@@ -58,15 +58,14 @@ func (in *invocation) preview(ctx context.Context, show func(p assembly.Preview,
 		return err
 	}
 	for _, p := range previews {
-		say := func(format string, args ...any) {
-			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
-		}
-		if p.Err == nil {
-			show(p, say)
-		} else {
-			say("cannot tell: %v", p.Err)
+		if p.Err != nil {
+			fmt.Fprintf(in.stderr, "%s: cannot tell: %v\n", p.Name, p.Err)
 			err = &exit{status: exitFailed}
+			continue
 		}
+		show(p, func(format string, args ...any) {
+			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
+		})
 	}
 	return err
 }
