@@ -46,8 +46,8 @@ type Preview struct {
 	Err error
 }
 
-// Look compares what is wanted, applied and on disk. It takes no lock, and writes one thing only: a refused login, so that the next
-// command does not try it again; for that it makes the state directory if there is none.
+// Look compares what is wanted, applied and on disk. It takes no lock, and writes one thing only: a login that may be refused, so that
+// the next command does not try it again; for that it makes the state directory if there is none.
 func Look(ctx context.Context, c *config.Config, log *slog.Logger) ([]Preview, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
 		return assemble(c, state.Read(c.StateDir), log, true, nil)

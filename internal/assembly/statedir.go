@@ -7,9 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/sync/state"
@@ -36,9 +33,6 @@ func makeStateDir(c *config.Config) (digestKey []byte, err error) {
 	return state.Read(c.StateDir).Key(), nil
 }
 
-// noteTime is more than it takes to write down that a login was refused.
-const noteTime = time.Second
-
 // newStateDir makes the directory with its key in it, in one step: of several commands that find none, one makes it, and
 // none reads it without a key.
 func newStateDir(c *config.Config) error {
@@ -59,11 +53,6 @@ func newStateDir(c *config.Config) error {
 		if err := os.Lchown(fresh, int(ownerOf(home).Uid), int(ownerOf(home).Gid)); err != nil {
 			return err
 		}
-	}
-	// Whoever finds the directory waits for its lock before a login. It is held until this login's outcome is on record there.
-	if lock, err := os.Open(fresh); err == nil {
-		unix.Flock(int(lock.Fd()), unix.LOCK_EX) // nobody else knows it yet
-		time.AfterFunc(noteTime, func() { lock.Close() })
 	}
 	state.Read(fresh) // which writes the key
 	if err := os.Rename(fresh, c.StateDir); !errors.Is(err, fs.ErrExist) {

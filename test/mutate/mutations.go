@@ -158,7 +158,7 @@ var mutations = []mutation{
 		`w.next = now.Add(jittered(d.cfg.Poll))`, `w.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,
 		"TestHostsSpread"},
 	{"a refused secret-id is tried again",
-		`case verdict == wasRefused && asked != askedAgain:`, `case verdict == wasRefused && asked == askedAgain:`,
+		`case leftAlone && !again:`, `case leftAlone && again:`,
 		"TestWrongSecretIDNeverLocksTheRole"},
 	{"a login that a proxy answers is not counted",
 		`return !answer.Sent && !errors.Is(err, connection.ErrUnexpected)`, `return true`,

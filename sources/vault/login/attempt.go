@@ -60,20 +60,16 @@ func newMethod(config Config) *method {
 
 // attempt is one login about to be made.
 type attempt struct {
-	request  map[string]string // as documented in the API of the method
-	identity []string          // what makes two attempts at this mount the same; for a digest only
-	secret   credential.Secret // what no error may show
-	remedy   string            // what to do where Vault says that this login is not allowed
-	secretID *secretIDTexts    // nil where Vault counts no refused ones
+	request map[string]string // as documented in the API of the method
+	secret  credential.Secret // what no error may show
+	remedy  string            // what to do where Vault says that this login is not allowed
 
-	key    string // tells it from others
-	counts bool   // Vault may count it as a refused one, so it is noted
-}
-
-// secretIDTexts is what to say of a secret-id that is not tried, and what to do.
-type secretIDTexts struct {
+	// What to say of a secret-id that is not tried, and what to do; empty where Vault counts no refused logins.
 	refused  string // by Vault, in its own words for that
-	tooOften string // so often in a row that not even an operator's word tries it again for now
+	tooOften string // tried so often in a row that not even an operator's word tries it again for now
+
+	digest string // tells it from others
+	noted  bool   // Vault may count it as a refused one
 }
 
 // wrongLogin are the words of every Vault since 0.6, and of OpenBao, for a role-id or a secret-id that it does not know, or not
@@ -85,14 +81,7 @@ var wrongLogin = regexp.MustCompile(`(?i)^(?:failed to validate (?:SecretID|cred
 	`^failed to validate credentials; could not find role\b`)
 
 func (m *method) Login(ctx context.Context) (*Token, error) {
-	end, err := m.refusals.turn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	if err := m.connection.Throttled(); err != nil {
-		return nil, err
-	}
+	defer m.refusals.turn(ctx)()
 	asked := asked(m.asked.Swap(int32(askedNothing)))
 	a, err := m.prepare(ctx, asked)
 	if err != nil {
@@ -101,9 +90,14 @@ func (m *method) Login(ctx context.Context) (*Token, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("vault at %s: waiting for a login: %w", m.connection.Address(), ctx.Err())
 	}
-	a.key = m.key(a)
-	if err := m.begin(a, asked); err != nil {
+	if err := m.backoff.over(); err != nil && asked == askedNothing {
 		return nil, err
+	}
+	if a.refused != "" {
+		a.digest = m.refusals.digest(m.connection.Address(), m.auth.Namespace, m.auth.Mount, fmt.Sprint(a.request))
+		if err := m.refusals.begin(a, asked == askedAgain); err != nil {
+			return nil, err
+		}
 	}
 	t, err := m.ask(ctx, a)
 	if err != nil {
@@ -114,39 +108,6 @@ func (m *method) Login(ctx context.Context) (*Token, error) {
 }
 
 func (m *method) step() string { return "login at auth/" + m.auth.Mount }
-
-// key is what makes two attempts the same.
-func (m *method) key(a *attempt) string {
-	return m.refusals.digest(append([]string{m.connection.Address(), m.auth.Namespace, m.auth.Mount}, a.identity...)...)
-}
-
-// begin returns an error while this attempt must not be made. Where Vault may count it, it is noted.
-func (m *method) begin(a *attempt, asked asked) error {
-	var noteErr error
-	if a.secretID != nil {
-		verdict, until, err := m.refusals.judge(a.key)
-		switch {
-		case verdict == triedTooOften:
-			return &BackoffError{credential.NeedsOperator(errors.New(a.secretID.tooOften)), until}
-		case verdict == wasRefused && asked != askedAgain:
-			return &BackoffError{credential.NeedsOperator(errors.New(a.secretID.refused)), until}
-		}
-		a.counts, noteErr = verdict != wasAccepted, err
-	}
-	if asked == askedNothing {
-		if err := m.backoff.over(a.key); err != nil {
-			return err
-		}
-	}
-	if a.counts && noteErr == nil {
-		noteErr = m.refusals.begin(a.key)
-	}
-	if noteErr != nil {
-		return credential.NeedsOperator(fmt.Errorf("%s: not tried, as a refused secret-id could not be remembered, and five refused "+
-			"logins lock the role for every host: %w; let this user write to state_dir", m.step(), noteErr))
-	}
-	return nil
-}
 
 // ask makes the login.
 func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
@@ -182,7 +143,7 @@ func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
 		t.renew = born.Add(jittered(time.Duration(float64(ttl) * renewAt)))
 	}
 	if m.end != nil && t.uses == nil {
-		m.end.look(t.Text, a.secret, granted.Metadata["role_name"])
+		m.end.watch(t.Text, a.secret, granted.Metadata["role_name"])
 	}
 	return t, nil
 }
@@ -204,15 +165,15 @@ func (m *method) warnOfUses(uses int64) {
 
 func (m *method) succeeded(a *attempt, t *Token) {
 	m.backoff = backoff{}
-	if a.secretID != nil {
-		if err := m.refusals.accept(a.key); err != nil {
-			m.logger.Warn("cannot clear the record of a refused secret-id", "reason", err.Error())
-		}
+	var err error
+	if a.refused != "" {
+		err = m.refusals.accept(a.digest)
 	}
 	if m.wrapping == nil && !m.refusals.OnlyReads { // an earlier configuration may have kept one
-		if err := removeFile(filepath.Join(m.refusals.StateDir, keptFile)); err != nil {
-			m.logger.Warn("cannot remove an unwrapped secret-id that is not used any more", "reason", err.Error())
-		}
+		err = errors.Join(err, removeFile(filepath.Join(m.refusals.StateDir, keptFile)))
+	}
+	if err != nil {
+		m.logger.Warn("cannot remove what is remembered of another secret-id", "reason", err.Error())
 	}
 	m.logger.Debug("logged in to vault", "mount", m.auth.Mount, "expires", t.Expires)
 }
@@ -221,32 +182,25 @@ func (m *method) succeeded(a *attempt, t *Token) {
 // else for a short while.
 func (m *method) failed(ctx context.Context, a *attempt, err error) error {
 	answer := connection.Answer(err)
-	refused := a.secretID != nil && wrongLogin.MatchString(answer.Said)
-	var until time.Time
-	var noteErr error
 	switch {
-	case refused:
+	case a.refused != "" && wrongLogin.MatchString(answer.Said):
+		wait := jittered(refusedFor)
+		refusal := credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.refused, answer.Said))
 		m.backoff = backoff{}
-		err, until = credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.secretID.refused, answer.Said)), time.Now().Add(jittered(refusedFor))
-		noteErr = m.refusals.failed(func() string { return m.key(a) }, until)
-	case a.counts && notJudged(err):
+		if m.refusals.refuse(a.digest, time.Now().Add(wait)) != nil { // this process remembers it all the same
+			return m.backoff.wait(refusal, wait)
+		}
+		return &BackoffError{refusal, time.Now().Add(wait)}
+	case a.noted && notJudged(err):
 		m.refusals.withdraw()
-	case a.counts && m.refusals.OnlyReads:
-		noteErr = m.refusals.failed(func() string { return m.key(a) }, until)
-	}
-	if noteErr != nil { // this process remembers it all the same
-		return m.backoff.wait(m.key(a), fmt.Errorf("%w; not remembered across a restart: %w; make state_dir a directory that this user may "+
-			"write to, and do not try again before", err, noteErr), jittered(refusedFor))
 	}
 	switch {
-	case refused:
-		return &BackoffError{err, until}
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return err // it was us who gave up: nothing is learnt from it
-	case answer.Status == http.StatusForbidden, answer.Status == http.StatusBadRequest && a.secretID == nil:
+	case answer.Status == http.StatusForbidden, answer.Status == http.StatusBadRequest && a.refused == "":
 		err = fmt.Errorf("%w: %s", err, a.remedy)
 	}
-	return m.backoff.failed(a.key, err)
+	return m.backoff.failed(err)
 }
 
 // notJudged reports whether it is certain that Vault has not looked at the secret-id: the request never left, or Vault's own
@@ -268,11 +222,7 @@ func (m *method) Renew(ctx context.Context) bool {
 	if !m.Due() {
 		return false
 	}
-	end, err := m.refusals.turn(ctx)
-	if err != nil {
-		return false
-	}
-	defer end()
+	defer m.refusals.turn(ctx)()
 	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Swap(int32(askedNothing))))
 	m.wrapping.warn(ctx, err)
 	return renewed

@@ -17,33 +17,30 @@ const (
 
 // backoff spreads what failed and is tried again: full jitter, up to a cap.
 type backoff struct {
-	key      string // what failed last
-	err      error  // how
-	failures int    // in a row
+	err      error // the last failure
+	failures int   // in a row
 	retryAt  time.Time
 }
 
-// over returns an error as long as what key names has to wait. Another than the one that failed need not.
-func (b *backoff) over(key string) error {
-	if key == b.key && time.Now().Before(b.retryAt) {
+// over returns an error as long as the next try has to wait.
+func (b *backoff) over() error {
+	if time.Now().Before(b.retryAt) {
 		return &BackoffError{Cause: b.err, Until: b.retryAt}
 	}
 	return nil
 }
 
-// failed notes that what key names failed.
-func (b *backoff) failed(key string, err error) error {
+func (b *backoff) failed(err error) error {
 	if _, throttled := errors.AsType[*connection.ThrottledError](err); throttled {
 		return err // which says when to ask again
 	}
 	limit := min(firstBackoff<<min(b.failures, 10), MaxBackoff)
 	b.failures++
-	return b.wait(key, err, rand.N(limit))
+	return b.wait(err, rand.N(limit))
 }
 
-// wait has what key names wait for d.
-func (b *backoff) wait(key string, err error, d time.Duration) error {
-	b.key, b.err, b.retryAt = key, err, time.Now().Add(d)
+func (b *backoff) wait(err error, d time.Duration) error {
+	b.err, b.retryAt = err, time.Now().Add(d)
 	return &BackoffError{Cause: err, Until: b.retryAt}
 }
 

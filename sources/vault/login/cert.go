@@ -26,8 +26,7 @@ func newCert(config Config) (Method, error) {
 	m.files = files
 	m.prepare = func(context.Context, asked) (*attempt, error) {
 		config.Connection.CloseIdle()
-		certificate, _ := config.Connection.ClientCertificate()
-		return &attempt{request: request, identity: []string{auth.Role, string(certificate)}, remedy: remedy}, nil
+		return &attempt{request: request, remedy: remedy}, nil
 	}
 	return m, nil
 }

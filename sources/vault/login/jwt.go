@@ -18,10 +18,9 @@ func newJWT(config Config) Method {
 	m.prepare = func(context.Context, asked) (*attempt, error) {
 		token, err := readLine(auth.JWTFile, "vault.auth.jwt_file")
 		return &attempt{
-			request:  map[string]string{"role": auth.Role, "jwt": token},
-			identity: []string{auth.Role, token},
-			secret:   credential.NewSecret(token),
-			remedy:   remedy,
+			request: map[string]string{"role": auth.Role, "jwt": token},
+			secret:  credential.NewSecret(token),
+			remedy:  remedy,
 		}, err
 	}
 	return m

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -158,8 +157,6 @@ func systemdCreds(ctx context.Context, verb string, input []byte) ([]byte, error
 	command.Stdin = bytes.NewReader(input)
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	command.WaitDelay = time.Second
 	if err := command.Run(); err != nil {
 		return nil, fmt.Errorf("systemd-creds %s: %w (it says: %s)", verb, err, credential.Clean(stderr.String()))

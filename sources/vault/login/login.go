@@ -22,11 +22,9 @@ import (
 type State struct {
 	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept.
 	StateDir string
-	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. It is called when
-	// there is something to remember, or to look up. nil: the directory must be there.
+	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. nil: it must be there.
 	MakeStateDir func() (digestKey []byte, err error)
-	// OnlyReads is for who changes nothing: StateDir is written to only when a login was refused or cut off, others note
-	// it before, as they may be killed; and no secret-id is unwrapped.
+	// OnlyReads is for who changes nothing: no secret-id is unwrapped. A login is noted in StateDir all the same.
 	OnlyReads bool
 	DigestKey []byte
 }
@@ -66,7 +64,7 @@ func New(config Config) (Method, error) {
 	case "kubernetes", "jwt":
 		return newJWT(config), nil
 	case "token_file":
-		return newTokenFile(config), nil
+		return &tokenFile{Config: config}, nil
 	}
 	return nil, fmt.Errorf("vault.auth.method: %q is not known", config.Auth.Method)
 }

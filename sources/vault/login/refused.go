@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
-	"campaign-credsync/internal/regularfile"
 )
 
 const (
@@ -48,7 +47,6 @@ const (
 type refusals struct {
 	State
 	logger *slog.Logger
-	lock   string // locked where StateDir is not there yet: a file that every process of ours which makes the same login can open
 
 	before note // what was noted before the attempt that is under way
 }
@@ -64,34 +62,33 @@ type note struct {
 	unknown durable.Unknown
 }
 
-// verdict is what is known of a secret-id before it is tried.
-type verdict int
-
-const (
-	unknown       verdict = iota
-	wasAccepted           // by the last login with it that was answered: what is not answered counts for nothing
-	wasRefused            // and is to be left alone
-	triedTooOften         // so that not even an operator's word may try it
-)
-
-// judge tells what is known of digest, and until when it must be left alone. Its error says that nothing can be known.
-func (r *refusals) judge(digest string) (verdict, time.Time, error) {
-	now := time.Now()
-	var err error
-	r.before, err = r.load(refusedFile)
-	known := &r.before
-	refused := known.Digest == digest && !known.Until.IsZero()
-	if accepted, _ := r.load(acceptedFile); accepted.Digest == digest && !refused {
-		return wasAccepted, time.Time{}, nil
-	}
-	if until := known.exhausted(digest); now.Before(until) && known.recent(now) {
-		return triedTooOften, until, nil
-	}
+// begin returns an error while the secret-id of a must not be tried. An attempt that Vault may count as a refused one is
+// noted. again is the operator's word: it may be one that was refused.
+func (r *refusals) begin(a *attempt, again bool) error {
+	known, err := r.load(refusedFile)
+	accepted, _ := r.load(acceptedFile)
+	r.before = known
+	now, until := time.Now(), known.exhausted(a.digest)
+	refused := known.Digest == a.digest && !known.Until.IsZero()
 	// A time beyond what we write comes from a clock that was wrong then or is wrong now.
-	if refused && now.Before(known.Until) && known.Until.Before(now.Add(2*refusedFor)) {
-		return wasRefused, known.Until, nil
+	leftAlone := refused && now.Before(known.Until) && known.Until.Before(now.Add(2*refusedFor))
+	switch {
+	case accepted.Digest == a.digest && !refused: // by the last login with it that was answered
+		return nil
+	case now.Before(until) && known.recent(now):
+		return &BackoffError{credential.NeedsOperator(errors.New(a.tooOften)), until}
+	case leftAlone && !again:
+		return &BackoffError{credential.NeedsOperator(errors.New(a.refused)), known.Until}
 	}
-	return unknown, time.Time{}, err
+	if err == nil {
+		err = r.save(refusedFile, known.tried(a.digest, time.Time{}))
+	}
+	if err != nil {
+		return credential.NeedsOperator(fmt.Errorf("vault login: not tried, as a refused secret-id could not be remembered, and five refused "+
+			"logins lock the role for every host: %w; let this user write to state_dir", err))
+	}
+	a.noted = true
+	return nil
 }
 
 // exhausted returns until when digest must not be tried, as too much was tried in a row.
@@ -120,41 +117,19 @@ func (n *note) tried(digest string, until time.Time) note {
 	return next
 }
 
-// begin notes that digest is about to be tried. Who only reads notes nothing before.
-func (r *refusals) begin(digest string) error {
-	if r.OnlyReads {
-		return nil
-	}
-	return r.save(refusedFile, r.before.tried(digest, time.Time{}))
-}
+// withdraw removes what begin noted, as Vault has not judged the secret-id. On an error it counts.
+func (r *refusals) withdraw() { r.save(refusedFile, r.before) }
 
-// withdraw removes what begin noted: Vault has not judged the secret-id.
-func (r *refusals) withdraw() {
-	if !r.OnlyReads {
-		r.save(refusedFile, r.before) // on an error it counts
-	}
-}
-
-// failed notes that a secret-id was tried, and refused until then; zero: nobody knows. digest is asked when there is a
-// directory to remember it in, and its key.
-func (r *refusals) failed(digest func() string, until time.Time) error {
-	if r.OnlyReads {
-		r.makeStateDir()
-		r.before, _ = r.load(refusedFile)
-	}
-	tried := r.before.tried(digest(), until.UTC().Truncate(time.Second))
-	err := r.save(refusedFile, tried)
-	if accepted, _ := r.load(acceptedFile); accepted.Digest == tried.Digest && !until.IsZero() {
+// refuse remembers that a secret-id was refused and is to be left alone until then.
+func (r *refusals) refuse(digest string, until time.Time) error {
+	if accepted, _ := r.load(acceptedFile); accepted.Digest == digest {
 		r.save(acceptedFile, note{unknown: accepted.unknown}) // the refusal outweighs it
 	}
-	return err
+	return r.save(refusedFile, r.before.tried(digest, until.UTC().Truncate(time.Second)))
 }
 
 // accept notes that a login with digest was accepted. Where it cannot be written, the next attempt is noted as any other.
 func (r *refusals) accept(digest string) error {
-	if r.OnlyReads {
-		return nil
-	}
 	if known, _ := r.load(acceptedFile); known.Digest != digest {
 		r.save(acceptedFile, note{Digest: digest, unknown: known.unknown})
 	}
@@ -181,61 +156,32 @@ func (r *refusals) save(file string, n note) error {
 // digest is keyed, so that it tells nothing to who has not the key.
 func (r *refusals) digest(parts ...string) string {
 	mac := hmac.New(sha256.New, r.DigestKey)
-	for _, part := range parts {
-		// The length in front keeps "ab"+"c" apart from "a"+"bc".
-		mac.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
-		mac.Write([]byte(part))
-	}
+	fmt.Fprintf(mac, "%q", parts) // quotes keep "ab"+"c" apart from "a"+"bc"
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// makeStateDir takes the key of the directory, which another process may have made since: what is noted there can be told by
-// that key only. Who notes something finds out why the directory cannot be made.
-func (r *refusals) makeStateDir() {
-	if r.MakeStateDir == nil {
-		return
-	}
-	if key, err := r.MakeStateDir(); err == nil {
-		r.DigestKey = key
-	}
-}
-
 // turn waits until no other process of ours is between looking here and noting what came of it: five commands that are
-// started together make one login. A command that only reads gives up where that takes longer than turnLimit; a daemon goes
-// on, as it notes what it tries beforehand.
-func (r *refusals) turn(ctx context.Context) (end func(), err error) {
-	if !r.OnlyReads {
-		r.makeStateDir()
+// started together make one login.
+func (r *refusals) turn(ctx context.Context) (end func()) {
+	if r.MakeStateDir != nil {
+		// Another may have made it since: what it noted there can be told by its own key only. Who notes something tells why
+		// the directory cannot be made.
+		if key, err := r.MakeStateDir(); err == nil {
+			r.DigestKey = key
+		}
 	}
 	// A directory that only this user may open cannot be locked by others.
-	file, err := os.OpenFile(r.StateDir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	dir, err := os.OpenFile(r.StateDir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		file, _, err = regularfile.Open(r.lock)
+		return func() {} // nothing can be noted there
 	}
-	if err != nil {
-		return func() {}, nil // where neither can be read there is no login either
-	}
-	for began := time.Now(); errors.Is(unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK); {
-		if ctx.Err() != nil {
-			file.Close()
-			return nil, fmt.Errorf("vault login: waiting for another process: %w", ctx.Err())
-		}
+	for began := time.Now(); errors.Is(unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) && ctx.Err() == nil; {
 		if time.Since(began) > turnLimit {
-			err = fmt.Errorf("another process holds the lock on %s: a campaign-credsync that logs in, or was stopped while it did; "+
-				"lslocks shows it", file.Name())
+			r.logger.Warn("login goes on without waiting for another process", "reason", "another process holds the lock on "+r.StateDir+
+				": a campaign-credsync that logs in, or was stopped while it did; lslocks shows it")
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	switch {
-	case err != nil && r.OnlyReads:
-		file.Close()
-		return nil, fmt.Errorf("vault login: %w", err)
-	case err != nil:
-		r.logger.Warn("login goes on without waiting for another process", "reason", err.Error())
-	}
-	if _, err := os.Stat(r.StateDir); err == nil && r.OnlyReads {
-		r.makeStateDir()
-	}
-	return func() { file.Close() }, nil
+	return func() { dir.Close() }
 }

@@ -21,7 +21,7 @@ func TestNoLoginThatCouldNotBeRemembered(t *testing.T) {
 	}
 	v := l.Vault()
 	kv := l.KV(v)
-	l.MustFail(kv, "login at auth/", "not tried", "state_dir")
+	l.MustFail(kv, "vault login: not tried", "state_dir")
 	if requests := l.Proxy.Requests(); len(requests) != 0 {
 		t.Errorf("Vault was asked: %+v", requests)
 	}
@@ -34,16 +34,20 @@ func TestNoLoginThatCouldNotBeRemembered(t *testing.T) {
 	}
 }
 
-// A command that only reads, and can remember nothing, tries a refused secret-id once.
+// A refusal that cannot be written any more is remembered by the process.
 func TestRefusalIsRememberedInTheProcess(t *testing.T) {
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
-	l.Config.StateDir, l.Config.OnlyReads = filepath.Join(t.TempDir(), "none"), true
-	l.Config.MakeStateDir = func() ([]byte, error) { return nil, os.ErrPermission }
+	l.Proxy.Serve("/login", func(w http.ResponseWriter, r *http.Request) {
+		if err := os.Mkdir(filepath.Join(l.Config.StateDir, "refused-secret-id.json.partial"), 0o700); err != nil {
+			t.Error(err)
+		}
+		l.Proxy.Pass(w, r)
+	})
 	kv := l.KV(l.Vault())
 	for range 3 {
-		l.MustFail(kv, "was refused at auth/", "not remembered")
+		l.MustFail(kv, "was refused at auth/", "next login not before")
 	}
 	if n := vaulttest.Count(l.Proxy.Requests(), vaulttest.Request.Login); n != 1 {
 		t.Errorf("%d logins", n)

@@ -3,8 +3,6 @@ package login
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -23,47 +21,35 @@ const (
 
 // tokenFile is the method token_file: somebody else looks after the token, renews it and revokes it, and we never do.
 type tokenFile struct {
-	connection *connection.Connection
-	path       string
-	namespace  string
-	logger     *slog.Logger
+	Config
 
 	token  *Token
 	warn   time.Duration // so long before its end the token is warned of; zero: never, or its end is not known
 	look   time.Time     // when to ask Vault for its end; zero: never again
-	warned time.Time
-}
-
-func newTokenFile(config Config) Method {
-	return &tokenFile{
-		connection: config.Connection, path: config.Auth.TokenFile, namespace: config.Auth.Namespace, logger: config.Logger,
-	}
+	warned bool
 }
 
 // Login returns the token as the file has it now.
 func (f *tokenFile) Login(ctx context.Context) (*Token, error) {
-	text, err := readLine(f.path, "vault.auth.token_file")
+	text, err := readLine(f.Auth.TokenFile, "vault.auth.token_file")
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
 	if f.token == nil || f.token.Text.Reveal() != text {
 		f.token = &Token{Text: credential.NewSecret(text), Born: now}
-		f.look, f.warn, f.warned = now, 0, time.Time{}
+		f.look, f.warn = now, 0
 	}
 	if f.look.IsZero() || now.Before(f.look) {
 		return f.token, nil
 	}
 	f.lookUp(ctx, now)
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("vault at %s: look up the token: %w", f.connection.Address(), ctx.Err())
+	if end := f.token.Expires; f.warn > 0 && end.Sub(now) < f.warn && !f.warned {
+		f.warned = true
+		f.Logger.Warn("the token ends soon and nobody has renewed it; renew it, or put a new one there, as nothing is read from "+
+			"vault after its end", "file", f.Auth.TokenFile, "expires", end.UTC().Format(time.RFC3339))
 	}
-	if end := f.token.Expires; f.warn > 0 && end.Sub(now) < f.warn && now.Sub(f.warned) >= endAgain {
-		f.warned = now
-		f.logger.Warn("the token ends soon and nobody has renewed it; renew it, or put a new one there, as nothing is read from "+
-			"vault after its end", "file", f.path, "expires", end.UTC().Format(time.RFC3339))
-	}
-	return f.token, f.connection.Throttled()
+	return f.token, nil
 }
 
 // lookUp asks for the end that the token has by now. A policy may forbid the question: without an answer the end stays as it
@@ -76,29 +62,23 @@ func (f *tokenFile) lookUp(ctx context.Context, now time.Time) {
 			Period  int64     `json:"period"`
 		} `json:"data"`
 	}
-	_, err := f.connection.Do(ctx, connection.Request{
-		Step: "look up the token", Path: "auth/token/lookup-self", Namespace: f.namespace, Token: f.token.Text,
+	_, err := f.Connection.Do(ctx, connection.Request{
+		Step: "look up the token", Path: "auth/token/lookup-self", Namespace: f.Auth.Namespace, Token: f.token.Text,
 	}, &answer)
 	end := answer.Data.Expires
 	if err == nil && !end.IsZero() && !end.Equal(f.token.Expires) {
 		renewed := *f.token
-		renewed.Expires, f.token, f.warned = end, &renewed, time.Time{}
+		renewed.Expires, f.token, f.warned = end, &renewed, false
 		f.warn = min(time.Duration(cmp.Or(answer.Data.Period, answer.Data.TTL))*time.Second/4, maxTokenWarn)
 	}
-	f.look = time.Time{}
-	if err != nil && connection.Answer(err).Status != http.StatusForbidden {
+	switch {
+	case f.warn > 0: // then and then again, as somebody may renew it
+		f.look = now.Add(max(f.warn/tokenLooks, f.token.Expires.Sub(now)-f.warn))
+	case err != nil && connection.Answer(err).Status != http.StatusForbidden:
 		f.look = now.Add(tokenLookAgain)
+	default:
+		f.look = time.Time{}
 	}
-	if f.warn > 0 { // then and then again, as somebody may renew it
-		f.look = later(f.token.Expires.Add(-f.warn), now.Add(f.warn/tokenLooks))
-	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // Due says yes always.
@@ -111,7 +91,7 @@ func (f *tokenFile) Renew(context.Context) bool { return true }
 func (f *tokenFile) Retry(bool) {}
 
 // Files is the file of the token.
-func (f *tokenFile) Files() []string { return []string{f.path} }
+func (f *tokenFile) Files() []string { return []string{f.Auth.TokenFile} }
 
 // Close does nothing.
 func (f *tokenFile) Close() {}

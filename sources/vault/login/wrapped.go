@@ -97,7 +97,7 @@ func (w *wrapping) renew(ctx context.Context, asked asked) (renewed bool, err er
 			"daemon, or run campaign-credsync sync", w.auth.SecretIDFile)
 	}
 	if asked == askedNothing {
-		err = w.waits.over(digest)
+		err = w.waits.over()
 	}
 	if err == nil {
 		if err = w.exchange(ctx, token, digest, record); err == nil {
@@ -105,9 +105,9 @@ func (w *wrapping) renew(ctx context.Context, asked asked) (renewed bool, err er
 			return true, nil
 		}
 		if _, unusable := errors.AsType[unusableError](err); unusable {
-			err = w.waits.wait(digest, err, jittered(refusedFor))
+			err = w.waits.wait(err, jittered(refusedFor))
 		} else {
-			err = w.waits.failed(digest, err)
+			err = w.waits.failed(err)
 		}
 	}
 	w.retryAt.Store(w.waits.retryAt.UnixMilli())
@@ -136,7 +136,7 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 	}
 	var answer struct {
 		Data struct {
-			SecretID *string `json:"secret_id"`
+			SecretID string `json:"secret_id"`
 		} `json:"data"`
 	}
 	const step = "unwrap the secret-id"
@@ -147,14 +147,10 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 	if err != nil {
 		return w.explain(err)
 	}
-	id := answer.Data.SecretID
-	if id == nil { // what it wraps was looked up
+	if answer.Data.SecretID == "" { // what it wraps was looked up
 		return w.unexpected(step)
 	}
-	if *id == "" || strings.ContainsFunc(*id, notInLine) {
-		return w.unusable("what was unwrapped from %s is no secret-id; put a new wrapped secret-id there", w.auth.SecretIDFile)
-	}
-	if err := w.kept.put(record, key, digest, *id); err != nil {
+	if err := w.kept.put(record, key, digest, answer.Data.SecretID); err != nil {
 		w.logger.Error("the secret-id that was unwrapped could not be kept, and is lost at a stop; let this user write to state_dir",
 			"reason", err.Error())
 	}
@@ -196,10 +192,11 @@ func (w *wrapping) lookUp(ctx context.Context, token string) error {
 // makesSecretIDs tells whether the answer of a path is a secret-id of our mount.
 func (w *wrapping) makesSecretIDs(path string) bool {
 	path = strings.TrimPrefix(path, strings.Trim(w.auth.Namespace, "/")+"/")
-	role, ok := strings.CutPrefix(path, "auth/"+w.auth.Mount+"/role/")
-	role, kind, found := strings.Cut(role, "/")
-	return ok && found && role != "" && (kind == "secret-id" || kind == "custom-secret-id")
+	role, ours := strings.CutPrefix(path, "auth/"+w.auth.Mount+"/role/")
+	return ours && secretIDOfRole.MatchString(role)
 }
+
+var secretIDOfRole = regexp.MustCompile(`^[^/]+/(?:custom-)?secret-id$`)
 
 // unknownToken are the words of Vault and OpenBao for a wrapping token that they do not know, or not any more.
 var unknownToken = regexp.MustCompile(`^(?:wrapping token is not valid or does not exist|token is not a valid unwrap token|` +
