@@ -256,23 +256,6 @@ func TestRefusedSecretIDIsTriedAgainAfterItsTime(t *testing.T) {
 	}
 }
 
-func TestRefusalThatCannotBeNotedStillHolds(t *testing.T) {
-	l := newLab(t)
-	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
-	l.Proxy.Serve("/login", func(w http.ResponseWriter, r *http.Request) {
-		os.Mkdir(filepath.Join(l.Config.StateDir, "refused-secret-id.json.partial"), 0o700) // nothing is written any more
-		l.Proxy.Pass(w, r)
-	})
-	kv := l.KV(l.Vault())
-	l.MustFail(kv, "refused", "not remembered across a restart")
-	for range 3 {
-		l.MustFail(kv, "refused")
-	}
-	if logins := l.Logins(); logins != 1 {
-		t.Errorf("%d logins, want 1", logins)
-	}
-}
-
 func TestFailedLoginsBackOff(t *testing.T) {
 	for _, test := range []struct {
 		status int
