@@ -25,21 +25,16 @@ func (in *instance) requireActivation(now time.Time) {
 	if len(r.Activation) == 0 {
 		r.ActivationSince = now // else it goes on waiting for the time it has been waiting for
 	}
-	r.Activation, r.Applying, r.RevertOwesActivation = in.steps, nil, false
-	if len(in.steps) == 0 {
+	r.Activation, r.Applying, r.RevertOwesActivation = in.Steps, nil, false
+	if len(in.Steps) == 0 {
 		r.ActivatedAt = now
 	}
 	in.activation.require(now)
 }
 
-// forgetSteps drops steps that the configuration does not want any more.
-func (in *instance) forgetSteps(now time.Time) {
-	in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.steps, s) }, now)
-}
-
-// keepActivated activates when it is time.
+// keepActivated runs steps of activation when it is time.
 func (d *Daemon) keepActivated() {
-	for d.work.Err() == nil {
+	for !d.ended {
 		s, members, again := d.planActivation(time.Now())
 		if len(members) > 0 {
 			d.activate(s, members)
@@ -90,7 +85,7 @@ func (d *Daemon) activationAt(in *instance) time.Time {
 
 func (d *Daemon) activate(s credential.Step, members []*instance) {
 	d.activating = true
-	ctx, began := d.finish, time.Now()
+	ctx, began := d.ctx, time.Now()
 	var since time.Time
 	for _, in := range members {
 		in.activation.repeat = false
@@ -104,21 +99,18 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 	if errors.Is(err, context.Canceled) {
 		return // cut short by the stop, tells nothing; what is to be done is on record
 	}
+	now := time.Now()
 	for _, in := range members {
-		in.onActivation(s, err, began, time.Now())
-		in.activation.retry.at = members[0].activation.retry.at // again for all of them at once
+		a := &in.activation
+		if err != nil {
+			a.retry.failed(in.log, now, err, slog.LevelError, "credential not activated", "step", s.String())
+			a.retry.at = members[0].activation.retry.at // again for all of them at once
+			continue
+		}
+		a.retry = retry{}
+		if !a.repeat { // else drift was reverted meanwhile, which this step may have loaded
+			in.record.activated(func(done credential.Step) bool { return done == s }, now)
+			in.log.Info("activated", "step", s.String(), "version", in.record.Version.Number, "duration", now.Sub(began))
+		}
 	}
-}
-
-func (in *instance) onActivation(s credential.Step, err error, began, now time.Time) {
-	if err != nil {
-		in.activation.retry.failed(in.log, now, err, slog.LevelError, "credential not activated", "step", s.String())
-		return
-	}
-	in.activation.retry = retry{}
-	if in.activation.repeat {
-		return // drift was reverted meanwhile, which this step may have loaded
-	}
-	in.record.activated(func(done credential.Step) bool { return done == s }, now)
-	in.log.Info("activated", "step", s.String(), "version", in.record.Version.Number, "duration", now.Sub(began))
 }

@@ -42,7 +42,7 @@ func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
 	}
 	if in.Source == before.Source {
 		w, was := &in.wanted, before.wanted
-		in.source.polls, in.source.lastPoll, in.source.retry = before.source.polls, before.source.lastPoll, before.source.retry
+		in.source.lastPoll, in.source.retry = before.source.lastPoll, before.source.retry
 		in.source.retry.at = time.Time{}
 		w.newest = was.newest
 		if in.AllowRollback == before.AllowRollback && maps.Equal(in.Fields, before.Fields) {

@@ -15,7 +15,7 @@ var errNotWritten = errors.New("the file holds the secret that was applied befor
 
 // apply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
 func (d *Daemon) apply(in *instance) {
-	p, force, r, ctx := in.wanted.pending, in.wanted.reason, &in.record, d.work
+	p, force, r, ctx := in.wanted.pending, in.wanted.reason, &in.record, d.ctx
 	before := r.Record
 	r.Applying = &p.version
 	intent := r.Record
@@ -83,14 +83,11 @@ func (d *Daemon) onApply(in *instance, p *pending, force force, attributes crede
 func (d *Daemon) recordSame(in *instance, now time.Time) {
 	r, p := &in.record, in.wanted.pending
 	in.wanted.pending = nil
-	d.tell()
-	if r.holds(p.version, p.fields) {
-		return
-	}
 	if !r.Version.Equal(p.version) { // else its fields have other names now; what a newer release has recorded of the version stays
 		in.log.Info("new version holds the same credential, recorded", "version", p.version.Number)
 		r.Version = p.version
 	}
 	r.Fields = p.fields
 	r.changed(now)
+	d.tell()
 }

@@ -37,24 +37,19 @@ func (d *Daemon) checkClock(now time.Time) {
 
 // tick takes the schedules.
 func (d *Daemon) tick(now time.Time) (again time.Time) {
-	verify, reapply := isTime(d.verifyAt, now), isTime(d.reapplyAt, now)
-	if verify || reapply {
+	if isTime(d.verifyAt, now) {
+		d.verifyAt = nextTick(d.cfg.Verify, now)
 		d.pollSoon(now)
-		d.tell()
-	}
-	for _, in := range d.instances {
-		if verify {
+		for _, in := range d.instances {
 			in.file.stale, in.file.cannotSplice = true, false
 		}
-		if reapply {
+	}
+	if isTime(d.reapplyAt, now) {
+		d.reapplyAt = nextTick(d.cfg.Reapply, now)
+		d.pollSoon(now)
+		for _, in := range d.instances {
 			in.wanted.reason = forSchedule
 		}
-	}
-	if verify {
-		d.verifyAt = nextTick(d.cfg.Verify, now)
-	}
-	if reapply {
-		d.reapplyAt = nextTick(d.cfg.Reapply, now)
 	}
 	return earlier(d.verifyAt, d.reapplyAt)
 }

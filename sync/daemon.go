@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,16 +36,14 @@ type Daemon struct {
 	left                bool // steps that are still under way are left behind
 	verifyAt, reapplyAt time.Time
 	seenAt              time.Time       // when the clock was looked at last
-	work                context.Context // of steps that may be cut short
-	finish              context.Context // of steps that are given a moment to finish
+	ctx                 context.Context // of all steps; ends some time after that of Run
 }
 
-// instance is all that is known of an instance. plan decides by it alone.
+// instance is all that is known of an instance.
 type instance struct {
 	Instance
 	log        *slog.Logger
 	source     *source
-	steps      []credential.Step // of activation
 	record     record
 	file       file
 	wanted     wanted
@@ -70,8 +69,7 @@ func New(cfg Config) *Daemon {
 			bySource[c.Source] = w
 			d.sources = append(d.sources, w)
 		}
-		in := &instance{Instance: c, log: d.log.With("instance", c.Name), source: w, steps: cfg.Activator.Steps(c.Name),
-			wake: make(chan struct{}, 1)}
+		in := &instance{Instance: c, log: d.log.With("instance", c.Name), source: w, wake: make(chan struct{}, 1)}
 		w.members = append(w.members, in)
 		d.instances = append(d.instances, in)
 		var err error
@@ -80,7 +78,7 @@ func New(cfg Config) *Daemon {
 		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
 			in.log.Warn("state unreadable, starting without it", "reason", err) // it is applied again, which mends it
 		}
-		in.forgetSteps(now)
+		in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }, now) // which nobody wants any more
 	}
 	if before != nil && reflect.DeepEqual(before.cfg.Reapply, cfg.Reapply) {
 		d.reapplyAt = before.reapplyAt // a schedule that counts from the start would never come where reloads are more frequent
@@ -118,11 +116,10 @@ func (d *Daemon) Ready() <-chan struct{} { return d.ready }
 func (d *Daemon) Run(ctx context.Context) {
 	d.lock.take()
 	defer d.unlock()
-	finish, cancelFinish := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancelFinish()
-	d.work, d.finish = ctx, finish
-
+	steps, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	now := time.Now()
+	d.ctx = steps
 	d.seenAt = now
 	d.verifyAt = nextTick(d.cfg.Verify, now)
 	if d.reapplyAt.IsZero() {
@@ -130,7 +127,7 @@ func (d *Daemon) Run(ctx context.Context) {
 	}
 	first := d.beginCheck(nil, now)
 	d.spawn(func() {
-		if d.await(ctx, first) == nil {
+		if d.await(steps, first) == nil {
 			close(d.ready)
 		}
 	})
@@ -147,20 +144,20 @@ func (d *Daemon) Run(ctx context.Context) {
 		d.checkClock(now)
 		d.wait(d.tick(now), ctx.Done())
 	}
-	d.stop(cancelFinish)
+	d.stop(cancel)
 }
 
 // reconcile asks what is to be done about the file of an instance, and does it.
 func (d *Daemon) reconcile(in *instance) {
-	for d.work.Err() == nil {
+	for !d.ended {
 		now := time.Now()
 		d.checkClock(now)
 		if !d.mayGuard() {
 			d.wait(time.Time{}, nil)
 			continue
 		}
-		next := in.plan(now, d.rules())
-		d.logBrake(in, now)
+		next := d.plan(in, now)
+		d.logDriftLeft(in, now)
 		switch next.action {
 		case actionRecover:
 			d.recover(in)
@@ -184,8 +181,4 @@ func (d *Daemon) reconcile(in *instance) {
 			d.wait(next.again, in.wake)
 		}
 	}
-}
-
-func (d *Daemon) rules() rules {
-	return rules{d.cfg.Revert, d.cfg.MaxReverts, d.activating || d.draining}
 }

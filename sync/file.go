@@ -13,13 +13,12 @@ type file struct {
 	recovered bool // what an earlier daemon, or an apply that failed, left is finished
 	recovery  retry
 
-	looks     int                   // that have ended
 	stale     bool                  // something may have happened since the last look
 	seen      credential.Attributes // by the last look
 	err       error                 // of the last look; seen is then of no use
 	errSince  time.Time             // begin of the first of the looks in a row that ended in err
 	lookAt    time.Time             // look again then at the latest; zero = no need
-	checkedAt time.Time             // last look, whatever it showed
+	checkedAt time.Time             // end of the last look, whatever it showed; zero = never looked
 
 	// What tells since when there may be drift.
 	rightAt   time.Time // last look that saw no drift
@@ -84,7 +83,7 @@ func (f *file) touched(missed bool, now time.Time) {
 
 func (d *Daemon) recover(in *instance) {
 	var err error
-	ctx, f := d.work, &in.file
+	ctx, f := d.ctx, &in.file
 	d.onFile(in, actionRecover, step{what: "recovery of the configuration file", bound: applyBound}, func() { err = in.Sink.Recover(ctx) })
 	if err == nil {
 		f.recovered, f.recovery = true, retry{}
@@ -94,7 +93,7 @@ func (d *Daemon) recover(in *instance) {
 }
 
 func (d *Daemon) look(in *instance) {
-	f, ctx, began := &in.file, d.work, time.Now()
+	f, ctx, began := &in.file, d.ctx, time.Now()
 	f.stale = false
 	var seen credential.Attributes
 	var changedAt time.Time
@@ -112,7 +111,7 @@ func (d *Daemon) look(in *instance) {
 
 // restore looks, and reverts in one go what differs. Drift that is so old that an intent must be on record first is only looked at.
 func (d *Daemon) restore(in *instance) {
-	f, ctx, began, wanted := &in.file, d.finish, time.Now(), in.record.Attributes
+	f, ctx, began, wanted := &in.file, d.ctx, time.Now(), in.record.Attributes
 	f.stale = false
 	var seen credential.Attributes
 	var onlyLook bool
@@ -157,7 +156,6 @@ func (d *Daemon) restore(in *instance) {
 func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asOf, now time.Time) {
 	f, r := &in.file, &in.record
 	before, unusable := f.err, f.unusable()
-	f.looks++
 	f.seen, f.err, f.checkedAt, f.lookAt = seen, err, now, time.Time{}
 	if err != nil {
 		f.suspectAt = earlier(f.suspectAt, asOf)
@@ -177,12 +175,8 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		r.Applying = nil
 		r.changed(now)
 	}
-	if drift := in.drift(); len(drift) > 0 {
+	if len(in.drift()) > 0 {
 		f.suspectAt = earlier(f.suspectAt, asOf)
-		if d.cfg.Revert == RevertAlert && !f.alertLogged {
-			f.alertLogged = true
-			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift)
-		}
 		return
 	}
 	if r.RevertOwesActivation { // done by a step that failed, by a daemon that was killed then, or by somebody else
@@ -217,14 +211,22 @@ func (in *instance) driftGone() {
 	}
 }
 
-// logBrake logs once that the brake stopped reverts.
-func (d *Daemon) logBrake(in *instance, now time.Time) {
-	drift := in.drift()
-	end, braked := in.record.brake(d.cfg.MaxReverts, now)
-	if !braked || len(drift) == 0 || end.Equal(in.file.brakeLogged) || d.cfg.Revert == RevertAlert || !in.record.saveEnded() {
+// logDriftLeft logs once that drift is not reverted.
+func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
+	f, drift := &in.file, in.drift()
+	if len(drift) == 0 {
 		return
 	}
-	in.file.brakeLogged = end
-	in.log.Error("another program keeps changing the credential; drift is not reverted for now",
-		"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC())
+	end, braked := in.record.brake(d.cfg.MaxReverts, now)
+	switch {
+	case d.cfg.Revert == RevertAlert:
+		if !f.alertLogged {
+			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift)
+		}
+		f.alertLogged = true
+	case braked && !end.Equal(f.brakeLogged) && in.record.saveEnded():
+		f.brakeLogged = end
+		in.log.Error("another program keeps changing the credential; drift is not reverted for now",
+			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC())
+	}
 }

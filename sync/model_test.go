@@ -161,7 +161,8 @@ func (m *model) start() {
 		}
 		w.rules.started(w, f, record)
 		config.Instances = append(config.Instances, credsync.Instance{
-			Name: f.name, Source: source, Sink: modelSink{w, g, f}, AllowRollback: w.rules.allowRollback})
+			Name: f.name, Source: source, Sink: modelSink{w, g, f}, AllowRollback: w.rules.allowRollback,
+			Steps: steps(stepsOf(f.name)...)})
 	}
 	w.rules.unsavedSince = time.Time{} // what kept records from being written was removed by OpenStore, as a stray
 	w.activating = false

@@ -375,8 +375,6 @@ type modelActivator struct {
 	g *generation
 }
 
-func (a modelActivator) Steps(instance string) []credential.Step { return steps(stepsOf(instance)...) }
-
 func stepsOf(instance string) []string { return []string{"reload", "restart pipelined@" + instance} }
 
 func (a modelActivator) Activate(ctx context.Context, what credential.Step, _ time.Time) error {

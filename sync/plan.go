@@ -26,21 +26,14 @@ type decision struct {
 	again  time.Time
 }
 
-// rules are what the decision depends on beside the instance.
-type rules struct {
-	mode       RevertMode
-	maxReverts int
-	noCommands bool // no apply may begin
-}
-
-// plan decides what is to be done about the file. It is a pure function.
-func (in *instance) plan(now time.Time, r rules) decision {
+// plan decides what is to be done about the file of an instance. It is a pure function.
+func (d *Daemon) plan(in *instance, now time.Time) decision {
 	f, w := &in.file, &in.wanted
 	switch {
 	case !f.recovered:
 		return decision{actionRecover, f.recovery.at}.from(now)
-	case f.looks == 0 || f.stale || isTime(f.lookAt, now):
-		if in.maySplice(now, r) && f.restore.due(now) {
+	case f.checkedAt.IsZero() || f.stale || isTime(f.lookAt, now):
+		if d.maySplice(in, now) && f.restore.due(now) {
 			return decision{action: actionRestore}
 		}
 		return decision{action: actionLook}
@@ -51,24 +44,24 @@ func (in *instance) plan(now time.Time, r rules) decision {
 		switch {
 		case in.isApplied(w.pending) && w.reason == notForced && in.record.Applying == nil:
 			return decision{action: actionRecordSame}
-		case w.retry.due(now) && !r.noCommands && !in.record.saving:
+		case w.retry.due(now) && !d.activating && !d.draining && !in.record.saving:
 			return decision{action: actionApply}
 		}
 		// It has to wait, and an apply that failed may have damaged what worked: what was applied before is restored meanwhile.
 	}
-	d := in.planRevert(now, r)
+	next := d.planRevert(in, now)
 	if w.pending != nil && !w.retry.due(now) {
-		d.again = earlier(d.again, w.retry.at)
+		next.again = earlier(next.again, w.retry.at)
 	}
-	return d
+	return next
 }
 
-func (in *instance) planRevert(now time.Time, r rules) decision {
-	if len(in.drift()) == 0 || r.mode == RevertAlert {
+func (d *Daemon) planRevert(in *instance, now time.Time) decision {
+	if len(in.drift()) == 0 || d.cfg.Revert == RevertAlert {
 		return decision{}
 	}
-	end, braked := in.record.brake(r.maxReverts, now)
-	switch splice := in.maySplice(now, r); {
+	end, braked := in.record.brake(d.cfg.MaxReverts, now)
+	switch splice := d.maySplice(in, now); {
 	case braked:
 		return decision{again: end}
 	case splice && in.mustRecordIntent(now):
@@ -90,21 +83,21 @@ func (d decision) from(now time.Time) decision {
 }
 
 // maySplice reports whether drift, should there be any, is reverted by a splice.
-func (in *instance) maySplice(now time.Time, r rules) bool {
-	_, braked := in.record.brake(r.maxReverts, now)
-	return r.mode == RevertSplice && !braked && !in.file.cannotSplice && in.record.Applying == nil && len(in.record.Attributes) > 0
+func (d *Daemon) maySplice(in *instance, now time.Time) bool {
+	_, braked := in.record.brake(d.cfg.MaxReverts, now)
+	return d.cfg.Revert == RevertSplice && !braked && !in.file.cannotSplice && in.record.Applying == nil && len(in.record.Attributes) > 0
 }
 
 // mustRecordIntent reports whether it has to be on record, before a revert, that activation must follow it: a crash in between would
 // leave the processes with drift that no start finds any more.
 func (in *instance) mustRecordIntent(now time.Time) bool {
-	return len(in.steps) > 0 && in.file.mayHaveLoaded(now) && !in.record.RevertOwesActivation
+	return len(in.Steps) > 0 && in.file.mayHaveLoaded(now) && !in.record.RevertOwesActivation
 }
 
 // drift names the managed attributes that the last look saw differ from what was applied. While nobody knows what an interrupted command
 // has written, nothing is called drift: it may be the newer credential.
 func (in *instance) drift() []string {
-	if in.file.looks == 0 || in.file.err != nil || in.record.Applying != nil {
+	if in.file.checkedAt.IsZero() || in.file.err != nil || in.record.Applying != nil {
 		return nil
 	}
 	return credential.Drift(in.record.Attributes, in.file.seen)

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -9,6 +10,12 @@ import (
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync/state"
 )
+
+// rules are what the decision depends on beside the instance.
+type rules struct {
+	mode       RevertMode
+	noCommands bool
+}
 
 // The table reads like the policy: given what is wanted, applied and on disk, what is to be done?
 func TestPlan(t *testing.T) {
@@ -30,7 +37,7 @@ func TestPlan(t *testing.T) {
 	rested.Reverts = []time.Time{now.Add(-61 * time.Minute), now.Add(-time.Second)}
 	fromTheFuture := applied
 	fromTheFuture.Reverts = []time.Time{now.AddDate(1, 0, 0), now.AddDate(1, 0, 0)}
-	seen := func(a credential.Attributes) file { return file{recovered: true, looks: 1, seen: a} }
+	seen := func(a credential.Attributes) file { return file{recovered: true, checkedAt: now, seen: a} }
 	waiting := &pending{version: two}
 	same := &pending{version: two, digest: "digest"}
 
@@ -45,42 +52,41 @@ func TestPlan(t *testing.T) {
 		{"at start, what is left behind comes first", instance{wanted: wanted{pending: waiting}}, rules{}, actionRecover, time.Time{}},
 		{"an earlier command still runs", instance{file: file{recovery: retry{at: later}}}, rules{}, actionNone, later},
 		{"nothing is known of the disk", instance{file: file{recovered: true}}, rules{}, actionLook, time.Time{}},
-		{"something may have changed: look and put back", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionRestore, time.Time{}},
-		{"the same, but the brake is on", instance{record: record{Record: tired}, file: file{recovered: true, looks: 1, stale: true}}, rules{}, actionLook, time.Time{}},
-		{"the same, but drift is only reported", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, stale: true}}, rules{mode: RevertAlert}, actionLook, time.Time{}},
+		{"something may have changed: look and put back", instance{record: record{Record: applied}, file: file{recovered: true, checkedAt: now, stale: true}}, rules{}, actionRestore, time.Time{}},
+		{"the same, but the brake is on", instance{record: record{Record: tired}, file: file{recovered: true, checkedAt: now, stale: true}}, rules{}, actionLook, time.Time{}},
+		{"the same, but drift is only reported", instance{record: record{Record: applied}, file: file{recovered: true, checkedAt: now, stale: true}}, rules{mode: RevertAlert}, actionLook, time.Time{}},
 		{"in sync", instance{record: record{Record: applied}, file: seen(right)}, rules{}, actionNone, time.Time{}},
 		{"a version waits", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
 		{"a version waits, and nothing was ever applied", instance{file: seen(wrong), wanted: wanted{pending: waiting}}, rules{}, actionApply, time.Time{}},
 		{"a version waits for its retry", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionNone, later},
 		{"a version waits for its retry, and the last try did damage", instance{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting, retry: retry{at: later}}}, rules{}, actionRestore, later},
 		{"a version waits for an activation to end", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: waiting}}, rules{noCommands: true}, actionNone, time.Time{}},
-		{"the same, and drift was found that the processes may have read", instance{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting}, steps: steps("reload")}, rules{noCommands: true}, actionRecordIntent, time.Time{}},
-		{"what that revert owes is on record", instance{record: record{Record: owing}, file: seen(wrong), steps: steps("reload")}, rules{}, actionRestore, time.Time{}},
+		{"the same, and drift was found that the processes may have read", instance{record: record{Record: applied}, file: seen(wrong), wanted: wanted{pending: waiting}, Instance: Instance{Steps: steps("reload")}}, rules{noCommands: true}, actionRecordIntent, time.Time{}},
+		{"what that revert owes is on record", instance{record: record{Record: owing}, file: seen(wrong), Instance: Instance{Steps: steps("reload")}}, rules{}, actionRestore, time.Time{}},
 		{"a version waits for the record to be written", instance{record: record{Record: applied, saving: true}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionNone, time.Time{}},
 		{"a new version holds the same credential", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same}}, rules{}, actionRecordSame, time.Time{}},
 		{"the same, but nobody knows what is on disk", instance{record: record{Record: interrupted}, file: seen(wrong), wanted: wanted{pending: same}}, rules{}, actionApply, time.Time{}},
 		{"a schedule wants it applied again", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same, reason: forSchedule}}, rules{}, actionApply, time.Time{}},
-		{"the file is missing", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: later}, wanted: wanted{pending: waiting}}, rules{}, actionNone, later},
-		{"the file was missing a while ago", instance{record: record{Record: state.Record{}}, file: file{recovered: true, looks: 1, err: credential.ErrMissing, lookAt: now}}, rules{}, actionLook, time.Time{}},
+		{"the file is missing", instance{record: record{Record: applied}, file: file{recovered: true, checkedAt: now, err: credential.ErrMissing, lookAt: later}, wanted: wanted{pending: waiting}}, rules{}, actionNone, later},
+		{"the file was missing a while ago", instance{record: record{Record: state.Record{}}, file: file{recovered: true, checkedAt: now, err: credential.ErrMissing, lookAt: now}}, rules{}, actionLook, time.Time{}},
 		{"drift", instance{record: record{Record: applied}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
 		{"an empty attribute is drift", instance{record: record{Record: applied}, file: seen(empty)}, rules{}, actionRestore, time.Time{}},
 		{"a missing element is drift", instance{record: record{Record: applied}, file: seen(nil)}, rules{}, actionRestore, time.Time{}},
 		{"an attribute that was absent is drift", instance{record: record{Record: applied}, file: seen(extra)}, rules{}, actionRestore, time.Time{}},
-		{"drift waits for its retry", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, restore: retry{at: later}}}, rules{}, actionNone, later},
+		{"drift waits for its retry", instance{record: record{Record: applied}, file: file{recovered: true, checkedAt: now, seen: wrong, restore: retry{at: later}}}, rules{}, actionNone, later},
 		{"drift is only reported", instance{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertAlert}, actionNone, time.Time{}},
 		{"drift is put back by nlserver, for which the credential is needed", instance{record: record{Record: applied}, file: seen(wrong)}, rules{mode: RevertApply}, actionFetch, time.Time{}},
-		{"a splice cannot work", instance{record: record{Record: applied}, file: file{recovered: true, looks: 1, seen: wrong, cannotSplice: true}}, rules{}, actionFetch, time.Time{}},
+		{"a splice cannot work", instance{record: record{Record: applied}, file: file{recovered: true, checkedAt: now, seen: wrong, cannotSplice: true}}, rules{}, actionFetch, time.Time{}},
 		{"the brake is on", instance{record: record{Record: tired}, file: seen(wrong)}, rules{}, actionNone, now.Add(59 * time.Minute)},
 		{"the brake has let go", instance{record: record{Record: rested}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
 		{"the clock was set back by a year", instance{record: record{Record: fromTheFuture}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
 		{"nobody knows what an interrupted command wrote: not drift", instance{record: record{Record: interrupted}, file: seen(wrong)}, rules{}, actionNone, time.Time{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.rules.maxReverts = 2
 			if c.rules.mode == "" {
 				c.rules.mode = RevertSplice
 			}
-			got := c.instance.plan(now, c.rules)
+			got := (&Daemon{cfg: Config{Revert: c.rules.mode, MaxReverts: 2}, activating: c.rules.noCommands}).plan(&c.instance, now)
 			if got.action != c.want || !got.again.Equal(c.again) {
 				t.Errorf("plan: action %d again %v, want %d again %v", got.action, got.again, c.want, c.again)
 			}
@@ -129,11 +135,11 @@ func TestPlanActivation(t *testing.T) {
 
 // Retries spread out fully, and none waits for longer than the cap.
 func TestRetrySpreads(t *testing.T) {
-	now := time.Now()
+	now, log := time.Now(), slog.New(slog.DiscardHandler)
 	longest, shortest := time.Duration(0), time.Hour
 	for range 2000 {
 		r := retry{attempt: 20}
-		r.fail(now, errors.New("again"))
+		r.failed(log, now, errors.New("again"), slog.LevelInfo, "")
 		wait := r.at.Sub(now)
 		longest, shortest = max(longest, wait), min(shortest, wait)
 	}
@@ -141,7 +147,7 @@ func TestRetrySpreads(t *testing.T) {
 		t.Errorf("waits from %s to %s, want them all over 0 to %s", shortest, longest, lastRetry)
 	}
 	var first retry
-	first.fail(now, errors.New("once"))
+	first.failed(log, now, errors.New("once"), slog.LevelInfo, "")
 	if wait := first.at.Sub(now); wait > firstRetry+time.Millisecond {
 		t.Errorf("the first wait is %s", wait)
 	}

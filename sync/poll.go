@@ -22,7 +22,6 @@ type source struct {
 	again    bool               // the poll under way began before something that asks for another
 	spread   bool               // the poll after the next success is at a random moment: many hosts ask at this one
 	next     time.Time
-	polls    int       // that have ended
 	lastPoll time.Time // that was answered
 	retry    retry     // failing while the source is unreachable
 }
@@ -75,6 +74,7 @@ func (d *Daemon) pollSoon(now time.Time) {
 			w.next = now.Add(rand.N(spreadOfTicks))
 		}
 	}
+	d.tell()
 }
 
 // pollNow brings the next poll forward. One under way may have been answered before, so another follows it. A push or a signal may
@@ -88,7 +88,7 @@ func (w *source) pollNow(now time.Time) {
 
 // keepPolling polls a source when it is time.
 func (d *Daemon) keepPolling(w *source) {
-	for d.work.Err() == nil {
+	for !d.ended {
 		switch {
 		case d.draining:
 			d.wait(time.Time{}, nil)
@@ -107,7 +107,7 @@ type answer struct {
 }
 
 func (d *Daemon) poll(w *source) {
-	ctx, cut := context.WithCancel(d.work)
+	ctx, cut := context.WithCancel(d.ctx)
 	defer cut()
 	w.cut = cut
 	need := func(v credential.Version) bool {
@@ -130,7 +130,6 @@ func (d *Daemon) poll(w *source) {
 		return // cut short, tells nothing
 	}
 	now := time.Now()
-	w.polls++
 	if d.onPoll(w, reading.Version, answers, err, now); w.again {
 		w.pollNow(now)
 	}

@@ -43,45 +43,36 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 		return p, err
 	}
 	d.onPoll(in.source, reading.Version, []answer{pick(reading, in.Fields, cfg.Store.Key())}, err, now)
-	in.file.recovered = true // what a command left is settled by a pass, and not by a look
-	p.fill(d, in, now)
-	return p, nil
-}
+	in.file.recovered = true // what a command left is finished by a pass, and not by a look
 
-// fill has the plan made, and puts it into words.
-func (p *Preview) fill(d *Daemon, in *instance, now time.Time) {
-	next := in.plan(now, d.rules())
 	p.Drift, p.Refused, p.Activation = in.drift(), in.wanted.refusal, in.record.Activation
-	drift, after := strings.Join(p.Drift, ", "), in.steps
-	switch next.action {
+	drift, after := strings.Join(p.Drift, ", "), in.Steps
+	switch d.plan(in, now).action {
 	case actionApply:
 		p.Next, p.Credential = in.wanted.pending.version, in.wanted.pending.credential
-		p.does("apply version %v", p.Next)
+		p.Steps = []string{fmt.Sprintf("apply version %v", p.Next)}
 		if !p.Applied.IsZero() {
 			p.Steps[0] += fmt.Sprintf(" (applied: %v)", p.Applied)
 		}
 	case actionRestore, actionRecordIntent:
-		p.does("put back %s", drift)
+		p.Steps = []string{"put back " + drift}
 		if !in.file.mayHaveLoaded(now) {
 			after = p.Activation
 		}
 	case actionFetch:
-		p.does("apply version %v again, as %s differs", p.Applied, drift)
+		p.Steps = []string{fmt.Sprintf("apply version %v again, as %s differs", p.Applied, drift)}
 	default:
 		after = p.Activation
 		if len(p.Drift) > 0 {
 			p.Left = d.whyDriftStays(in)
 		}
 	}
-	if len(after) > 0 {
-		names := make([]string, len(after))
-		for i, s := range after {
-			names[i] = s.String()
-		}
-		p.does("activate: %s", strings.Join(names, ", "))
+	var names []string
+	for _, s := range after {
+		names = append(names, s.String())
 	}
-}
-
-func (p *Preview) does(format string, args ...any) {
-	p.Steps = append(p.Steps, fmt.Sprintf(format, args...))
+	if len(names) > 0 {
+		p.Steps = append(p.Steps, "activate: "+strings.Join(names, ", "))
+	}
+	return p, nil
 }

@@ -46,7 +46,7 @@ func (d *Daemon) recordIntent(in *instance) {
 
 // keepSaved saves a changed record when it is time.
 func (d *Daemon) keepSaved(in *instance) {
-	for r := &in.record; d.work.Err() == nil; {
+	for r := &in.record; !d.ended; {
 		at := later(r.saveAt, r.retry.at)
 		switch {
 		case r.saving || !r.unsaved || !d.mayGuard():
@@ -92,17 +92,12 @@ func (r *record) activated(done func(credential.Step) bool, now time.Time) {
 
 // reverted counts a revert.
 func (r *record) reverted(now time.Time) {
-	recent := append(r.recentReverts(now), now)
-	r.Reverts = recent[max(0, len(recent)-rememberedReverts):]
+	r.Reverts = append(r.recentReverts(now), now)
 	r.RevertedTotal++
 }
 
-const (
-	// rememberedReverts bounds the record, which is written whole. With a greater drift.max_reverts there is no brake.
-	rememberedReverts = 10000
-	// revertWindow is the time over which reverts count for the brake.
-	revertWindow = time.Hour
-)
+// revertWindow is the time over which reverts count for the brake.
+const revertWindow = time.Hour
 
 // brake reports whether reverts have used up their allowance, and until when.
 func (r *record) brake(maxReverts int, now time.Time) (end time.Time, on bool) {

@@ -46,9 +46,9 @@ func checkDecisions(t *testing.T, remembered state.Record, now time.Time, bits u
 		file:     file{recovered: !bit(0), cannotSplice: bit(1), stale: bit(7), recovery: retry{at: at(12)}, restore: retry{at: at(10)}},
 		wanted:   wanted{retry: retry{at: at(8)}},
 	}
-	rules := rules{mode: []RevertMode{RevertSplice, RevertApply, RevertAlert}[int(bits>>4&3)%3], maxReverts: 1 + int(bits>>14), noCommands: bit(2)}
+	d := &Daemon{cfg: Config{Revert: []RevertMode{RevertSplice, RevertApply, RevertAlert}[int(bits>>4&3)%3], MaxReverts: 1 + int(bits>>14)}, activating: bit(2)}
 	if !bit(6) {
-		in.file.looks = 1
+		in.file.checkedAt = now
 	}
 	if !bit(8) {
 		in.file.seen = remembered.Attributes
@@ -57,17 +57,17 @@ func checkDecisions(t *testing.T, remembered state.Record, now time.Time, bits u
 		in.wanted.pending = &pending{digest: remembered.Digest,
 			version: credential.Version{Number: remembered.Version.Number + int(bits>>10&3) - 1, Created: now}}
 	}
-	d := in.plan(now, rules)
+	next := d.plan(in, now)
 	switch {
-	case d.action == actionNone && !d.again.IsZero() && !d.again.After(now):
-		t.Fatalf("nothing to do, and asked again at once: %+v for %+v", d, in)
-	case d.action == actionRestore && (remembered.Applying != nil || len(remembered.Attributes) == 0 || rules.mode != RevertSplice):
-		t.Fatalf("drift would be reverted: %+v for %+v", d, in)
-	case (d.action == actionApply || d.action == actionRecordSame) && in.wanted.pending == nil, d.action == actionApply && (bit(2) || bit(3)):
-		t.Fatalf("would apply: %+v for %+v", d, in)
+	case next.action == actionNone && !next.again.IsZero() && !next.again.After(now):
+		t.Fatalf("nothing to do, and asked again at once: %+v for %+v", next, in)
+	case next.action == actionRestore && (remembered.Applying != nil || len(remembered.Attributes) == 0 || d.cfg.Revert != RevertSplice):
+		t.Fatalf("drift would be reverted: %+v for %+v", next, in)
+	case (next.action == actionApply || next.action == actionRecordSame) && in.wanted.pending == nil, next.action == actionApply && (bit(2) || bit(3)):
+		t.Fatalf("would apply: %+v for %+v", next, in)
 	}
 	r := record{Record: remembered}
-	if end, on := r.brake(rules.maxReverts, now); on && (!end.After(now) || end.After(now.Add(2*revertWindow))) {
+	if end, on := r.brake(d.cfg.MaxReverts, now); on && (!end.After(now) || end.After(now.Add(2*revertWindow))) {
 		t.Fatalf("the brake is on until %v, it is %v: %+v", end, now, r)
 	}
 	if r.reverted(now); len(r.Reverts) > len(remembered.Reverts)+1 || !slices.Contains(r.Reverts, now) {

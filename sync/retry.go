@@ -32,14 +32,6 @@ const keptReasons = 8
 
 // failed notes a failure and logs it: at level when its reason is new, else for debugging only.
 func (r *retry) failed(log *slog.Logger, now time.Time, err error, level slog.Level, msg string, attrs ...any) {
-	if !r.fail(now, err) {
-		level = slog.LevelDebug
-	}
-	log.Log(context.Background(), level, msg, append(attrs, "attempt", r.attempt, "reason", err)...)
-}
-
-// fail notes a failure and says whether its reason is new.
-func (r *retry) fail(now time.Time, err error) (news bool) {
 	limit := lastRetry
 	if r.attempt < 6 { // 1 s << 6 is above the cap
 		limit = min(firstRetry<<r.attempt, lastRetry)
@@ -55,11 +47,12 @@ func (r *retry) fail(now time.Time, err error) (news bool) {
 	r.reason = err.Error()
 	fact := timeOfDay.ReplaceAllString(r.reason, "")
 	if slices.Contains(r.logged, fact) {
-		return false
+		level = slog.LevelDebug
+	} else {
+		r.logged = append(slices.Clone(r.logged), fact)
+		r.logged = r.logged[max(0, len(r.logged)-keptReasons):]
 	}
-	r.logged = append(slices.Clone(r.logged), fact)
-	r.logged = r.logged[max(0, len(r.logged)-keptReasons):]
-	return true
+	log.Log(context.Background(), level, msg, append(attrs, "attempt", r.attempt, "reason", err)...)
 }
 
 // timeOfDay is what makes the same reason look new: nlserver's output and retry times carry it.

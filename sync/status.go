@@ -49,9 +49,22 @@ const maxError = 4 << 10
 func (d *Daemon) Status() Status { return *d.status.Load() }
 
 func (d *Daemon) publish() {
-	status := Status{Instances: make([]InstanceStatus, len(d.instances))}
-	for i, in := range d.instances {
-		status.Instances[i] = d.statusOf(in)
+	var status Status
+	for _, in := range d.instances {
+		state, reason := d.stateOf(in)
+		status.Instances = append(status.Instances, InstanceStatus{
+			Name:           in.Name,
+			State:          state,
+			WantedVersion:  in.wanted.newest.Number,
+			AppliedVersion: in.record.Version.Number,
+			AppliedAt:      in.record.AppliedAt,
+			ActivatedAt:    in.record.ActivatedAt,
+			LastCheck:      in.file.checkedAt,
+			RevertedTotal:  in.record.RevertedTotal,
+			LastError:      credential.Cut(strings.ReplaceAll(reason, "\n", "; "), maxError), // errors may be joined
+			SourceReached:  !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
+			LastPoll:       in.source.lastPoll,
+		})
 	}
 	d.status.Store(&status)
 	if d.cfg.OnStatus != nil {
@@ -59,27 +72,11 @@ func (d *Daemon) publish() {
 	}
 }
 
-func (d *Daemon) statusOf(in *instance) InstanceStatus {
-	state, reason := d.stateOf(in)
-	return InstanceStatus{
-		Name:           in.Name,
-		State:          state,
-		WantedVersion:  in.wanted.newest.Number,
-		AppliedVersion: in.record.Version.Number,
-		AppliedAt:      in.record.AppliedAt,
-		ActivatedAt:    in.record.ActivatedAt,
-		LastCheck:      in.file.checkedAt,
-		RevertedTotal:  in.record.RevertedTotal,
-		LastError:      credential.Cut(strings.ReplaceAll(reason, "\n", "; "), maxError), // errors may be joined
-		SourceReached:  in.source.polls > 0 && !in.source.retry.isFailing(),
-		LastPoll:       in.source.lastPoll,
-	}
-}
-
 // stateOf finds the first state that holds, and the error behind it.
 func (d *Daemon) stateOf(in *instance) (State, string) {
 	f, w, source := &in.file, &in.wanted, in.source
-	unseen := f.looks == 0 || f.err != nil && f.rightAt.IsZero() || source.polls == 0
+	neverPolled := source.lastPoll.IsZero() && !source.retry.isFailing()
+	unseen := f.checkedAt.IsZero() || f.err != nil && f.rightAt.IsZero() || neverPolled
 	toApply := in.record.Applying != nil || w.reason != notForced || w.pending != nil && !in.isApplied(w.pending)
 	hung := d.hung(in)
 	switch {

@@ -117,11 +117,11 @@ const (
 )
 
 // stop ends all goroutines, and saves what is unsaved.
-func (d *Daemon) stop(cancelFinish func()) {
+func (d *Daemon) stop(cancel func()) {
 	d.ended = true
+	d.cutPolls()
 	d.tell()
-	finish := time.AfterFunc(finishTime, cancelFinish)
-	defer finish.Stop()
+	defer time.AfterFunc(finishTime, cancel).Stop()
 	d.windUp(leaveTime, 0)
 	hung := d.running
 	for _, in := range d.instances {

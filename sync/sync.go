@@ -1,16 +1,13 @@
 // Package sync keeps each instance's credential equal to its source. It decides when a credential is applied, when drift is reverted,
-// when the running processes are told, and when nothing may be touched.
-//
-// It knows neither where credentials come from nor how Campaign stores them: [Source], [Sink] and [Activator] do. It does not elect a
-// leader, does not merge hand edits, and cannot tell whether Adobe accepts a credential.
+// when the running processes are told, and when nothing may be touched. It knows neither where credentials come from nor how Campaign
+// stores them: [Source], [Sink] and [Activator] do.
 //
 // After each event (a poll, a file event, a timer, a signal, the end of a step) the same question is asked for each instance: what is
-// wanted, what was applied, what is on disk, so what is to be done? plan answers it and is pure. Each instance has a goroutine that asks
-// it and acts in a straight line. Nobody holds the lock while he acts or waits, so a disk, a process or a network that hangs stops one
-// step and nothing else.
+// wanted, what was applied, what is on disk, so what is to be done? Daemon.plan answers it. Nobody holds the lock while he acts or waits,
+// so a disk, a process or a network that hangs stops one step and nothing else.
 //
-// In the order in which a version travels: poll.go, daemon.go (reconcile), plan.go, file.go, apply.go, record.go, activation.go, status.go.
-// Before them read lock.go and step.go: how anybody waits, and how a step is done without the lock.
+// Read lock.go and step.go first, then, in the order in which a version travels: poll.go, daemon.go (reconcile), plan.go, file.go,
+// apply.go, record.go, activation.go, status.go.
 package sync
 
 import (
@@ -24,13 +21,12 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// Source says which credential is wanted. Instances that share a Source share its polls; each takes its own fields out of what was
-// read.
+// Source says which credential is wanted. Instances that share a Source share its polls.
 //
 // Poll returns the newest version. It asks need before it reads the secret of that version; when need says no, Reading.Credential is
 // nil. A source that was reached and has no usable credential returns a *credential.Refusal; every other error means unreachable. An
 // error that waiting does not mend is marked by credential.NeedsOperator; one that knows when there will be an answer has a method
-// RetryAt(). Poll honours ctx. It is not called again before it returned, except for other Sources at the same time.
+// RetryAt(). Poll honours ctx, and is called again only after it has returned.
 type Source interface {
 	Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error)
 }
@@ -57,8 +53,6 @@ type Sink interface {
 
 // Activator tells the running processes of a new credential.
 type Activator interface {
-	// Steps lists what it takes for the instance, in order. A step that is the same for several instances serves all of them.
-	Steps(instance string) []credential.Step
 	// Activate runs one step. It is not called concurrently, nor while any Sink applies. It returns within a bound of its own and
 	// honours ctx, except that a restart which was begun is not cut off. One that lasts longer runs on, and is an error; when it has
 	// ended well it counts as the step if it was begun after since. Errors may have a method RetryAt().
@@ -82,6 +76,8 @@ type Instance struct {
 	Fields        credential.Fields // what the secret calls the fields of the credential
 	Sink          Sink
 	AllowRollback bool // apply a version that goes back
+	// Steps are what activation takes, in order. A step that is the same for several instances serves all of them.
+	Steps []credential.Step
 }
 
 // Config is what a Daemon works with.

@@ -103,6 +103,10 @@ func (w *world) launch() {
 // run has a daemon run on the store that is open.
 func (w *world) run() {
 	w.t.Helper()
+	w.config.Instances = slices.Clone(w.config.Instances) // the daemon before keeps its own
+	for i, in := range w.config.Instances {
+		w.config.Instances[i].Steps = w.active.stepsOf(in.Name)
+	}
 	daemon := credsync.New(w.config)
 	for i, in := range w.config.Instances {
 		in.Sink.(*sink).touch = func() { daemon.Touched(i, false) }
@@ -387,7 +391,7 @@ type activator struct {
 	steps []string // default: reload
 }
 
-func (a *activator) Steps(instance string) []credential.Step {
+func (a *activator) stepsOf(instance string) []credential.Step {
 	all := steps("reload")
 	for _, s := range a.steps {
 		all = append(all, steps(strings.ReplaceAll(s, "%", instance))...)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/config"
-	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/filelock"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sinks/nlserver"
@@ -50,7 +49,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 	a.useNLServer(before)
 	a.settings = sync.Config{
 		Store: store, Logger: log,
-		Activator: activator{a.nlserver, c.Campaign.Activate},
+		Activator: a.nlserver,
 		Poll:      c.Watch.Poll, CommandRuns: nlserver.CommandRuns,
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
 		Verify: c.Schedule.VerifyAt, Reapply: c.Schedule.ReapplyAt, ActivateAt: c.Schedule.ActivateAt,
@@ -62,7 +61,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		}
 		a.settings.Instances = append(a.settings.Instances, sync.Instance{
 			Name: i.Name, Source: source, Fields: i.Fields.Names(), AllowRollback: i.AllowRollback,
-			Sink: a.sink(i, before),
+			Sink: a.sink(i, before), Steps: nlserver.Steps(c.Campaign.Activate.Reload, c.Campaign.Activate.Restart, i.Name),
 		})
 	}
 	return a, a.identifyFiles()
@@ -106,14 +105,3 @@ func (a *assembly) settle() {
 }
 
 const settleTime = time.Second
-
-// activator does with nlserver what the configuration asks for.
-type activator struct {
-	*nlserver.Binary
-	want config.Activate
-}
-
-// Steps serves sync.Activator.
-func (a activator) Steps(instance string) []credential.Step {
-	return nlserver.Steps(a.want.Reload, a.want.Restart, instance)
-}

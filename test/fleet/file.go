@@ -54,5 +54,4 @@ func (*file) ChangedAt() time.Time { return time.Time{} }
 // nothing is to be told of a new credential.
 type nothing struct{}
 
-func (nothing) Steps(string) []credential.Step                             { return nil }
 func (nothing) Activate(context.Context, credential.Step, time.Time) error { return nil }
