@@ -317,7 +317,7 @@ func TestReloadWithOtherInstances(t *testing.T) {
 			t.Errorf("the other was applied %d times", n)
 		}
 		now := w.statusNow("stays")
-		before.LastCheck, now.LastCheck = time.Time{}, time.Time{}
+		before.LastCheck, now.LastCheck = credsync.Moment{}, credsync.Moment{}
 		if now != before {
 			t.Errorf("the status was %+v and is %+v", before, now)
 		}

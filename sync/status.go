@@ -28,18 +28,29 @@ type Status struct {
 
 // InstanceStatus is how one instance was. Zero times and versions mean never and none.
 type InstanceStatus struct {
-	Name           string
-	State          State
-	WantedVersion  int
-	AppliedVersion int
-	AppliedAt      time.Time
-	ActivatedAt    time.Time
-	LastCheck      time.Time
-	RevertedTotal  int
-	LastError      string // of what keeps it from being in sync; one line
+	Name           string `json:"name"`
+	State          State  `json:"state"`
+	WantedVersion  int    `json:"wanted_version"`
+	AppliedVersion int    `json:"applied_version"`
+	AppliedAt      Moment `json:"applied_at"`
+	ActivatedAt    Moment `json:"activated_at"`
+	LastCheck      Moment `json:"last_check"`
+	RevertedTotal  int    `json:"drift_reverted_total"`
+	LastError      string `json:"last_error"` // of what keeps it from being in sync; one line
 
-	SourceReached bool      // its source answered when last asked
-	LastPoll      time.Time // of its source, that was answered
+	SourceReached bool      `json:"-"` // its source answered when last asked
+	LastPoll      time.Time `json:"-"` // of its source, that was answered
+}
+
+// Moment is a time that JSON shows in UTC, or as null if it is zero.
+type Moment struct{ time.Time }
+
+// MarshalJSON serves encoding/json.
+func (m Moment) MarshalJSON() ([]byte, error) {
+	if m.IsZero() {
+		return []byte("null"), nil
+	}
+	return m.UTC().MarshalJSON()
 }
 
 // maxError bounds LastError, in bytes: it may hold what others answered.
@@ -57,9 +68,9 @@ func (d *Daemon) publish() {
 			State:          state,
 			WantedVersion:  in.wanted.newest.Number,
 			AppliedVersion: in.record.Version.Number,
-			AppliedAt:      in.record.AppliedAt,
-			ActivatedAt:    in.record.ActivatedAt,
-			LastCheck:      in.file.checkedAt,
+			AppliedAt:      Moment{in.record.AppliedAt},
+			ActivatedAt:    Moment{in.record.ActivatedAt},
+			LastCheck:      Moment{in.file.checkedAt},
 			RevertedTotal:  in.record.RevertedTotal,
 			LastError:      credential.Cut(strings.ReplaceAll(reason, "\n", "; "), maxError), // errors may be joined
 			SourceReached:  !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),

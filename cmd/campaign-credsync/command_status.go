@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/control"
+	"campaign-credsync/sync"
 )
 
 func newStatusCommand(in *invocation) *cobra.Command {
@@ -71,7 +72,7 @@ func runStatus(ctx context.Context, in *invocation, socket string, asJSON, watch
 func shape(d control.Status) string {
 	var b strings.Builder
 	for _, in := range d.Instances {
-		in.LastCheck = nil
+		in.LastCheck = sync.Moment{}
 		json.NewEncoder(&b).Encode(in)
 	}
 	fmt.Fprint(&b, d.Vault.Reachable)
@@ -113,9 +114,9 @@ func number(version int) string {
 	return fmt.Sprint(version)
 }
 
-func moment(t *time.Time) string {
-	if t == nil {
+func moment(m sync.Moment) string {
+	if m.IsZero() {
 		return "-"
 	}
-	return t.Format(time.RFC3339)
+	return m.UTC().Format(time.RFC3339)
 }

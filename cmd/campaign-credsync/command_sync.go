@@ -62,8 +62,8 @@ func report(in *invocation, d control.Status) error {
 		}
 		fmt.Fprintln(in.stdout, line)
 		// Activation that waits for its schedule is what the configuration asks for.
-		held := i.State == string(sync.StateActivationPending) && i.LastError == ""
-		failed = failed || i.State != control.InSync && !held
+		held := i.State == sync.StateActivationPending && i.LastError == ""
+		failed = failed || i.State != sync.StateInSync && !held
 	}
 	if failed {
 		return &exit{status: exitFailed}

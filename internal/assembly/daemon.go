@@ -102,7 +102,7 @@ func (p *process) run(ctx context.Context) *assembly {
 	}
 	settings := p.settings
 	settings.Before = p.daemon
-	settings.OnStatus = func(s sync.Status) { p.service.Show(control.Summary(documentsOf(s))) }
+	settings.OnStatus = func(s sync.Status) { p.service.Show(control.Summary(s.Instances)) }
 	p.daemon = sync.New(settings)
 	p.control.Serve(answers{p.daemon, p.assembly})
 

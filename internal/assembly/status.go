@@ -40,31 +40,9 @@ func (a *assembly) document(s sync.Status) control.Status {
 			lastPoll = in.LastPoll
 		}
 	}
-	vault.LastPoll = known(lastPoll)
+	vault.LastPoll.Time = lastPoll
 	if a.vault != nil {
-		vault.TokenExpires = known(a.vault.TokenExpires())
+		vault.TokenExpires.Time = a.vault.TokenExpires()
 	}
-	return control.Status{Instances: documentsOf(s), Vault: vault}
-}
-
-func documentsOf(s sync.Status) []control.Instance {
-	documents := []control.Instance{} // in JSON not null
-	for _, in := range s.Instances {
-		documents = append(documents, control.Instance{
-			Name: in.Name, State: string(in.State),
-			WantedVersion: in.WantedVersion, AppliedVersion: in.AppliedVersion,
-			AppliedAt: known(in.AppliedAt), ActivatedAt: known(in.ActivatedAt), LastCheck: known(in.LastCheck),
-			RevertedTotal: in.RevertedTotal, LastError: in.LastError,
-		})
-	}
-	return documents
-}
-
-// known is t in UTC, or nil where it is zero.
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	utc := t.UTC()
-	return &utc
+	return control.Status{Instances: s.Instances, Vault: vault}
 }

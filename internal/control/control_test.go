@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"campaign-credsync/sync"
 )
 
 // TestStatusOfAHangingLoop: what was true when it last took a turn is not told.
@@ -38,7 +40,7 @@ type waiting struct {
 }
 
 func (waiting) Ping(context.Context) error { return nil }
-func (waiting) Status() Status             { return Status{Instances: []Instance{{Name: "prod", State: InSync}}} }
+func (waiting) Status() Status             { return Status{Instances: []sync.InstanceStatus{{Name: "prod", State: sync.StateInSync}}} }
 func (d waiting) Sync(ctx context.Context, _ ...string) (Status, error) {
 	d.begun <- struct{}{}
 	select {

@@ -3,47 +3,31 @@ package control
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync"
 )
 
 // Status is what status --json prints and the control socket answers. Times are RFC 3339 in UTC; null means never, or not known.
 // Versions are 0 where there is none.
 type Status struct {
-	Instances []Instance `json:"instances"`
-	Vault     Vault      `json:"vault"`
-}
-
-// Instance is the state of one instance.
-type Instance struct {
-	Name           string     `json:"name"`
-	State          string     `json:"state"` // see sync.State
-	WantedVersion  int        `json:"wanted_version"`
-	AppliedVersion int        `json:"applied_version"`
-	AppliedAt      *time.Time `json:"applied_at"`
-	ActivatedAt    *time.Time `json:"activated_at"`
-	LastCheck      *time.Time `json:"last_check"`
-	RevertedTotal  int        `json:"drift_reverted_total"`
-	LastError      string     `json:"last_error"`
+	Instances []sync.InstanceStatus `json:"instances"`
+	Vault     Vault                 `json:"vault"`
 }
 
 // Vault is what is known of Vault. Where no instance has its credential there, it is reachable and was never polled.
 type Vault struct {
-	Reachable    bool       `json:"reachable"`
-	TokenExpires *time.Time `json:"token_expires_at"`
-	LastPoll     *time.Time `json:"last_poll"`
+	Reachable    bool        `json:"reachable"`
+	TokenExpires sync.Moment `json:"token_expires_at"`
+	LastPoll     sync.Moment `json:"last_poll"`
 }
 
-// InSync is the state of an instance that has nothing to do.
-const InSync = "in_sync"
-
 // Used reports whether any instance has its credential in Vault: one that was never polled is not reachable.
-func (v Vault) Used() bool { return !v.Reachable || v.LastPoll != nil }
+func (v Vault) Used() bool { return !v.Reachable || !v.LastPoll.IsZero() }
 
 // InSync reports whether every instance is in sync.
 func (s Status) InSync() bool {
-	return !slices.ContainsFunc(s.Instances, func(in Instance) bool { return in.State != InSync })
+	return !slices.ContainsFunc(s.Instances, func(in sync.InstanceStatus) bool { return in.State != sync.StateInSync })
 }
 
 // maxReason is what one reason may have of a summary, in bytes. Ten of them, with their names, are less than systemd takes in one
@@ -51,13 +35,13 @@ func (s Status) InSync() bool {
 const maxReason = 200
 
 // Summary is one line: how many instances are in sync, then the first others with what is wrong.
-func Summary(instances []Instance) string {
+func Summary(instances []sync.InstanceStatus) string {
 	var wrong []string
 	for _, in := range instances {
-		if in.State == InSync {
+		if in.State == sync.StateInSync {
 			continue
 		}
-		text := in.Name + ": " + in.State
+		text := in.Name + ": " + string(in.State)
 		if in.LastError != "" {
 			text += " (" + credential.Cut(in.LastError, maxReason) + ")"
 		}
