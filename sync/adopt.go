@@ -6,21 +6,8 @@ import (
 )
 
 // A Daemon may replace another in the same process (Config.Before). It adopts what that one knew, as far as it still holds: an
-// instance that is in sync stays so in the status, what was logged is not logged again, a credential in hand needs no source, and what
-// waited for a retry is tried at once. What was known of a Source or a Sink counts only where both have the same one.
-
-// find returns the instance of that name, or nil; d may be nil.
-func (d *Daemon) find(name string) *instance {
-	if d == nil {
-		return nil
-	}
-	for _, in := range d.instances {
-		if in.Name == name {
-			return in
-		}
-	}
-	return nil
-}
+// instance that is in sync stays so in the status, what was logged is not logged again, and a credential in hand needs no source. What was
+// known of a Source or a Sink counts only where both have the same one.
 
 // adopt goes on with what is known of an instance.
 func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
@@ -36,20 +23,17 @@ func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
 	if in.Sink == before.Sink {
 		in.file = before.file
 		in.file.touched(true, now) // nobody took events between the two; and what alert mode left alone was loaded
-		in.file.cannotSplice = false
 		in.file.alertLogged = in.file.alertLogged && sameMode
 		in.wanted.retry = before.wanted.retry
 	}
 	if in.Source == before.Source {
 		w, was := &in.wanted, before.wanted
 		in.source.lastPoll, in.source.retry = before.source.lastPoll, before.source.retry
-		in.source.retry.at = time.Time{}
 		w.newest = was.newest
 		if in.AllowRollback == before.AllowRollback && maps.Equal(in.Fields, before.Fields) {
 			w.pending, w.refusal, w.alarm = was.pending, was.refusal, was.alarm
 		}
 	}
-	in.hurry()
 }
 
 // hurry ends all waits of an instance, and keeps their counts: an operator asked.

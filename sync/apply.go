@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"cmp"
 	"errors"
 	"log/slog"
 	"time"
@@ -22,39 +21,42 @@ func (d *Daemon) apply(in *instance) {
 	r.unsaved, r.saving = false, true
 	var attributes credential.Attributes
 	var took time.Duration
-	var notSaved, err error
+	var saved bool
+	var err error
 	d.onFile(in, actionApply, step{what: "apply", bound: applyBound, commands: true}, func() {
-		if notSaved = d.cfg.Store.Save(in.Name, intent); notSaved == nil {
+		if err = d.cfg.Store.Save(in.Name, intent); err == nil {
+			saved = true
 			attributes, took, err = in.Sink.Apply(ctx, p.credential)
 		}
 	})
 	r.saving = false
 	now := time.Now()
 	r.changed(now)
-	if notSaved == nil {
+	if saved {
 		r.retry = retry{}
 		in.file.stale = true // events of our own command are behind us, but somebody else may have written meanwhile
 	}
 	sameSecret := before.SecretDigest == "" || before.SecretDigest == p.secretDigest
-	if err == nil && notSaved == nil && !sameSecret && len(credential.Drift(before.Attributes, attributes)) == 0 {
+	if err == nil && !sameSecret && len(credential.Drift(before.Attributes, attributes)) == 0 {
 		err = errNotWritten // two secrets are never encrypted alike
 	}
-	if err = cmp.Or(notSaved, err); err == nil {
-		d.onApply(in, p, force, attributes, took, now)
+	if err == nil {
+		in.onApply(p, force, attributes, now)
+		in.log.Info("credential applied", "version", p.version.Number, "duration", took)
 		return
 	}
 	// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
 	r.Applying = before.Applying
-	if notSaved == nil && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
+	if saved && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
 		in.file.recovered = false
 	}
-	if ctx.Err() == nil || notSaved != nil { // else it was called off by the stop before it began
+	if ctx.Err() == nil { // else it was called off by the stop before it began
 		in.wanted.retry.failed(in.log, now, err, slog.LevelError, "credential not applied", "version", p.version.Number)
 	}
 }
 
 // onApply has version, digest, attributes and the activation to come reach the disk in one write.
-func (d *Daemon) onApply(in *instance, p *pending, force force, attributes credential.Attributes, took time.Duration, now time.Time) {
+func (in *instance) onApply(p *pending, force force, attributes credential.Attributes, now time.Time) {
 	r, f, w := &in.record, &in.file, &in.wanted
 	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
 	r.Attributes, r.AppliedAt = attributes, now
@@ -72,11 +74,6 @@ func (d *Daemon) onApply(in *instance, p *pending, force force, attributes crede
 	if w.reason == force {
 		w.reason = notForced
 	}
-	attrs := []any{"version", p.version.Number, "duration", took}
-	if force != notForced {
-		attrs = append(attrs, "reason", string(force))
-	}
-	in.log.Info("credential applied", attrs...)
 }
 
 // recordSame notes that the version in hand holds the credential that is applied already.

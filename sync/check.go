@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"campaign-credsync/internal/credential"
 )
 
 // ErrEnded says that Run has returned, or is about to.
@@ -14,16 +16,13 @@ var ErrEnded = errors.New("the daemon is stopping")
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
 // after it: each instance was looked at, its source polled, and everything that could be done at once was done or has failed.
 func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
-	for _, name := range names {
-		if d.find(name) == nil {
-			return Status{}, fmt.Errorf("no instance is called %q", name)
-		}
-	}
 	d.lock.take()
-	err := ErrEnded
-	if !d.ended {
-		err = d.await(ctx, d.beginCheck(names, time.Now()))
+	checked := d.beginCheck(names, time.Now())
+	if len(checked) < len(names) {
+		d.unlock()
+		return Status{}, fmt.Errorf("not all of these are instances: %s", credential.List(names))
 	}
+	err := d.await(ctx, checked)
 	d.unlock()
 	return d.Status(), err
 }
@@ -66,10 +65,10 @@ func (d *Daemon) await(ctx context.Context, checked []*instance) error {
 		now := time.Now()
 		checked = slices.DeleteFunc(checked, func(in *instance) bool { return d.isChecked(in, now) })
 		switch {
-		case len(checked) == 0:
-			return nil
 		case d.ended:
 			return ErrEnded
+		case len(checked) == 0:
+			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}

@@ -55,11 +55,14 @@ type instance struct {
 // New prepares a Daemon and loads what is remembered. It starts nothing.
 func New(cfg Config) *Daemon {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), lock: make(lock, 1), news: make(chan struct{})}
-	before := cfg.Before
+	before, known := cfg.Before, map[string]*instance{}
 	d.cfg.Before = nil // it would keep the one before that alive, and so on
 	if before != nil {
 		before.lock.take() // others may still ask it
 		defer before.unlock()
+		for _, in := range before.instances {
+			known[in.Name] = in
+		}
 	}
 	now, bySource := time.Now(), map[Source]*source{}
 	for _, c := range cfg.Instances {
@@ -73,7 +76,7 @@ func New(cfg Config) *Daemon {
 		w.members = append(w.members, in)
 		d.instances = append(d.instances, in)
 		var err error
-		if was := before.find(c.Name); was != nil {
+		if was := known[c.Name]; was != nil {
 			in.adopt(was, before.cfg.Revert == cfg.Revert, now)
 		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
 			in.log.Warn("state unreadable, starting without it", "reason", err) // it is applied again, which mends it

@@ -104,6 +104,16 @@ func TestActivationThatARevertOwesSurvivesACrash(t *testing.T) {
 		}
 		w.start()
 		w.wantActivated("reload")
+
+		// The same with a command that was killed before it wrote anything.
+		w.stop()
+		both := strings.Replace(owing, "{", `{"applying": {"number": 2, "created": "2000-01-01T00:00:00Z"},`, 1)
+		if err := os.WriteFile(filepath.Join(w.dir, "prod.json"), []byte(both), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.source.change(func(s *source) { s.err = errors.New("sealed") })
+		w.start()
+		w.wantActivated("reload")
 	})
 }
 
@@ -215,6 +225,13 @@ func TestDriftWarEnds(t *testing.T) {
 		w.sinks["prod"].edit("authIMSTAClientId", "mallory")
 		w.wantState("prod", credsync.StateDrift)
 		w.wantOnDisk("prod", "mallory")
+		for range 5 {
+			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+			time.Sleep(time.Second)
+		}
+		if n := w.told("another program keeps changing the credential"); n != 1 {
+			t.Errorf("told %d times, want once\n%s", n, w.log)
+		}
 		// The count survives a restart, and a rotation is applied all the same.
 		w.stop()
 		w.start()

@@ -55,12 +55,12 @@ type pending struct {
 }
 
 // force is a reason to apply what is applied already.
-type force string
+type force int
 
 const (
-	notForced   force = ""
-	forSchedule force = "schedule"
-	forDrift    force = "drift"
+	notForced force = iota
+	forSchedule
+	forDrift
 )
 
 // spreadOfTicks is within what time each source is polled after a tick of a schedule.

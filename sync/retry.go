@@ -32,10 +32,7 @@ const keptReasons = 8
 
 // failed notes a failure and logs it: at level when its reason is new, else for debugging only.
 func (r *retry) failed(log *slog.Logger, now time.Time, err error, level slog.Level, msg string, attrs ...any) {
-	limit := lastRetry
-	if r.attempt < 6 { // 1 s << 6 is above the cap
-		limit = min(firstRetry<<r.attempt, lastRetry)
-	}
+	limit := min(firstRetry<<min(r.attempt, 6), lastRetry) // 1 s << 6 is above the cap
 	r.attempt++
 	r.at = now.Add(rand.N(limit) + time.Millisecond)
 	var asked interface{ RetryAt() time.Time }
