@@ -20,12 +20,9 @@ type place struct {
 	name string
 }
 
-// errUnsafe is for a directory that everybody may write. A sticky bit does not mend it: it keeps strangers from removing
-// what is there, and not from planting links and stray copies.
-var errUnsafe = errors.New("everybody may write the directory of the instance's configuration file")
-
 // locate opens the directory. A symbolic link is followed as long as it stays in the directory; one that leads out of it is
-// refused, and so is a directory that everybody may write.
+// refused, and so is a directory that everybody may write. A sticky bit does not mend that: it keeps strangers from removing
+// what is there, and not from planting links and stray copies.
 func (s *File) locate() (p place, err error) {
 	parent := filepath.Dir(s.path)
 	dir, err := os.OpenFile(parent, unix.O_DIRECTORY, 0)
@@ -42,7 +39,8 @@ func (s *File) locate() (p place, err error) {
 		return p, s.wrap("stat directory of", err)
 	}
 	if p.stat.Mode&unix.S_IWOTH != 0 {
-		return p, fmt.Errorf("%w: %s has mode %04o: chmod o-w %s", errUnsafe, parent, p.stat.Mode&0o7777, parent)
+		return p, fmt.Errorf("everybody may write the directory of the instance's configuration file: %s has mode %04o: chmod o-w %s",
+			parent, p.stat.Mode&0o7777, parent)
 	}
 	target, err := filepath.EvalSymlinks(s.path)
 	if err != nil {

@@ -9,8 +9,7 @@
 //   - a write lease on our copy until the displaced file was judged: who opens the path meanwhile waits, so nobody starts from a
 //     copy that is taken back.
 //
-// An open() finds the inode first and looks for leases then; in between, its process may have to wait for a processor. So
-// whatever was at the path and is beside it now is guarded a little longer (guard.go).
+// Whatever was at the path and is beside it now is guarded a little longer (guard.go).
 //
 // Where leases or the exchange are not to be had (network file systems, another owner), it waits for a quiet moment instead, and
 // an update in the last microseconds is lost.
@@ -93,11 +92,11 @@ func (s *File) Update(ctx context.Context, merge Merge) error {
 			p.settleStrays(ctx)
 		}
 		for {
-			outcome, err := p.update(ctx, merge)
-			switch {
-			case err != nil || outcome == unneeded || outcome == replaced:
+			done, err := p.update(ctx, merge)
+			if done || err != nil {
 				return err
-			case ctx.Err() != nil:
+			}
+			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 		}

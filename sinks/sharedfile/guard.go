@@ -13,9 +13,9 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// lateFor is how long a displaced file is guarded. Whoever found it at the path and asks for it only now had to wait for
-// a processor in the middle of open(): for some tens of milliseconds where ten programs share one, for up to 0.1 s where a
-// control group has used up its share.
+// lateFor is how long a displaced file is guarded. An open() finds the inode first and looks for leases then. In between, its process
+// may have to wait for a processor: for some tens of milliseconds where ten programs share one, for up to 0.1 s where a control
+// group has used up its share.
 const lateFor = 250 * time.Millisecond
 
 // maxGuarded is how many are guarded at a time, beside copies that were taken back: each takes two descriptors.

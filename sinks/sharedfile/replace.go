@@ -20,45 +20,49 @@ const (
 	takenBack                // the same, and the copy was at the path: somebody may have found it there
 	gone                     // the copy was at the path, and somebody has replaced it there
 	replaced                 // the file is replaced
-	unneeded                 // there is nothing to do
 )
 
-// update tries once to put the outcome of merge in place of the file.
-func (p place) update(ctx context.Context, merge Merge) (outcome, error) {
+// update tries once to put the outcome of merge in place of the file. It is not done if somebody else came first.
+func (p place) update(ctx context.Context, merge Merge) (done bool, err error) {
 	old, err := p.openQuiet(ctx)
 	if err != nil {
-		return overtaken, err
+		return false, err
 	}
 	defer p.closeUnguarded(old)
 	content, err := old.read()
 	if err != nil {
-		return overtaken, err
+		return false, err
 	}
 	next, err := merge(content)
 	if err != nil || bytes.Equal(next, content) {
-		return unneeded, err
+		return true, err
 	}
 	if old.stat.Nlink > 1 {
-		return unneeded, fmt.Errorf("%w: %s has %d names (hard links), replacing it would part them",
+		return false, fmt.Errorf("%w: %s has %d names (hard links), replacing it would part them",
 			credential.ErrCannotSplice, p.path, old.stat.Nlink)
 	}
 	if p.appendOnly() { // a copy could be made there, and never be removed
-		return unneeded, fmt.Errorf("%w: the directory of %s is append-only: chattr -a it", credential.ErrCannotSplice, p.path)
+		return false, fmt.Errorf("%w: the directory of %s is append-only: chattr -a it", credential.ErrCannotSplice, p.path)
 	}
 	copied, err := p.newCopy(old, content, next)
 	if err != nil {
-		return overtaken, err
+		return false, err
 	}
 	outcome, err := p.exchange(old, copied, content, next)
-	switch outcome {
-	case replaced:
-		return replaced, p.sync()
-	case takenBack:
+	if outcome == replaced {
+		return true, p.sync()
+	}
+	p.letGo(copied, outcome)
+	return false, err
+}
+
+// letGo is for a copy that is not at the path after all.
+func (p place) letGo(copied *openFile, outcome outcome) {
+	if outcome == takenBack {
 		p.guard(copied, nil)
-	default:
+	} else {
 		p.discard(copied)
 	}
-	return outcome, err
 }
 
 // exchange puts copied, which holds next and is beside the file, in place of old, which holds content, unless somebody else came
@@ -93,12 +97,12 @@ func (p place) exchange(old, copied *openFile, content, next []byte) (outcome, e
 	return replaced, nil
 }
 
-// untouched reports whether name shows old as it was opened: its rights and number of names are the same, nobody waits to write
-// it, and where no lease vouches for it, its content is the same.
+// untouched reports whether name shows old as it was opened: its rights are the same, it has no other name, nobody waits to write it,
+// and where no lease vouches for it, its content is the same.
 func (p place) untouched(name string, old *openFile, content []byte) bool {
 	now, err := p.lookAt(name)
 	was := old.stat
-	if err != nil || !sameInode(now, was) || now.Mode != was.Mode || now.Uid != was.Uid || now.Gid != was.Gid || now.Nlink != was.Nlink {
+	if err != nil || !sameInode(now, was) || now.Mode != was.Mode || now.Uid != was.Uid || now.Gid != was.Gid || now.Nlink > 1 {
 		return false
 	}
 	if old.held != unix.F_UNLCK {

@@ -18,16 +18,15 @@ import (
 // read or written is not needed: the other of the two, or something newer, is at the path. One that holds neither is
 // somebody's update that an exchange displaced: it goes back to the path, or stays where it is, for a person, where the path was
 // written since.
-func (s *File) SettleStrays(ctx context.Context) error {
-	located := false
-	err := s.with(ctx, func(ctx context.Context, p place) error {
-		located = true
-		return p.settleStrays(ctx)
+func (s *File) SettleStrays(ctx context.Context) (err error) {
+	s.with(ctx, func(ctx context.Context, p place) error {
+		err = p.settleStrays(ctx)
+		return nil
 	})
-	if !located && !errors.Is(err, errUnsafe) || errors.Is(err, credential.ErrMissing) {
-		return nil // Read tells, and goes on telling until the file is there
+	if errors.Is(err, credential.ErrMissing) {
+		err = nil
 	}
-	return err
+	return err // where the file is not to be found, Read tells, and the first Update after that deals with them
 }
 
 func (p place) settleStrays(ctx context.Context) error {

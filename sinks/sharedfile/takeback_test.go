@@ -62,11 +62,7 @@ func (i *interrupted) takesBack(want outcome) {
 		i.t.Fatalf("outcome %v, %v, want %v", got, err, want)
 	}
 	i.mu.Lock()
-	if got == takenBack {
-		i.guard(i.copied, nil)
-	} else {
-		i.discard(i.copied)
-	}
+	i.letGo(i.copied, got)
 	i.old.Close()
 	i.mu.Unlock()
 }
@@ -167,10 +163,14 @@ func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
 	i.wantAtPath("<written/>          ")
 }
 
-// Somebody has found our copy at the path, and asks for it only when it was taken back: they end up at the path, too.
+// Somebody has found our copy at the path, and asks for it only when it was taken back: they end up at the path, too, however many
+// files are guarded.
 func TestWhoComesLateForACopyThatWasTakenBackEndsUpAtThePath(t *testing.T) {
 	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
 	late := find(t, i.path)
+	for range maxGuarded {
+		i.guarded[new(openFile)] = true
+	}
 	i.takesBack(takenBack)
 	if err := i.Update(t.Context(), merge); err != nil {
 		t.Fatal(err)
@@ -299,6 +299,13 @@ func TestChangeInTheInstantOfTheExchange(t *testing.T) {
 			}
 			i.discard(i.copied)
 			i.old.Close()
+			if name == "link" { // nor is a file replaced that had two names when it was opened
+				linked, err := i.openQuiet(t.Context())
+				if err != nil || i.untouched(i.name, linked, []byte(beforeIt)) {
+					t.Fatal("a file with two names may be replaced", err)
+				}
+				linked.Close()
+			}
 			err = i.Update(t.Context(), merge)
 			now, _ := i.lookAt(i.name)
 			switch {
