@@ -56,10 +56,7 @@ func (a *assembly) useVault(before *assembly) (err error) {
 		},
 		Namespace: c.Vault.Namespace,
 		Auth:      c.Vault.Auth,
-		State: login.State{
-			StateDir: c.StateDir, DigestKey: a.store.Key(),
-			MakeStateDir: func() ([]byte, error) { return makeStateDir(c) }, OnlyReads: a.onlyLooks,
-		},
+		State:     login.State{StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: a.onlyLooks},
 	}
 	if before.vault != nil && before.vault.Serves(from) {
 		a.vault = before.vault

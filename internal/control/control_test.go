@@ -40,7 +40,9 @@ type waiting struct {
 }
 
 func (waiting) Ping(context.Context) error { return nil }
-func (waiting) Status() Status             { return Status{Instances: []sync.InstanceStatus{{Name: "prod", State: sync.StateInSync}}} }
+func (waiting) Status() Status {
+	return Status{Instances: []sync.InstanceStatus{{Name: "prod", State: sync.StateInSync}}}
+}
 func (d waiting) Sync(ctx context.Context, _ ...string) (Status, error) {
 	d.begun <- struct{}{}
 	select {

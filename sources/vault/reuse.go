@@ -17,7 +17,7 @@ type made struct {
 // makingOf is asked before the files are read to be used: what changes in between is a change.
 func makingOf(config Config) made {
 	m := made{config: config}
-	m.config.MakeStateDir, m.config.Logger = nil, nil
+	m.config.Logger = nil
 	m.config.Auth.RoleID = credential.Secret{} // which cannot be compared
 	m.files = append(m.files, sha256.Sum256([]byte(config.Auth.RoleID.Reveal())))
 	for _, file := range []string{

@@ -2,14 +2,27 @@ package vault_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"campaign-credsync/sources/vaulttest"
 )
+
+// onLogin is a log that calls the function at each login.
+type onLogin func()
+
+func (onLogin) Enabled(context.Context, slog.Level) bool { return true }
+func (o onLogin) WithAttrs([]slog.Attr) slog.Handler     { return o }
+func (o onLogin) WithGroup(string) slog.Handler          { return o }
+func (o onLogin) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "logged in to vault" {
+		o()
+	}
+	return nil
+}
 
 // The token in use is revoked also while a login hangs on a disk.
 func TestCloseBesideALoginThatHangs(t *testing.T) {
@@ -19,15 +32,14 @@ func TestCloseBesideALoginThatHangs(t *testing.T) {
 	first := make(chan struct{}, 1)
 	first <- struct{}{}
 	hangs, over := make(chan struct{}), make(chan struct{})
-	l.Config.MakeStateDir = func() ([]byte, error) {
+	l.Config.Logger = slog.New(onLogin(func() {
 		select {
 		case <-first:
 		default:
 			close(hangs)
 			<-over
 		}
-		return l.Config.DigestKey, os.MkdirAll(l.Config.StateDir, 0o700)
-	}
+	}))
 	v := l.Vault()
 	kv := l.KV(v)
 	polls, stop := context.WithCancel(t.Context())

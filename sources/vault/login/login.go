@@ -22,8 +22,6 @@ import (
 type State struct {
 	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept.
 	StateDir string
-	// MakeStateDir makes StateDir where it is not there, and returns the digest key that belongs to it. nil: it must be there.
-	MakeStateDir func() (digestKey []byte, err error)
 	// OnlyReads is for who changes nothing: no secret-id is unwrapped. A login is noted in StateDir all the same.
 	OnlyReads bool
 	DigestKey []byte

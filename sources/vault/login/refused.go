@@ -163,13 +163,6 @@ func (r *refusals) digest(parts ...string) string {
 // turn waits until no other process of ours is between looking here and noting what came of it: five commands that are
 // started together make one login.
 func (r *refusals) turn(ctx context.Context) (end func()) {
-	if r.MakeStateDir != nil {
-		// Another may have made it since: what it noted there can be told by its own key only. Who notes something tells why
-		// the directory cannot be made.
-		if key, err := r.MakeStateDir(); err == nil {
-			r.DigestKey = key
-		}
-	}
 	// A directory that only this user may open cannot be locked by others.
 	dir, err := os.OpenFile(r.StateDir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {

@@ -155,21 +155,15 @@ func TestSoonForgetsWaitsOnly(t *testing.T) {
 	}
 }
 
-// Several processes that start together, before there is a state directory, make one login.
+// Several processes that start together make one login.
 func TestProcessesTakeTurns(t *testing.T) {
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
-	l.Config.StateDir = filepath.Join(t.TempDir(), "state")
-	l.Config.MakeStateDir = func() ([]byte, error) {
-		return []byte("the key of that directory"), os.MkdirAll(l.Config.StateDir, 0o700)
-	}
 	errs := make(chan error)
 	const processes = 5
-	for i := range processes {
-		config := l.Config
-		config.DigestKey = []byte{byte(i), 1} // each has found no key, and has made one up
-		v, err := vault.New(config)
+	for range processes {
+		v, err := vault.New(l.Config)
 		if err != nil {
 			t.Fatal(err)
 		}
