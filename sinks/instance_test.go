@@ -144,7 +144,7 @@ func TestApplyNeverLeavesItWorse(t *testing.T) {
 			c.faults(x.faults)
 			written, _, err := c.Apply(t.Context(), newTestCredential(secondSecret))
 			if x.applied {
-				if err != nil || written.Get(attrClientSecret) == first.Get(attrClientSecret) {
+				if err != nil || written.Get(attrClientSecret).Same(first.Get(attrClientSecret)) {
 					t.Fatalf("not applied: %v, %v", written, err)
 				}
 				return

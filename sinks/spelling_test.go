@@ -113,7 +113,7 @@ func TestRawBytesThatMeanSomethingElse(t *testing.T) {
 			if strings.Contains(x.want, "\xe9") || strings.Contains(x.want, "é") {
 				value = "é"
 			}
-			wanted := credential.Attributes{{Name: "authIMSTAId", Value: value, Raw: credential.Bytes(x.raw)}}
+			wanted := credential.Attributes{{Name: "authIMSTAId", Value: value, Raw: []byte(x.raw)}}
 			if _, err := c.Restore(t.Context(), wanted); err != nil {
 				t.Fatal(err)
 			}

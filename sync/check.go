@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
-
-	"campaign-credsync/internal/credential"
 )
 
 // ErrEnded says that Run has returned, or is about to.
@@ -20,7 +19,7 @@ func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
 	checked := d.beginCheck(names, time.Now())
 	if len(checked) < len(names) {
 		d.unlock()
-		return Status{}, fmt.Errorf("not all of these are instances: %s", credential.List(names))
+		return Status{}, fmt.Errorf("not all of these are instances: %s", strings.Join(names, ", "))
 	}
 	err := d.await(ctx, checked)
 	d.unlock()

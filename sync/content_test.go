@@ -49,8 +49,8 @@ func TestContentsAndNumbers(t *testing.T) {
 			{3, "three", "", false, "three", credsync.StateInSync, 1, "", "goes back"},
 			{2, "two", "", false, "three", credsync.StateBlocked, 0, "goes back from version 3", "credential applied"},
 			{3, "three", "", false, "three", credsync.StateInSync, 0, "accepted again", "credential applied"},
-			{3, "four", "", false, "four", credsync.StateInSync, 1, "its version did not", "goes back"},
-			{3, "four", "another key", false, "four", credsync.StateInSync, 0, "its version did not", "credential applied"},
+			{3, "four", "", false, "four", credsync.StateInSync, 1, "credential applied", "goes back"},
+			{3, "four", "another key", false, "four", credsync.StateInSync, 0, "recorded", "credential applied"},
 			{2, "two", "", true, "two", credsync.StateInSync, 1, "credential applied", "goes back"},
 		}},
 		{"counted, and then not", []written{

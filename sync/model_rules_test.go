@@ -198,7 +198,7 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 		w.breaks("%s was put back in mode %s", f.name, r.mode)
 	case k.current < 0 || len(credential.Drift(k.wanted(), f.attributes)) > 0:
 		w.breaks("%s got attributes that are not those of its last apply: %v", f.name, f.attributes)
-	case k.uncertain && slices.Equal(found, k.byCommand):
+	case k.uncertain && slices.EqualFunc(found, k.byCommand, credential.Attribute.Same):
 		w.breaks("what an interrupted command had written to %s was undone", f.name)
 	}
 	f.unheard = false
@@ -269,7 +269,7 @@ func (r *rules) started(w *modelWorld, f *modelFile, record state.Record) {
 	k := r.of[f]
 	found := -1
 	for i, once := range k.applies {
-		if slices.Equal(once.attributes, record.Attributes) {
+		if slices.EqualFunc(once.attributes, record.Attributes, credential.Attribute.Same) {
 			found = i
 		}
 	}

@@ -239,9 +239,6 @@ func (in *instance) logNew(p *pending) {
 	}
 	log := in.log.With("version", p.version.Number)
 	log.Info("new version")
-	if p.version.Reuses(in.latest()) {
-		log.Warn("the content changed and its version did not; give each content a version of its own, or leave the version out")
-	}
 	if odd := p.credential.Oddities(); len(odd) > 0 {
 		log.Warn("the shape of the credential is unusual", "field", strings.Join(odd, ", "))
 	}

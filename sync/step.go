@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
-
-	"campaign-credsync/internal/credential"
 )
 
 // step is work that waits for a disk, a process or a network, and so is done without the lock.
@@ -102,7 +101,7 @@ func (s *step) names() string {
 	for i, in := range s.of {
 		names[i] = in.Name
 	}
-	return credential.List(names)
+	return strings.Join(names, ", ")
 }
 
 func (s *step) String() string {
@@ -137,7 +136,7 @@ func (d *Daemon) stop(cancel func()) {
 		what = append(what, s.names()+": "+s.what)
 	}
 	if len(what) > 0 {
-		d.log.Error("steps that do not end are left behind", "step", credential.List(what))
+		d.log.Error("steps that do not end are left behind", "step", strings.Join(what, ", "))
 	}
 }
 

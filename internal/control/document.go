@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync"
@@ -30,9 +31,11 @@ func (s Status) InSync() bool {
 	return !slices.ContainsFunc(s.Instances, func(in sync.InstanceStatus) bool { return in.State != sync.StateInSync })
 }
 
-// maxReason is what one reason may have of a summary, in bytes. Ten of them, with their names, are less than systemd takes in one
-// datagram (4096 bytes; a larger one it ignores).
-const maxReason = 200
+// Limits of a summary, in bytes. The whole is less than systemd takes in one datagram (4096; a larger one it ignores).
+const (
+	maxReason = 200 // for one instance
+	maxWrong  = 3000
+)
 
 // Summary is one line: how many instances are in sync, then the first others with what is wrong.
 func Summary(instances []sync.InstanceStatus) string {
@@ -49,7 +52,7 @@ func Summary(instances []sync.InstanceStatus) string {
 	}
 	line := fmt.Sprintf("%d of %d instances in sync", len(instances)-len(wrong), len(instances))
 	if len(wrong) > 0 {
-		line += "; " + credential.List(wrong)
+		line += "; " + credential.Cut(strings.Join(wrong, ", "), maxWrong)
 	}
 	return line
 }

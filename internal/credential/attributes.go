@@ -1,7 +1,6 @@
 package credential
 
 import (
-	"encoding/base64"
 	"errors"
 
 	"campaign-credsync/internal/durable"
@@ -14,8 +13,8 @@ type Attribute struct {
 	// Absent says that there must be no attribute of this name. Absent and empty differ: an empty attribute overrides
 	// a default, an absent one does not.
 	Absent bool `json:"absent,omitempty"`
-	// Raw is how Value is written in the file, quotes included. Empty: not known, as in old records.
-	Raw Bytes `json:"raw,omitempty"`
+	// Raw is how Value is written in the file, in its encoding and with the quotes. Empty: not known, as in old records.
+	Raw []byte `json:"raw,omitempty"`
 
 	unknown durable.Unknown
 }
@@ -38,44 +37,24 @@ func (a Attribute) MarshalJSON() ([]byte, error) {
 	return a.unknown.Encode(plain(a))
 }
 
-// Bytes is text in any encoding. In JSON it is base64, as JSON holds UTF-8 only.
-type Bytes string
-
-// MarshalText encodes as base64.
-func (b Bytes) MarshalText() ([]byte, error) {
-	return base64.StdEncoding.AppendEncode(nil, []byte(b)), nil
-}
-
-// UnmarshalText is the reverse of MarshalText.
-func (b *Bytes) UnmarshalText(text []byte) error {
-	decoded, err := base64.StdEncoding.DecodeString(string(text))
-	*b = Bytes(decoded)
-	return err
-}
-
 // Attributes is a set of attributes in the order of the file. As what is wanted it may hold absent ones.
 type Attributes []Attribute
 
-// Get returns the attribute called name; one that is not in the set is absent.
-func (a Attributes) Get(name string) Attribute { return a.Select([]string{name})[0] }
-
-// Select returns the attribute of each name, in that order, as Get does, in linear time.
-func (a Attributes) Select(names []string) Attributes {
-	first := make(map[string]*Attribute, len(names))
-	for _, name := range names {
-		first[name] = nil
-	}
-	for i, attribute := range a {
-		if found, wanted := first[attribute.Name]; wanted && found == nil {
-			first[attribute.Name] = &a[i]
+// Get returns the first attribute called name; one that is not in the set is absent.
+func (a Attributes) Get(name string) Attribute {
+	for _, attribute := range a {
+		if attribute.Name == name {
+			return attribute
 		}
 	}
+	return Attribute{Name: name, Absent: true}
+}
+
+// Select returns the attribute of each name, in that order, as Get does.
+func (a Attributes) Select(names []string) Attributes {
 	selected := make(Attributes, 0, len(names))
 	for _, name := range names {
-		if first[name] == nil {
-			first[name] = &Attribute{Name: name, Absent: true}
-		}
-		selected = append(selected, *first[name])
+		selected = append(selected, a.Get(name))
 	}
 	return selected
 }
@@ -92,9 +71,9 @@ func (a Attributes) Names() []string {
 // Drift names the attributes of wanted that differ in seen. Attributes that wanted does not name belong to others.
 func Drift(wanted, seen Attributes) []string {
 	var names []string
-	for i, is := range seen.Select(wanted.Names()) {
-		if !wanted[i].Same(is) {
-			names = append(names, is.Name)
+	for _, w := range wanted {
+		if !w.Same(seen.Get(w.Name)) {
+			names = append(names, w.Name)
 		}
 	}
 	return names

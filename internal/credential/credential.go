@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 )
 
 // Credential is one OAuth Server-to-Server credential. All its fields come from one version of one secret.
@@ -87,21 +88,12 @@ func checkField(value string) error {
 		return errPlaceholder
 	case len(value) > maxFieldLength:
 		return fmt.Errorf("is longer than %d characters", maxFieldLength)
-	}
-	for i, r := range value {
-		last := i == len(value)-1
-		switch {
-		case r == '\n' && last:
-			return errors.New("ends in a newline (write it with printf or echo -n)")
-		case r == '/':
-			return errors.New(`holds a "/", which nlserver takes as the end of the field`)
-		case r == ' ':
-			return errors.New("holds a space")
-		case r < ' ' || r == 0x7f:
-			return errors.New("holds a control character")
-		case r > '~':
-			return errors.New("holds a character outside ASCII")
-		}
+	case strings.HasSuffix(value, "\n"):
+		return errors.New("ends in a newline (write it with printf or echo -n)")
+	case strings.Contains(value, "/"):
+		return errors.New(`holds a "/", which nlserver takes as the end of the field`)
+	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("holds a space, a control character or a character outside ASCII")
 	}
 	return nil
 }
@@ -112,11 +104,8 @@ func checkPrivateKey(key string) error {
 		return errPlaceholder
 	case len(key) > maxPrivateKeyLength:
 		return fmt.Errorf("is longer than %d bytes", maxPrivateKeyLength)
-	}
-	for _, r := range key {
-		if r > '~' || r < ' ' && r != '\n' && r != '\r' {
-			return errors.New("holds a character that neither PEM nor base64 has")
-		}
+	case strings.ContainsFunc(key, func(r rune) bool { return r > '~' || r < ' ' && r != '\n' && r != '\r' }):
+		return errors.New("holds a character that neither PEM nor base64 has")
 	}
 	return nil
 }

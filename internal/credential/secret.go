@@ -7,10 +7,10 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 const redacted = "[redacted]"
@@ -36,16 +36,10 @@ func (s Secret) Reveal() string {
 // IsZero reports whether the text is empty.
 func (s Secret) IsZero() bool { return s.Reveal() == "" }
 
-// String and the methods below make every ordinary way of printing say the same.
-func (s Secret) String() string { return redacted }
-
-// Format serves every verb of package fmt.
+// Format serves every verb of package fmt, and log/slog.
 func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// LogValue serves log/slog.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText serves encoding/json and its like.
+// MarshalText serves encoders, such as that of the effective configuration.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // Redact replaces every secret in text, as it is and as URL, XML, JSON, Go, base64 and hexadecimal encoding would show it.
@@ -73,9 +67,7 @@ func forms(plain string) []string {
 		url.QueryEscape(plain),
 		url.PathEscape(plain),
 		strings.Trim(string(asJSON), `"`),
-		base64.StdEncoding.EncodeToString([]byte(plain)),
 		base64.RawStdEncoding.EncodeToString([]byte(plain)),
-		base64.URLEncoding.EncodeToString([]byte(plain)),
 		base64.RawURLEncoding.EncodeToString([]byte(plain)),
 		asHex,
 		strings.ToUpper(asHex),
@@ -110,4 +102,17 @@ var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|[sbr]\.[A-
 func Clean(text string, hide ...Secret) string {
 	text = knownShapes.ReplaceAllString(Redact(text, hide...), redacted)
 	return Cut(Escape(text), maxClean)
+}
+
+// Cut shortens a text to at most limit bytes, and shows that it did.
+func Cut(text string, limit int) string {
+	const mark = "…"
+	if len(text) <= limit {
+		return text
+	}
+	end := limit - len(mark)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -69,20 +70,11 @@ func (v Version) IsZero() bool { return v.Number == 0 && v.Created.IsZero() && v
 // created later, or the same number created earlier. A lower number created later is a secret that was deleted and written anew. Where
 // nobody can tell it is false: one of them is unordered, they are of two secrets, or only one of them has a time.
 func (v Version) GoesBackFrom(w Version) bool {
-	if v.Unordered || w.Unordered || v.Created.IsZero() != w.Created.IsZero() || v.another(w) {
+	anotherSecret := v.Secret != "" && w.Secret != "" && v.Secret != w.Secret
+	if v.Unordered || w.Unordered || v.Created.IsZero() != w.Created.IsZero() || anotherSecret {
 		return false
 	}
 	return v.Number < w.Number && !v.Created.After(w.Created) || v.Number == w.Number && v.Created.Before(w.Created)
-}
-
-// another reports whether v and w are known to be of two secrets.
-func (v Version) another(w Version) bool {
-	return v.Secret != "" && w.Secret != "" && v.Secret != w.Secret
-}
-
-// Reuses reports whether v is another content under the number of w: its writer did not count on.
-func (v Version) Reuses(w Version) bool {
-	return !v.Unordered && !w.Unordered && v.Created.IsZero() && w.Created.IsZero() && v.Number == w.Number && v.Digest != w.Digest && !v.another(w)
 }
 
 // String returns the number.
@@ -114,4 +106,17 @@ func (r *Refusal) Error() string {
 		return r.Reason
 	}
 	return fmt.Sprintf("version %d: %s", r.Version.Number, r.Reason)
+}
+
+// NeedsOperator marks an error that waiting does not mend.
+func NeedsOperator(err error) error { return needsOperator{err} }
+
+type needsOperator struct{ error }
+
+func (n needsOperator) Unwrap() error { return n.error }
+
+// IsForOperator reports whether err, or one that it wraps, was marked by [NeedsOperator].
+func IsForOperator(err error) bool {
+	_, ok := errors.AsType[needsOperator](err)
+	return ok
 }

@@ -71,18 +71,13 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// RemovePartials removes what interrupted calls of WriteFile left in dir.
+// RemovePartials removes what interrupted WriteFiles left in dir.
 func RemovePartials(dir string) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), partialSuffix) {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
-	return nil
+	return err
 }

@@ -3,7 +3,6 @@ package durable
 import (
 	"encoding/json"
 	"reflect"
-	"slices"
 	"strings"
 )
 
@@ -20,12 +19,9 @@ func Decode(object []byte, known any) (Unknown, error) {
 	if err := json.Unmarshal(object, &all); err != nil {
 		return Unknown{}, err
 	}
-	names := fieldNames(reflect.TypeOf(known).Elem())
-	for key := range all {
-		// encoding/json takes a name in any case.
-		if slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, key) }) {
-			delete(all, key)
-		}
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(known).Elem()) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		delete(all, name)
 	}
 	if len(all) == 0 {
 		return Unknown{}, nil
@@ -48,13 +44,3 @@ func (u Unknown) Encode(known any) ([]byte, error) {
 
 // IsZero reports whether there are no unknown fields.
 func (u Unknown) IsZero() bool { return u.fields == "" }
-
-// fieldNames are the names that the fields of a struct, and of those embedded in it, have in JSON.
-func fieldNames(of reflect.Type) (names []string) {
-	for _, field := range reflect.VisibleFields(of) {
-		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && name != "-" {
-			names = append(names, name)
-		}
-	}
-	return names
-}

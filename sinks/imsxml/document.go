@@ -62,7 +62,7 @@ func (d *Document) Attributes() credential.Attributes {
 	}
 	all := make(credential.Attributes, 0, len(d.attributes))
 	for _, a := range d.attributes {
-		raw := credential.Bytes(encode(d.charset, d.text[a.quote:a.end]))
+		raw := []byte(encode(d.charset, d.text[a.quote:a.end]))
 		all = append(all, credential.Attribute{Name: a.name, Value: a.value, Raw: raw})
 	}
 	return all
@@ -129,7 +129,7 @@ func (d *Document) proved(file []byte, want credential.Attributes) ([]byte, erro
 // quoted returns the value of a with its quotes: as it was written when it was seen, if that means the value in this file. It may
 // come from before somebody changed the file's encoding.
 func (d *Document) quoted(a credential.Attribute, quote string) string {
-	if raw, err := decode(d.charset, []byte(a.Raw)); err == nil {
+	if raw, err := decode(d.charset, a.Raw); err == nil {
 		s := scanner{text: raw}
 		if value, ok := s.value(); ok && s.pos == len(raw) && value == a.Value {
 			return raw

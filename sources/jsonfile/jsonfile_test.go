@@ -92,7 +92,7 @@ func TestFileVersions(t *testing.T) {
 	}
 	l.write(object("version", 7, "note", "more"))
 	reused := l.MustPoll(f, always)
-	if !reused.Version.Reuses(seven.Version) || reused.Version.Equal(seven.Version) {
+	if reused.Version.Number != 7 || reused.Version.Equal(seven.Version) {
 		t.Errorf("another content under the same number: %+v", reused.Version)
 	}
 	l.write(object("version", 6))
@@ -165,10 +165,7 @@ func TestFileThatIsOfNoUse(t *testing.T) {
 			if reached != c.reached {
 				t.Fatalf("refused: %v", err)
 			}
-			if _, person := errors.AsType[interface {
-				error
-				NeedsOperator()
-			}](err); !reached && !person {
+			if !reached && !credential.IsForOperator(err) {
 				t.Errorf("waiting mends it not, and it is not said: %v", err)
 			}
 			waited := time.Hour // at least, of some polls: one may be slow because the machine is busy

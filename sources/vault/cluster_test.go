@@ -162,9 +162,7 @@ func (l *lab) temporary(err error) {
 	if vaultSays.MatchString(err.Error()) && !strings.Contains(err.Error(), "electing") {
 		l.T.Errorf("does not tell of an election: %v", err)
 	}
-	var person interface{ NeedsOperator() }
-	var refusal *credential.Refusal
-	if errors.As(err, &person) || errors.As(err, &refusal) {
+	if credential.IsForOperator(err) || errors.As(err, new(*credential.Refusal)) {
 		l.T.Errorf("calls for a person: %v", err)
 	}
 	text := clock.ReplaceAllString(err.Error(), "…")

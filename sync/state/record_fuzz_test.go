@@ -52,7 +52,7 @@ func checkRoundTrip(t *testing.T, record Record) {
 	if twice := encoded(t, again); string(twice) != string(written) {
 		t.Fatalf("written again it is\n%s, it was\n%s", twice, written)
 	}
-	if !again.Version.Equal(record.Version) || again.Digest != record.Digest || !slices.Equal(again.Attributes, record.Attributes) ||
+	if !again.Version.Equal(record.Version) || again.Digest != record.Digest || !reflect.DeepEqual(again.Attributes, record.Attributes) ||
 		!sameVersion(again.Applying, record.Applying) || again.RevertOwesActivation != record.RevertOwesActivation || !slices.Equal(again.Activation, record.Activation) ||
 		!again.AppliedAt.Equal(record.AppliedAt) || !again.ActivationSince.Equal(record.ActivationSince) ||
 		!again.ActivatedAt.Equal(record.ActivatedAt) || !slices.EqualFunc(again.Reverts, record.Reverts, time.Time.Equal) ||
