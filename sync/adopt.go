@@ -17,8 +17,8 @@ func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
 		r.Reverts = nil  // the brake is released
 		r.changed(now)
 	}
-	if before.wanted.reason == forSchedule {
-		in.wanted.reason = forSchedule
+	if before.wanted.force == forSchedule {
+		in.wanted.force = forSchedule
 	}
 	if in.Sink == before.Sink {
 		in.file = before.file
@@ -33,12 +33,5 @@ func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
 		if in.AllowRollback == before.AllowRollback && maps.Equal(in.Fields, before.Fields) {
 			w.pending, w.refusal, w.alarm = was.pending, was.refusal, was.alarm
 		}
-	}
-}
-
-// hurry ends all waits of an instance, and keeps their counts: an operator asked.
-func (in *instance) hurry() {
-	for _, r := range []*retry{&in.record.retry, &in.file.recovery, &in.file.restore, &in.wanted.retry, &in.activation.retry} {
-		r.at = time.Time{}
 	}
 }

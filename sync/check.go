@@ -44,14 +44,16 @@ func (d *Daemon) Ping(ctx context.Context) error {
 	}
 }
 
-// beginCheck has the named instances (none = all) checked, and returns them.
+// beginCheck has the named instances (none = all) checked, whatever waits for a retry, and returns them.
 func (d *Daemon) beginCheck(names []string, now time.Time) (checked []*instance) {
 	for _, in := range d.instances {
 		if len(names) == 0 || slices.Contains(names, in.Name) {
 			checked = append(checked, in)
 			in.file.stale, in.file.cannotSplice = true, false
 			in.source.pollNow(now)
-			in.hurry()
+			for _, r := range []*retry{&in.record.retry, &in.file.recovery, &in.file.restore, &in.wanted.retry, &in.activation.retry} {
+				r.at = time.Time{}
+			}
 		}
 	}
 	d.tell()

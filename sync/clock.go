@@ -48,7 +48,7 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 		d.reapplyAt = nextTick(d.cfg.Reapply, now)
 		d.pollSoon(now)
 		for _, in := range d.instances {
-			in.wanted.reason = forSchedule
+			in.wanted.force = forSchedule
 		}
 	}
 	return earlier(d.verifyAt, d.reapplyAt)

@@ -175,7 +175,7 @@ func (d *Daemon) reconcile(in *instance) {
 		case actionRecordIntent:
 			d.recordIntent(in)
 		case actionFetch:
-			in.wanted.reason = forDrift
+			in.wanted.force = forDrift
 			if in.source.retry.due(now) {
 				in.source.next = now
 			}

@@ -10,7 +10,7 @@ import (
 
 // file is what is known of the configuration file.
 type file struct {
-	recovered bool // what an earlier daemon, or an apply that failed, left is finished
+	recovered bool // nothing is left to finish of an earlier daemon, or of an apply that failed
 	recovery  retry
 
 	stale     bool                  // something may have happened since the last look
@@ -206,8 +206,8 @@ func (d *Daemon) onRevert(in *instance, now time.Time) {
 func (in *instance) driftGone() {
 	f := &in.file
 	f.cannotSplice, f.restore, f.alertLogged = false, retry{}, false
-	if in.wanted.reason == forDrift {
-		in.wanted.reason = notForced
+	if in.wanted.force == forDrift {
+		in.wanted.force = notForced
 	}
 }
 

@@ -42,7 +42,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	}
 	if w.pending != nil {
 		switch {
-		case in.isApplied(w.pending) && w.reason == notForced && in.record.Applying == nil:
+		case in.isApplied(w.pending) && w.force == notForced && in.record.Applying == nil:
 			return decision{action: actionRecordSame}
 		case w.retry.due(now) && !d.activating && !d.draining && !in.record.saving:
 			return decision{action: actionApply}
@@ -68,7 +68,7 @@ func (d *Daemon) planRevert(in *instance, now time.Time) decision {
 		return decision{action: actionRecordIntent}
 	case splice:
 		return decision{actionRestore, in.file.restore.at}.from(now)
-	case in.wanted.pending == nil && in.wanted.reason == notForced:
+	case in.wanted.pending == nil && in.wanted.force == notForced:
 		return decision{action: actionFetch}
 	}
 	return decision{} // an apply is about to revert it
@@ -122,7 +122,7 @@ func (in *instance) refuses(v credential.Version) bool {
 
 // isKnown reports whether the credential that v holds is applied, and need not be applied again.
 func (in *instance) isKnown(v credential.Version) bool {
-	return in.record.holds(v, in.Fields) && in.record.Applying == nil && in.wanted.reason == notForced
+	return in.record.holds(v, in.Fields) && in.record.Applying == nil && in.wanted.force == notForced
 }
 
 // wants reports whether the secret of v has to be read.

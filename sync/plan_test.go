@@ -66,7 +66,7 @@ func TestPlan(t *testing.T) {
 		{"a version waits for the record to be written", instance{record: record{Record: applied, saving: true}, file: seen(right), wanted: wanted{pending: waiting}}, rules{}, actionNone, time.Time{}},
 		{"a new version holds the same credential", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same}}, rules{}, actionRecordSame, time.Time{}},
 		{"the same, but nobody knows what is on disk", instance{record: record{Record: interrupted}, file: seen(wrong), wanted: wanted{pending: same}}, rules{}, actionApply, time.Time{}},
-		{"a schedule wants it applied again", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same, reason: forSchedule}}, rules{}, actionApply, time.Time{}},
+		{"a schedule wants it applied again", instance{record: record{Record: applied}, file: seen(right), wanted: wanted{pending: same, force: forSchedule}}, rules{}, actionApply, time.Time{}},
 		{"the file is missing", instance{record: record{Record: applied}, file: file{recovered: true, checkedAt: now, err: credential.ErrMissing, lookAt: later}, wanted: wanted{pending: waiting}}, rules{}, actionNone, later},
 		{"the file was missing a while ago", instance{record: record{Record: state.Record{}}, file: file{recovered: true, checkedAt: now, err: credential.ErrMissing, lookAt: now}}, rules{}, actionLook, time.Time{}},
 		{"drift", instance{record: record{Record: applied}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},

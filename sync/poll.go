@@ -32,7 +32,7 @@ type wanted struct {
 	refusal *credential.Refusal
 	alarm   alarm
 	pending *pending
-	reason  force
+	force   force
 	retry   retry // of applies
 }
 

@@ -88,7 +88,7 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 	f, w, source := &in.file, &in.wanted, in.source
 	neverPolled := source.lastPoll.IsZero() && !source.retry.isFailing()
 	unseen := f.checkedAt.IsZero() || f.err != nil && f.rightAt.IsZero() || neverPolled
-	toApply := in.record.Applying != nil || w.reason != notForced || w.pending != nil && !in.isApplied(w.pending)
+	toApply := in.record.Applying != nil || w.force != notForced || w.pending != nil && !in.isApplied(w.pending)
 	hung := d.hung(in)
 	switch {
 	case hung != nil:
