@@ -30,7 +30,7 @@ var errClosed = errors.New("vault: closed")
 // others that need one wait for it.
 type session struct {
 	connection *connection.Connection
-	method     login.Method
+	method     *login.Method
 	auth       config.Auth
 	logger     *slog.Logger
 
@@ -44,7 +44,7 @@ type session struct {
 	doubt   atomic.Bool  // the operator said: try again, also after a 403
 }
 
-func newSession(conn *connection.Connection, method login.Method, auth config.Auth, logger *slog.Logger) *session {
+func newSession(conn *connection.Connection, method *login.Method, auth config.Auth, logger *slog.Logger) *session {
 	return &session{connection: conn, method: method, auth: auth, logger: logger, turn: make(chan struct{}, 1)}
 }
 

@@ -7,25 +7,22 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// newAppRole logs in with a role-id and a secret-id.
-func newAppRole(config Config) Method {
-	m := newMethod(config)
+// appRole logs in with a role-id and a secret-id.
+func (m *Method) appRole() {
 	m.prepare = m.prepareAppRole
-	file := m.auth.SecretIDFile
-	if file == "" {
-		return m
+	if m.auth.SecretIDFile == "" {
+		return
 	}
-	m.files = []string{file}
+	m.files = []string{m.auth.SecretIDFile}
 	if m.auth.SecretIDWrapped {
-		m.wrapping = &wrapping{method: m, kept: keptID{dir: config.State.StateDir}}
+		m.wrapping = &wrapping{Method: m}
 	}
-	if m.auth.SecretIDWarn > 0 && !config.State.OnlyReads {
-		m.end = newSecretIDEnd(config)
+	if m.auth.SecretIDWarn > 0 && !m.refusals.OnlyReads {
+		m.end = newSecretIDEnd(m)
 	}
-	return m
 }
 
-func (m *method) prepareAppRole(ctx context.Context, asked asked) (*attempt, error) {
+func (m *Method) prepareAppRole(ctx context.Context, asked asked) (*attempt, error) {
 	roleID := m.auth.RoleID.Reveal()
 	var err error
 	if m.auth.RoleIDFile != "" {

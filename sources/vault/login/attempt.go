@@ -33,29 +33,23 @@ const (
 	askedAgain         // do not wait, and try again also what was refused
 )
 
-// method is a login at a mount of Vault's. Its parts differ in what an attempt consists of.
-type method struct {
+// Method is a way to a token. Login and Renew are called by one goroutine at a time, the others at any time.
+type Method struct {
 	connection *connection.Connection
 	auth       config.Auth
 	logger     *slog.Logger
 	// prepare reads what the login needs from its files, anew each time. It asks nobody on the network, but for a secret-id
 	// that has to be unwrapped.
-	prepare  func(context.Context, asked) (*attempt, error)
-	refusals *refusals
-	wrapping *wrapping    // nil, but where the secret-id is wrapped
-	end      *secretIDEnd // nil where nobody is to be warned
-	files    []string
+	prepare   func(context.Context, asked) (*attempt, error)
+	refusals  *refusals
+	wrapping  *wrapping    // nil, but where the secret-id is wrapped
+	end       *secretIDEnd // nil where nobody is to be warned
+	tokenFile *tokenFile   // nil, but where the token is in a file
+	files     []string
 
 	asked   atomic.Int32
 	backoff backoff // between failed logins
 	uses    int64   // for how many the last token was
-}
-
-func newMethod(config Config) *method {
-	return &method{
-		connection: config.Connection, auth: config.Auth, logger: config.Logger,
-		refusals: &refusals{State: config.State, logger: config.Logger},
-	}
 }
 
 // attempt is one login about to be made.
@@ -80,7 +74,11 @@ var wrongLogin = regexp.MustCompile(`(?i)^(?:failed to validate (?:SecretID|cred
 	`role .* referred by the (?:SecretID|role_id)\b.* does not exist)|` +
 	`^failed to validate credentials; could not find role\b`)
 
-func (m *method) Login(ctx context.Context) (*Token, error) {
+// Login returns a token to use from now on, or says why there is none yet: a [*BackoffError] where another try must wait.
+func (m *Method) Login(ctx context.Context) (*Token, error) {
+	if m.tokenFile != nil {
+		return m.tokenFile.login(ctx)
+	}
 	defer m.refusals.turn(ctx)()
 	asked := asked(m.asked.Swap(int32(askedNothing)))
 	a, err := m.prepare(ctx, asked)
@@ -107,10 +105,10 @@ func (m *method) Login(ctx context.Context) (*Token, error) {
 	return t, nil
 }
 
-func (m *method) step() string { return "login at auth/" + m.auth.Mount }
+func (m *Method) step() string { return "login at auth/" + m.auth.Mount }
 
 // ask makes the login.
-func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
+func (m *Method) ask(ctx context.Context, a *attempt) (*Token, error) {
 	var answer struct {
 		Auth struct {
 			Token    string            `json:"client_token"`
@@ -149,12 +147,12 @@ func (m *method) ask(ctx context.Context, a *attempt) (*Token, error) {
 }
 
 // unexpected is the error of an answer that says yes and is not what Vault answers: nothing follows from it.
-func (m *method) unexpected(step string) error {
+func (m *Method) unexpected(step string) error {
 	return fmt.Errorf("vault at %s: %s: %w", m.connection.Address(), step, connection.ErrUnexpected)
 }
 
 // warnOfUses says, once, what it costs that tokens may not be used as often as it takes.
-func (m *method) warnOfUses(uses int64) {
+func (m *Method) warnOfUses(uses int64) {
 	if m.uses == uses {
 		return
 	}
@@ -163,7 +161,7 @@ func (m *method) warnOfUses(uses int64) {
 		"second, and no events are subscribed to; set token_num_uses of the role to 0", "uses", uses)
 }
 
-func (m *method) succeeded(a *attempt, t *Token) {
+func (m *Method) succeeded(a *attempt, t *Token) {
 	m.backoff = backoff{}
 	var err error
 	if a.refused != "" {
@@ -180,7 +178,7 @@ func (m *method) succeeded(a *attempt, t *Token) {
 
 // failed remembers a failed login before its error is returned: a refused secret-id for an hour and across restarts, anything
 // else for a short while.
-func (m *method) failed(ctx context.Context, a *attempt, err error) error {
+func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	answer := connection.Answer(err)
 	switch {
 	case a.refused != "" && wrongLogin.MatchString(answer.Said):
@@ -214,13 +212,15 @@ func notJudged(err error) bool {
 	return !answer.Sent && !errors.Is(err, connection.ErrUnexpected)
 }
 
-func (m *method) Due() bool {
-	return m.wrapping != nil && (asked(m.asked.Load()) != askedNothing || m.wrapping.isDue())
+// Due reports whether Renew has anything to look at.
+func (m *Method) Due() bool {
+	return m.tokenFile != nil || m.wrapping != nil && (asked(m.asked.Load()) != askedNothing || m.wrapping.isDue())
 }
 
-func (m *method) Renew(ctx context.Context) bool {
-	if !m.Due() {
-		return false
+// Renew reports whether there is something new to log in with though the token in use is fresh.
+func (m *Method) Renew(ctx context.Context) bool {
+	if m.wrapping == nil || !m.Due() {
+		return m.Due()
 	}
 	defer m.refusals.turn(ctx)()
 	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Swap(int32(askedNothing))))
@@ -228,7 +228,9 @@ func (m *method) Renew(ctx context.Context) bool {
 	return renewed
 }
 
-func (m *method) Retry(refused bool) {
+// Retry forgets the waits after failures. With refused, also a refused secret-id may be tried once more, if it was not tried
+// so often in a row that the role is near its lock.
+func (m *Method) Retry(refused bool) {
 	if refused {
 		m.asked.Store(int32(askedAgain))
 	} else {
@@ -236,9 +238,11 @@ func (m *method) Retry(refused bool) {
 	}
 }
 
-func (m *method) Files() []string { return m.files }
+// Files are what a login reads.
+func (m *Method) Files() []string { return m.files }
 
-func (m *method) Close() {
+// Close ends what goes on beside the logins.
+func (m *Method) Close() {
 	if m.end != nil {
 		m.end.close()
 	}

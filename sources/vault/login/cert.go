@@ -3,30 +3,25 @@ package login
 import (
 	"context"
 	"fmt"
-
-	"campaign-credsync/internal/credential"
 )
 
-// newCert logs in by the client's certificate of the connection itself. So each login gives up the one that was kept, which shows
+// cert logs in by the client's certificate of the connection itself. So each login gives up the one that was kept, which shows
 // the certificate of its beginning.
-func newCert(config Config) (Method, error) {
-	_, files := config.Connection.ClientCertificate()
-	if files == nil {
-		return nil, fmt.Errorf("vault.client_cert: required for method %s", config.Auth.Method)
+func (m *Method) cert() error {
+	if _, m.files = m.connection.ClientCertificate(); m.files == nil {
+		return fmt.Errorf("vault.client_cert: required for method %s", m.auth.Method)
 	}
-	auth := config.Auth
-	request, named := map[string]string{}, ""
-	if auth.Role != "" {
-		request["name"] = auth.Role
-		named = fmt.Sprintf(" (vault.auth.role names %s)", credential.Escape(auth.Role))
+	a := attempt{
+		request: map[string]string{},
+		remedy: fmt.Sprintf("see that the certificate in %s has not expired, that a role at auth/%s (vault.auth.role, if set) trusts who "+
+			"signed it, and that nothing before Vault ends the TLS connection; a new one in the file is shown at once", m.files[0], m.auth.Mount),
 	}
-	remedy := fmt.Sprintf("see that the certificate in %s has not expired, that a role at auth/%s trusts who signed it%s, and that "+
-		"nothing before Vault ends the TLS connection; a new one in the file is shown at once", files[0], auth.Mount, named)
-	m := newMethod(config)
-	m.files = files
+	if m.auth.Role != "" {
+		a.request["name"] = m.auth.Role
+	}
 	m.prepare = func(context.Context, asked) (*attempt, error) {
-		config.Connection.CloseIdle()
-		return &attempt{request: request, remedy: remedy}, nil
+		m.connection.CloseIdle()
+		return &a, nil
 	}
-	return m, nil
+	return nil
 }

@@ -28,14 +28,8 @@ const (
 	keySize  = 32 // AES-256
 )
 
-// keptID keeps the secret-id that was unwrapped, as that works only once: encrypted with a key that systemd-creds has
-// sealed, or, where that cannot be had, as it is, readable for this user only. Not safe for concurrent use.
-type keptID struct {
-	dir     string
-	unsaved *keptRecord // what could not be written yet
-}
-
-// keptRecord is the file.
+// keptRecord keeps the secret-id that was unwrapped, as that works only once: encrypted with a key that systemd-creds has
+// sealed, or, where that cannot be had, as it is, readable for this user only.
 type keptRecord struct {
 	Current json.RawMessage `json:"current,omitempty"` // a keptEntry, with the fields of a newer release
 
@@ -49,13 +43,11 @@ type keptEntry struct {
 	Plain string `json:"secret_id,omitempty"`  // the secret-id where there is no key
 }
 
-// load returns what is kept. On an error it may be there all the same.
-func (k *keptID) load() (record *keptRecord, current keptEntry, err error) {
-	record = k.unsaved
-	if record == nil || k.save(record) == nil {
-		record = &keptRecord{}
-		record.unknown, err = readRecord(filepath.Join(k.dir, keptFile), record)
-	}
+func (w *wrapping) keptFile() string { return filepath.Join(w.refusals.StateDir, keptFile) }
+
+// kept returns what is kept. On an error it may be there all the same.
+func (w *wrapping) kept() (record keptRecord, current keptEntry, err error) {
+	record.unknown, err = readRecord(w.keptFile(), &record)
 	if err != nil {
 		return record, current, credential.NeedsOperator(fmt.Errorf("vault login: read the kept secret-id: %w; let this user read it", err))
 	}
@@ -65,27 +57,12 @@ func (k *keptID) load() (record *keptRecord, current keptEntry, err error) {
 	return record, current, nil
 }
 
-func (k *keptID) save(record *keptRecord) error {
-	err := writeRecord(filepath.Join(k.dir, keptFile), record, record.unknown)
-	if err == nil {
-		k.unsaved = nil // what is newer, or the same, is on disk
-	}
-	return err
-}
-
-// put keeps a secret-id in place of what record holds, under key where that is not nil. On an error it is in memory, and
-// written by a later load.
-func (k *keptID) put(record *keptRecord, key *sealedKey, digest, id string) error {
-	entry := keptEntry{From: digest, Plain: id}
-	if key != nil {
-		entry = keptEntry{From: digest, Key: key.sealed, Box: box(key.key).Seal(nil, nil, []byte(id), []byte(digest))}
-	}
-	current, err := json.Marshal(entry)
-	if err != nil {
+// keep writes an entry in place of what record holds.
+func (w *wrapping) keep(record keptRecord, entry keptEntry) (err error) {
+	if record.Current, err = json.Marshal(entry); err != nil {
 		return err
 	}
-	k.unsaved = &keptRecord{Current: current, unknown: record.unknown}
-	return k.save(k.unsaved)
+	return writeRecord(w.keptFile(), record, record.unknown)
 }
 
 // open returns the secret-id of an entry.
@@ -108,39 +85,26 @@ func (e *keptEntry) open(ctx context.Context) (string, error) {
 // box encrypts under a key of keySize bytes, with a random nonce that it puts in front.
 func box(key []byte) cipher.AEAD {
 	block, err := aes.NewCipher(key)
-	if err != nil {
-		panic(err) // the size is right
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		panic(err) // AES has the block size that it needs
+	aead, gcmErr := cipher.NewGCMWithRandomNonce(block)
+	if err := errors.Join(err, gcmErr); err != nil {
+		panic(err) // the sizes are right
 	}
 	return aead
 }
 
-// sealedKey is a key of keySize bytes and its form that only this machine can open.
-type sealedKey struct {
-	key    []byte
-	sealed string
-}
-
 // newSealedKey makes a key, has systemd-creds seal it, and has it opened again before it is relied on. Its error says why
 // nothing here can seal, or that ctx is done.
-func newSealedKey(ctx context.Context) (*sealedKey, error) {
-	key := make([]byte, keySize)
+func newSealedKey(ctx context.Context) (key, sealed []byte, err error) {
+	key = make([]byte, keySize)
 	rand.Read(key)
-	sealed, err := systemdCreds(ctx, "encrypt", key)
-	if err != nil {
-		return nil, err
+	if sealed, err = systemdCreds(ctx, "encrypt", key); err != nil {
+		return nil, nil, err
 	}
 	opened, err := systemdCreds(ctx, "decrypt", sealed)
-	if err != nil {
-		return nil, fmt.Errorf("what it sealed cannot be opened: %w", err)
+	if err == nil && !bytes.Equal(opened, key) {
+		err = errors.New("what it sealed opens as something else")
 	}
-	if !bytes.Equal(opened, key) {
-		return nil, errors.New("what it sealed opens as something else")
-	}
-	return &sealedKey{key, string(sealed)}, nil
+	return key, sealed, err
 }
 
 // systemdCreds has one thing sealed or opened, and ends with ctx: one that hangs must not hold up a stop. Root seals with the

@@ -20,15 +20,12 @@ func readLine(file, key string) (line string, err error) {
 		return "", credential.NeedsOperator(fmt.Errorf("vault login: %s: %w", key, err))
 	}
 	line = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
-	var problem string
+	problem := "holds JSON, quotes, a name before the value (NAME=…), a space, a second line or another character that does not belong " +
+		"there; it must hold the bare value"
 	switch {
 	case line == "":
 		problem = "is empty; write it again"
-	case otherForm.MatchString(line):
-		problem = "holds JSON, quotes or a name before the value (NAME=…); it must hold the bare value"
-	case strings.ContainsFunc(line, notInLine):
-		problem = "holds a space, a second line or another character that does not belong there; it must hold the bare value"
-	default:
+	case !otherForm.MatchString(line) && !strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return line, nil
 	}
 	return "", credential.NeedsOperator(fmt.Errorf("vault login: %s: %s %s", key, file, problem))
@@ -36,5 +33,3 @@ func readLine(file, key string) (line string, err error) {
 
 // otherForm is JSON, quotes or an assignment. It takes no base64, whose padding is at its end.
 var otherForm = regexp.MustCompile("^[{\\[\"'`]|" + `^(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*(?:=\s*[^=\s]|:\s)`)
-
-func notInLine(r rune) bool { return r <= ' ' || r > '~' }

@@ -7,7 +7,6 @@
 package login
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -35,36 +34,25 @@ type Config struct {
 	Logger     *slog.Logger
 }
 
-// Method is a way to a token. Login and Renew are called by one goroutine at a time, the others at any time.
-type Method interface {
-	// Login returns a token to use from now on, or says why there is none yet: a [*BackoffError] where another try must wait.
-	Login(ctx context.Context) (*Token, error)
-	// Due reports whether Renew has anything to look at.
-	Due() bool
-	// Renew reports whether there is something new to log in with though the token in use is fresh.
-	Renew(ctx context.Context) bool
-	// Retry forgets the waits after failures. With refused, also a refused secret-id may be tried once more, if it was not
-	// tried so often in a row that the role is near its lock.
-	Retry(refused bool)
-	// Files are what a login reads.
-	Files() []string
-	// Close ends what goes on beside the logins.
-	Close()
-}
-
 // New asks nobody.
-func New(config Config) (Method, error) {
+func New(config Config) (*Method, error) {
+	m := &Method{
+		connection: config.Connection, auth: config.Auth, logger: config.Logger,
+		refusals: &refusals{State: config.State, logger: config.Logger},
+	}
 	switch config.Auth.Method {
 	case "approle":
-		return newAppRole(config), nil
+		m.appRole()
 	case "cert":
-		return newCert(config)
+		return m, m.cert()
 	case "kubernetes", "jwt":
-		return newJWT(config), nil
+		m.jwt()
 	case "token_file":
-		return &tokenFile{Config: config}, nil
+		m.tokenFile, m.files = &tokenFile{Config: config}, []string{config.Auth.TokenFile}
+	default:
+		return nil, fmt.Errorf("vault.auth.method: %q is not known", config.Auth.Method)
 	}
-	return nil, fmt.Errorf("vault.auth.method: %q is not known", config.Auth.Method)
+	return m, nil
 }
 
 // Token is one token of Vault's. It does not change, apart from its uses.

@@ -22,17 +22,19 @@ type secretIDEnd struct {
 	auth       config.Auth
 	logger     *slog.Logger
 
-	mu      sync.Mutex
-	closed  bool
-	stop    context.CancelFunc // ends what the last login began
-	running sync.WaitGroup     // that; owns what follows
-	of      credential.Secret  // the secret-id that end is of
-	end     time.Time          // zero: never, or not known
-	warned  time.Time          // the end that was warned of
+	ctx    context.Context // ends with close
+	stop   context.CancelFunc
+	asking sync.WaitGroup
+
+	mu    sync.Mutex
+	end   time.Time   // as Vault said last; zero: never, or not known
+	alarm *time.Timer // warns of it
 }
 
-func newSecretIDEnd(config Config) *secretIDEnd {
-	return &secretIDEnd{connection: config.Connection, auth: config.Auth, logger: config.Logger, stop: func() {}}
+func newSecretIDEnd(m *Method) *secretIDEnd {
+	e := &secretIDEnd{connection: m.connection, auth: m.auth, logger: m.logger, alarm: time.NewTimer(0)}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	return e
 }
 
 // watch asks for the end of the secret-id that token was got with, and warns when that is near. role is what Vault calls the
@@ -40,56 +42,52 @@ func newSecretIDEnd(config Config) *secretIDEnd {
 func (e *secretIDEnd) watch(token, secretID credential.Secret, role string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.stop()
-	e.running.Wait()
-	if connection.CheckPath(role) != nil || strings.Contains(role, "/") || e.closed {
+	if connection.CheckPath(role) != nil || strings.Contains(role, "/") || e.ctx.Err() != nil {
 		return
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	e.stop = stop
-	e.running.Go(func() {
-		if secretID.Reveal() != e.of.Reveal() {
-			e.of, e.end = secretID, time.Time{}
-		}
-		if e.ask(ctx, token, secretID, role); e.end.IsZero() || e.end.Equal(e.warned) {
+	e.asking.Go(func() {
+		end, err := e.ask(token, secretID, role)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if err != nil {
+			e.logger.Debug("the secret-id's end is not known", "reason", err.Error())
 			return
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Until(e.end.Add(-e.auth.SecretIDWarn))):
-			e.warned = e.end
-			e.logger.Warn("the secret-id ends soon; put a new one there before, as no login works after", "file", e.auth.SecretIDFile,
-				"expires", e.end.UTC().Format(time.RFC3339))
+		if end.Equal(e.end) {
+			return
+		}
+		e.end = end
+		e.alarm.Stop()
+		if !end.IsZero() {
+			e.alarm = time.AfterFunc(time.Until(end.Add(-e.auth.SecretIDWarn)), func() {
+				e.logger.Warn("the secret-id ends soon; put a new one there before, as no login works after", "file", e.auth.SecretIDFile,
+					"expires", end.UTC().Format(time.RFC3339))
+			})
 		}
 	})
 }
 
-// ask leaves the end as it is known where Vault does not tell.
-func (e *secretIDEnd) ask(ctx context.Context, token, secretID credential.Secret, role string) {
+func (e *secretIDEnd) ask(token, secretID credential.Secret, role string) (end time.Time, err error) {
 	var answer struct {
 		Data struct {
 			End time.Time `json:"expiration_time"` // zero: never
 		} `json:"data"`
 	}
-	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	ctx, cancel := context.WithTimeout(e.ctx, endTimeout)
 	defer cancel()
-	_, err := e.connection.Do(ctx, connection.Request{
+	_, err = e.connection.Do(ctx, connection.Request{
 		Step: "look up the secret-id", Path: "auth/" + e.auth.Mount + "/role/" + role + "/secret-id/lookup",
 		Body:      map[string]string{"secret_id": secretID.Reveal()},
 		Namespace: e.auth.Namespace, Token: token, Hide: []credential.Secret{secretID},
 	}, &answer)
-	if err != nil {
-		e.logger.Debug("the secret-id's end is not known", "reason", err.Error())
-		return
-	}
-	e.end = answer.Data.End
+	return answer.Data.End, err
 }
 
 // close ends what is under way, and waits for it.
 func (e *secretIDEnd) close() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.closed = true
 	e.stop()
-	e.running.Wait()
+	e.mu.Unlock()
+	e.asking.Wait()
+	e.alarm.Stop()
 }

@@ -21,8 +21,7 @@ const unwrapGrace = 3 * time.Second
 // once. What is lost between Vault's answer and the write of the file is lost for good, so everything that may fail or
 // take time is done before. All but retryAt belongs to who calls Login and Renew.
 type wrapping struct {
-	*method
-	kept keptID
+	*Method
 
 	waits  backoff // between failed exchanges
 	warned string  // the failure that was logged because an older secret-id serves
@@ -39,7 +38,7 @@ func (w *wrapping) isDue() bool {
 // secretID returns the secret-id to log in with. As long as a new one cannot be had, that is the one before.
 func (w *wrapping) secretID(ctx context.Context, asked asked) (string, error) {
 	_, failed := w.renew(ctx, asked)
-	_, current, err := w.kept.load()
+	_, current, err := w.kept()
 	if err != nil {
 		return "", err
 	}
@@ -84,7 +83,7 @@ func (w *wrapping) renew(ctx context.Context, asked asked) (renewed bool, err er
 	if err != nil {
 		return false, err
 	}
-	record, current, err := w.kept.load()
+	record, current, err := w.kept()
 	if err != nil {
 		return false, err
 	}
@@ -122,15 +121,15 @@ func (w *wrapping) unusable(format string, args ...any) error {
 }
 
 // exchange makes sure that the token is that of a secret-id and that this can be kept, unwraps it, and keeps it.
-func (w *wrapping) exchange(ctx context.Context, token, digest string, record *keptRecord) error {
+func (w *wrapping) exchange(ctx context.Context, token, digest string, record keptRecord) error {
 	if err := w.lookUp(ctx, token); err != nil {
 		return err
 	}
-	key, unsealed := newSealedKey(ctx)
+	key, sealed, unsealed := newSealedKey(ctx)
 	if ctx.Err() != nil { // which has not shown that nothing here can seal
 		return fmt.Errorf("vault login: the wrapping token in %s is not unwrapped yet: %w", w.auth.SecretIDFile, ctx.Err())
 	}
-	if err := w.kept.save(record); err != nil { // which shows that the directory takes a file
+	if err := writeRecord(w.keptFile(), record, record.unknown); err != nil { // which shows that the directory takes a file
 		return credential.NeedsOperator(fmt.Errorf("vault login: the wrapping token in %s is not unwrapped, as its secret-id could not be "+
 			"kept: %w; let this user write to state_dir", w.auth.SecretIDFile, err))
 	}
@@ -150,9 +149,13 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record *k
 	if answer.Data.SecretID == "" { // what it wraps was looked up
 		return w.unexpected(step)
 	}
-	if err := w.kept.put(record, key, digest, answer.Data.SecretID); err != nil {
-		w.logger.Error("the secret-id that was unwrapped could not be kept, and is lost at a stop; let this user write to state_dir",
-			"reason", err.Error())
+	entry := keptEntry{From: digest, Plain: answer.Data.SecretID}
+	if unsealed == nil {
+		entry = keptEntry{From: digest, Key: string(sealed), Box: box(key).Seal(nil, nil, []byte(entry.Plain), []byte(digest))}
+	}
+	if err := w.keep(record, entry); err != nil {
+		return w.unusable("the secret-id that was unwrapped from %s could not be kept, and is lost: %w; let this user write to state_dir, and "+
+			"put a new wrapped secret-id there", w.auth.SecretIDFile, err)
 	}
 	if unsealed != nil {
 		w.logger.Info("secret-id unwrapped, and kept in state_dir for this user only, as systemd-creds does not seal here",
