@@ -201,16 +201,12 @@ func (in *instance) onRefusal(refusal *credential.Refusal, now time.Time) {
 
 // rollback is the refusal of a version that goes back.
 func (in *instance) rollback(v credential.Version) *credential.Refusal {
-	return &credential.Refusal{Version: v, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
-		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", in.latest().Number)}
-}
-
-// latest is the version that is about to be applied, or is.
-func (in *instance) latest() credential.Version {
+	from := in.record.Version
 	if in.wanted.pending != nil {
-		return in.wanted.pending.version
+		from = in.wanted.pending.version
 	}
-	return in.record.Version
+	return &credential.Refusal{Version: v, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
+		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", from.Number)}
 }
 
 // onVersion takes a version that is not refused. p is nil when its secret was not read.
@@ -224,22 +220,14 @@ func (in *instance) onVersion(v credential.Version, p *pending) {
 	switch {
 	case in.isKnown(v):
 		w.pending = nil
-	case p != nil:
-		if w.pending == nil || !w.pending.version.Equal(v) {
-			w.retry = retry{}
-			in.logNew(p)
+	case p != nil && (w.pending == nil || !w.pending.version.Equal(v)):
+		w.pending, w.retry = p, retry{}
+		if v.Equal(in.record.Version) {
+			break // it is applied again
 		}
-		w.pending = p
-	}
-}
-
-func (in *instance) logNew(p *pending) {
-	if p.version.Equal(in.record.Version) {
-		return
-	}
-	log := in.log.With("version", p.version.Number)
-	log.Info("new version")
-	if odd := p.credential.Oddities(); len(odd) > 0 {
-		log.Warn("the shape of the credential is unusual", "field", strings.Join(odd, ", "))
+		in.log.Info("new version", "version", v.Number)
+		if odd := p.credential.Oddities(); len(odd) > 0 {
+			in.log.Warn("the shape of the credential is unusual", "version", v.Number, "field", strings.Join(odd, ", "))
+		}
 	}
 }
