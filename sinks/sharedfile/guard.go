@@ -49,11 +49,10 @@ func (p place) guard(f *openFile, shown []byte) {
 
 func (d *displaced) settle() {
 	defer d.dir.Close()
-	began := time.Now()
-	for time.Since(began) < lateFor && !d.file.leaseBroken() {
-		time.Sleep(2 * time.Millisecond)
-	}
-	for time.Since(began) < lateFor+heldFor {
+	for began := time.Now(); time.Since(began) < lateFor+heldFor; time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) < lateFor && !d.file.leaseBroken() {
+			continue
+		}
 		done, err := d.putBack()
 		if done {
 			return
@@ -61,7 +60,6 @@ func (d *displaced) settle() {
 		if err != nil {
 			break
 		}
-		time.Sleep(time.Millisecond)
 	}
 	d.keep()
 }
@@ -76,10 +74,10 @@ func (d *displaced) putBack() (done bool, err error) {
 		return true, nil
 	}
 	current, err := d.tryQuiet()
+	if errors.Is(err, credential.ErrMissing) {
+		return false, nil
+	}
 	if current == nil {
-		if errors.Is(err, credential.ErrMissing) {
-			err = nil
-		}
 		return false, err
 	}
 	defer d.closeUnguarded(current)
@@ -100,13 +98,12 @@ func (d *displaced) putBack() (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	switch outcome, err := d.exchange(current, d.file, content, had); outcome {
-	case replaced, gone:
+	outcome, err := d.exchange(current, d.file, content, had)
+	if outcome == replaced || outcome == gone {
 		d.end()
 		return true, nil
-	default:
-		return false, err
 	}
+	return false, err
 }
 
 func (d *displaced) end() {

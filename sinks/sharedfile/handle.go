@@ -117,5 +117,5 @@ func (f *openFile) leaseBroken() bool {
 		return false
 	}
 	kind, err := unix.FcntlInt(f.Fd(), unix.F_GETLEASE, 0)
-	return err != nil || kind != f.held
+	return err == nil && kind != f.held
 }
