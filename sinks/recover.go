@@ -37,7 +37,7 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if err != nil {
 		return i.endRun() // of no use, and not needed
 	}
-	restored := unprovedAttributes(i.unproved, was.Attributes(), now.seen)
+	restored := i.unprovedAttributes(was.Attributes(), now.seen)
 	if len(credential.Drift(restored, now.seen)) == 0 {
 		return i.endRun()
 	}
@@ -50,9 +50,9 @@ func (i *Instance) Recover(ctx context.Context) error {
 
 // unprovedAttributes are those to be restored where a run of ours has left something else that does not work. After a crash nobody
 // knows whether a complete credential is the old or the new one, and it is kept.
-func unprovedAttributes(failed bool, was, now credential.Attributes) credential.Attributes {
+func (i *Instance) unprovedAttributes(was, now credential.Attributes) credential.Attributes {
 	switch {
-	case failed:
+	case i.unproved:
 		return asBefore(was, now)
 	case complete(was) && !complete(now):
 		return was.Select(documented)
