@@ -179,7 +179,7 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		f.suspectAt = earlier(f.suspectAt, asOf)
 		return
 	}
-	if r.RevertOwesActivation { // done by a step that failed, by a daemon that was killed then, or by somebody else
+	if r.RevertOwesActivation && r.Applying == nil { // done by a step that failed, by a daemon that was killed, or by somebody else
 		d.onRevert(in, now)
 	}
 	f.seenRight(asOf)
@@ -225,7 +225,7 @@ func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 		}
 		f.alertLogged = true
 	case braked && !end.Equal(f.brakeLogged) && in.record.saveEnded():
-		f.brakeLogged = end
+		f.brakeLogged, d.changed = end, true
 		in.log.Error("another program keeps changing the credential; drift is not reverted for now",
 			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC())
 	}

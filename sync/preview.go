@@ -63,7 +63,7 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 		p.Steps = []string{fmt.Sprintf("apply version %v again, as %s differs", p.Applied, drift)}
 	default:
 		after = p.Activation
-		if len(p.Drift) > 0 {
+		if d.logDriftLeft(in, now); len(p.Drift) > 0 {
 			p.Left = d.whyDriftStays(in)
 		}
 	}

@@ -115,10 +115,10 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 
 func (d *Daemon) whyDriftStays(in *instance) string {
 	refused := ""
-	switch _, braked := in.record.brake(d.cfg.MaxReverts, time.Now()); {
+	switch end, braked := in.record.brake(d.cfg.MaxReverts, time.Now()); {
 	case d.cfg.Revert == RevertAlert:
 		return "drift is only reported (drift.revert: alert)"
-	case braked:
+	case braked && end.Equal(in.file.brakeLogged): // so it is on disk
 		return "drift is not reverted for now: more than drift.max_reverts reverts in an hour"
 	case in.wanted.refusal != nil:
 		refused = in.wanted.refusal.Error()

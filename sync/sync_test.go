@@ -314,7 +314,7 @@ func TestReapplyRunsOnItsScheduleThoughInSync(t *testing.T) {
 // version is applied (again) as soon as the source answers.
 func TestInterruptedApplyIsAppliedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newInterruptedWorld(t)
+		w := newInterruptedWorld(t, false)
 		w.source.change(func(s *source) { s.err = errors.New("vault is down") })
 		w.start()
 		defer func() { w.stop() }()

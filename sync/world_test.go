@@ -53,7 +53,7 @@ func newWorld(t *testing.T, names ...string) *world {
 
 // newInterruptedWorld is as a daemon leaves it that was killed while its command wrote version 2 over version 1. The
 // command was quick.
-func newInterruptedWorld(t *testing.T) *world {
+func newInterruptedWorld(t *testing.T, owes bool) *world {
 	t.Helper()
 	w := newWorld(t, "prod")
 	w.source.rotate("one")
@@ -69,7 +69,7 @@ func newInterruptedWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record.Applying = &w.source.version
+	record.Applying, record.RevertOwesActivation = &w.source.version, owes
 	if err := store.Save("prod", record); err != nil {
 		t.Fatal(err)
 	}
