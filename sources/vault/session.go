@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/config"
-	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 )
@@ -34,10 +33,10 @@ type session struct {
 	auth       config.Auth
 	logger     *slog.Logger
 
-	turn   chan struct{} // holds one entry while somebody logs in; owns what follows
-	last   time.Time     // login that succeeded
-	warned string        // the failure that was logged because the old token still served
-	closed bool
+	turn    chan struct{} // holds one entry while somebody logs in; owns what follows
+	last    time.Time     // login that succeeded
+	warning login.Warning // that the old token still serves
+	closed  bool
 
 	current atomic.Pointer[login.Token]
 	early   atomic.Int32 // tokens in a row that were refused when they were young
@@ -85,15 +84,7 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 	if throttled || s.fromFile() || old == nil || old.Expired() || ctx.Err() != nil {
 		return nil, err
 	}
-	// The old token still serves: worth a warning, and only one for each cause.
-	if cause := login.RootText(err); cause != s.warned {
-		s.warned = cause
-		level := slog.LevelWarn
-		if credential.IsForOperator(err) {
-			level = slog.LevelError
-		}
-		s.logger.Log(ctx, level, "login failed, using the current token until it ends", "reason", err.Error(), "expires", old.Expires)
-	}
+	s.warning.Log(s.logger, "login failed, using the current token until it ends", err, "expires", old.Expires)
 	return old, nil
 }
 
@@ -110,7 +101,7 @@ func (s *session) login(ctx context.Context) (*login.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.last, s.warned = t.Born, ""
+	s.last, s.warning = t.Born, login.Warning{}
 	s.current.Store(t)
 	return t, nil
 }

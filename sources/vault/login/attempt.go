@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +50,8 @@ type Method struct {
 
 	asked   atomic.Int32
 	backoff backoff // between failed logins
-	uses    int64   // for how many the last token was
+
+	warnOfUses sync.Once
 }
 
 // attempt is one login about to be made.
@@ -134,7 +136,10 @@ func (m *Method) ask(ctx context.Context, a *attempt) (*Token, error) {
 	if granted.Uses > 0 {
 		t.uses = new(atomic.Int64)
 		t.uses.Store(granted.Uses)
-		m.warnOfUses(granted.Uses)
+		m.warnOfUses.Do(func() {
+			m.logger.Warn("vault gives tokens that may be used a few times only: each time they are used up is a login, at most one a "+
+				"second, and no events are subscribed to; set token_num_uses of the role to 0", "uses", granted.Uses)
+		})
 	}
 	if ttl := time.Duration(granted.Lease) * time.Second; ttl > 0 {
 		t.Expires = born.Add(ttl)
@@ -149,16 +154,6 @@ func (m *Method) ask(ctx context.Context, a *attempt) (*Token, error) {
 // unexpected is the error of an answer that says yes and is not what Vault answers: nothing follows from it.
 func (m *Method) unexpected(step string) error {
 	return fmt.Errorf("vault at %s: %s: %w", m.connection.Address(), step, connection.ErrUnexpected)
-}
-
-// warnOfUses says, once, what it costs that tokens may not be used as often as it takes.
-func (m *Method) warnOfUses(uses int64) {
-	if m.uses == uses {
-		return
-	}
-	m.uses = uses
-	m.logger.Warn("vault gives tokens that may be used a few times only: each time they are used up is a login, at most one a "+
-		"second, and no events are subscribed to; set token_num_uses of the role to 0", "uses", uses)
 }
 
 func (m *Method) succeeded(a *attempt, t *Token) {

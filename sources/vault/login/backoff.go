@@ -1,11 +1,14 @@
 package login
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/connection"
 )
 
@@ -61,12 +64,24 @@ func (e *BackoffError) Unwrap() error { return e.Cause }
 // RetryAt is for whoever asks again: earlier there is no answer.
 func (e *BackoffError) RetryAt() time.Time { return e.Until }
 
-// RootText is the text of an error without the time of the next try, which makes the same cause look new.
-func RootText(err error) string {
-	if w, ok := errors.AsType[*BackoffError](err); ok {
-		return w.Cause.Error()
+// Warning logs a failure that something older bridges: once for each cause. The zero Warning has logged none.
+type Warning struct{ cause string }
+
+// Log logs err as WARN, or as ERROR where waiting does not mend it.
+func (w *Warning) Log(logger *slog.Logger, msg string, err error, attributes ...any) {
+	cause := err.Error()
+	if wait, ok := errors.AsType[*BackoffError](err); ok { // the time of the next try makes the same cause look new
+		cause = wait.Cause.Error()
 	}
-	return err.Error()
+	if cause == w.cause {
+		return
+	}
+	w.cause = cause
+	level := slog.LevelWarn
+	if credential.IsForOperator(err) {
+		level = slog.LevelError
+	}
+	logger.Log(context.Background(), level, msg, append(attributes, "reason", err.Error())...)
 }
 
 // jittered spreads what many daemons do after the same time: ±10 %.

@@ -68,14 +68,15 @@ func (r *refusals) begin(a *attempt, again bool) error {
 	known, err := r.load(refusedFile)
 	accepted, _ := r.load(acceptedFile)
 	r.before = known
-	now, until := time.Now(), known.exhausted(a.digest)
+	now := time.Now()
+	until := known.exhausted(a.digest, now)
 	refused := known.Digest == a.digest && !known.Until.IsZero()
 	// A time beyond what we write comes from a clock that was wrong then or is wrong now.
 	leftAlone := refused && now.Before(known.Until) && known.Until.Before(now.Add(2*refusedFor))
 	switch {
 	case accepted.Digest == a.digest && !refused: // by the last login with it that was answered
 		return nil
-	case now.Before(until) && known.recent(now):
+	case now.Before(until):
 		return &BackoffError{credential.NeedsOperator(errors.New(a.tooOften)), until}
 	case leftAlone && !again:
 		return &BackoffError{credential.NeedsOperator(errors.New(a.refused)), known.Until}
@@ -92,8 +93,9 @@ func (r *refusals) begin(a *attempt, again bool) error {
 }
 
 // exhausted returns until when digest must not be tried, as too much was tried in a row.
-func (n *note) exhausted(digest string) time.Time {
+func (n *note) exhausted(digest string, now time.Time) time.Time {
 	switch {
+	case !n.recent(now):
 	case n.Tries >= triesOfAll:
 		return n.Last.Add(quietTime)
 	case n.Digest == digest && n.Same >= triesAtOnce:

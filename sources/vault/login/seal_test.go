@@ -82,9 +82,7 @@ func TestSealer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.MustFail(l.KV(reader), "cannot be unsealed", "run this command as the daemon's user", "as the daemon's user"); strings.Contains(err.Error(), "put a new") {
-		t.Errorf("a command of another user has it replaced: %v", err)
-	}
+	l.MustFail(l.KV(reader), "cannot be unsealed", "as the daemon's user")
 	l.Wrap(time.Hour)
 	l.MustPoll(kv, always)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -23,8 +22,8 @@ const unwrapGrace = 3 * time.Second
 type wrapping struct {
 	*Method
 
-	waits  backoff // between failed exchanges
-	warned string  // the failure that was logged because an older secret-id serves
+	waits   backoff // between failed exchanges
+	warning Warning // that an older secret-id serves
 
 	retryAt atomic.Int64 // Unix time in milliseconds: when to exchange again what is in the file; 0: it is exchanged, or no use
 }
@@ -48,32 +47,20 @@ func (w *wrapping) secretID(ctx context.Context, asked asked) (string, error) {
 	w.warn(ctx, failed)
 	id, err := current.open(ctx)
 	if err != nil {
-		remedy := "if that stays so, put a new wrapped secret-id there"
-		if w.refusals.OnlyReads {
-			remedy = "run this command as the daemon's user"
-		}
-		err = credential.NeedsOperator(fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; %s",
-			w.auth.SecretIDFile, err, remedy))
+		err = credential.NeedsOperator(fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; run this as "+
+			"the daemon's user, or, if that stays so, put a new wrapped secret-id there", w.auth.SecretIDFile, err))
 	}
 	return id, err
 }
 
-// warn logs once that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
+// warn logs that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
 func (w *wrapping) warn(ctx context.Context, failed error) {
-	if failed == nil {
-		w.warned = ""
-		return
+	switch {
+	case failed == nil:
+		w.warning = Warning{}
+	case ctx.Err() == nil:
+		w.warning.Log(w.logger, "wrapped secret-id unusable, using the previous one", failed, "file", w.auth.SecretIDFile)
 	}
-	cause := RootText(failed)
-	if cause == w.warned || ctx.Err() != nil && errors.Is(failed, ctx.Err()) {
-		return
-	}
-	w.warned = cause
-	level := slog.LevelWarn
-	if credential.IsForOperator(failed) {
-		level = slog.LevelError
-	}
-	w.logger.Log(ctx, level, "wrapped secret-id unusable, using the previous one", "file", w.auth.SecretIDFile, "reason", cause)
 }
 
 // renew exchanges what is in the file, unless that was done before or must wait, and reports whether it did.
