@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -38,45 +38,44 @@ Exit status: 0 if all is in sync, 3 if not, 1 if there is no daemon, 2 if the co
 const watchEvery = 500 * time.Millisecond
 
 func runStatus(ctx context.Context, in *invocation, socket string, asJSON, watch bool) error {
-	var shown string
-	for {
-		d, err := control.AskStatus(ctx, socket)
-		if ctx.Err() != nil && shown != "" {
-			return nil // the watcher has seen enough
-		}
-		if err != nil {
-			return err
-		}
-		if now := shape(d); now != shown {
-			if shown != "" && !asJSON {
-				fmt.Fprintln(in.stdout)
-			}
-			shown = now
-			show(in.stdout, d, asJSON)
-		}
-		if !watch && !d.InSync() {
-			return &exit{status: exitDiffers}
-		}
-		if !watch {
-			return nil
-		}
+	shown, err := control.AskStatus(ctx, socket)
+	if err != nil {
+		return err
+	}
+	show(in.stdout, shown, asJSON)
+	for watch {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(watchEvery):
 		}
+		now, err := control.AskStatus(ctx, socket)
+		if ctx.Err() != nil {
+			return nil // the watcher has seen enough
+		}
+		if err != nil {
+			return err
+		}
+		if !looksLike(now, shown) {
+			if !asJSON {
+				fmt.Fprintln(in.stdout)
+			}
+			show(in.stdout, now, asJSON)
+			shown = now
+		}
 	}
+	if !shown.InSync() {
+		return &exit{status: exitDiffers}
+	}
+	return nil
 }
 
-// shape is what is worth printing again when it changes: all but the times that change with every check.
-func shape(d control.Status) string {
-	var b strings.Builder
-	for _, in := range d.Instances {
-		in.LastCheck = sync.Moment{}
-		json.NewEncoder(&b).Encode(in)
-	}
-	fmt.Fprint(&b, d.Vault.Reachable)
-	return b.String()
+// looksLike compares all but the times that change with every check.
+func looksLike(a, b control.Status) bool {
+	return a.Vault.Reachable == b.Vault.Reachable && slices.EqualFunc(a.Instances, b.Instances, func(a, b sync.InstanceStatus) bool {
+		a.LastCheck = b.LastCheck
+		return a == b
+	})
 }
 
 func show(w io.Writer, d control.Status, asJSON bool) {

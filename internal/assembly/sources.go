@@ -50,13 +50,8 @@ func (a *assembly) source(secret config.Instance, before *assembly) (sync.Source
 func (a *assembly) useVault(before *assembly) (err error) {
 	c := a.config
 	from := vault.Config{
-		Config: connection.Config{
-			Address: c.Vault.Address, CACert: c.Vault.CACert, ClientCert: c.Vault.ClientCert, ClientKey: c.Vault.ClientKey,
-			TLSServerName: c.Vault.TLSServerName, Logger: a.log,
-		},
-		Namespace: c.Vault.Namespace,
-		Auth:      c.Vault.Auth,
-		State:     login.State{StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: a.onlyLooks},
+		Vault: c.Vault, Logger: a.log,
+		State: login.State{StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: a.onlyLooks},
 	}
 	if before.vault != nil && before.vault.Serves(from) {
 		a.vault = before.vault

@@ -22,10 +22,9 @@ import (
 // Config says where Vault is and how to log in to it. The environment is not consulted: whoever wants VAULT_ADDR and its
 // like merges them in before. DigestKey is also that of the versions of a KV version 1 mount. Logger may be nil.
 type Config struct {
-	connection.Config
+	config.Vault
 	login.State
-	Auth      config.Auth
-	Namespace string // empty: none (Vault Community and OpenBao's root)
+	Logger *slog.Logger
 }
 
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
@@ -50,7 +49,7 @@ func New(config Config) (*Vault, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	conn, err := connection.New(config.Config)
+	conn, err := connection.New(config.Vault, config.Logger)
 	if err != nil {
 		return nil, err
 	}

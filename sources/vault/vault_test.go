@@ -13,7 +13,6 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vaulttest"
 )
 
@@ -23,11 +22,11 @@ func TestConfigurationIsChecked(t *testing.T) {
 		config vault.Config
 		word   string
 	}{
-		"unparsable":     {vault.Config{Config: connection.Config{Address: "https://u:canary@vault:%zz"}, Auth: role}, "vault.address"},
-		"unknown method": {vault.Config{Config: connection.Config{Address: "https://vault"}, Auth: config.Auth{Method: "ldap"}}, "vault.auth.method"},
-		"no CA file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/nowhere/ca.pem"}, Auth: role}, "vault.ca_cert"},
-		"no PEM":         {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "lab_test.go"}, Auth: role}, "PEM"},
-		"CA no file":     {vault.Config{Config: connection.Config{Address: "https://vault", CACert: "/dev/zero"}, Auth: role}, "not a regular file"},
+		"unparsable":     {vault.Config{Vault: config.Vault{Address: "https://u:canary@vault:%zz", Auth: role}}, "vault.address"},
+		"unknown method": {vault.Config{Vault: config.Vault{Address: "https://vault", Auth: config.Auth{Method: "ldap"}}}, "vault.auth.method"},
+		"no CA file":     {vault.Config{Vault: config.Vault{Address: "https://vault", CACert: "/nowhere/ca.pem", Auth: role}}, "vault.ca_cert"},
+		"no PEM":         {vault.Config{Vault: config.Vault{Address: "https://vault", CACert: "lab_test.go", Auth: role}}, "PEM"},
+		"CA no file":     {vault.Config{Vault: config.Vault{Address: "https://vault", CACert: "/dev/zero", Auth: role}}, "not a regular file"},
 	} {
 		_, err := vault.New(test.config)
 		if err == nil || !strings.Contains(err.Error(), test.word) || strings.Contains(err.Error(), "canary") {

@@ -19,7 +19,6 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 	credsync "campaign-credsync/sync"
 	"campaign-credsync/sync/state"
@@ -61,8 +60,11 @@ func Start(c Config) (*Host, error) {
 	}
 	h := &Host{store: store, file: &file{}, ended: make(chan struct{})}
 	h.vault, err = vault.New(vault.Config{
-		Config: connection.Config{Address: c.Address, Logger: c.Logger},
-		Auth:   config.Auth{Method: "approle", Mount: c.AuthMount, RoleID: credential.NewSecret(c.RoleID), SecretIDFile: secretID},
+		Vault: config.Vault{
+			Address: c.Address,
+			Auth:    config.Auth{Method: "approle", Mount: c.AuthMount, RoleID: credential.NewSecret(c.RoleID), SecretIDFile: secretID},
+		},
+		Logger: c.Logger,
 		State:  login.State{StateDir: dir, DigestKey: store.Key()},
 	})
 	if err != nil {

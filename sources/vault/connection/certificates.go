@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/regularfile"
 )
 
@@ -50,11 +51,11 @@ type clientPair struct {
 }
 
 // newClientPair reads the pair that config names, which must be good at the start. It returns nil where none is named.
-func newClientPair(config Config) (*clientPair, error) {
+func newClientPair(config config.Vault, logger *slog.Logger) (*clientPair, error) {
 	if config.ClientCert == "" {
 		return nil, nil
 	}
-	p := &clientPair{certFile: config.ClientCert, keyFile: config.ClientKey, logger: config.Logger}
+	p := &clientPair{certFile: config.ClientCert, keyFile: config.ClientKey, logger: logger}
 	pair, err := p.read()
 	p.good = pair
 	return p, err

@@ -24,18 +24,9 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 )
-
-// Config says where Vault is. Package config has checked it. The environment is not consulted, apart from the proxy variables.
-type Config struct {
-	Address       string // required: scheme, host and port
-	CACert        string // PEM file of the authorities to trust; empty: the system's
-	ClientCert    string // PEM file, together with ClientKey; empty: none
-	ClientKey     string
-	TLSServerName string // name to verify; empty: the host of Address
-	Logger        *slog.Logger
-}
 
 // Connection is the way to one Vault server. Its methods may be called concurrently.
 type Connection struct {
@@ -55,11 +46,11 @@ type SettingError struct {
 // Error names the setting first.
 func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
 
-// New reads the certificates. It talks to nobody.
-func New(config Config) (*Connection, error) {
+// New reads the certificates. It talks to nobody. The environment is not consulted, apart from the proxy variables.
+func New(config config.Vault, logger *slog.Logger) (*Connection, error) {
 	c := &Connection{address: config.Address}
 	var err error
-	if c.pair, err = newClientPair(config); err != nil {
+	if c.pair, err = newClientPair(config, logger); err != nil {
 		return nil, err
 	}
 	if c.transport, err = newTransport(config, c.pair); err != nil {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"campaign-credsync/internal/config"
 )
 
 // MaxAnswer bounds an answer's body in bytes. The metadata of a secret takes about 250 bytes for each version kept.
@@ -21,7 +23,7 @@ var ErrUnexpected = errors.New("the answer is not Vault's; check vault.address a
 
 // newTransport speaks HTTP/1.1 only: a connection that died silently is then given up with the request that found it
 // dead, where HTTP/2 would put the next request on it too. pair may be nil.
-func newTransport(config Config, pair *clientPair) (*http.Transport, error) {
+func newTransport(config config.Vault, pair *clientPair) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	var err error
 	if settings.RootCAs, err = authorities(config.CACert); err != nil {

@@ -15,7 +15,6 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/logtest"
@@ -77,11 +76,12 @@ func On(t *testing.T, server *vaulttest.Server, policy func(s *vaulttest.Server,
 	l.RoleID = roleID
 	file := filepath.Join(t.TempDir(), "secret_id")
 	l.Config = vault.Config{
-		Config: connection.Config{
-			Address: l.Proxy.Address, Logger: slog.New(slog.NewTextHandler(l.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Vault: config.Vault{
+			Address: l.Proxy.Address,
+			Auth:    config.Auth{Method: "approle", Mount: l.Server.AuthMount, RoleID: credential.NewSecret(roleID), SecretIDFile: file},
 		},
-		Auth:  config.Auth{Method: "approle", Mount: l.Server.AuthMount, RoleID: credential.NewSecret(roleID), SecretIDFile: file},
-		State: login.State{StateDir: t.TempDir(), DigestKey: []byte("0123456789abcdef0123456789abcdef")},
+		Logger: slog.New(slog.NewTextHandler(l.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		State:  login.State{StateDir: t.TempDir(), DigestKey: []byte("0123456789abcdef0123456789abcdef")},
 	}
 	l.Hidden = []string{Canary}
 	l.WriteSecretID(secretID)
