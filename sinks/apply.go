@@ -65,7 +65,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		if runErr != nil {
 			i.log.Warn("nlserver failed, but the credential is in the file", "reason", runErr)
 		}
-		return managed(c, after.seen), took, nil
+		return i.managed(c, after.seen), took, nil
 	}
 	if runErr == nil {
 		runErr = fmt.Errorf("nlserver exited with status 0 and said: %s", said)
@@ -129,16 +129,27 @@ func asBefore(before, after credential.Attributes) credential.Attributes {
 	return before.Select(names)
 }
 
+// mostLearned bounds what is learned: nlserver writes the org id to one attribute, or to none.
+const mostLearned = 16
+
 // managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
 // that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
-func managed(c credential.Credential, after credential.Attributes) credential.Attributes {
+func (i *Instance) managed(c credential.Credential, after credential.Attributes) credential.Attributes {
 	keep := after.Select(documented)
 	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
 	known := slices.Concat(documented, othersAttributes)
+	learned := 0
 	for _, attribute := range after {
-		if !slices.Contains(known, attribute.Name) && slices.Contains(fields, attribute.Value) {
+		if slices.Contains(known, attribute.Name) || !slices.Contains(fields, attribute.Value) {
+			continue
+		}
+		if learned++; learned <= mostLearned {
 			keep = append(keep, attribute)
 		}
+	}
+	if learned > mostLearned {
+		i.log.Warn("more attributes of <ims> hold a field of the credential than are guarded; only the first ones are",
+			"path", i.cfg.File, "found", learned, "guarded", mostLearned)
 	}
 	return keep
 }

@@ -3,7 +3,7 @@
 // encoding/xml would write the whole file anew, with other quotes, white space and line ends, and it accepts what is not well-formed.
 // So the text is scanned here: Parse checks that it is one well-formed XML document and notes where <shared> and <ims> stand, and Set
 // replaces the wanted attributes there. What Parse accepts libxml2 accepts too. Other encodings than those of Campaign's files, and a
-// DOCTYPE, are refused.
+// DOCTYPE that declares more than entities of plain text, are refused.
 package imsxml
 
 import (

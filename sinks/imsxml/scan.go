@@ -1,6 +1,7 @@
 package imsxml
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 // maxDepth is what libxml2 allows too. A real file is about six elements deep.
 const maxDepth = 256
+
+// maxEntity bounds the text of an entity in bytes, as each use of it repeats the text.
+const maxEntity = 256
 
 const space = " \t\r\n"
 
@@ -25,6 +29,8 @@ type scanner struct {
 	open []string
 	// attributes are those of the tag read last.
 	attributes []attribute
+	// entities are those that the file declares, and what they stand for.
+	entities map[string]string
 }
 
 // document reads everything behind the XML declaration.
@@ -43,8 +49,11 @@ func (s *scanner) document() error {
 			ok, what = s.through("]]>"), "a CDATA section is not closed"
 		case strings.HasPrefix(rest, "</") && inside:
 			ok, what = s.endTag(), "an end tag is malformed, or does not match the start tag"
-		case strings.HasPrefix(rest, "<!DOCTYPE") && !rooted:
-			return fault(ErrUnsupported, s.text[:s.pos], "the file has a DOCTYPE (remove it, and write the text of its entities in their place)")
+		case strings.HasPrefix(rest, "<!DOCTYPE") && !rooted && s.entities == nil:
+			if !s.doctype() {
+				return fault(ErrUnsupported, s.text[:s.pos], "the file has a DOCTYPE that declares more than entities of plain text (remove it)")
+			}
+			ok = true
 		case rest[0] == '<' && (inside || !rooted):
 			rooted = true
 			ok, what = s.startTag(), "a start tag is malformed, or has an attribute twice"
@@ -61,6 +70,24 @@ func (s *scanner) document() error {
 		return fault(credential.ErrDamaged, s.text, "the file ends before its root element does")
 	}
 	return nil
+}
+
+// A DOCTYPE that declares nothing but entities of plain text, and one such declaration.
+var (
+	doctype = regexp.MustCompile(`^<!DOCTYPE\s+[A-Za-z_]+\s*\[(?:\s|` + entity.String() + `)*\]\s*>`)
+	entity  = regexp.MustCompile(`<!ENTITY\s+([A-Za-z_]+)\s+(?:"([^"%&<\]\t\r\n]*)"|'([^'%&<\]\t\r\n]*)')\s*>`)
+)
+
+func (s *scanner) doctype() bool {
+	found := doctype.FindString(s.text[s.pos:])
+	s.entities = map[string]string{}
+	for _, e := range slices.Backward(entity.FindAllStringSubmatch(found, -1)) { // of two of one name the first counts
+		s.entities[e[1]] = e[2] + e[3]
+		if len(s.entities[e[1]]) > maxEntity || predefined[e[1]] != "" {
+			return false
+		}
+	}
+	return found != "" && s.take(found)
 }
 
 func (s *scanner) comment() bool {
@@ -200,7 +227,7 @@ func (s *scanner) meaning(end int) (text string, ok bool) {
 		switch {
 		case rest[0] == '&':
 			name, _, closed := strings.Cut(rest[1:], ";")
-			char, known := reference(name)
+			char, known := s.reference(name)
 			if !closed || !known {
 				return "", false
 			}
@@ -221,8 +248,11 @@ func (s *scanner) meaning(end int) (text string, ok bool) {
 var predefined = map[string]string{"amp": "&", "lt": "<", "gt": ">", "quot": `"`, "apos": "'"}
 
 // reference returns what &name; stands for.
-func reference(name string) (text string, known bool) {
+func (s *scanner) reference(name string) (text string, known bool) {
 	if text, known = predefined[name]; known {
+		return text, true
+	}
+	if text, known = s.entities[name]; known {
 		return text, true
 	}
 	digits, numeric := strings.CutPrefix(name, "#")

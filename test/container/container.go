@@ -4,6 +4,7 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -189,6 +191,18 @@ func Credential(secret string) map[string]any {
 	}
 }
 
+var declaredEntity = regexp.MustCompile(`<!ENTITY\s+(\S+)\s+"([^"]*)"\s*>`)
+
+// Decoder reads a document with the entities that it declares.
+func Decoder(document []byte) *xml.Decoder {
+	decoder := xml.NewDecoder(bytes.NewReader(document))
+	decoder.Entity = map[string]string{}
+	for _, entity := range declaredEntity.FindAllSubmatch(document, -1) {
+		decoder.Entity[string(entity[1])] = string(entity[2])
+	}
+	return decoder
+}
+
 // Attribute reads an attribute of <ims> in <shared> as an XML parser does, or returns "" when there is none.
 func Attribute(document []byte, name string) (string, error) {
 	var file struct {
@@ -196,7 +210,7 @@ func Attribute(document []byte, name string) (string, error) {
 			Attributes []xml.Attr `xml:",any,attr"`
 		} `xml:"shared>ims"`
 	}
-	if err := xml.Unmarshal(document, &file); err != nil {
+	if err := Decoder(document).Decode(&file); err != nil {
 		return "", err
 	}
 	for _, a := range file.IMS.Attributes {

@@ -2,7 +2,9 @@ package faults_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"campaign-credsync/test/container"
@@ -43,6 +45,42 @@ func TestRevertPutsBackTheBytesThatNlserverWrote(t *testing.T) {
 	w.Ran(1, "end", "set")
 }
 
+// 40,000 attributes that hold the org id: sixteen of them are guarded, and another instance does not wait for them.
+func TestManyAttributes(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Instances: []string{"prod", "other"}})
+	var many strings.Builder
+	for i := range 40_000 {
+		fmt.Fprintf(&many, ` org%d="0123456789ABCDEF01234567@AdobeOrg"`, i)
+	}
+	w.Edits("prod", func(d []byte) []byte {
+		return bytes.Replace(d, []byte("<ims authIMSClientId"), []byte("<ims"+many.String()+" authIMSClientId"), 1)
+	})
+	_, secret := w.NewSecret("prod")
+	_, others := w.NewSecret("other")
+	w.StartDaemon()
+	w.InSync(1)
+	if n := len(readState(w, "prod.json")["attributes"].([]any)); n != 4+16 {
+		t.Errorf("%d attributes are guarded", n)
+	}
+	w.Blank("prod")
+	w.Blank("other")
+	w.OnDisk("other", others)
+	w.OnDisk("prod", secret)
+	w.Edits("prod", func(d []byte) []byte {
+		d = world.Replaced(t, d, ` org3="0123456789ABCDEF01234567@AdobeOrg"`, ` org3=""`)
+		return world.Replaced(t, d, ` org39999="0123456789ABCDEF01234567@AdobeOrg"`, ` org39999=""`)
+	})
+	w.Foreign["prod"] = world.ForeignBytes(world.Replaced(t, w.Read("prod"), ` org3=""`, ` org3="0123456789ABCDEF01234567@AdobeOrg"`))
+	w.Eventually("the guarded one is put back", func() bool { return bytes.Contains(w.Read("prod"), []byte(` org3="0`)) })
+	w.NewSecret("prod")
+	w.OneInSync("prod", 2)
+	const warning = "more attributes of <ims> hold a field of the credential than are guarded"
+	if n := strings.Count(w.Log(), warning); n == 0 || !strings.Contains(w.Log(), "found=39999 guarded=16") && !strings.Contains(w.Log(), "found=40000 guarded=16") {
+		t.Errorf("logged %d times\n%s", n, w.Log())
+	}
+}
+
 // A file with a DOCTYPE, or in an encoding that is not read here, is told as what it is, and left alone.
 func TestFileOfAnotherForm(t *testing.T) {
 	t.Parallel()
@@ -53,7 +91,7 @@ func TestFileOfAnotherForm(t *testing.T) {
 	whole := w.Read("prod")
 	end := bytes.Index(whole, []byte("?>"))
 	for why, form := range map[string][]byte{
-		"2:1: the file has a DOCTYPE": bytes.Replace(whole, []byte("?>\n"), []byte("?>\n<!DOCTYPE serverconf [\n  <!ENTITY host \"db1.example.com\">\n]>\n"), 1),
+		"2:1: the file has a DOCTYPE": bytes.Replace(whole, []byte("?>\n"), []byte("?>\n<!DOCTYPE serverconf SYSTEM \"serverconf.dtd\">\n"), 1),
 		"1:31: the encoding is none":  append([]byte("<?xml version='1.0' encoding='utf-16'"), whole[end:]...),
 	} {
 		w.Must(os.WriteFile(w.File("prod"), form, 0o640))
@@ -64,4 +102,24 @@ func TestFileOfAnotherForm(t *testing.T) {
 		w.Must(os.WriteFile(w.File("prod"), whole, 0o640))
 		w.InSync(1)
 	}
+}
+
+// Entities of plain text that the file declares stay, wherever they are used.
+func TestFileWithDeclaredEntities(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{})
+	w.Edits("prod", func(d []byte) []byte {
+		i := bytes.Index(d, []byte("<serverconf"))
+		d = append(d[:i:i], append([]byte("<!DOCTYPE serverconf [\n  <!ENTITY host \"db1.example.com\">\n]>\n"), d[i:]...)...)
+		return world.Replaced(t, d, "<ims authIMSClientId", "<dataStore name=\"&host;:5432\">at &host;</dataStore>\n    <ims authIMSClientId")
+	})
+	_, secret := w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Blank("prod")
+	w.OnDisk("prod", secret)
+	if !bytes.Contains(w.Read("prod"), []byte(`"&host;:5432">at &host;<`)) {
+		t.Errorf("the entities are gone:\n%s", w.Read("prod"))
+	}
+	w.InSync(1)
 }

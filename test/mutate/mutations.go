@@ -146,6 +146,9 @@ var mutations = []mutation{
 	{"a FIFO is waited for",
 		`os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)`, `os.O_RDONLY|unix.O_NOCTTY, 0)`,
 		"TestSecretIDThatIsAPipe"},
+	{"attributes without end are guarded",
+		`if learned++; learned <= mostLearned {`, `if learned++; learned <= 1<<30 {`,
+		"TestManyAttributes"},
 
 	// Quiet, and one container never harms the fleet.
 	{"the same credential under a new version is applied again",

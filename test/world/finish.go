@@ -226,7 +226,7 @@ func (w *World) checkRuns() {
 }
 
 func WellFormed(document []byte) error {
-	decoder := xml.NewDecoder(bytes.NewReader(document))
+	decoder := container.Decoder(document)
 	for roots := 0; ; {
 		token, err := decoder.Token()
 		if err == io.EOF && roots > 0 {

@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"fmt"
+	"regexp"
 
 	"campaign-credsync/internal/credential"
 )
@@ -45,6 +46,10 @@ func (m *Method) prepareAppRole(ctx context.Context, asked asked) (*attempt, err
 		secretID, err = m.wrapping.secretID(ctx, asked)
 	default:
 		secretID, err = readLine(file, "vault.auth.secret_id_file")
+		if vaultToken.MatchString(secretID) {
+			err = credential.NeedsOperator(fmt.Errorf("vault login: vault.auth.secret_id_file: %s holds a token of Vault and no secret-id; "+
+				"write a secret-id there, or set vault.auth.secret_id_wrapped to true if it is a wrapping token", file))
+		}
 	}
 	return &attempt{
 		request: map[string]string{"role_id": roleID, "secret_id": secretID},
@@ -59,3 +64,6 @@ func (m *Method) prepareAppRole(ctx context.Context, asked asked) (*attempt, err
 			m.connection.Address(), m.step(), file, what),
 	}, err
 }
+
+// vaultToken is how a token begins: of Vault 1.10 and later, or of OpenBao and earlier ones.
+var vaultToken = regexp.MustCompile(`^(?:hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24})`)

@@ -117,6 +117,8 @@ func TestSecretIDFile(t *testing.T) {
 		{"JSON", `{"secret_id":"canary"}`, []string{"JSON"}},
 		{"JSON of many lines", "{\n  \"data\": {\"secret_id\": \"canary\"}\n}\n", []string{"JSON"}},
 		{"quotes", `"canary-one"` + "\n", []string{"quotes"}},
+		{"a token", "hvs.canarycanarycanarycanary\n", []string{"a token of Vault", "secret_id_wrapped"}},
+		{"a token of OpenBao", "s.canarycanarycanarycanary", []string{"a token of Vault", "secret_id_wrapped"}},
 		{"single quotes", `'canary-one'`, []string{"quotes"}},
 		{"an assignment", "VAULT_SECRET_ID=canary-one\n", []string{"NAME="}},
 		{"an export", "export SECRET_ID='canary-one'\n", []string{"NAME="}},
