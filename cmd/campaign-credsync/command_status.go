@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -27,7 +28,11 @@ Exit status: 0 if all is in sync, 3 if not, 1 if there is no daemon, 2 if the co
 			if c == nil || c.ControlSocket == "" {
 				return err
 			}
-			return runStatus(ctx, in, c.ControlSocket, asJSON, watch)
+			problem := err
+			if err = runStatus(ctx, in, c.ControlSocket, asJSON, watch); errors.Is(err, control.ErrNoDaemon) && problem != nil {
+				return problem
+			}
+			return err
 		})
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&watch, "watch", false, "print again at each change, until interrupted")

@@ -118,6 +118,8 @@ func (r *reader) checkSchedule(s *Schedule) {
 		schedule, err := cron.ParseStandard("CRON_TZ=" + s.Timezone + " " + text)
 		if err != nil {
 			r.refuse(key, `must be a cron expression of five fields, or such as "@daily" or "@every 10m": %s`, credential.Escape(err.Error()))
+		} else if schedule.Next(time.Now()).IsZero() {
+			r.refuse(key, "names a time that never comes")
 		}
 		return schedule
 	}
@@ -128,7 +130,8 @@ func (r *reader) checkSchedule(s *Schedule) {
 
 func (r *reader) checkInstances(instances []Instance) {
 	r.refuseIf(len(instances) == 0, "instances", "at least one instance is needed, with name and path")
-	first := map[string]int{} // name → index of the first instance that has it
+	first := map[string]int{}   // name → index of the first instance that has it
+	firstOf := map[string]int{} // file → the same
 	for n, i := range instances {
 		key := fmt.Sprintf("instances[%d]", n)
 		r.refuseIf(!instanceName.MatchString(i.Name) || i.Name == "default", key+".name", // config-default.xml is no instance's
@@ -138,7 +141,19 @@ func (r *reader) checkInstances(instances []Instance) {
 		} else {
 			first[i.Name] = n
 		}
+		file := path.Clean(i.ConfigFile)
+		if before, taken := firstOf[file]; !taken {
+			firstOf[file] = n
+		} else if !r.refused[key+".name"] {
+			r.refuse(key+".config_file", "is the file of instances[%d] already; two would overwrite each other", before)
+		}
 		r.checkForeign(key, reflect.ValueOf(i), "source", i.Source)
+		ours := map[string]string{} // name in the secret → our field
+		for field, theirs := range reflect.ValueOf(i.Fields).Fields() {
+			other, taken := ours[theirs.String()]
+			r.refuseIf(taken && theirs.String() != "", join(key+".fields", keyOf(field)), "names the same field of the secret as %s", other)
+			ours[theirs.String()] = keyOf(field)
+		}
 		if i.Source == SourceFile {
 			r.refuseIf(i.File == "", key+".file", "is required by source file")
 		} else {
