@@ -155,7 +155,7 @@ func TestSlowVaultWithManyPaths(t *testing.T) {
 				}))
 				l.Config.Address = standby.address
 			}
-			for _, err := range l.PollEach(l.Vault(), 40) {
+			for _, err := range l.PollEach(l.Vault(), 60) {
 				if err != nil {
 					t.Error(err)
 				}

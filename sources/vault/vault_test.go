@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +106,50 @@ func TestTLS(t *testing.T) {
 	l.MustFail(with(func(c *vault.Config) { c.Address = old.Address }), "protocol version")
 	l.MustFail(with(func(c *vault.Config) { c.Address = strings.Replace(l.Proxy.Address, "http:", "https:", 1) }), "does not speak TLS")
 	l.MustFail(with(func(c *vault.Config) { c.Address = strings.Replace(plain.Address, "https:", "http:", 1) }), "https or http")
+}
+
+// A certificate in a bundle that cannot be read is passed over, where the others suffice.
+func TestBundleWithABrokenCertificate(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	authority, stranger := vaulttest.MustAuthority(t), vaulttest.MustAuthority(t)
+	serverCert, _, _ := authority.MustIssue(t, "127.0.0.1")
+	front := l.Server.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{serverCert}})
+	whole, err := os.ReadFile(stranger.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right, err := os.ReadFile(authority.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, broken := range map[string]string{
+		"cut off":    string(whole[:len(whole)/2]) + "\n",
+		"no base64":  strings.Replace(string(whole), "\nM", "\n*", 1),
+		"other data": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l.T = t
+			l.Config.Address, l.Config.CACert = front.Address, filepath.Join(t.TempDir(), "bundle.pem")
+			put := func(content string) {
+				if err := os.WriteFile(l.Config.CACert, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put(broken)
+			if _, err := vault.New(l.Config); err == nil || !strings.Contains(err.Error(), "vault.ca_cert: ") {
+				t.Errorf("alone: %v", err)
+			}
+			put(broken + string(whole))
+			l.MustFail(l.KV(l.Vault()), "vault.ca_cert")
+			put("a comment\n" + broken + string(right))
+			l.MustPoll(l.KV(l.Vault()), always)
+			if log := l.Log.String(); !strings.Contains(log, "cannot be read and is not trusted; replace it\" file="+l.Config.CACert+" number=1") {
+				t.Errorf("not named: %s", log)
+			}
+		})
+	}
+	l.T = t
 }
 
 func TestHangingVaultHonoursTheContext(t *testing.T) {

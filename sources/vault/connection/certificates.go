@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"campaign-credsync/internal/config"
@@ -24,7 +25,7 @@ func readPEM(setting, file string) ([]byte, error) {
 }
 
 // authorities reads the certificates to trust. nil are the system's.
-func authorities(file string) (*x509.CertPool, error) {
+func authorities(file string, logger *slog.Logger) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -35,6 +36,12 @@ func authorities(file string) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(content) {
 		return nil, &SettingError{"vault.ca_cert", fmt.Errorf("%s holds no certificate in PEM form; put the authority's there", file)}
+	}
+	const begin = "-----BEGIN CERTIFICATE-----"
+	for n, text := range strings.Split(string(content), begin)[1:] { // what is unreadable is left out without a word
+		if !x509.NewCertPool().AppendCertsFromPEM([]byte(begin + text)) {
+			logger.Warn("a certificate of vault.ca_cert cannot be read and is not trusted; replace it", "file", file, "number", n+1)
+		}
 	}
 	return pool, nil
 }

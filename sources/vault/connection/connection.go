@@ -35,6 +35,9 @@ type Connection struct {
 	transport *http.Transport
 	pair      *clientPair // nil: none
 	throttle  throttle
+
+	turn       chan struct{} // holds one entry while a request is under way; owns what follows
+	unanswered time.Time     // when the last request ended that was not answered in time
 }
 
 // SettingError is what is wrong with one setting, found when it was to be used.
@@ -48,12 +51,12 @@ func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
 
 // New reads the certificates. It talks to nobody. The environment is not consulted, apart from the proxy variables.
 func New(config config.Vault, logger *slog.Logger) (*Connection, error) {
-	c := &Connection{address: config.Address}
+	c := &Connection{address: config.Address, turn: make(chan struct{}, 1)}
 	var err error
 	if c.pair, err = newClientPair(config, logger); err != nil {
 		return nil, err
 	}
-	if c.transport, err = newTransport(config, c.pair); err != nil {
+	if c.transport, err = newTransport(config, c.pair, logger); err != nil {
 		return nil, err
 	}
 	c.client, err = newClient(config.Address, c.bounded(c.transport))
@@ -96,24 +99,39 @@ type Request struct {
 	Urgent bool
 }
 
-// requestTimeout bounds one request, with the wait for those before it. A node that is stopped or cut off never answers, while
-// the next connection may lead to one that can.
+// requestTimeout bounds one request, its answer's body included. A node that is stopped or cut off never answers, while the next
+// connection may lead to one that can.
 const requestTimeout = 20 * time.Second
 
 // Do makes one request and decodes the answer into into, where that is not nil; also that of a 404, which tells of a deleted
-// version. now is the time by Vault's clock.
+// version. now is the time by Vault's clock. It waits while another request is under way, for as long as those are answered, and gives
+// up with one that is not.
 //
 // The error is a [*Failure] or wraps one; a [*ThrottledError] where Vault wants to be left alone.
 func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time, err error) {
 	if err := c.Throttled(); err != nil && !r.Urgent {
 		return now, err
 	}
+	began := time.Now()
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return now, c.Explain(ctx, r.Step, ctx.Err())
+	}
+	if c.unanswered.After(began) {
+		return now, c.Explain(ctx, r.Step, context.DeadlineExceeded)
+	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(r.Grace, cancel) })()
 	var sent atomic.Bool
 	bounded = httptrace.WithClientTrace(bounded, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
-	if now, err = c.ask(bounded, r, into); err != nil {
+	now, err = c.ask(bounded, r, into)
+	if errors.Is(bounded.Err(), context.DeadlineExceeded) {
+		c.unanswered = time.Now()
+	}
+	if err != nil {
 		err = c.Explain(ctx, r.Step, err, append(r.Hide, r.Token)...)
 	}
 	if f, ok := errors.AsType[*Failure](err); ok {

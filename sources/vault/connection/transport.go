@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,10 +24,10 @@ var ErrUnexpected = errors.New("the answer is not Vault's; check vault.address a
 
 // newTransport speaks HTTP/1.1 only: a connection that died silently is then given up with the request that found it
 // dead, where HTTP/2 would put the next request on it too. pair may be nil.
-func newTransport(config config.Vault, pair *clientPair) (*http.Transport, error) {
+func newTransport(config config.Vault, pair *clientPair, logger *slog.Logger) (*http.Transport, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: config.TLSServerName}
 	var err error
-	if settings.RootCAs, err = authorities(config.CACert); err != nil {
+	if settings.RootCAs, err = authorities(config.CACert, logger); err != nil {
 		return nil, err
 	}
 	if pair != nil {
@@ -38,7 +39,6 @@ func newTransport(config config.Vault, pair *clientPair) (*http.Transport, error
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     settings,
 		TLSHandshakeTimeout: 10 * time.Second,
-		MaxConnsPerHost:     1, // to Vault, and to where a standby redirects
 		IdleConnTimeout:     5 * time.Minute,
 		Protocols:           new(http.Protocols),
 	}
