@@ -139,6 +139,10 @@ const remedy = "set campaign.home and campaign.nlserver to where Campaign is ins
 // nlserver runs nlserver and waits for it. It returns the end of what nlserver printed, and how long it ran. step names the run in
 // errors, which quote what may be quoted of the output. secrets are what c.args hold of them.
 func (b *Binary) nlserver(ctx context.Context, step string, c child, secrets ...credential.Secret) (string, time.Duration, error) {
+	// On a dead mount a stat hangs alone. A start holds the processor until the program is read: with one, the whole daemon.
+	if _, err := os.Stat(b.cfg.Executable); err != nil {
+		return "", 0, fmt.Errorf("%s: %w (%s)", step, err, remedy)
+	}
 	c.args = append([]string{b.cfg.Executable}, c.args...)
 	printed, took, err := b.run(ctx, c)
 	text := redact(printed, secrets...)
