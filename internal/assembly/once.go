@@ -2,7 +2,6 @@ package assembly
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -51,11 +50,6 @@ type Preview struct {
 // the next command does not try it again; for that it makes the state directory if there is none.
 func Look(ctx context.Context, c *config.Config, log *slog.Logger) ([]Preview, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
-		if c.Vault.Auth.Method == "approle" {
-			if err := makeStateDir(c); err != nil {
-				return nil, fmt.Errorf("make the state directory: %w; let this user write to state_dir", err)
-			}
-		}
 		return assemble(c, state.Read(c.StateDir), log, true, nil)
 	})
 	if err != nil {

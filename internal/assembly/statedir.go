@@ -22,12 +22,20 @@ func checkUser(c *config.Config) error {
 	return fmt.Errorf("campaign.home %s belongs to user %d: run this as that user and not as root (sudo -u '#%[2]d')", c.Campaign.Home, ownerOf(home).Uid)
 }
 
-// makeStateDir makes the state directory for a command that notes a login before the daemon ever ran, with its key in it, in one step:
-// of several commands that find none, one makes it, and none reads it without a key. Made by root, it belongs to whom Campaign belongs to.
-func makeStateDir(c *config.Config) error {
-	if _, err := os.Stat(c.StateDir); !errors.Is(err, fs.ErrNotExist) {
-		return nil // whatever is wrong, to use it tells
+// makeStateDir makes the state directory where there is none, for a command that remembers a login before the daemon ever ran, and
+// returns the digest key in it.
+func makeStateDir(c *config.Config) (digestKey []byte, err error) {
+	if _, err := os.Stat(c.StateDir); errors.Is(err, fs.ErrNotExist) {
+		if err := newStateDir(c); err != nil {
+			return nil, fmt.Errorf("make the state directory: %w", err)
+		}
 	}
+	return state.Read(c.StateDir).Key(), nil
+}
+
+// newStateDir makes the directory with its key in it, in one step: of several commands that find none, one makes it, and none reads it
+// without a key. Made by root, it belongs to whom Campaign belongs to.
+func newStateDir(c *config.Config) error {
 	parent := filepath.Dir(c.StateDir)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return err

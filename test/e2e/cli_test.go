@@ -24,8 +24,8 @@ func TestCommandsWithoutDaemon(t *testing.T) {
 	w.Exits(1, "no daemon answers", "status")
 	w.Exits(1, "no daemon answers", "status", "--json")
 
-	w.Exits(1, "no secret at", "sync", "--dry-run") // its login is noted in the state directory, as no later one is
 	before := w.Snapshot()
+	w.Exits(1, "no secret at", "sync", "--dry-run")
 	w.Exits(3, "no secret at", "diff")
 	_, secret := w.NewSecret("prod")
 	w.Exits(0, "would apply version 1", "sync", "--dry-run")

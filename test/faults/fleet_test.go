@@ -269,7 +269,7 @@ func TestRefusalThatCannotBeRemembered(t *testing.T) {
 		logins int
 		says   []string
 	}{
-		{"/proc/credsync-test/state", 0, []string{"make the state directory", "let this user write to state_dir"}},
+		{"/proc/credsync-test/state", 1, []string{"not remembered", "make state_dir a directory", "do not try again"}},
 		{file, 0, []string{"not a directory"}},
 	} {
 		w.Must(os.WriteFile(w.Config, []byte(strings.Replace(string(config), w.StateDir(), c.dir, 1)), 0o600))

@@ -49,6 +49,12 @@ type Host struct {
 
 // Start starts a host. Stop ends it.
 func Start(c Config) (*Host, error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Poll == 0 {
+		c.Poll = 30 * time.Second
+	}
 	secretID := filepath.Join(c.Dir, "secret_id")
 	if err := os.WriteFile(secretID, []byte(c.SecretID+"\n"), 0o600); err != nil {
 		return nil, err

@@ -164,7 +164,7 @@ var mutations = []mutation{
 		`case leftAlone && !again:`, `case leftAlone && again:`,
 		"TestWrongSecretIDNeverLocksTheRole"},
 	{"a login that a proxy answers is not counted",
-		`return !answer.Sent && !errors.Is(err, connection.ErrUnexpected)`, `return true`,
+		`return answer.Sent || errors.Is(err, connection.ErrUnexpected)`, `return false`,
 		"TestLoginIsRefusedByVaultsWordsOnly"},
 	{"Retry-After is not obeyed",
 		`if !time.Now().Before(c.throttle.until) {`, `if !time.Now().IsZero() {`,

@@ -65,7 +65,7 @@ type attempt struct {
 	tooOften string // tried so often in a row that not even an operator's word tries it again for now
 
 	digest string // tells it from others
-	noted  bool   // Vault may count it as a refused one
+	counts bool   // Vault may count it as a refused one
 }
 
 // wrongLogin are the words of every Vault since 0.6, and of OpenBao, for a role-id or a secret-id that it does not know, or not
@@ -81,7 +81,7 @@ func (m *Method) Login(ctx context.Context) (*Token, error) {
 	if m.tokenFile != nil {
 		return m.tokenFile.login(ctx)
 	}
-	defer m.refusals.turn(ctx)()
+	defer m.refusals.turn(ctx, m.auth.SecretIDFile)()
 	asked := asked(m.asked.Swap(int32(askedNothing)))
 	a, err := m.prepare(ctx, asked)
 	if err != nil {
@@ -94,7 +94,7 @@ func (m *Method) Login(ctx context.Context) (*Token, error) {
 		return nil, err
 	}
 	if a.refused != "" {
-		a.digest = m.refusals.digest(m.connection.Address(), m.auth.Namespace, m.auth.Mount, fmt.Sprint(a.request))
+		a.digest = m.digest(a)
 		if err := m.refusals.begin(a, asked == askedAgain); err != nil {
 			return nil, err
 		}
@@ -105,6 +105,11 @@ func (m *Method) Login(ctx context.Context) (*Token, error) {
 	}
 	m.succeeded(a, t)
 	return t, nil
+}
+
+// digest tells the secret-id of a from others.
+func (m *Method) digest(a *attempt) string {
+	return m.refusals.digest(m.connection.Address(), m.auth.Namespace, m.auth.Mount, fmt.Sprint(a.request))
 }
 
 func (m *Method) step() string { return "login at auth/" + m.auth.Mount }
@@ -159,10 +164,13 @@ func (m *Method) unexpected(step string) error {
 func (m *Method) succeeded(a *attempt, t *Token) {
 	m.backoff = backoff{}
 	var err error
+	if m.refusals.OnlyReads {
+		return
+	}
 	if a.refused != "" {
 		err = m.refusals.accept(a.digest)
 	}
-	if m.wrapping == nil && !m.refusals.OnlyReads { // an earlier configuration may have kept one
+	if m.wrapping == nil { // an earlier configuration may have kept one
 		err = errors.Join(err, removeFile(filepath.Join(m.refusals.StateDir, keptFile)))
 	}
 	if err != nil {
@@ -175,6 +183,12 @@ func (m *Method) succeeded(a *attempt, t *Token) {
 // else for a short while.
 func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	answer := connection.Answer(err)
+	if m.refusals.OnlyReads && a.counts && mayBeJudged(err) {
+		if makeErr := m.refusals.makeStateDir(); makeErr != nil {
+			return fmt.Errorf("%w; not remembered: %w; make state_dir a directory that this user may write to, and do not try again before", err, makeErr)
+		}
+		a.digest = m.digest(a)
+	}
 	switch {
 	case a.refused != "" && wrongLogin.MatchString(answer.Said):
 		wait := jittered(refusedFor)
@@ -184,8 +198,8 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 			return m.backoff.wait(refusal, wait)
 		}
 		return &BackoffError{refusal, time.Now().Add(wait)}
-	case a.noted && notJudged(err):
-		m.refusals.withdraw()
+	case a.counts:
+		m.refusals.unanswered(a.digest, mayBeJudged(err))
 	}
 	switch {
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
@@ -196,15 +210,15 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	return m.backoff.failed(err)
 }
 
-// notJudged reports whether it is certain that Vault has not looked at the secret-id: the request never left, or Vault's own
-// answer is another than to a wrong one, as when it is sealed, a standby or asks to be left alone. An answer that was lost, or
-// is not Vault's, may stand for a refusal.
-func notJudged(err error) bool {
+// mayBeJudged reports whether Vault may have looked at the secret-id. It has not where the request never left, or where Vault's own
+// answer is another than to a wrong one, as when it is sealed, a standby or asks to be left alone. An answer that was lost, or is not
+// Vault's, may stand for a refusal.
+func mayBeJudged(err error) bool {
 	answer := connection.Answer(err)
 	if answer.Status != 0 {
-		return answer.Status != http.StatusBadRequest
+		return answer.Status == http.StatusBadRequest
 	}
-	return !answer.Sent && !errors.Is(err, connection.ErrUnexpected)
+	return answer.Sent || errors.Is(err, connection.ErrUnexpected)
 }
 
 // Due reports whether Renew has anything to look at.
@@ -217,7 +231,7 @@ func (m *Method) Renew(ctx context.Context) bool {
 	if m.wrapping == nil || !m.Due() {
 		return m.Due()
 	}
-	defer m.refusals.turn(ctx)()
+	defer m.refusals.turn(ctx, m.auth.SecretIDFile)()
 	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Swap(int32(askedNothing))))
 	m.wrapping.warn(ctx, err)
 	return renewed

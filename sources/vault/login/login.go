@@ -21,9 +21,11 @@ import (
 type State struct {
 	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept.
 	StateDir string
-	// OnlyReads is for who changes nothing: no secret-id is unwrapped. A login is noted in StateDir all the same.
+	// OnlyReads is for who changes nothing: no secret-id is unwrapped, and a login is noted in StateDir only where it failed.
 	OnlyReads bool
-	DigestKey []byte
+	// MakeStateDir is for OnlyReads: it makes StateDir where it is not there, and returns the key that belongs to it.
+	MakeStateDir func() (digestKey []byte, err error)
+	DigestKey    []byte
 }
 
 // Config says how to log in to which Vault.

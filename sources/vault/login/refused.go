@@ -16,6 +16,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
 )
 
 const (
@@ -81,14 +82,14 @@ func (r *refusals) begin(a *attempt, again bool) error {
 	case leftAlone && !again:
 		return &BackoffError{credential.NeedsOperator(errors.New(a.refused)), known.Until}
 	}
-	if err == nil {
+	if err == nil && !r.OnlyReads { // which writes only what a failure tells
 		err = r.save(refusedFile, known.tried(a.digest, time.Time{}))
 	}
 	if err != nil {
 		return credential.NeedsOperator(fmt.Errorf("vault login: not tried, as a refused secret-id could not be remembered, and five refused "+
 			"logins lock the role for every host: %w; let this user write to state_dir", err))
 	}
-	a.noted = true
+	a.counts = true
 	return nil
 }
 
@@ -119,8 +120,16 @@ func (n *note) tried(digest string, until time.Time) note {
 	return next
 }
 
-// withdraw removes what begin noted, as Vault has not judged the secret-id. On an error it counts.
-func (r *refusals) withdraw() { r.save(refusedFile, r.before) }
+// unanswered ends an attempt of which nobody knows, or only Vault, whether its secret-id was refused. judged says that it may have
+// been. What cannot be written counts.
+func (r *refusals) unanswered(digest string, judged bool) {
+	switch {
+	case judged && r.OnlyReads:
+		r.save(refusedFile, r.before.tried(digest, time.Time{}))
+	case !judged && !r.OnlyReads:
+		r.save(refusedFile, r.before)
+	}
+}
 
 // refuse remembers that a secret-id was refused and is to be left alone until then.
 func (r *refusals) refuse(digest string, until time.Time) error {
@@ -128,6 +137,14 @@ func (r *refusals) refuse(digest string, until time.Time) error {
 		r.save(acceptedFile, note{unknown: accepted.unknown}) // the refusal outweighs it
 	}
 	return r.save(refusedFile, r.before.tried(digest, until.UTC().Truncate(time.Second)))
+}
+
+// makeStateDir makes the directory for what is to be noted, where it is not there.
+func (r *refusals) makeStateDir() (err error) {
+	if r.MakeStateDir != nil {
+		r.DigestKey, err = r.MakeStateDir()
+	}
+	return err
 }
 
 // accept notes that a login with digest was accepted. Where it cannot be written, the next attempt is noted as any other.
@@ -164,19 +181,25 @@ func (r *refusals) digest(parts ...string) string {
 
 // turn waits until no other process of ours is between looking here and noting what came of it: five commands that are
 // started together make one login.
-func (r *refusals) turn(ctx context.Context) (end func()) {
+func (r *refusals) turn(ctx context.Context, secretIDFile string) (end func()) {
 	// A directory that only this user may open cannot be locked by others.
 	dir, err := os.OpenFile(r.StateDir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil && r.OnlyReads { // there may be none yet; the daemon's login does not wait for this lock
+		dir, _, err = regularfile.Open(secretIDFile)
+	}
 	if err != nil {
 		return func() {} // nothing can be noted there
 	}
 	for began := time.Now(); errors.Is(unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) && ctx.Err() == nil; {
 		if time.Since(began) > turnLimit {
-			r.logger.Warn("login goes on without waiting for another process", "reason", "another process holds the lock on "+r.StateDir+
+			r.logger.Warn("login goes on without waiting for another process", "reason", "another process holds the lock on "+dir.Name()+
 				": a campaign-credsync that logs in, or was stopped while it did; lslocks shows it")
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	if _, err := os.Stat(r.StateDir); err == nil && r.MakeStateDir != nil {
+		r.makeStateDir() // by another meanwhile, with another key
 	}
 	return func() { dir.Close() }
 }
