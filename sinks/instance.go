@@ -35,6 +35,8 @@ type Instance struct {
 	log    *slog.Logger
 	file   *sharedfile.File
 	before preimage
+	// several says that the file had more than one <ims> when it was read last.
+	several bool
 	// unproved says that the last run of ours ended without proof, and that what it changed may still be in the file.
 	unproved bool
 }
@@ -87,6 +89,10 @@ func (i *Instance) parse(content []byte) (*imsxml.Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
 	}
+	if document.Several() && !i.several {
+		i.log.Warn("there is more than one <ims> in <shared>; only the first is guarded, which one Campaign reads is not known", "path", i.cfg.File)
+	}
+	i.several = document.Several()
 	return document, nil
 }
 

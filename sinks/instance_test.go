@@ -320,7 +320,7 @@ func TestRecoverLeavesDamageOfOthers(t *testing.T) {
 func TestRecoverLeavesAFileThatItCannotRead(t *testing.T) {
 	c := newCampaign(t)
 	whole := c.content()
-	doctype := "<!DOCTYPE serverconf>" + whole[strings.Index(whole, "<serverconf"):]
+	doctype := "<!DOCTYPE serverconf SYSTEM 'serverconf.dtd'>" + whole[strings.Index(whole, "<serverconf"):]
 	if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(doctype), 0o640)); err != nil {
 		t.Fatal(err)
 	}

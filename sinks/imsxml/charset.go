@@ -8,7 +8,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
 
 	"campaign-credsync/internal/credential"
@@ -57,14 +56,18 @@ func charsetOf(data []byte) (charset *charmap.Charmap, start int, err error) {
 	return charset, mark + found[1], nil
 }
 
-// decode returns data as UTF-8, in which every character is one that XML allows.
+// decode returns data as UTF-8, in which every character is one that XML allows. Two different files never read alike.
 func decode(charset *charmap.Charmap, data []byte) (string, error) {
 	text := string(data)
 	if charset != nil {
-		text, _ = charset.NewDecoder().String(text) // has no error: all bytes are characters
+		var b strings.Builder
+		for _, char := range data {
+			b.WriteRune(characterOf(charset, char))
+		}
+		text = b.String()
 	}
 	for i, char := range text {
-		invalid := char == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError))
+		invalid := char == utf8.RuneError && (charset != nil || !strings.HasPrefix(text[i:], string(utf8.RuneError)))
 		if invalid || !isXMLChar(char) {
 			return "", fault(credential.ErrDamaged, text[:i], "a byte that the encoding does not have, or a control character (NUL: the file "+
 				"was probably cut off when the power failed)")
@@ -73,13 +76,33 @@ func decode(charset *charmap.Charmap, data []byte) (string, error) {
 	return text, nil
 }
 
+// characterOf is what a byte stands for; utf8.RuneError: nothing. charmap leaves out the control characters of ISO-8859-15.
+func characterOf(charset *charmap.Charmap, char byte) rune {
+	r := charset.DecodeByte(char)
+	if r == utf8.RuneError && charset == charmap.ISO8859_15 {
+		return rune(char)
+	}
+	return r
+}
+
 // encode is the reverse of decode. A character that the file's encoding does not have becomes a reference.
 func encode(charset *charmap.Charmap, text string) string {
 	if charset == nil {
 		return text
 	}
-	encoded, _ := encoding.HTMLEscapeUnsupported(charset.NewEncoder()).String(text) // has no error: text is UTF-8
-	return encoded
+	var b strings.Builder
+	for _, char := range text {
+		encoded, ok := charset.EncodeRune(char)
+		switch {
+		case ok:
+			b.WriteByte(encoded)
+		case char <= 0xff && characterOf(charset, byte(char)) == char:
+			b.WriteByte(byte(char))
+		default:
+			fmt.Fprintf(&b, "&#%d;", char)
+		}
+	}
+	return b.String()
 }
 
 // fault makes the error for what is wrong behind text. Columns count characters.

@@ -28,6 +28,7 @@ type Document struct {
 	// attributes are those of the first <ims> in a <shared>. Others can be added at addAt; 0: there is no <ims>.
 	attributes []attribute
 	addAt      int
+	several    bool // there are more <ims> in a <shared>
 }
 
 // attribute is an attribute and where it stands.
@@ -67,6 +68,9 @@ func (d *Document) Attributes() credential.Attributes {
 	}
 	return all
 }
+
+// Several reports whether the file has more than one <ims> in a <shared>. Only the first is read and set.
+func (d *Document) Several() bool { return d.several }
 
 // Set returns the file with the attributes of <ims> as want has them. A value that differs is replaced by the bytes in which it was
 // written when it was seen, or, where these are not known, between the quotes found there. An attribute that is missing is added behind

@@ -14,8 +14,11 @@ import (
 // maxDepth is what libxml2 allows too. A real file is about six elements deep.
 const maxDepth = 256
 
-// maxEntity bounds the text of an entity in bytes, as each use of it repeats the text.
-const maxEntity = 256
+// maxEntity bounds the text of an entity in bytes, and maxExpanded that of all uses of entities in the file.
+const (
+	maxEntity   = 256
+	maxExpanded = 1 << 20
+)
 
 const space = " \t\r\n"
 
@@ -31,6 +34,7 @@ type scanner struct {
 	attributes []attribute
 	// entities are those that the file declares, and what they stand for.
 	entities map[string]string
+	expanded int // bytes of them in what was read
 }
 
 // document reads everything behind the XML declaration.
@@ -50,10 +54,9 @@ func (s *scanner) document() error {
 		case strings.HasPrefix(rest, "</") && inside:
 			ok, what = s.endTag(), "an end tag is malformed, or does not match the start tag"
 		case strings.HasPrefix(rest, "<!DOCTYPE") && !rooted && s.entities == nil:
-			if !s.doctype() {
-				return fault(ErrUnsupported, s.text[:s.pos], "the file has a DOCTYPE that declares more than entities of plain text (remove it)")
+			if ok, what = s.doctype(), "the DOCTYPE is not closed"; !ok && !openDoctype.MatchString(rest) {
+				return fault(ErrUnsupported, s.text[:s.pos], "the file has a DOCTYPE that has more than entities of plain text (remove it)")
 			}
-			ok = true
 		case rest[0] == '<' && (inside || !rooted):
 			rooted = true
 			ok, what = s.startTag(), "a start tag is malformed, or has an attribute twice"
@@ -72,10 +75,11 @@ func (s *scanner) document() error {
 	return nil
 }
 
-// A DOCTYPE that declares nothing but entities of plain text, and one such declaration.
+// A DOCTYPE that declares nothing but entities of plain text, one such declaration, and a DOCTYPE that does not end.
 var (
-	doctype = regexp.MustCompile(`^<!DOCTYPE\s+[A-Za-z_]+\s*\[(?:\s|` + entity.String() + `)*\]\s*>`)
-	entity  = regexp.MustCompile(`<!ENTITY\s+([A-Za-z_]+)\s+(?:"([^"%&<\]\t\r\n]*)"|'([^'%&<\]\t\r\n]*)')\s*>`)
+	doctype     = regexp.MustCompile(`^<!DOCTYPE\s+[A-Za-z_][\w.-]*\s*(?:\[(?:\s|` + entity.String() + `)*\]\s*)?>`)
+	openDoctype = regexp.MustCompile(`^<!DOCTYPE[^\[>]*(?:\[[^\]]*(?:\]\s*)?)?$`)
+	entity      = regexp.MustCompile(`<!ENTITY\s+([A-Za-z_][\w.-]*)\s+(?:"([^"%&<\]\t\r\n]*)"|'([^'%&<\]\t\r\n]*)')\s*>`)
 )
 
 func (s *scanner) doctype() bool {
@@ -196,6 +200,8 @@ func (s *scanner) note(addAt int, empty bool) {
 		d.shared.end, d.shared.empty = s.pos, empty
 	case len(path) == 3 && path[2] == "ims" && d.addAt == 0:
 		d.attributes, d.addAt = slices.Clone(s.attributes), addAt
+	case len(path) == 3 && path[2] == "ims":
+		d.several = true
 	}
 }
 
@@ -253,7 +259,8 @@ func (s *scanner) reference(name string) (text string, known bool) {
 		return text, true
 	}
 	if text, known = s.entities[name]; known {
-		return text, true
+		s.expanded += len(text)
+		return text, s.expanded <= maxExpanded
 	}
 	digits, numeric := strings.CutPrefix(name, "#")
 	base := 10

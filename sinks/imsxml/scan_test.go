@@ -32,6 +32,7 @@ var wellFormed = map[string]string{
 	"stylesheet instruction first": `<?xml-stylesheet href="a"?><a/>`,
 	"comments around":              "<!-- - -><ims/> --><a/><!----><?x?>\n<?y z?>",
 	"instruction with a tag in it": `<a><?php echo "<b>" ?></a>`,
+	"doctype":                      "<?xml version='1.0'?>\n<!DOCTYPE serverconf><serverconf/>",
 	"entities of text":             `<!DOCTYPE a [<!ENTITY e "x > 'y'"> <!ENTITY f '' > <!ENTITY e "z">]><a b="&e;&f;">&e; &f;</a>`,
 	"CDATA":                        `<a><![CDATA[ <b> & ]] ]> ]]]></a>`,
 	"CDATA end in two":             `<a>]]<b/>></a>`,
@@ -76,6 +77,9 @@ var malformed = map[string]struct {
 	"cut off in an end tag name":  {"<abc>\n</ab", "2:1", ""},
 	"cut off in a comment":        {"<a>\n<!-- ", "2:5", ""},
 	"cut off at a comment's end":  {"<a/><!-- --", "1:12", ""},
+	"cut off in DOCTYPE":          {"<!DOCTYPE a [<!ENTITY e 'x'>\n", "1:1", ""},
+	"cut off behind DOCTYPE":      {"<!DOCTYPE a ", "1:1", ""},
+	"entities without end":        {`<!DOCTYPE a [<!ENTITY e "` + strings.Repeat("x", maxEntity) + `">]><a>` + strings.Repeat("&e;", maxExpanded/maxEntity+1) + "</a>", "1:12577", "1 MiB of them at most"},
 	"cut off in CDATA":            {"<a>\n<![CDATA[ ]]", "2:1", ""},
 	"cut off in an instruction":   {"<a>\n<?b ?", "2:5", ""},
 	"cut off before the end tag":  {"<a><b/>\n", "2:1", ""},
@@ -165,7 +169,6 @@ var malformed = map[string]struct {
 
 // unsupported are documents that may be well-formed, and where the scanner meets what it does not read.
 var unsupported = map[string]struct{ text, at string }{
-	"doctype":              {"<?xml version='1.0'?>\n<!DOCTYPE serverconf><serverconf/>", "2:1"},
 	"doctype elsewhere":    {"<!-- -->" + `<!DOCTYPE a SYSTEM "a.dtd" [<!ENTITY e "x">]><a/>`, "1:9"},
 	"entity with markup":   {`<!DOCTYPE a [<!ENTITY e "<b/>">]><a>&e;</a>`, "1:1"},
 	"entity of entities":   {`<!DOCTYPE a [<!ENTITY e "x"><!ENTITY f "&e;">]><a>&f;</a>`, "1:1"},
@@ -283,6 +286,21 @@ func TestAttributes(t *testing.T) {
 				t.Errorf("got %#v, want %#v", got, c.want)
 			}
 		})
+	}
+}
+
+// Two <ims> are worth a warning, but only where both could be read.
+func TestSeveralIMS(t *testing.T) {
+	for text, want := range map[string]bool{
+		"<serverconf><shared><ims/></shared></serverconf>":                                 false,
+		"<serverconf><shared><ims/></shared><ims/><x><ims/></x></serverconf>":              false,
+		"<serverconf><shared><ims/><!--<ims/>--><x><ims/></x></shared></serverconf>":       false,
+		"<serverconf><shared><ims/><ims/></shared></serverconf>":                           true,
+		"<serverconf><shared><ims/></shared><shared><a/><ims></ims></shared></serverconf>": true,
+	} {
+		if got := mustParse(t, text).Several(); got != want {
+			t.Errorf("%s: got %v", text, got)
+		}
 	}
 }
 
