@@ -11,8 +11,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,93 +25,88 @@ type File struct {
 	// Quiet is how long the file must be left alone before Changed is called, at most ten times as long in all. 0: not at all.
 	Quiet time.Duration
 	// Changed is called once at the start and whenever the file may have changed: written, replaced, removed, created, its
-	// owner or mode changed. missed says that no event told of it, or not in time: nobody knows when it changed. Calls for one
-	// file come one at a time, those for different files come at the same time. One that blocks holds up only its own file.
-	Changed func(missed bool)
+	// owner or mode changed. lost says that earlier changes may not have been told, or told late. Calls for one file come one
+	// at a time, those for different files come at the same time. One that blocks holds up only its own file.
+	Changed func(lost bool)
 }
 
 const (
-	// interval is the time between two looks at a file, and patientInterval that at one with a Quiet: news of it is not urgent.
-	interval        = 2 * time.Second
+	// interval is the time between two looks at a file of which no event tells, and patientInterval that where all files have a
+	// Quiet: news of them is not urgent.
+	interval        = time.Second
 	patientInterval = 5 * time.Second
-	// hangTicks is for how many intervals a look may last before that is reported.
-	hangTicks = 5
-	// standstill is how late a turn is when this process was stopped or had no processor. Nobody knows when that happened
+	// watchedEvery is how many intervals pass between two looks at another file.
+	watchedEvery = 2
+	// hangTicks is for how many intervals a look may last before that is told.
+	hangTicks = 10
+	// standstill is how late a look is when this process was stopped or had no processor. Nobody knows when that happened
 	// which the events tell of now.
 	standstill = 500 * time.Millisecond
-	// lookSoon is how long after an event its file is looked at: it may be another one, or be reached by another way.
-	lookSoon = 20 * time.Millisecond
-	// eventGrace is how long the event of a change that a look found is waited for.
-	eventGrace = 100 * time.Millisecond
-	// maxQuiet bounds the wait for a file that is never left alone, in multiples of its Quiet.
-	maxQuiet = 10
 )
 
 // Watch watches files until ctx is done. It returns when no call is under way any more, so a look or a call that hangs holds it
-// up. Where there are no events, a warning says so, and the looks go on.
+// up. Where there are no events, one warning says so, and the looks go on.
 func Watch(ctx context.Context, files []File, logger *slog.Logger) {
-	var group sync.WaitGroup
+	pace := patientInterval
 	for _, file := range files {
-		w := newWatcher(file, logger)
-		group.Go(func() { w.run(ctx) })
+		if file.Quiet == 0 {
+			pace = interval
+		}
 	}
-	group.Wait()
+	newWatcher(files, logger, pace, fsnotify.NewWatcher).run(ctx)
 }
 
-// watcher watches one file. It belongs to the goroutine of run.
+// watcher is one Watch. What has no other owner belongs to the goroutine of run.
 type watcher struct {
-	File
+	files    []*watchedFile
 	logger   *slog.Logger
 	interval time.Duration
 	open     func() (*fsnotify.Watcher, error)
+	calls    sync.WaitGroup
+	ticks    int
+	turnAt   time.Time // the last turn of run
+	openedAt time.Time // when events were got last
+	warned   bool      // that there are no events; until there are again
 
-	events  *fsnotify.Watcher // nil while there are none
-	openErr error             // why
-	turnAt  time.Time         // the last turn of run
-	warned  bool              // that there are no events; until there are again
-
-	looks    sync.WaitGroup
-	looked   chan look // the result of the look under way
-	looking  bool
-	overdue  int         // ticks since it began
-	soon     *time.Timer // to the next look
-	seen     signature
-	realName string // of the file that Path leads to
-	event    bool   // one came for the file since the last look began
-
-	call       *time.Timer // to the next call of Changed
-	since      time.Time   // of the first reason for it; zero: none
-	missed     bool        // the call is for changes that events did not tell
-	unexpected bool        // the same, unless their event comes still
+	mu     sync.Mutex        // guards events, which only run changes, and the trail of each file
+	events *fsnotify.Watcher // nil while there is none
 }
 
-// look is what was found at a file.
-type look struct {
-	seen     signature
-	realName string
-	event    bool  // one came for the file before the look
-	err      error // why there are no events
+// watchedFile is a File and what is known of it. What has no other owner belongs to its goroutine.
+type watchedFile struct {
+	File
+	news chan struct{} // 1 slot: it may have changed
+	due  chan struct{} // 1 slot: it is to be looked at
+	lost atomic.Bool   // goes with news
+	work atomic.Int64  // begins and ends of looks and calls: odd while one is under way
+	at   int64         // work at the last tick; belongs to run
+	hung int           // ticks in a row that found the same look or call under way; belongs to run
+
+	calling   sync.Mutex // held during a call
+	trail     []spot     // guarded by watcher.mu
+	seen      signature
+	unwatched atomic.Bool // no event tells of it
+	warned    bool        // that it is unwatched; until it is watched again
 }
 
-func newWatcher(file File, logger *slog.Logger) *watcher {
-	w := &watcher{File: file, logger: logger, interval: interval, open: fsnotify.NewWatcher, looked: make(chan look, 1)}
-	if file.Quiet > 0 {
-		w.interval = patientInterval
-	}
+func newWatcher(files []File, logger *slog.Logger, interval time.Duration, open func() (*fsnotify.Watcher, error)) *watcher {
 	if logger == nil {
-		w.logger = slog.New(slog.DiscardHandler)
+		logger = slog.New(slog.DiscardHandler)
+	}
+	w := &watcher{logger: logger, interval: interval, open: open}
+	for _, file := range files {
+		w.files = append(w.files, &watchedFile{File: file, news: make(chan struct{}, 1), due: make(chan struct{}, 1)})
 	}
 	return w
 }
 
 func (w *watcher) run(ctx context.Context) {
-	defer w.looks.Wait()
+	w.start()
+	defer w.calls.Wait()
 	defer w.close()
-	w.events, w.openErr = w.open()
-	w.seen.size = -1 // unlike any, so that the first look leads to a call
-	w.soon, w.call = time.NewTimer(0), time.NewTimer(time.Hour)
-	defer w.soon.Stop()
-	defer w.call.Stop()
+	for _, f := range w.files {
+		w.calls.Go(func() { w.follow(ctx, f) })
+	}
 	ticker := time.NewTicker(w.interval)
 	defer ticker.Stop()
 	w.turnAt = time.Now()
@@ -125,154 +120,142 @@ func (w *watcher) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case event, ok := <-events:
-			if ok {
-				w.onEvent(filepath.Base(event.Name))
+			w.checkStandstill()
+			if !ok {
+				w.fail(fsnotify.ErrClosed)
 			} else {
-				w.onFailure(fsnotify.ErrClosed)
+				w.dispatch(filepath.Clean(event.Name))
 			}
-		case err := <-failures:
-			w.onFailure(err)
+		case err, ok := <-failures:
+			w.checkStandstill()
+			if !ok {
+				err = fsnotify.ErrClosed
+			}
+			w.fail(err)
 		case <-ticker.C:
+			w.checkStandstill()
 			w.tick()
-		case <-w.soon.C:
-			w.look()
-		case found := <-w.looked:
-			w.onLook(found)
-		case <-w.call.C:
-			missed := w.missed || w.unexpected
-			w.missed, w.unexpected, w.since = false, false, time.Time{}
-			w.Changed(missed)
 		}
-		w.checkStandstill()
 	}
 }
 
+// checkStandstill begins a turn.
 func (w *watcher) checkStandstill() {
 	now := time.Now()
 	rest := now.Sub(w.turnAt)
 	w.turnAt = now
 	if rest > w.interval+standstill {
-		w.logger.Debug("file events were not taken for a while, the file is looked at", "path", w.Path, "duration", rest)
-		w.callMissed()
+		w.logger.Debug("file events were not taken for a while, all files are looked at", "duration", rest)
+		w.tellAll()
 	}
 }
 
-// callIn has Changed called after a time in which it is not asked for again.
-func (w *watcher) callIn(wait time.Duration) {
-	if w.since.IsZero() {
-		w.since = time.Now()
+// dispatch tells the files that an event at path may be about. Which operation it was does not matter: what is on disk by now
+// does.
+func (w *watcher) dispatch(path string) {
+	dir, name := filepath.Dir(path), filepath.Base(path)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	// inotify has one watch for a directory, under the path that came first, whatever paths lead to it.
+	var id fileID
+	for _, f := range w.files {
+		for _, s := range f.trail {
+			if s.dir == dir {
+				id = s.id
+			}
+		}
 	}
-	w.call.Reset(min(wait, time.Until(w.since.Add(max(eventGrace, maxQuiet*w.Quiet)))))
-}
-
-// callMissed has Changed called, as there may be changes that no event tells.
-func (w *watcher) callMissed() {
-	w.missed = true
-	w.callIn(0)
-}
-
-// onEvent takes an event in a watched directory. Which operation it was does not matter: what is on disk by now does. One that is
-// not for the file may be for a link on the way to it, or for the directory.
-func (w *watcher) onEvent(name string) {
-	w.soon.Reset(lookSoon)
-	if name == filepath.Base(w.Path) || name == w.realName {
-		w.event, w.unexpected = true, false
-		w.callIn(w.Quiet)
-	}
-}
-
-// onFailure goes on after an overflow. After anything else nobody knows what is still watched, and the next tick begins anew.
-func (w *watcher) onFailure(err error) {
-	w.logger.Debug("file events were lost, the file is looked at", "path", w.Path, "reason", err)
-	if !errors.Is(err, fsnotify.ErrEventOverflow) {
-		w.close()
-	}
-	w.callMissed()
-	w.soon.Reset(0)
-}
-
-// close gives up the events, and waits for the goroutine of fsnotify.
-func (w *watcher) close() {
-	if w.events != nil {
-		w.events.Close()
-		w.events = nil
+	for _, f := range w.files {
+		for i, s := range f.trail {
+			switch {
+			case s.dir == path: // it is not this directory any more, perhaps
+				f.tell(true)
+			case s.name == name && (s.dir == dir || s.id == id && id != fileID{}):
+				f.tell(i < len(f.trail)-1 || f.unwatched.Load()) // a link that leads elsewhere now
+			}
+		}
 	}
 }
 
+// tick has all files looked at, and says which ones cannot be.
 func (w *watcher) tick() {
+	w.ticks++
 	if w.events == nil {
-		w.events, w.openErr = w.open()
+		w.start()
 	}
-	if !w.looking {
-		w.look()
+	for _, f := range w.files {
+		before := f.at
+		f.at = f.work.Load()
+		switch {
+		case f.at%2 == 1 && f.at == before:
+			if f.hung++; f.hung == hangTicks {
+				w.logger.Warn("a file may have changed and cannot be looked at; see whether its disk or mount answers", "path", f.Path)
+				w.calls.Go(func() { f.call(true) })
+			}
+			continue
+		case f.hung >= hangTicks:
+			w.logger.Info("the file can be looked at again", "path", f.Path)
+			f.tell(true)
+		}
+		f.hung = 0
+		if w.ticks%watchedEvery == 0 || f.unwatched.Load() {
+			put(f.due)
+		}
+	}
+}
+
+// fail deals with an error of the watcher. After an overflow it goes on. After anything else nobody knows what it still
+// watches (a directory that was renamed and removed before it was looked at is enough), and another one takes its
+// place: at the next tick, where it failed soon, as it may fail for ever.
+func (w *watcher) fail(err error) {
+	defer w.tellAll()
+	if errors.Is(err, fsnotify.ErrEventOverflow) {
+		w.logger.Debug("file events were lost, all files are looked at", "reason", err)
 		return
 	}
-	if w.overdue++; w.overdue == hangTicks {
-		w.logger.Warn("a file may have changed and cannot be looked at; see whether its disk or mount answers", "path", w.Path)
-		w.callMissed()
+	w.logger.Debug("the watcher failed, another one takes its place", "reason", err)
+	w.close()
+	if time.Since(w.openedAt) > w.interval {
+		w.start()
 	}
 }
 
-// look begins a look beside run, as it may hang.
-func (w *watcher) look() {
-	if w.looking {
-		w.soon.Reset(lookSoon)
+func (w *watcher) tellAll() {
+	for _, f := range w.files {
+		f.tell(true)
+	}
+}
+
+// start tries for events. The files are watched by the next look at them.
+func (w *watcher) start() {
+	events, err := w.open()
+	if err != nil {
+		if !w.warned {
+			w.warned = true
+			w.logger.Warn("no file events, files are checked at an interval instead",
+				"interval", w.interval, "reason", err, "remedy", remedyFor(err))
+		}
 		return
 	}
-	w.looking = true
-	events, found := w.events, look{event: w.event, err: w.openErr}
-	w.event = false
-	w.looks.Go(func() {
-		found.realName = filepath.Base(w.Path)
-		dirs := []string{filepath.Dir(w.Path)}
-		if real, err := filepath.EvalSymlinks(w.Path); err == nil {
-			found.realName = filepath.Base(real)
-			dirs = append(dirs, filepath.Dir(real))
-		}
-		if events != nil {
-			found.err = watch(events, dirs)
-		}
-		found.seen = signatureOf(w.Path)
-		w.looked <- found
-	})
+	w.openedAt = time.Now()
+	w.mu.Lock()
+	w.events = events
+	w.mu.Unlock()
+	if w.warned {
+		w.warned = false
+		w.logger.Info("file events are back")
+	}
 }
 
-// watch watches dirs and nothing else: also one that is watched already, as another may have taken its place.
-func watch(events *fsnotify.Watcher, dirs []string) (refused error) {
-	for _, dir := range dirs {
-		err := events.Add(dir)
-		passing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fsnotify.ErrClosed)
-		if err != nil && !passing {
-			refused = err
-		}
+// close gives up the watcher, and waits for the goroutine of fsnotify.
+func (w *watcher) close() {
+	w.mu.Lock()
+	events := w.events
+	w.events = nil
+	w.mu.Unlock()
+	if events != nil {
+		events.Close()
 	}
-	for _, dir := range events.WatchList() {
-		if !slices.Contains(dirs, dir) {
-			_ = events.Remove(dir) // fails where it went with the directory
-		}
-	}
-	return refused
-}
-
-func (w *watcher) onLook(found look) {
-	if w.overdue >= hangTicks {
-		w.logger.Info("the file can be looked at again", "path", w.Path)
-		w.callMissed()
-	}
-	w.looking, w.overdue = false, 0
-	if found.seen != w.seen {
-		w.unexpected = w.unexpected || !found.event && !w.event
-		w.callIn(max(w.Quiet, eventGrace))
-	}
-	w.seen, w.realName = found.seen, found.realName
-	if found.err != nil && !w.warned {
-		w.logger.Warn("no file events, the file is checked at an interval instead", "path", w.Path, "interval", w.interval,
-			"reason", found.err, "remedy", remedyFor(found.err))
-	}
-	if found.err == nil && w.warned {
-		w.logger.Info("file events are back", "path", w.Path)
-	}
-	w.warned = found.err != nil
 }
 
 // remedyFor tells what helps against a refusal of inotify.
@@ -288,23 +271,10 @@ func remedyFor(err error) string {
 	return "see the reason; events are tried for again all the time"
 }
 
-// signature is what stat tells about a file; zero where there is none. Two equal ones may hide a change within a tick of the
-// file system's clock (milliseconds).
-type signature struct {
-	device, inode     uint64
-	size              int64
-	modified, changed syscall.Timespec
-}
-
-func signatureOf(path string) signature {
-	var stat syscall.Stat_t
-	for {
-		switch err := syscall.Stat(path, &stat); err {
-		case nil:
-			return signature{stat.Dev, stat.Ino, stat.Size, stat.Mtim, stat.Ctim}
-		case syscall.EINTR:
-		default:
-			return signature{}
-		}
+// put fills a channel of one slot.
+func put(slot chan struct{}) {
+	select {
+	case slot <- struct{}{}:
+	default:
 	}
 }
