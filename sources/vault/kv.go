@@ -16,31 +16,24 @@ import (
 
 // KV is one secret of a KV mount. Different KVs may be polled concurrently, one KV by one caller at a time.
 type KV struct {
-	*place
-	engine engine
+	vault       *Vault
+	mount, path string
+	engine      int // its version: 1 or 2
 
-	worked *login.Token // the last token that this path did not answer 403 for
-}
-
-// engine is how a version of the KV engine is read.
-type engine interface {
-	// read is Poll with a token that may have ended.
-	read(ctx context.Context, t *login.Token, need func(credential.Version) bool) (credential.Reading, error)
-	// reads lists the paths that a policy must allow to read.
-	reads() []string
+	worked      *login.Token       // the last token that this path did not answer 403 for
+	hiddenUntil time.Time          // the metadata is forbidden: read the data instead
+	gone        credential.Version // the version that was deleted at the last look
 }
 
 // KV names the secret at path (without "data/") of a KV version 2 mount. Nothing is asked yet.
-func (v *Vault) KV(mount, path string) *KV {
-	p := newPlace(v, mount, path)
-	return &KV{place: p, engine: &kv2{place: p}}
-}
+func (v *Vault) KV(mount, path string) *KV { return v.kv(mount, path, 2) }
 
 // KV1 names the secret at path of a KV version 1 mount, which keeps no versions: one is made of the content, with the
 // digest key.
-func (v *Vault) KV1(mount, path string) *KV {
-	p := newPlace(v, mount, path)
-	return &KV{place: p, engine: &kv1{place: p}}
+func (v *Vault) KV1(mount, path string) *KV { return v.kv(mount, path, 1) }
+
+func (v *Vault) kv(mount, path string, engine int) *KV {
+	return &KV{vault: v, mount: strings.Trim(mount, "/"), path: strings.Trim(path, "/"), engine: engine}
 }
 
 // Poll asks Vault for the newest version of the secret. In the steady state that is one request: for the metadata, or,
@@ -53,9 +46,8 @@ func (v *Vault) KV1(mount, path string) *KV {
 // login that must wait makes it return at once, with the time of the next try. It returns early when ctx is done.
 func (k *KV) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
 	reading, err := k.poll(ctx, need)
-	_, refused := errors.AsType[*credential.Refusal](err)
 	switch {
-	case err == nil || refused:
+	case err == nil || isRefusal(err):
 		k.vault.health.Succeeded(k.worked)
 	case ctx.Err() == nil:
 		k.vault.health.Failed()
@@ -64,17 +56,15 @@ func (k *KV) Poll(ctx context.Context, need func(credential.Version) bool) (cred
 }
 
 func (k *KV) poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
-	for _, part := range []string{k.mount, k.path} {
-		if err := connection.CheckPath(part); err != nil {
-			return credential.Reading{}, fmt.Errorf("secret at %s/%s: %w", k.mount, k.path, err)
-		}
+	if err := connection.CheckPath(k.at("")); err != nil {
+		return credential.Reading{}, fmt.Errorf("secret at %s: %w", k.name(""), err)
 	}
 	session := k.vault.session
 	t, err := session.token(ctx)
 	if err != nil {
 		return credential.Reading{}, err
 	}
-	reading, err := k.engine.read(ctx, t, need)
+	reading, err := k.read(ctx, t, need)
 	if isForbidden(err) {
 		other, loginErr := session.replace(ctx, t, k.worked == t || isInvalidToken(err))
 		switch {
@@ -84,19 +74,41 @@ func (k *KV) poll(ctx context.Context, need func(credential.Version) bool) (cred
 			return credential.Reading{}, k.forbidden(err)
 		}
 		t = other
-		if reading, err = k.engine.read(ctx, t, need); isForbidden(err) {
+		if reading, err = k.read(ctx, t, need); isForbidden(err) {
 			return credential.Reading{}, k.forbidden(err)
 		}
 	}
-	var refusal *credential.Refusal
-	if err == nil || errors.As(err, &refusal) {
+	if err == nil || isRefusal(err) {
 		k.worked = t
 	}
 	return reading, err
 }
 
+// read is poll with a token that may have ended.
+func (k *KV) read(ctx context.Context, t *login.Token, need func(credential.Version) bool) (credential.Reading, error) {
+	if k.engine == 1 {
+		return k.readContent(ctx, t, need)
+	}
+	if time.Now().Before(k.hiddenUntil) {
+		return k.readData(ctx, t, credential.Version{}, need)
+	}
+	version, err := k.readMetadata(ctx, t)
+	switch {
+	case isForbidden(err):
+		return k.readHidden(ctx, t, need)
+	case err != nil:
+		return credential.Reading{}, err
+	case !k.wanted(version, need):
+		return credential.Reading{Version: version}, nil
+	}
+	return k.readData(ctx, t, version, nil)
+}
+
 func (k *KV) forbidden(err error) error {
-	paths := strings.Join(k.engine.reads(), " and ")
+	paths := k.at("")
+	if k.engine == 2 {
+		paths = k.at("data") + " and " + k.at("metadata")
+	}
 	if s := k.vault.session; s.fromFile() {
 		return credential.NeedsOperator(fmt.Errorf("%w; the token in %s has ended or its policy does not allow it: write a new token there, "+
 			"with a policy that allows to read %s", err, s.auth.TokenFile, paths))
@@ -113,44 +125,55 @@ func isInvalidToken(err error) bool {
 
 func isNotFound(err error) bool { return connection.Answer(err).Status == http.StatusNotFound }
 
-// place is where a secret is in Vault.
-type place struct {
-	vault       *Vault
-	mount, path string
-}
-
-func newPlace(v *Vault, mount, path string) *place {
-	return &place{vault: v, mount: strings.Trim(mount, "/"), path: strings.Trim(path, "/")}
+func isRefusal(err error) bool {
+	_, is := errors.AsType[*credential.Refusal](err)
+	return is
 }
 
 // get reads <mount>/<kind>/<path>, of that version where it is not 0, and decodes the answer, also that of a 404, which tells
-// of a deleted version. now is the time by Vault's clock, which is what a deletion is measured by. An answer that cannot be
-// decoded is [connection.ErrUnexpected].
-func (p *place) get(ctx context.Context, t *login.Token, kind string, version int, into any) (now time.Time, err error) {
-	if t, err = p.vault.session.used(ctx, t); err != nil {
+// of a deleted version. now is the time by Vault's clock, which is what a deletion is measured by.
+func (k *KV) get(ctx context.Context, t *login.Token, kind string, version int, into any) (now time.Time, err error) {
+	if t, err = k.vault.session.used(ctx, t); err != nil {
 		return now, err
 	}
 	var query map[string][]string
 	if version > 0 {
 		query = map[string][]string{"version": {strconv.Itoa(version)}}
 	}
-	return p.vault.connection.Do(ctx, connection.Request{
-		Step: "read " + p.name(kind), Path: p.at(kind), Query: query, Namespace: p.vault.namespace, Token: t.Text,
+	now, err = k.vault.connection.Do(ctx, connection.Request{
+		Step: "read " + k.name(kind), Path: k.at(kind), Query: query, Namespace: k.vault.config.Namespace, Token: t.Text,
 	}, into)
+	if errors.Is(err, connection.ErrUnexpected) {
+		err = k.notKV()
+	}
+	return now, err
 }
 
-// name is the secret as errors and logs call it: as a person types it when kind is empty, else as the policy does.
-func (p *place) name(kind string) string {
-	return credential.Escape(p.at(kind))
-}
-
-func (p *place) at(kind string) string {
+// at is the secret's path in Vault, that of the policy where kind is not empty.
+func (k *KV) at(kind string) string {
 	if kind != "" {
 		kind += "/"
 	}
-	return p.mount + "/" + kind + p.path
+	return k.mount + "/" + kind + k.path
 }
 
-func (p *place) refuse(version credential.Version, format string, args ...any) error {
-	return &credential.Refusal{Version: version, Reason: fmt.Sprintf(format, args...)}
+// name is at for errors and logs.
+func (k *KV) name(kind string) string { return credential.Escape(k.at(kind)) }
+
+func (k *KV) refuse(version credential.Version, format string, args ...any) error {
+	return &credential.Refusal{Version: version, Reason: k.name("") + " " + fmt.Sprintf(format, args...)}
+}
+
+func (k *KV) tooLarge(version credential.Version) error {
+	return k.refuse(version, "is larger than %d KiB; write a secret there that holds the credential only", connection.MaxAnswer>>10)
+}
+
+func (k *KV) missing() error {
+	return &credential.Refusal{Reason: fmt.Sprintf("no secret at %s, or the policy hides it; write it there, or correct mount and path "+
+		`(without "data/") and kv_version`, k.name(""))}
+}
+
+func (k *KV) notKV() error {
+	return credential.NeedsOperator(fmt.Errorf("vault at %s: read %s: the answer is not that of a KV version %d mount; check vault.address, the "+
+		"mount, kv_version, and what stands before Vault", k.vault.connection.Address(), k.name(""), k.engine))
 }

@@ -19,6 +19,9 @@ const (
 	// doubtFloor is the age from which a token that never worked for a path is doubted when that path answers 403.
 	// Before it a 403 is taken for the policy's, and a login at every poll would mend nothing.
 	doubtFloor = 5 * time.Minute
+	// replaceFloor is the least time between two logins after a 403. Something revokes the tokens again and again: each costs
+	// Vault a lease, and whoever does it may have a reason.
+	replaceFloor = login.MaxBackoff
 	// closeWait is how long a login under way is waited for before the token in use is revoked all the same: it may hang on a disk.
 	closeWait = 500 * time.Millisecond
 )
@@ -33,29 +36,22 @@ type session struct {
 	auth       config.Auth
 	logger     *slog.Logger
 
-	turn    chan struct{} // holds one entry while somebody logs in; owns what follows
-	last    time.Time     // login that succeeded
-	warning login.Warning // that the old token still serves
-	closed  bool
+	turn     chan struct{} // holds one entry while somebody logs in; owns what follows
+	last     time.Time     // login that succeeded
+	replaced time.Time     // login that succeeded after a 403
+	warning  login.Warning // that the old token still serves
+	closed   bool
 
 	current atomic.Pointer[login.Token]
-	early   atomic.Int32 // tokens in a row that were refused when they were young
-	doubt   atomic.Bool  // the operator said: try again, also after a 403
-}
-
-func newSession(conn *connection.Connection, method *login.Method, auth config.Auth, logger *slog.Logger) *session {
-	return &session{connection: conn, method: method, auth: auth, logger: logger, turn: make(chan struct{}, 1)}
+	asked   atomic.Bool // the operator said: try again, also after a 403
 }
 
 // fromFile reports whether somebody else looks after the token: it is read anew at every poll.
 func (s *session) fromFile() bool { return s.auth.Method == "token_file" }
 
-// retry forgets every wait. refused is the operator's word: also what Vault refused is tried again.
+// retry forgets every wait, for an operator. With refused also what Vault refused is tried again.
 func (s *session) retry(refused bool) {
-	s.early.Store(0)
-	if refused {
-		s.doubt.Store(true)
-	}
+	s.asked.Store(true)
 	s.method.Retry(refused)
 }
 
@@ -77,7 +73,6 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 	}
 	t, err := s.login(ctx)
 	if err == nil {
-		s.early.Store(0)
 		return t, nil
 	}
 	_, throttled := errors.AsType[*connection.ThrottledError](err)
@@ -147,23 +142,17 @@ func (s *session) replace(ctx context.Context, old *login.Token, ended bool) (*l
 	if t := s.current.Load(); t != nil && t != old {
 		return t, nil
 	}
-	young := time.Since(old.Born) < doubtFloor
-	if doubt := s.doubt.Swap(false); !ended && !doubt && young {
-		return nil, nil
-	}
-	if !young {
-		s.early.Store(0)
-	}
-	// Something revokes them again and again: each costs Vault a lease, and whoever does it may have a reason.
-	if early := s.early.Load(); early > 0 {
-		until := s.last.Add(min(loginFloor<<(2*min(early, 3)), login.MaxBackoff))
-		if time.Now().Before(until) {
+	if !s.asked.Swap(false) {
+		if !ended && time.Since(old.Born) < doubtFloor {
+			return nil, nil
+		}
+		if until := s.replaced.Add(replaceFloor); time.Now().Before(until) {
 			return nil, &login.BackoffError{Cause: errors.New("vault login: the last one was just now"), Until: until}
 		}
 	}
 	t, err := s.login(ctx)
-	if err == nil && young {
-		s.early.Add(1)
+	if err == nil {
+		s.replaced = t.Born
 	}
 	return t, err
 }

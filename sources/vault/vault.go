@@ -9,11 +9,16 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
-	"sync/atomic"
+	"reflect"
+	"sync"
 	"time"
 
 	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/filewatch"
+	"campaign-credsync/internal/regularfile"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 	"campaign-credsync/sources/vault/push"
@@ -30,16 +35,12 @@ type Config struct {
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
 // concurrently.
 type Vault struct {
-	made       made
+	config     Config
+	made       []any // from makingOf
 	connection *connection.Connection
-	namespace  string
-	digestKey  []byte
-	logger     *slog.Logger
 	session    *session
 	health     push.Health // what polls have found out
-	watched    []*watchedFile
-	watching   chan struct{} // 1 slot: the call of Run that watches
-	retries    atomic.Int64  // counts RetryRefused, so that each KV sees it
+	seen       sync.Map    // file that a login reads → the sum of its content at the last look
 }
 
 // New checks the configuration and reads the certificates. It talks to nobody: a Vault that is down is found by the first
@@ -57,15 +58,63 @@ func New(config Config) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{
-		made: made, connection: conn, namespace: config.Namespace, digestKey: config.DigestKey, logger: config.Logger,
-		session:  newSession(conn, method, config.Auth, config.Logger),
-		watching: make(chan struct{}, 1),
-	}
+	v := &Vault{config: config, made: made, connection: conn, session: &session{
+		connection: conn, method: method, auth: config.Auth, logger: config.Logger, turn: make(chan struct{}, 1),
+	}}
 	for _, file := range method.Files() {
-		v.watched = append(v.watched, &watchedFile{file, sumOf(file)})
+		v.seen.Store(file, sumOf(file))
 	}
 	return v, nil
+}
+
+// makingOf returns what a Vault is made from, so that it can be compared. It is asked before the files are read to be used: what
+// changes in between is a change.
+func makingOf(config Config) []any {
+	made := []any{sha256.Sum256([]byte(config.Auth.RoleID.Reveal()))}
+	for _, file := range []string{
+		config.CACert, config.ClientCert, config.ClientKey,
+		// A login with these is made again if they change. Others are read so often that a change needs no more.
+		config.Auth.RoleIDFile, config.Auth.SecretIDFile,
+	} {
+		made = append(made, sumOf(file))
+	}
+	config.Logger = nil
+	config.Auth.RoleID = credential.Secret{} // which cannot be compared
+	return append(made, config)
+}
+
+// sumOf tells contents of a file apart; it is zero for one that is empty or cannot be read, and for no name.
+func sumOf(file string) [sha256.Size]byte {
+	content, err := regularfile.Read(file, 16<<20)
+	if file == "" || err != nil || len(content) == 0 {
+		return [sha256.Size]byte{}
+	}
+	return sha256.Sum256(content)
+}
+
+// Serves reports whether New would make the same of config, also of the certificates, role-id and secret-id in their files
+// as they are now. Then v, with its token and its connection, can be used in place of a new one.
+func (v *Vault) Serves(config Config) bool { return reflect.DeepEqual(v.made, makingOf(config)) }
+
+// quiet is how long a watched file must be left alone before it is read: half a secret-id is a wrong one, and wrong ones
+// are counted.
+const quiet = 100 * time.Millisecond
+
+// Run watches what the login reads (the secret-id, token, JWT or certificate) and calls changed when another one is there
+// than at New or at the last look, so that the next poll can be brought forward. It returns when ctx is done and everything it
+// started has ended. Nothing depends on it, as each login reads the file anyway.
+func (v *Vault) Run(ctx context.Context, changed func()) {
+	var files []filewatch.File
+	for _, file := range v.session.method.Files() {
+		files = append(files, filewatch.File{Path: file, Quiet: quiet, Changed: func(bool) {
+			now := sumOf(file)
+			if before, _ := v.seen.Swap(file, now); before != now && now != ([sha256.Size]byte{}) {
+				v.session.method.Retry(false)
+				changed()
+			}
+		}})
+	}
+	filewatch.Watch(ctx, files, v.config.Logger)
 }
 
 // ResetBackoff forgets the waits after failures, for somebody who wants an answer now. A refused secret-id stays refused.
@@ -77,7 +126,6 @@ func (v *Vault) ResetBackoff() {
 // RetryRefused is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more, if it was
 // not tried so often in a row that the role is near its lock.
 func (v *Vault) RetryRefused() {
-	v.retries.Add(1)
 	v.connection.ResetThrottle()
 	v.session.retry(true)
 	v.health.AskAgain()
@@ -97,12 +145,12 @@ func (v *Vault) TokenExpires() time.Time {
 func (v *Vault) PushConfig(poll time.Duration, secrets map[*KV]func()) push.Config {
 	changed := map[string]func(){}
 	for kv, call := range secrets {
-		if _, ok := kv.engine.(*kv2); ok {
+		if kv.engine == 2 {
 			changed[kv.at("data")] = call
 		}
 	}
 	return push.Config{
-		Connection: v.connection, Namespace: v.namespace, Health: &v.health, Poll: poll, Changed: changed, Logger: v.logger,
+		Connection: v.connection, Namespace: v.config.Namespace, Health: &v.health, Poll: poll, Changed: changed, Logger: v.config.Logger,
 	}
 }
 

@@ -76,12 +76,12 @@ func (c *Connection) Address() string { return c.address }
 // CloseIdle closes the connection that is kept: the next request makes another one.
 func (c *Connection) CloseIdle() { c.transport.CloseIdleConnections() }
 
-// ClientCertificate returns the certificate to show now, in DER, and the files of the pair; nil where none is configured.
-func (c *Connection) ClientCertificate() (der []byte, files []string) {
+// ClientCertificate returns the files of the client certificate and its key; nil where none is configured.
+func (c *Connection) ClientCertificate() (files []string) {
 	if c.pair == nil {
-		return nil, nil
+		return nil
 	}
-	return c.pair.current().Certificate[0], []string{c.pair.certFile, c.pair.keyFile}
+	return []string{c.pair.certFile, c.pair.keyFile}
 }
 
 // Request is one request to Vault's API.

@@ -8,7 +8,7 @@ import (
 // cert logs in by the client's certificate of the connection itself. So each login gives up the one that was kept, which shows
 // the certificate of its beginning.
 func (m *Method) cert() error {
-	if _, m.files = m.connection.ClientCertificate(); m.files == nil {
+	if m.files = m.connection.ClientCertificate(); m.files == nil {
 		return fmt.Errorf("vault.client_cert: required for method %s", m.auth.Method)
 	}
 	a := attempt{
