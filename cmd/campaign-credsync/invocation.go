@@ -52,5 +52,5 @@ func (in *invocation) addInstanceFlag(command *cobra.Command) {
 
 // logger writes to standard error as the configuration wants it.
 func (in *invocation) logger(c *config.Config) *slog.Logger {
-	return logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
+	return logging.New(c.Log, in.stderr, in.env)
 }

@@ -23,20 +23,17 @@ func Run[T any](ctx context.Context, limit time.Duration, what string, work func
 		value, err := work()
 		ended <- outcome{value, err}
 	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
 	cause := fmt.Errorf("%s does not end (limit %v): see whether the disk or mount answers", what, limit)
 	select {
 	case o := <-ended:
 		return o.value, o.err
-	case <-timer.C:
+	case <-time.After(limit):
 	case <-ctx.Done():
 		cause = fmt.Errorf("%s: %w", what, ctx.Err())
-		timer.Reset(Grace)
 		select {
 		case o := <-ended:
 			return o.value, o.err
-		case <-timer.C:
+		case <-time.After(Grace):
 		}
 	}
 	var none T

@@ -54,20 +54,27 @@ type Lock struct {
 // Take locks a file, or answers ErrLocked when another daemon has. It touches no file system.
 func Take(id ID, log *slog.Logger) (*Lock, error) {
 	listener, err := net.Listen("unix", id.socket)
-	if errors.Is(err, unix.EADDRINUSE) {
-		stranger, err := holderOf(id)
-		if err != nil {
-			return nil, err
-		}
-		log.Warn("a second campaign-credsync for the same file would not be noticed", "socket", id.socket, "reason", stranger,
-			"remedy", "find that process (ss -xlp) and end it, then restart this one")
-		return &Lock{}, nil
+	if err == nil {
+		go dropCallers(listener)
+		return &Lock{listener}, nil
 	}
-	if err != nil {
+	if !errors.Is(err, unix.EADDRINUSE) {
 		return nil, err
 	}
-	go dropCallers(listener)
-	return &Lock{listener}, nil
+	holder, err := holderOf(id.socket)
+	reason := "nobody answers there"
+	switch {
+	case err == unix.ECONNREFUSED || err == unix.EAGAIN: // a daemon listens, and its queue is never full
+	case err != nil:
+		return nil, fmt.Errorf("find out who has taken it: %w", err)
+	case holder.Uid == uint32(os.Geteuid()) || holder.Uid == 0 || holder.Uid == id.owner:
+		return nil, fmt.Errorf("%w (process %d): stop one of the two, or take the instance out of one configuration", ErrLocked, holder.Pid)
+	default:
+		reason = fmt.Sprintf("process %d of user %d has it", holder.Pid, holder.Uid)
+	}
+	log.Warn("a second campaign-credsync for the same file would not be noticed", "socket", id.socket, "reason", reason,
+		"remedy", "find that process (ss -xlp) and end it, then restart this one")
+	return &Lock{}, nil
 }
 
 // Release gives the file up.
@@ -92,37 +99,20 @@ func dropCallers(listener net.Listener) {
 	}
 }
 
-// holderOf finds out who has taken id. For another daemon it returns ErrLocked, else what is known of the stranger.
-func holderOf(id ID) (stranger string, err error) {
-	conn, err := net.DialTimeout("unix", id.socket, time.Second)
-	for tries := 20; tries > 0 && errors.Is(err, unix.ECONNREFUSED); tries-- { // it has just ended, or is about to listen
-		time.Sleep(time.Millisecond)
-		conn, err = net.DialTimeout("unix", id.socket, time.Second)
-	}
-	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EAGAIN) { // a daemon listens, and its queue is never full
-		return "it is taken, and nobody answers there", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("%w: stop one of the two, or take the instance out of one configuration", ErrLocked)
-	}
-	defer conn.Close()
-	holder, err := peerOf(conn.(*net.UnixConn))
-	if err != nil {
-		return "", fmt.Errorf("find out who has taken it: %w", err)
-	}
-	if holder.Uid != uint32(os.Geteuid()) && holder.Uid != 0 && holder.Uid != id.owner {
-		return fmt.Sprintf("process %d of user %d has it", holder.Pid, holder.Uid), nil
-	}
-	return "", fmt.Errorf("%w (process %d): stop one of the two, or take the instance out of one configuration", ErrLocked, holder.Pid)
-}
-
-func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
-	raw, err := conn.SyscallConn()
+// holderOf finds out who listens at a socket.
+func holderOf(socket string) (*unix.Ucred, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	failed := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	return peer, errors.Join(failed, err)
+	defer unix.Close(fd)
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+	for tries := 20; tries > 0 && err == unix.ECONNREFUSED; tries-- { // it has just ended, or is about to listen
+		time.Sleep(time.Millisecond)
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 }

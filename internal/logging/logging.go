@@ -18,15 +18,15 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// New builds the logger that writes to stream as the configuration wants it. level is set, and may be changed at any time; the format
-// stays. The logger is safe for concurrent use. It waits for a reader that is slow; the daemon uses NewAsync.
-func New(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) *slog.Logger {
-	setLevel(level, c)
-	return slog.New(handler(c, stream, isTerminal(stream), env, level))
+// New builds the logger that writes to stream as the configuration wants it. It is safe for concurrent use, and waits for a reader
+// that is slow; the daemon uses NewAsync.
+func New(c config.Log, stream io.Writer, env func(string) (string, bool)) *slog.Logger {
+	return slog.New(handler(c, stream, isTerminal(stream), env, levelOf(c)))
 }
 
-func setLevel(level *slog.LevelVar, c config.Log) {
+func levelOf(c config.Log) (level slog.Level) {
 	level.UnmarshalText([]byte(c.Level)) // config has refused every other name
+	return level
 }
 
 // handler writes to stream, which ends at a terminal or does not.

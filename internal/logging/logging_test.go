@@ -36,7 +36,7 @@ func TestLogFormats(t *testing.T) {
 		"tint": "INF applied instance=prod version=4\n",
 	} {
 		var out strings.Builder
-		log := New(config.Log{Level: "info", Format: format}, &out, environment(), new(slog.LevelVar))
+		log := New(config.Log{Level: "info", Format: format}, &out, environment())
 		log.Info("applied", "instance", "prod", "version", 4)
 		log.Debug("not this")
 		if out.String() != want {
@@ -48,10 +48,11 @@ func TestLogFormats(t *testing.T) {
 func TestLogLevelChanges(t *testing.T) {
 	var out strings.Builder
 	level := new(slog.LevelVar)
-	log := New(config.Log{Level: "error", Format: "text"}, &out, environment(), level)
+	log, end := NewAsync(config.Log{Level: "error", Format: "text"}, &out, environment(), level)
 	log.Warn("before")
-	setLevel(level, config.Log{Level: "debug"})
+	level.Set(slog.LevelDebug)
 	log.Debug("after")
+	end()
 	if got, want := out.String(), "level=DEBUG msg=after\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -62,7 +63,7 @@ func TestLogEscapes(t *testing.T) {
 	hostile := "a\x1b[2J\nlevel=ERROR msg=forged\u202e\x9b"
 	for _, format := range []string{"tint", "text", "json"} {
 		var out strings.Builder
-		log := New(config.Log{Level: "info", Format: format}, &out, environment(), new(slog.LevelVar))
+		log := New(config.Log{Level: "info", Format: format}, &out, environment())
 		log.With("with", hostile).Info(hostile, "text", hostile, "error", errors.New(hostile),
 			slog.Group("group", "list", []string{hostile}), "secret", credential.NewSecret("canary"))
 		got := out.String()
@@ -89,7 +90,7 @@ func TestLogOnTerminal(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			terminal, read := pseudoTerminal(t)
-			New(config.Log{Level: "info", Format: "auto"}, terminal, test.env, new(slog.LevelVar)).Info("hello")
+			New(config.Log{Level: "info", Format: "auto"}, terminal, test.env).Info("hello")
 			got := read()
 			if strings.Contains(got, "\x1b[") != test.colour {
 				t.Errorf("colour is not %v: %q", test.colour, got)

@@ -176,7 +176,7 @@ var mutations = []mutation{
 		"`json:\"activation,omitempty\"`", "`json:\"-\"`",
 		"TestKilledInActivation"},
 	{"a second daemon keeps the same file",
-		`if holder.Uid != uint32(os.Geteuid()) && holder.Uid != 0 && holder.Uid != id.owner {`, `if holder.Pid != 0 {`,
+		`case holder.Uid == uint32(os.Geteuid()) || holder.Uid == 0 || holder.Uid == id.owner:`, `case holder.Uid != 0 && holder.Uid == 0:`,
 		"TestSecondDaemonOnTheSameInstance"},
 
 	// The secret shows nowhere.
