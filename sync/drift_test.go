@@ -8,6 +8,7 @@ import (
 	"strings"
 	stdsync "sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -262,6 +263,47 @@ func TestRevertThatFailsAtItsEndIsActivated(t *testing.T) {
 		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 1 {
 			t.Errorf("%d reverts counted, want 1", got)
 		}
+	})
+}
+
+// The same with drift that is fresh: it is counted too, or the brake would never hold.
+func TestRevertsThatFailAtTheirEndAreBraked(t *testing.T) {
+	one(t, func(w *world) { w.config.MaxReverts = 3 }, func(t *testing.T, w *world) {
+		s := w.sinks["prod"]
+		s.change(func(s *sink) { s.restoreErrAfter = errors.New("sync directory: no space left on device") })
+		for range 10 {
+			time.Sleep(100 * time.Millisecond)
+			s.edit("authIMSTAClientId", "mallory")
+			w.settle()
+		}
+		time.Sleep(time.Minute)
+		w.wantState("prod", credsync.StateDrift)
+		w.wantOnDisk("prod", "mallory")
+		w.wantActivated()
+		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 3 || w.told("drift reverted") != 3 {
+			t.Errorf("%d reverts counted, want 3\n%s", got, w.log)
+		}
+	})
+}
+
+// And one that comes while a step is under way, which may have loaded the drift, is followed by another.
+func TestRevertThatFailsAtItsEndDuringActivationIsActivated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "prod")
+		w.source.rotate("one")
+		w.config.Activator = slowActivator{w.active, 20 * time.Second}
+		w.start()
+		defer func() { w.stop() }()
+		s := w.sinks["prod"]
+		w.source.rotate("two")
+		w.daemon.Announced(0)
+		time.Sleep(5 * time.Second)
+		w.wantActivated("reload", "reload")
+		s.change(func(s *sink) { s.restoreErrAfter = errors.New("sync directory: no space left on device") })
+		s.edit("authIMSTAClientId", "mallory")
+		w.wantOnDisk("prod", "two")
+		time.Sleep(5 * time.Minute)
+		w.wantActivated("reload")
 	})
 }
 

@@ -26,6 +26,7 @@ type file struct {
 	changedAt time.Time // change time of the file at the last look
 
 	restore      retry
+	unproved     bool      // a revert that failed may have been done all the same
 	cannotSplice bool      // a splice was tried for this drift and cannot work
 	alertLogged  bool      // that drift is not reverted
 	brakeLogged  time.Time // end of the brake that was logged last
@@ -143,7 +144,7 @@ func (d *Daemon) restore(in *instance) {
 		f.cannotSplice = true
 		in.log.Warn("drift cannot be reverted by a splice, applying again instead", "reason", err)
 	default: // what failed may have been the last step of a revert that was done
-		f.stale = true
+		f.stale, f.unproved = true, true
 		f.suspectAt = earlier(f.suspectAt, began)
 		f.restore.failed(in.log, now, err, slog.LevelWarn, "drift not reverted")
 		if in.mustRecordIntent(now) {
@@ -179,8 +180,9 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		f.suspectAt = earlier(f.suspectAt, asOf)
 		return
 	}
-	if r.RevertOwesActivation && r.Applying == nil { // done by a step that failed, by a daemon that was killed, or by somebody else
+	if f.unproved || r.RevertOwesActivation && r.Applying == nil { // done by a step that failed, by a daemon that was killed, or by somebody else
 		d.onRevert(in, now)
+		in.log.Info("drift reverted")
 	}
 	f.seenRight(asOf)
 	in.driftGone()
@@ -190,6 +192,7 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 func (d *Daemon) onRevert(in *instance, now time.Time) {
 	r, saveAt := &in.record, now.Add(countDelay)
 	r.reverted(now)
+	in.file.unproved = false
 	if r.RevertOwesActivation || in.file.mayHaveLoaded(now) {
 		in.requireActivation(now)
 		saveAt = now
@@ -205,7 +208,7 @@ func (d *Daemon) onRevert(in *instance, now time.Time) {
 // driftGone forgets what was tried against drift that is gone.
 func (in *instance) driftGone() {
 	f := &in.file
-	f.cannotSplice, f.restore, f.alertLogged = false, retry{}, false
+	f.unproved, f.cannotSplice, f.restore, f.alertLogged = false, false, retry{}, false
 	if in.wanted.force == forDrift {
 		in.wanted.force = notForced
 	}
