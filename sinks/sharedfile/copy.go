@@ -11,7 +11,10 @@ import (
 // copyPrefix and the names made from it start with a dot, so that nothing that reads conf/config-*.xml takes them.
 func copyPrefix(name string) string { return "." + name + ".credsync-" }
 
-const unfinished = "unfinished"
+const (
+	unfinished = "unfinished" // nobody but us has seen it
+	update     = "update"     // it may hold somebody's update, which takes a person
+)
 
 // copyName is the name of a whole copy. It tells what was read and what is written, so that after a crash the copy can be told from
 // somebody's update that was displaced to that name. Nobody can foretell it.
@@ -20,6 +23,8 @@ func copyName(name string, from, next []byte) string {
 }
 
 func draftName(name string) string { return copyPrefix(name) + unfinished + "-" + rand.Text()[:8] }
+
+func updateName(name string) string { return copyPrefix(name) + update + "-" + rand.Text()[:8] }
 
 // contentSum identifies a content among the few that a file has had.
 func contentSum(content []byte) string {

@@ -38,9 +38,9 @@ type File struct {
 	log   *slog.Logger
 
 	guards    sync.WaitGroup
+	logged    sync.Map           // what is logged only once
 	mu        sync.Mutex         // held by what reads or replaces the file, and guards what is below
 	guarded   map[*openFile]bool // files beside the path that somebody may still open
-	logged    map[string]bool    // what is logged only once
 	unsettled bool               // a copy may have been left beside the file, as by an earlier process
 }
 
@@ -64,7 +64,7 @@ const (
 
 // New names the file at path, which is absolute. check tells what is wrong with a content that is not whole.
 func New(path string, check func(content []byte) error, log *slog.Logger) *File {
-	return &File{path: path, check: check, log: log, guarded: map[*openFile]bool{}, logged: map[string]bool{}, unsettled: true}
+	return &File{path: path, check: check, log: log, guarded: map[*openFile]bool{}, unsettled: true}
 }
 
 // Read returns the content at a moment when nobody is writing the file. It waits for a writer for 5 s, then returns
@@ -96,6 +96,11 @@ func (s *File) Update(ctx context.Context, merge Merge) error {
 			if done || err != nil {
 				return err
 			}
+			for len(s.guarded) >= 2*maxGuarded && ctx.Err() == nil {
+				s.mu.Unlock()
+				time.Sleep(5 * time.Millisecond)
+				s.mu.Lock()
+			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -122,6 +127,9 @@ func (p place) overwrite(ctx context.Context, merge Merge) error {
 	}
 	quiet.Close() // its lease would keep ourselves from writing
 	f, err := p.openAt(p.name, unix.O_RDWR)
+	if errors.Is(err, unix.EAGAIN) { // somebody's lease, which is given up now
+		return fmt.Errorf("%w: %s", credential.ErrHeld, p.path)
+	}
 	if err != nil {
 		return p.wrap("open for writing", err)
 	}
@@ -228,8 +236,7 @@ func isForbidden(err error) bool {
 
 // logOnce logs a message about a path once.
 func (s *File) logOnce(level slog.Level, message, path string, args ...any) {
-	if !s.logged[message+path] {
-		s.logged[message+path] = true
+	if _, before := s.logged.LoadOrStore(message+path, true); !before {
 		s.log.Log(context.Background(), level, message, append([]any{"path", path}, args...)...)
 	}
 }

@@ -18,7 +18,8 @@ import (
 // group has used up its share.
 const lateFor = 250 * time.Millisecond
 
-// maxGuarded is how many are guarded at a time, beside copies that were taken back: each takes two descriptors.
+// maxGuarded is how many are guarded at a time: each takes two descriptors. Copies that were taken back are always guarded; nothing is
+// tried again while there are twice as many.
 const maxGuarded = 32
 
 // displaced is a file that was at the path and is beside it: what was replaced, with a read lease, or a copy of ours that was taken
@@ -87,11 +88,12 @@ func (d *displaced) putBack() (done bool, err error) {
 		return false, err
 	}
 	if d.file.held == unix.F_WRLCK { // our copy: nobody has read it, and nobody gets to read what was taken back
-		had = content
-		err = d.rename(d.file, draftName(d.name))
-		if err == nil {
-			err = d.fill(d.file, current, content, content)
+		if err = d.rename(d.file, updateName(d.name)); err == nil {
+			if err = d.fill(d.file, current, content, content); err != nil {
+				d.file.write(had) // who waits is not to find half of it
+			}
 		}
+		had = content
 	} else if contentSum(content) != d.shown {
 		err = fmt.Errorf("%s was written again", d.path)
 	}
@@ -114,9 +116,10 @@ func (d *displaced) end() {
 // keep lets somebody go on who waits to open a file that cannot get back to the path. What they write is kept beside it, for a
 // person to look at.
 func (d *displaced) keep() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	had, _ := d.file.read()
+	d.mu.Lock()
+	d.rename(d.file, updateName(d.name)) // if this fails, it is kept under the name it has
+	d.mu.Unlock()
 	d.file.Close() // and so its lease is gone
 	d.name = d.file.name
 	ctx, cancel := context.WithTimeout(context.Background(), heldFor)
@@ -128,6 +131,8 @@ func (d *displaced) keep() {
 		content, err := written.read()
 		changed = err != nil || !bytes.Equal(content, had)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if !changed {
 		d.end()
 		return

@@ -89,10 +89,13 @@ func (p place) settleStray(current *openFile, name string) error {
 	}
 	from, next, _ := strings.Cut(strings.TrimPrefix(name, copyPrefix(p.name)), "-")
 	next, _, _ = strings.Cut(next, "-")
-	if from == unfinished {
+	switch from {
+	case unfinished:
 		return p.remove(name)
+	case update:
+		return errors.New("it may hold somebody's update")
 	}
-	update, err := stray.read()
+	content, err := stray.read()
 	if err != nil {
 		return err
 	}
@@ -100,16 +103,19 @@ func (p place) settleStray(current *openFile, name string) error {
 	if err != nil {
 		return err
 	}
-	switch sum, path := contentSum(update), contentSum(shown); {
+	switch sum, path := contentSum(content), contentSum(shown); {
 	case sum == from || sum == next || sum == path:
 		return p.remove(name)
 	case path != from && path != next: // so that the update may be in it already, or not
 		return errors.New("it holds somebody's update, and the configuration file was written since: put in what is lacking there")
+	case current.stat.Nlink > 1:
+		return fmt.Errorf("it holds somebody's update, and the configuration file has %d names (hard links), which putting it back would part",
+			current.stat.Nlink)
 	}
-	if err := p.check(update); err != nil {
+	if err := p.check(content); err != nil {
 		return fmt.Errorf("it holds somebody's update and is not well-formed: %w", err)
 	}
-	outcome, err := p.exchange(current, stray, shown, update)
+	outcome, err := p.exchange(current, stray, shown, content)
 	switch {
 	case err != nil:
 		return err

@@ -37,6 +37,8 @@ func TestRecoverSettlesStrayCopies(t *testing.T) {
 		{"an update was displaced, and the path was written since", whole, newest, update, newest, true},
 		{"an update was displaced, and the path was written since, alike", whole, update, update, update, false},
 		{"what was displaced does not parse", whole, next, update[:10], next, true},
+		{"an update was kept for a person", copyPrefix("config-prod.xml") + "update-x", next, update, next, true},
+		{"an update was kept for a person, who put it in", copyPrefix("config-prod.xml") + "update-x", update, update, update, true},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			f, path, log := newFile(t, t.TempDir(), x.path)
@@ -65,6 +67,21 @@ func TestStrayOfAMissingFileIsSettledLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantAlone(t, f, strings.Replace(right, "neolane", "NEOLANE", 1))
+}
+
+// An update is not put back to a file with a second name, which would part the names. That takes a person, and holds up nothing else.
+func TestStrayBesideAFileWithTwoNames(t *testing.T) {
+	f, path, log := newFile(t, t.TempDir(), right)
+	stray, update := filepath.Join(filepath.Dir(path), oldCopyName(drifted, right)), strings.Replace(drifted, "neolane", "NEOLANE", 1)
+	write(t, stray, update)
+	if err := errors.Join(os.Link(path, path+".other"), f.SettleStrays(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	wantContent(t, stray, update)
+	wantContent(t, path, right)
+	if !strings.Contains(log.String(), "left alone") || !strings.Contains(log.String(), "2 names (hard links)") {
+		t.Errorf("told:\n%s", log)
+	}
 }
 
 // A stray that cannot come from us is neither put in place nor removed, however well it is named, and does not keep the

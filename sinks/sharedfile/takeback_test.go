@@ -1,6 +1,7 @@
 package sharedfile
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -29,9 +30,9 @@ func merge(current []byte) ([]byte, error) {
 	return []byte(strings.Replace(string(current), "old", "ours", 1)), nil
 }
 
-func newInterrupted(t *testing.T, thirdParty func(path string)) *interrupted {
+func newInterrupted(t *testing.T, dir string, thirdParty func(path string)) *interrupted {
 	t.Helper()
-	c, _, _ := newFile(t, t.TempDir(), beforeIt)
+	c, _, _ := newFile(t, dir, beforeIt)
 	p, err := c.locate()
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func renameOver(t *testing.T, content string) func(path string) {
 
 // Somebody renamed an update over the file just before the exchange: it is put back.
 func TestTakeBackOfADisplacedUpdate(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	i := newInterrupted(t, t.TempDir(), renameOver(t, "<theirs/>"))
 	if i.untouched(i.copied.name, i.old, []byte(beforeIt)) {
 		t.Fatal("what was displaced passes for what was read")
 	}
@@ -109,7 +110,7 @@ func TestTakeBackOfADisplacedUpdate(t *testing.T) {
 
 // The same, and a third party has replaced our copy since: theirs is newer than both.
 func TestTakeBackComesTooLate(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	i := newInterrupted(t, t.TempDir(), renameOver(t, "<theirs/>"))
 	renameOver(t, "<newest/>")(i.path)
 	i.takesBack(gone)
 	i.wantAtPath("<newest/>")
@@ -117,7 +118,7 @@ func TestTakeBackComesTooLate(t *testing.T) {
 
 // The same, and our copy was removed since.
 func TestTakeBackOfAFileThatWasRemoved(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	i := newInterrupted(t, t.TempDir(), renameOver(t, "<theirs/>"))
 	if err := os.Remove(i.path); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +154,7 @@ func opensAndWrites(path, content string) (wrote chan error) {
 // A writer who opened our copy in that instant waits for its lease. The copy gets to the path again, with what is there by then, and
 // so the writer ends up there.
 func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
+	i := newInterrupted(t, t.TempDir(), renameOver(t, "<old theirs='1'/>"))
 	wrote := opensAndWrites(i.path, "<written/>          ")
 	i.awaitWaiting(i.copied)
 	i.takesBack(takenBack)
@@ -166,7 +167,7 @@ func TestWhoWaitsForACopyThatIsTakenBackEndsUpAtThePath(t *testing.T) {
 // Somebody has found our copy at the path, and asks for it only when it was taken back: they end up at the path, too, however many
 // files are guarded.
 func TestWhoComesLateForACopyThatWasTakenBackEndsUpAtThePath(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<old theirs='1'/>"))
+	i := newInterrupted(t, t.TempDir(), renameOver(t, "<old theirs='1'/>"))
 	late := find(t, i.path)
 	for range maxGuarded {
 		i.guarded[new(openFile)] = true
@@ -208,10 +209,18 @@ func (f found) run(script string) *exec.Cmd {
 }
 
 // An update of what was displaced, which cannot get to the path as another is there by now, is not lost: it is kept beside the
-// path, and told.
+// path, and told, and stays there whatever the path shows later. Nobody else has to wait until it is written.
 func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 	c, path, log := newFile(t, t.TempDir(), beforeIt)
-	late, wrote := find(t, path), make(chan error, 1)
+	late := find(t, path).run(`{ echo open >&2; read done; printf '%s' "<old late='1'/>"; } >/proc/self/fd/3`)
+	opened, err := late.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := late.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Update(t.Context(), merge); err != nil {
 		t.Fatal(err)
 	}
@@ -221,12 +230,21 @@ func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 	}
 	i := &interrupted{t: t, place: place{File: c, name: filepath.Base(path)}}
 	for f := range c.guarded {
-		go func() { wrote <- late.run(`printf '%s' "<old late='1'/>" >/proc/self/fd/3`).Run() }()
+		if err := late.Start(); err != nil {
+			t.Fatal(err)
+		}
 		i.awaitWaiting(f)
 	}
 	renameOver(t, "<newest/>")(path)
 	writer.Close()
-	if err := <-wrote; err != nil {
+	if _, err := opened.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if content, _, err := c.Read(t.Context()); err != nil || string(content) != "<newest/>" || time.Since(began) > heldFor/2 {
+		t.Errorf("after %v, read %q, %v", time.Since(began), content, err)
+	}
+	if err := errors.Join(done.Close(), late.Wait()); err != nil {
 		t.Fatal(err)
 	}
 	c.guards.Wait()
@@ -239,18 +257,65 @@ func TestUpdateThatCannotGetToThePathIsKept(t *testing.T) {
 	if !strings.Contains(log.String(), kept) {
 		t.Errorf("told:\n%s", log)
 	}
-	for range 2 { // also by the next start
+	for _, shown := range []string{"<newest/>", ours, beforeIt} { // also by the next start
+		renameOver(t, shown)(path)
 		if err := c.SettleStrays(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		wantContent(t, kept, "<old late='1'/>")
+		wantContent(t, path, shown)
 	}
-	wantContent(t, kept, "<old late='1'/>")
-	wantContent(t, path, "<newest/>")
+}
+
+// Somebody waits for a copy that was taken back, and there is no room for what the path shows by now: they find the copy whole, and
+// what they write is kept as well.
+func TestUpdateOfACopyThatCannotGetToThePathIsKept(t *testing.T) {
+	dir := t.TempDir()
+	mount(t, "tmpfs", dir, "tmpfs", 0, "size=64k,mode=0755")
+	i := newInterrupted(t, dir, renameOver(t, "<old theirs='1'/>"+padding))
+	late := find(t, i.path)
+	leave(t, dir, 0) // one page, when the file that was replaced is closed; two are lacking
+	i.takesBack(takenBack)
+	read, err := late.run(`exec 4<>/proc/self/fd/3; cat <&4; printf '%s' "<!-- late -->" >&4`).Output()
+	if err != nil || string(read) != ours {
+		t.Errorf("they read %.200q, %v", read, err)
+	}
+	i.guards.Wait()
+	for range 2 {
+		left := i.strays()
+		if len(left) != 1 {
+			t.Fatalf("beside the path: %q", left)
+		}
+		wantContent(t, i.beside(left[0]), ours+"<!-- late -->")
+		if err := i.SettleStrays(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantContent(t, i.path, "<old theirs='1'/>"+padding)
+}
+
+// Where others replace the file again and again, no more than so many copies are held open.
+func TestNoMoreIsTriedWhileManyAreGuarded(t *testing.T) {
+	c, path, _ := newFile(t, t.TempDir(), beforeIt)
+	for range 2 * maxGuarded {
+		c.guarded[new(openFile)] = true
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	tries := 0
+	err := c.Update(ctx, func(current []byte) ([]byte, error) {
+		tries++
+		renameOver(t, "<old theirs='1'/>")(path)
+		return merge(current)
+	})
+	if tries != 1 || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%d tries, %v", tries, err)
+	}
 }
 
 // A writer who opens the file for writing before the exchange breaks our read lease: the judgement must see it.
 func TestAWriterInWaitingIsSeen(t *testing.T) {
-	i := newInterrupted(t, nil)
+	i := newInterrupted(t, t.TempDir(), nil)
 	// By its other name: in the race, the path was looked up before the exchange.
 	wrote := opensAndWrites(filepath.Join(filepath.Dir(i.path), i.copied.name), "<mine/>")
 	i.awaitWaiting(i.old)
@@ -266,7 +331,7 @@ func TestAWriterInWaitingIsSeen(t *testing.T) {
 
 // An update that an error kept from being put back is dealt with by the next replacement, without a restart.
 func TestUpdateThatStayedIsSettledByTheNextReplacement(t *testing.T) {
-	i := newInterrupted(t, renameOver(t, "<theirs/>"))
+	i := newInterrupted(t, t.TempDir(), renameOver(t, "<theirs/>"))
 	i.copied.Close()
 	i.old.Close()
 	i.unsettled = true
@@ -286,7 +351,7 @@ func TestChangeInTheInstantOfTheExchange(t *testing.T) {
 		"chmod": func(path string) error { return os.Chmod(path, 0o604) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			i := newInterrupted(t, nil)
+			i := newInterrupted(t, t.TempDir(), nil)
 			if err := errors.Join(i.swap(i.copied.name), change(i.path)); err != nil { // back, to before the exchange
 				t.Fatal(err)
 			}

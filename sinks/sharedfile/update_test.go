@@ -246,6 +246,24 @@ func TestReadWaitsForALease(t *testing.T) {
 	}
 }
 
+// Somebody's lease that keeps a file from being written in place means that it is held by somebody.
+func TestOverwriteMeetsALease(t *testing.T) {
+	f, _, _ := newFile(t, t.TempDir(), drifted)
+	p, err := f.locate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.dir.Close()
+	holder, err := p.open(p.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	if err := errors.Join(holder.lease(unix.F_RDLCK), p.overwrite(t.Context(), restore)); !errors.Is(err, credential.ErrHeld) {
+		t.Errorf("error is %v", err)
+	}
+}
+
 // A file that seems to be huge is refused, and does not take all memory.
 func TestHugeFileIsRefused(t *testing.T) {
 	f, path, _ := newFile(t, t.TempDir(), right)
