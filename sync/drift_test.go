@@ -154,6 +154,24 @@ func TestAgeOfDriftThatCannotBeTold(t *testing.T) {
 	}
 }
 
+// Events are lost during a look that has read the file already: the change of the file that is heard of then is not the first.
+func TestAgeOfDriftThatCameDuringALook(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		time.Sleep(time.Minute)
+		s := w.sinks["prod"]
+		s.change(func(s *sink) { s.lookTime = 7 * time.Second })
+		w.settle() // the look has read it
+		s.change(func(s *sink) { s.lookTime, s.touch = 0, nil })
+		s.edit("authIMSTAClientId", "mallory")
+		time.Sleep(6900 * time.Millisecond)
+		s.edit("another", "") // which only moves its change time
+		w.daemon.Touched(0, true)
+		time.Sleep(10 * time.Second)
+		w.wantOnDisk("prod", "one")
+		w.wantActivated("reload")
+	})
+}
+
 // What alert mode left alone was loaded.
 func TestDriftThatWasOnlyReportedIsActivated(t *testing.T) {
 	one(t, func(w *world) { w.config.Revert = credsync.RevertAlert }, func(t *testing.T, w *world) {

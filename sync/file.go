@@ -20,9 +20,10 @@ type file struct {
 	lookAt    time.Time             // look again then at the latest; zero = no need
 	checkedAt time.Time             // end of the last look, whatever it showed; zero = never looked
 
-	// What tells since when there may be drift.
-	rightAt   time.Time // last look that saw no drift
-	suspectAt time.Time // what may have changed the file after rightAt happened then, or later; zero = nothing
+	// What tells since when there may be drift. suspectAt and missedAt are zero when there was none of it after rightAt.
+	rightAt   time.Time // begin of the last look that saw no drift
+	suspectAt time.Time // first event, or first look that did not see the file right
+	missedAt  time.Time // last moment at which events may have been missed
 	changedAt time.Time // change time of the file at the last look
 
 	restore      retry
@@ -58,7 +59,7 @@ func (f *file) mayHaveLoaded(now time.Time) bool {
 
 // driftSince tells since when drift may be on disk, if there is any now. Zero: nobody knows.
 func (f *file) driftSince(now time.Time) time.Time {
-	if f.rightAt.IsZero() || !f.changedAt.After(f.rightAt) || f.changedAt.After(now) {
+	if f.rightAt.IsZero() || !f.missedAt.IsZero() || !f.changedAt.After(f.rightAt) || f.changedAt.After(now) {
 		return f.rightAt
 	}
 	return earlier(f.suspectAt, f.changedAt)
@@ -70,15 +71,19 @@ func (f *file) seenRight(asOf time.Time) {
 	if !f.suspectAt.After(asOf) {
 		f.suspectAt = time.Time{}
 	}
+	if !f.missedAt.After(asOf) {
+		f.missedAt = time.Time{}
+	}
 }
 
 // touched notes that the file may have changed at now, or, where events may have been missed, at any time since it was seen right.
 func (f *file) touched(missed bool, now time.Time) {
 	f.stale = true
-	if missed {
-		f.suspectAt = f.rightAt
-	} else if f.suspectAt.IsZero() {
+	if f.suspectAt.IsZero() {
 		f.suspectAt = now
+	}
+	if missed {
+		f.missedAt = now
 	}
 }
 

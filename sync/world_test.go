@@ -271,6 +271,7 @@ type sink struct {
 	writes          int
 	applies         int
 	lookErr         error
+	lookTime        time.Duration // from reading to telling
 	applyErr        error
 	restoreErr      error
 	restoreErrAfter error // though it was put back
@@ -327,8 +328,10 @@ func (s *sink) Recover(context.Context) error {
 
 func (s *sink) Look(context.Context) (credential.Attributes, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.attributes), s.lookErr
+	found, err, takes := slices.Clone(s.attributes), s.lookErr, s.lookTime
+	s.mu.Unlock()
+	time.Sleep(takes)
+	return found, err
 }
 
 func (s *sink) Apply(_ context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
@@ -361,6 +364,10 @@ func (s *sink) Restore(_ context.Context, wanted credential.Attributes) (credent
 	}
 	found := slices.Clone(s.attributes)
 	if len(credential.Drift(wanted, found)) == 0 {
+		takes := s.lookTime
+		s.mu.Unlock()
+		time.Sleep(takes)
+		s.mu.Lock()
 		return found, nil
 	}
 	if s.restoreErr != nil {
