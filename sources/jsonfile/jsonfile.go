@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"regexp"
 	"strconv"
 	"syscall"
 	"time"
@@ -32,17 +31,13 @@ type File struct {
 	key    []byte
 	logger *slog.Logger
 
-	settled string // the content that was believed last: see content.id
-	warned  bool   // of its rights
-
-	seen string // what Watch has told of
+	believed string // the content that was believed last: see content.id
+	warned   bool   // of its rights
 }
 
 // New names the file at path. digestKey is that of the digests which tell contents apart.
 func New(path string, digestKey []byte, logger *slog.Logger) *File {
-	f := &File{path: path, key: digestKey, logger: logger}
-	f.seen = f.read().id() // so that nothing is missed before it is watched
-	return f
+	return &File{path: path, key: digestKey, logger: logger}
 }
 
 const (
@@ -51,12 +46,10 @@ const (
 	// brokenGrace is the same for what is no whole JSON object: a shell empties the file of "vault kv get … > file" first, and
 	// fills it when Vault has answered.
 	brokenGrace = 2 * time.Second
-	// settleLimit bounds the wait for a file that changes all the time.
-	settleLimit = 5 * time.Second
+	// quietLimit bounds the wait for a file that changes all the time.
+	quietLimit = 5 * time.Second
 	// maxFile bounds the content in bytes.
 	maxFile = 1 << 20
-	// versionKey is where a file may have a number of its own.
-	versionKey = "version"
 )
 
 // Poll reads the file. need is asked whether the asker wants that version; when it does not, Credential is nil. It waits only
@@ -65,7 +58,7 @@ const (
 // The error is a [*credential.Refusal] when there is no file, or its content is of no use. Any other error (no permission,
 // an error of the disk) says nothing about the content.
 func (f *File) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
-	c, err := f.settle(ctx)
+	c, err := f.awaitQuiet(ctx)
 	if err != nil {
 		return credential.Reading{}, err
 	}
@@ -85,16 +78,16 @@ func (f *File) Poll(ctx context.Context, need func(credential.Version) bool) (cr
 
 func (f *File) name() string { return credential.Escape(f.path) }
 
-// settle returns the content of the file once it is believed.
-func (f *File) settle(ctx context.Context) (content, error) {
+// awaitQuiet returns the content of the file once it is believed.
+func (f *File) awaitQuiet(ctx context.Context) (content, error) {
 	began := time.Now()
 	changed := began
 	c := f.read()
-	for c.id() != f.settled {
-		if same := time.Since(changed); same >= brokenGrace || same >= quiet && c.whole() {
+	for c.id() != f.believed {
+		if same := time.Since(changed); same >= brokenGrace || same >= quiet && c.err == nil && isWhole(c.data) {
 			break
 		}
-		if time.Since(began) > settleLimit {
+		if time.Since(began) > quietLimit {
 			return content{}, fmt.Errorf("file %s: it is being changed all the time; asked again later", f.name())
 		}
 		select {
@@ -108,7 +101,7 @@ func (f *File) settle(ctx context.Context) (content, error) {
 		}
 		c = next
 	}
-	f.settled = c.id()
+	f.believed = c.id()
 	return c, nil
 }
 
@@ -127,8 +120,6 @@ func (c content) id() string {
 	sum := sha256.Sum256(c.data)
 	return string(sum[:])
 }
-
-func (c content) whole() bool { return c.err == nil && isWhole(c.data) }
 
 func isWhole(data []byte) bool {
 	return json.Valid(data) && bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{"))
@@ -171,8 +162,8 @@ func (f *File) explain(err error) error {
 	return fmt.Errorf("file %s: read: %w", f.name(), err)
 }
 
-// usualVersion has no leading zero, sign, point or exponent: 15 digits are exact in every program that reads JSON.
-var usualVersion = regexp.MustCompile(`^[1-9][0-9]{0,14}$`)
+// maxVersion has 15 digits, which are exact in every program that reads JSON.
+const maxVersion = 1e15 - 1
 
 // version names the content. problem says why it is of no use, and version is then what to remember that by.
 func (f *File) version(data []byte) (v credential.Version, problem string) {
@@ -187,17 +178,16 @@ func (f *File) version(data []byte) (v credential.Version, problem string) {
 	if twice := keyTwice(data); twice != "" {
 		return unusable, fmt.Sprintf("has the key %q twice, and nobody can tell which one is meant; write it once", credential.Clean(twice))
 	}
-	number, there := keys[versionKey]
+	number, there := keys["version"]
 	if !there {
 		return credential.ContentVersion(f.key, credential.Canonical(data)), ""
 	}
-	if n, err := strconv.Atoi(string(number)); err == nil && usualVersion.Match(number) {
+	if n, _ := strconv.Atoi(string(number)); n > 0 && n <= maxVersion && strconv.Itoa(n) == string(number) {
 		v = credential.NumberedContent(n, f.key, credential.Canonical(data))
 		v.Secret = f.path
 		return v, ""
 	}
-	return unusable, fmt.Sprintf(`has a %q that is no positive whole number of at most 15 digits; write such a number without quotes, or leave `+
-		`the key out`, versionKey)
+	return unusable, `has a "version" that is no positive whole number of at most 15 digits; write such a number without quotes, or leave the key out`
 }
 
 // keyTwice returns a key that the JSON object has more than once; empty: none.
@@ -229,21 +219,15 @@ func (f *File) warnOfRights(mode fs.FileMode) {
 		"mode", fmt.Sprintf("%04o", mode.Perm()))
 }
 
-// Watch calls the func of each file when its content is another than at New or at the last call, also when there is none any
-// more, so that the next poll can be brought forward. The funcs may be called concurrently. It returns when ctx is done and
-// everything it started has ended; it runs once at a time. Nothing depends on it.
+// Watch calls the func of each file when it may have changed, so that the next poll can be brought forward. The funcs may be called
+// concurrently. It returns when ctx is done and everything it started has ended. Nothing depends on it.
 func Watch(ctx context.Context, changed map[*File]func(), logger *slog.Logger) {
 	if len(changed) == 0 {
 		return
 	}
 	var files []filewatch.File
 	for f, call := range changed {
-		files = append(files, filewatch.File{Path: f.path, Quiet: gather, Changed: func(bool) {
-			if now := f.read().id(); now != f.seen {
-				f.seen = now
-				call()
-			}
-		}})
+		files = append(files, filewatch.File{Path: f.path, Quiet: gather, Changed: func(bool) { call() }})
 	}
 	filewatch.Watch(ctx, files, logger)
 }
