@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/assembly"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 func newSyncCommand(in *invocation) *cobra.Command {
@@ -30,20 +32,31 @@ Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration 
 	return c
 }
 
-// runSync has the daemon that runs do a pass, or does it itself.
+// daemonStarts is how long a daemon that has locked the state directory may take to open its control socket.
+const daemonStarts = 3 * time.Second
+
+// runSync does one pass. Where a daemon has the state directory, or only its user may do a pass, the daemon does it.
 func runSync(ctx context.Context, in *invocation) error {
 	c, err := in.load(ctx)
 	if err != nil {
 		return err
 	}
-	status, err := control.AskSync(ctx, c.ControlSocket, in.instance)
-	if errors.Is(err, control.ErrNoDaemon) {
-		status, err = assembly.Sync(ctx, c, in.logger(c))
+	log := in.logger(c)
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		status, err := assembly.Sync(ctx, c, log)
+		if errors.Is(err, state.ErrLocked) || errors.Is(err, assembly.ErrWrongUser) {
+			if byDaemon, failed := control.AskSync(ctx, c.ControlSocket, in.instance); !errors.Is(failed, control.ErrNoDaemon) {
+				status, err = byDaemon, failed
+			}
+		}
+		if errors.Is(err, state.ErrLocked) && time.Since(began) < daemonStarts {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return report(in, status)
 	}
-	if err != nil {
-		return err
-	}
-	return report(in, status)
 }
 
 // report prints the result of a pass, a line an instance.

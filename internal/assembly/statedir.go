@@ -12,6 +12,9 @@ import (
 	"campaign-credsync/sync/state"
 )
 
+// ErrWrongUser says that root may not do what belongs to another user.
+var ErrWrongUser = errors.New("run this as that user and not as root")
+
 // checkUser refuses to do as root what belongs to another user: the state, and what nlserver writes below Campaign's home, would be
 // root's, and the daemon could not go on with it.
 func checkUser(c *config.Config) error {
@@ -19,7 +22,7 @@ func checkUser(c *config.Config) error {
 	if os.Geteuid() != 0 || err != nil || ownerOf(home).Uid == 0 {
 		return nil
 	}
-	return fmt.Errorf("campaign.home %s belongs to user %d: run this as that user and not as root (sudo -u '#%[2]d')", c.Campaign.Home, ownerOf(home).Uid)
+	return fmt.Errorf("campaign.home %s belongs to user %d: %w (sudo -u '#%[2]d')", c.Campaign.Home, ownerOf(home).Uid, ErrWrongUser)
 }
 
 // makeStateDir makes the state directory where there is none, for a command that remembers a login before the daemon ever ran, and

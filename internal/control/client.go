@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoDaemon says that nobody answers at the control socket, ErrNoAnswer that somebody listens there and does not answer.
@@ -95,6 +97,8 @@ func unanswered(ctx context.Context, socket string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
 	case errors.As(err, &system) && system.Op == "dial":
 		return fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
 	}

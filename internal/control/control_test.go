@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
+	stdsync "sync"
 	"testing"
 	"time"
 
@@ -90,7 +93,7 @@ func TestStatusWhileManyWaitForAPass(t *testing.T) {
 // TestDaemonDoesNotAnswer: questions to a daemon that is there and stopped end.
 func TestDaemonDoesNotAnswer(t *testing.T) {
 	t.Parallel()
-	path := deafSocket(t)
+	path, _ := deafSocket(t, 100)
 	for name, question := range map[string]func() error{
 		"status": func() error { _, err := AskStatus(t.Context(), path); return err },
 		"sync":   func() error { _, err := AskSync(t.Context(), path, ""); return err },
@@ -104,17 +107,64 @@ func TestDaemonDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// deafSocket is a socket that takes connections and never answers.
-func deafSocket(t *testing.T) (path string) {
+// TestControlSocketWithAFullQueue: somebody hangs behind it, so it is not removed.
+func TestControlSocketWithAFullQueue(t *testing.T) {
+	t.Parallel()
+	path, end := deafSocket(t, 0)
+	for {
+		conn, err := net.Dial("unix", path)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	staysTaken(t, path, "may be in use by another process")
+	if _, err := AskStatus(t.Context(), path); !errors.Is(err, ErrNoAnswer) {
+		t.Errorf("status ends with %v", err)
+	}
+
+	end() // and now nobody is behind it
+	c, err := Listen(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	staysTaken(t, path, "is in use by another process")
+}
+
+// staysTaken is for a socket that somebody listens at: another server is refused, and it stays as it is.
+func staysTaken(t *testing.T, path, want string) {
+	t.Helper()
+	before, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Listen(path, slog.New(slog.DiscardHandler)); err == nil {
+		c.Close()
+		t.Error("the socket of another daemon is taken")
+	} else if !strings.Contains(err.Error(), want) {
+		t.Error(err)
+	}
+	if now, err := os.Lstat(path); err != nil || !os.SameFile(before, now) {
+		t.Errorf("it is another now: %v", err)
+	}
+}
+
+// deafSocket is a socket that takes connections and never answers, until its owner ends and leaves it.
+func deafSocket(t *testing.T, queue int) (path string, end func()) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "control.sock")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 100)); err != nil {
+	end = stdsync.OnceFunc(func() { unix.Close(fd) })
+	t.Cleanup(end)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, queue)); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return path, end
 }

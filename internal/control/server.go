@@ -174,7 +174,7 @@ func answer(w http.ResponseWriter, s Status) {
 }
 
 func openSocket(path string) (net.Listener, error) {
-	if err := removeOldSocket(path); err != nil {
+	if err := removeDeadSocket(path); err != nil {
 		return nil, err
 	}
 	// The socket has the mode of its descriptor, so it is never open to others, not even for an instant.
@@ -190,15 +190,23 @@ func openSocket(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// removeOldSocket makes room for a socket. One that is there was left by a killed daemon: whoever opens another owns the state
-// directory. What is no socket stays.
-func removeOldSocket(path string) error {
+// removeDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
+// "connection refused" says that nobody does. One whose queue is full belongs to a daemon that hangs.
+func removeDeadSocket(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil // whatever is wrong, to open it tells
 	}
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("control_socket %s is there and no socket: remove it, or set control_socket to another path", path)
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return fmt.Errorf("control_socket %s is in use by another process", path)
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("control_socket %s may be in use by another process; if it is not, remove it: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove old control socket: %w", err)
