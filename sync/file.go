@@ -85,6 +85,9 @@ func (f *file) touched(missed bool, now time.Time) {
 	if missed {
 		f.missedAt = now
 	}
+	if !f.recovery.due(now) { // what has changed may be what was in its way
+		f.recovery.at = earlier(f.recovery.at, now.Add(firstRetry))
+	}
 }
 
 func (d *Daemon) recover(in *instance) {

@@ -377,8 +377,9 @@ func TestAnEarlierCommandIsWaitedFor(t *testing.T) {
 		if w.sinks["prod"].applied() != 0 {
 			t.Error("applied beside a command that is still running")
 		}
-		w.sinks["prod"].change(func(s *sink) { s.recoverErr = nil })
-		time.Sleep(time.Minute)
+		time.Sleep(5 * time.Minute)
+		w.sinks["prod"].change(func(s *sink) { s.recoverErr = nil }) // which is an event
+		time.Sleep(time.Second)
 		w.wantState("prod", credsync.StateInSync)
 	})
 }
