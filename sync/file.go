@@ -16,7 +16,7 @@ type file struct {
 	stale     bool                  // something may have happened since the last look
 	seen      credential.Attributes // by the last look
 	err       error                 // of the last look; seen is then of no use
-	errSince  time.Time             // begin of the first of the looks in a row that ended in err
+	errSince  time.Time             // the first of the looks in a row that ended in err
 	lookAt    time.Time             // look again then at the latest; zero = no need
 	checkedAt time.Time             // end of the last look, whatever it showed; zero = never looked
 
@@ -169,7 +169,10 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 	if err != nil {
 		f.suspectAt = earlier(f.suspectAt, asOf)
 		if before == nil {
-			f.errSince = asOf
+			f.errSince = now
+			if errors.Is(err, credential.ErrHeld) { // the look itself has waited for the writer
+				f.errSince = asOf
+			}
 		}
 		f.lookAt = now.Add(min(max(lookFirst, now.Sub(f.errSince)), lookAgain))
 		if f.unusable() && (!unusable || before.Error() != err.Error()) {

@@ -204,6 +204,21 @@ func TestFileOutOfOrderIsLeftAlone(t *testing.T) {
 	}
 }
 
+// A look that takes long, and falls into an editor's save, is not yet trouble that lasts.
+func TestSlowLookIntoASave(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		s := w.sinks["prod"]
+		s.change(func(s *sink) { s.lookTime, s.lookErr = time.Second, credential.ErrDamaged })
+		w.settle()
+		s.change(func(s *sink) { s.lookTime, s.lookErr = 0, nil })
+		time.Sleep(time.Minute)
+		w.wantState("prod", credsync.StateInSync)
+		if w.told("level=ERROR") > 0 {
+			t.Errorf("an alarm\n%s", w.log)
+		}
+	})
+}
+
 // Applying goes on failing: what was applied before stays on disk, attempts spread out, and it is told once.
 func TestFailingApplyIsRetried(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {

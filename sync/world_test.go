@@ -358,18 +358,16 @@ func (s *sink) Apply(_ context.Context, c credential.Credential) (credential.Att
 func (s *sink) Restore(_ context.Context, wanted credential.Attributes) (credential.Attributes, error) {
 	time.Sleep(s.restoreTime)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lookErr != nil {
-		return nil, s.lookErr
-	}
-	found := slices.Clone(s.attributes)
-	if len(credential.Drift(wanted, found)) == 0 {
-		takes := s.lookTime
+	found, err, takes := slices.Clone(s.attributes), s.lookErr, s.lookTime
+	if err != nil || len(credential.Drift(wanted, found)) == 0 {
 		s.mu.Unlock()
 		time.Sleep(takes)
-		s.mu.Lock()
-		return found, nil
+		if err != nil {
+			found = nil
+		}
+		return found, err
 	}
+	defer s.mu.Unlock()
 	if s.restoreErr != nil {
 		return found, s.restoreErr
 	}
