@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -15,13 +14,13 @@ var ErrEnded = errors.New("the daemon is stopping")
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
 // after it: each instance was looked at, its source polled, and everything that could be done at once was done or has failed.
 func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
-	d.lock.take()
-	checked := d.beginCheck(names, time.Now())
-	if len(checked) < len(names) {
-		d.unlock()
-		return Status{}, fmt.Errorf("not all of these are instances: %s", strings.Join(names, ", "))
+	for _, name := range names {
+		if !slices.ContainsFunc(d.instances, func(in *instance) bool { return in.Name == name }) {
+			return Status{}, fmt.Errorf("no instance is called %q", name)
+		}
 	}
-	err := d.await(ctx, checked)
+	d.lock.take()
+	err := d.await(ctx, d.beginCheck(names, time.Now()))
 	d.unlock()
 	return d.Status(), err
 }

@@ -26,7 +26,7 @@ type Daemon struct {
 	// ---- guarded by lock ----
 	news                chan struct{} // closed, and replaced, when something has ended
 	changed             bool          // the status may have
-	instances           []*instance
+	instances           []*instance   // the slice itself never changes
 	sources             []*source
 	underWay            []*step
 	running             int // goroutines

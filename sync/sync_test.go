@@ -375,8 +375,16 @@ func TestCheckRetriesAtOnceWhatWaits(t *testing.T) {
 			t.Error("waited for a retry")
 		}
 		w.wantOnDisk("prod", "two")
-		if _, err := w.daemon.Check(t.Context(), "nobody"); err == nil {
+		if _, err := w.daemon.Check(t.Context(), "prod", "prod"); err != nil {
+			t.Errorf("an instance that is named twice: %v", err)
+		}
+		polls, _ := w.source.counts()
+		if _, err := w.daemon.Check(t.Context(), "prod", "nobody"); err == nil {
 			t.Error("checked an instance that is not there")
+		}
+		w.settle()
+		if now, _ := w.source.counts(); now != polls {
+			t.Error("a check that is refused was begun")
 		}
 	})
 }
