@@ -19,7 +19,9 @@ func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
 			return Status{}, fmt.Errorf("no instance is called %q", name)
 		}
 	}
-	d.lock.take()
+	if err := d.lock.takeUntil(ctx); err != nil {
+		return Status{}, err
+	}
 	err := d.await(ctx, d.beginCheck(names, time.Now()))
 	d.unlock()
 	return d.Status(), err
@@ -34,13 +36,11 @@ func (d *Daemon) CheckSoon() {
 
 // Ping returns when a decision could be made: proof that the Daemon is alive.
 func (d *Daemon) Ping(ctx context.Context) error {
-	select {
-	case d.lock <- struct{}{}:
+	err := d.lock.takeUntil(ctx)
+	if err == nil {
 		d.unlock()
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
+	return err
 }
 
 // beginCheck has the named instances (none = all) checked, whatever waits for a retry, and returns them.

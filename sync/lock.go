@@ -1,11 +1,23 @@
 package sync
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // lock is held by whoever decides, never by who acts or waits.
 type lock chan struct{}
 
 func (l lock) take() { l <- struct{}{} }
+
+func (l lock) takeUntil(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // unlock publishes what has changed, and gives up the lock.
 func (d *Daemon) unlock() {
