@@ -109,9 +109,6 @@ const requestTimeout = 20 * time.Second
 //
 // The error is a [*Failure] or wraps one; a [*ThrottledError] where Vault wants to be left alone.
 func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time, err error) {
-	if err := c.Throttled(); err != nil && !r.Urgent {
-		return now, err
-	}
 	began := time.Now()
 	select {
 	case c.turn <- struct{}{}:
@@ -121,6 +118,9 @@ func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time
 	}
 	if c.unanswered.After(began) {
 		return now, c.Explain(ctx, r.Step, context.DeadlineExceeded)
+	}
+	if err := c.Throttled(); err != nil && !r.Urgent { // maybe since the request before this one
+		return now, err
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()

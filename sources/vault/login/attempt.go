@@ -48,6 +48,8 @@ type Method struct {
 	tokenFile *tokenFile   // nil, but where the token is in a file
 	files     []string
 
+	lastFailure string // what the last login that failed said
+
 	asked   atomic.Int32
 	backoff backoff // between failed logins
 
@@ -90,11 +92,14 @@ func (m *Method) Login(ctx context.Context) (*Token, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("vault at %s: waiting for a login: %w", m.connection.Address(), ctx.Err())
 	}
-	if err := m.backoff.over(); err != nil && asked == askedNothing {
+	if err := m.backoff.over(); err != nil && (asked == askedNothing || m.backoff.lasting && asked != askedAgain) {
 		return nil, err
 	}
 	if a.refused != "" {
 		a.digest = m.digest(a)
+		if m.lastFailure != "" {
+			a.tooOften += " (the last one: " + m.lastFailure + ")"
+		}
 		if err := m.refusals.begin(a, asked == askedAgain); err != nil {
 			return nil, err
 		}
@@ -162,7 +167,7 @@ func (m *Method) unexpected(step string) error {
 }
 
 func (m *Method) succeeded(a *attempt, t *Token) {
-	m.backoff = backoff{}
+	m.backoff, m.lastFailure = backoff{}, ""
 	var err error
 	if m.refusals.OnlyReads {
 		return
@@ -183,6 +188,7 @@ func (m *Method) succeeded(a *attempt, t *Token) {
 // else for a short while.
 func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	answer := connection.Answer(err)
+	m.lastFailure = err.Error()
 	if m.refusals.OnlyReads && a.counts && mayBeJudged(err) {
 		if makeErr := m.refusals.makeStateDir(); makeErr != nil {
 			return fmt.Errorf("%w; not remembered: %w; make state_dir a directory that this user may write to, and do not try again before", err, makeErr)
@@ -193,10 +199,11 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	case a.refused != "" && wrongLogin.MatchString(answer.Said):
 		wait := jittered(refusedFor)
 		refusal := credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.refused, answer.Said))
-		m.backoff = backoff{}
+		m.backoff = backoff{lasting: true}
 		if m.refusals.refuse(a.digest, time.Now().Add(wait)) != nil { // this process remembers it all the same
 			return m.backoff.wait(refusal, wait)
 		}
+		m.backoff = backoff{}
 		return &BackoffError{refusal, time.Now().Add(wait)}
 	case a.counts:
 		m.refusals.unanswered(a.digest, mayBeJudged(err))
@@ -210,13 +217,13 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	return m.backoff.failed(err)
 }
 
-// mayBeJudged reports whether Vault may have looked at the secret-id. It has not where the request never left, or where Vault's own
-// answer is another than to a wrong one, as when it is sealed, a standby or asks to be left alone. An answer that was lost, or is not
+// mayBeJudged reports whether Vault may have counted the secret-id as refused. It has not where the request never left, or where Vault's
+// own answer is another than to a wrong one, as when it is sealed, a standby, asks to be left alone, or does not let this host log in. An answer that was lost, or is not
 // Vault's, may stand for a refusal.
 func mayBeJudged(err error) bool {
 	answer := connection.Answer(err)
 	if answer.Status != 0 {
-		return answer.Status == http.StatusBadRequest
+		return answer.Status == http.StatusBadRequest && (answer.Said == "" || wrongLogin.MatchString(answer.Said))
 	}
 	return answer.Sent || errors.Is(err, connection.ErrUnexpected)
 }
@@ -232,7 +239,10 @@ func (m *Method) Renew(ctx context.Context) bool {
 		return m.Due()
 	}
 	defer m.refusals.turn(ctx, m.auth.SecretIDFile)()
-	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Swap(int32(askedNothing))))
+	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Load())) // the word is for a login, too
+	if renewed {
+		m.backoff = backoff{} // it was for another secret-id
+	}
 	m.wrapping.warn(ctx, err)
 	return renewed
 }

@@ -23,6 +23,7 @@ type backoff struct {
 	err      error // the last failure
 	failures int   // in a row
 	retryAt  time.Time
+	lasting  bool // only an operator's word ends the wait
 }
 
 // over returns an error as long as the next try has to wait.
@@ -39,6 +40,7 @@ func (b *backoff) failed(err error) error {
 	}
 	limit := min(firstBackoff<<min(b.failures, 10), MaxBackoff)
 	b.failures++
+	b.lasting = false
 	return b.wait(err, rand.N(limit))
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -45,9 +46,16 @@ type keptEntry struct {
 
 func (w *wrapping) keptFile() string { return filepath.Join(w.refusals.StateDir, keptFile) }
 
-// kept returns what is kept. On an error it may be there all the same.
+// kept returns what is kept, and writes what could not be written before. On an error it may be there all the same.
 func (w *wrapping) kept() (record keptRecord, current keptEntry, err error) {
 	record.unknown, err = readRecord(w.keptFile(), &record)
+	if w.unsaved.From != "" {
+		unsaved := w.unsaved
+		if err == nil && w.keep(record, unsaved) == nil {
+			w.unsaved = keptEntry{}
+		}
+		return record, unsaved, nil
+	}
 	if err != nil {
 		return record, current, credential.NeedsOperator(fmt.Errorf("vault login: read the kept secret-id: %w; let this user read it", err))
 	}
@@ -122,6 +130,7 @@ func systemdCreds(ctx context.Context, verb string, input []byte) ([]byte, error
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
 	command.WaitDelay = time.Second
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what ends us from a terminal must not end it, as that tells nothing of sealing
 	if err := command.Run(); err != nil {
 		return nil, fmt.Errorf("systemd-creds %s: %w (it says: %s)", verb, err, credential.Clean(stderr.String()))
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -28,24 +29,49 @@ func TestWrappedSecretIDThatCouldNotBeKept(t *testing.T) {
 	l.MustPoll(kv, always)
 }
 
-// What cannot be written any more once it is unwrapped is lost, and that is said; the next wrapped secret-id mends it.
-func TestUnwrappedSecretIDThatIsNotWritten(t *testing.T) {
-	l := newWrappedLab(t)
-	blocked := filepath.Join(l.Config.StateDir, keptFile+".partial")
+// blockAfterUnwrapping lets nothing be kept any more once a token is being unwrapped, until what it returns is removed.
+func (l *lab) blockAfterUnwrapping() (blocked string) {
+	blocked = filepath.Join(l.Config.StateDir, keptFile+".partial")
 	l.Proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
 		if err := os.Mkdir(blocked, 0o700); err != nil {
 			l.T.Error(err)
 		}
 		l.Proxy.Pass(w, r)
 	})
-	kv := l.KV(l.Vault())
-	l.MustFail(kv, "could not be kept, and is lost", "put a new wrapped secret-id there", "next login not before")
-	l.Proxy.Forward()
+	return blocked
+}
+
+// A file that says nothing about the token in use is kept from being written after the unwrapping: the secret-id serves
+// from memory, and is written as soon as that is possible.
+func TestUnwrappedSecretIDThatIsNotWritten(t *testing.T) {
+	l := newWrappedLab(t)
+	blocked := l.blockAfterUnwrapping()
+	v := l.Vault()
+	kv := l.KV(v)
+	l.MustPoll(kv, always)
+	if !strings.Contains(l.Log.String(), "could not be kept, and is lost at a stop") {
+		t.Errorf("not told: %s", l.Log)
+	}
 	if err := os.Remove(blocked); err != nil {
 		t.Fatal(err)
 	}
+	l.Server.MustRevokeRoleTokens(l.RoleID)
+	l.pollUntilRead(v, kv)
+	l.Proxy.Forward()
+	again := l.Vault()
+	l.MustPoll(l.KV(again), always)
+}
+
+// What is in memory only is not given up for a new one that cannot be kept either.
+func TestUnwrappedSecretIDThatIsNotWrittenServesOn(t *testing.T) {
+	l := newWrappedLab(t)
+	l.blockAfterUnwrapping()
+	v := l.Vault()
+	kv := l.KV(v)
+	l.MustPoll(kv, always)
 	l.Wrap(time.Hour)
-	l.MustPoll(l.KV(l.Vault()), always)
+	l.Server.MustRevokeRoleTokens(l.RoleID)
+	l.pollUntilRead(v, kv)
 }
 
 // What was unwrapped is not left behind when it is not needed any more, and not before.

@@ -22,8 +22,11 @@ const unwrapGrace = 3 * time.Second
 type wrapping struct {
 	*Method
 
-	waits   backoff // between failed exchanges
-	warning Warning // that an older secret-id serves
+	opened  string            // From of the entry that was opened last
+	plain   credential.Secret // the secret-id in it
+	unsaved keptEntry         // what could not be written; it serves all the same
+	waits   backoff           // between failed exchanges
+	warning Warning           // that an older secret-id serves
 
 	retryAt atomic.Int64 // Unix time in milliseconds: when to exchange again what is in the file; 0: it is exchanged, or no use
 }
@@ -45,12 +48,16 @@ func (w *wrapping) secretID(ctx context.Context, asked asked) (string, error) {
 		return "", failed
 	}
 	w.warn(ctx, failed)
+	if current.From == w.opened {
+		return w.plain.Reveal(), nil
+	}
 	id, err := current.open(ctx)
 	if err != nil {
-		err = credential.NeedsOperator(fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; run this as "+
-			"the daemon's user, or, if that stays so, put a new wrapped secret-id there", w.auth.SecretIDFile, err))
+		return "", credential.NeedsOperator(fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; run this "+
+			"as the daemon's user, or, if that stays so, put a new wrapped secret-id there", w.auth.SecretIDFile, err))
 	}
-	return id, err
+	w.opened, w.plain = current.From, credential.NewSecret(id)
+	return id, nil
 }
 
 // warn logs that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
@@ -137,12 +144,15 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record ke
 		return w.unexpected(step)
 	}
 	entry := keptEntry{From: digest, Plain: answer.Data.SecretID}
+	w.opened, w.plain, w.unsaved = digest, credential.NewSecret(entry.Plain), keptEntry{}
 	if unsealed == nil {
 		entry = keptEntry{From: digest, Key: string(sealed), Box: box(key).Seal(nil, nil, []byte(entry.Plain), []byte(digest))}
 	}
 	if err := w.keep(record, entry); err != nil {
-		return w.unusable("the secret-id that was unwrapped from %s could not be kept, and is lost: %w; let this user write to state_dir, and "+
-			"put a new wrapped secret-id there", w.auth.SecretIDFile, err)
+		w.unsaved = entry
+		w.logger.Error("the unwrapped secret-id could not be kept, and is lost at a stop; let this user write to state_dir", "file",
+			w.auth.SecretIDFile, "reason", err.Error())
+		return nil
 	}
 	if unsealed != nil {
 		w.logger.Info("secret-id unwrapped, and kept in state_dir for this user only, as systemd-creds does not seal here",
