@@ -19,7 +19,8 @@ func (l *lab) page() string {
 }
 
 // Only Vault's own words for a wrong role-id or secret-id are a refusal. Any other answer to a login is tried again, also by
-// the next start. It may have come in the place of a refusal, which Vault counts: so it is noted, but where Vault itself says that it did not look at the secret-id.
+// the next start. It may have come in the place of a refusal, which Vault counts: so it is noted, but where Vault itself
+// gives another reason.
 func TestLoginIsRefusedByVaultsWordsOnly(t *testing.T) {
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
@@ -34,9 +35,9 @@ func TestLoginIsRefusedByVaultsWordsOnly(t *testing.T) {
 		"JSON:API":             {400, `{"errors":[{"title":"invalid role or secret ID"}]}`, "not Vault", false},
 		"no errors":            {400, `{"errors":[]}`, "https or http", false},
 		"a list":               {400, `["invalid role or secret ID"]`, "not Vault", false},
-		"other words":          {400, `{"errors":["failed to parse JSON input: invalid secret id"]}`, "failed to parse JSON", false},
-		"from elsewhere":       {400, `{"errors":["source address \"10.1.2.3\" unauthorized through CIDR restrictions on the secret ID"]}`, "unauthorized", false},
-		"missing":              {400, `{"errors":["missing secret_id"]}`, "missing secret_id", false},
+		"other words":          {400, `{"errors":["failed to parse JSON input: invalid secret id"]}`, "failed to parse JSON", true},
+		"from elsewhere":       {400, `{"errors":["source address \"10.1.2.3\" unauthorized through CIDR restrictions on the secret ID"]}`, "unauthorized", true},
+		"missing":              {400, `{"errors":["missing secret_id"]}`, "missing secret_id", true},
 		"page with 403":        {403, l.page(), "not Vault", false},
 		"success of a gateway": {200, `{"message":"invalid role or secret ID"}`, "not Vault's", false},
 		"cut off":              {200, `{"auth":`, "not Vault's", false},
