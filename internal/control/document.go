@@ -3,7 +3,6 @@ package control
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync"
@@ -31,28 +30,26 @@ func (s Status) InSync() bool {
 	return !slices.ContainsFunc(s.Instances, func(in sync.InstanceStatus) bool { return in.State != sync.StateInSync })
 }
 
-// Limits of a summary, in bytes. The whole is less than systemd takes in one datagram (4096; a larger one it ignores).
+// maxSummary is far below what systemd takes in one datagram (4096 bytes; a larger one it ignores), maxReason what one reason may have
+// of it. In bytes.
 const (
-	maxReason = 200 // for one instance
-	maxWrong  = 3000
+	maxSummary = 2000
+	maxReason  = 400
 )
 
-// Summary is one line: how many instances are in sync, then the first others with what is wrong.
+// Summary is one line: how many instances are in sync, then the others with what is wrong, as far as there is room.
 func Summary(instances []sync.InstanceStatus) string {
-	var wrong []string
-	for _, in := range instances {
-		if in.State == sync.StateInSync {
-			continue
-		}
-		text := in.Name + ": " + string(in.State)
-		if in.LastError != "" {
-			text += " (" + credential.Cut(in.LastError, maxReason) + ")"
-		}
-		wrong = append(wrong, text)
-	}
+	wrong := slices.DeleteFunc(slices.Clone(instances), func(in sync.InstanceStatus) bool { return in.State == sync.StateInSync })
 	line := fmt.Sprintf("%d of %d instances in sync", len(instances)-len(wrong), len(instances))
-	if len(wrong) > 0 {
-		line += "; " + credential.Cut(strings.Join(wrong, ", "), maxWrong)
+	for i, in := range wrong {
+		next := "; " + in.Name + ": " + string(in.State)
+		if in.LastError != "" {
+			next += " (" + credential.Cut(in.LastError, maxReason) + ")"
+		}
+		if len(line)+len(next) > maxSummary {
+			return fmt.Sprintf("%s; … and %d more", line, len(wrong)-i)
+		}
+		line += next
 	}
 	return line
 }

@@ -6,19 +6,23 @@ import (
 	"context"
 	"net"
 	"os"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Service sends messages to systemd. Its methods may be called concurrently. None waits longer than sendTimeout for a manager that does
-// not read.
+// Service sends messages to systemd. No method waits longer than sendTimeout for a manager that does not read. They may be called
+// concurrently.
 type Service struct {
-	watchdog time.Duration // between two messages of it; 0: not wanted
-	// The newest message that Watch has not sent.
-	state, status atomic.Pointer[string]
-	changed       chan struct{} // 1 slot: there is a newer one
+	watchdog time.Duration          // between two messages of it; 0: not wanted
+	status   atomic.Pointer[string] // newest status
+	changed  chan struct{}          // 1 slot: there is a newer one
+
+	mu        sync.Mutex // held while READY, RELOADING or STOPPING is sent, so that their order is kept
+	owesReady bool       // READY=1 was not taken
 }
 
 const (
@@ -38,7 +42,7 @@ func New() *Service {
 
 // notify sends one datagram, and reports whether it was taken, or there is no manager. SdNotify of the library would wait for ever for
 // a manager that does not read.
-func notify(message string) bool {
+func notify(lines ...string) bool {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
 		return true
@@ -49,38 +53,23 @@ func notify(message string) bool {
 	}
 	defer conn.Close()
 	conn.SetWriteDeadline(time.Now().Add(sendTimeout))
-	_, err = conn.Write([]byte(message))
+	_, err = conn.Write([]byte(strings.Join(lines, "\n")))
 	return err == nil
 }
 
-// Show has Watch send the status that systemctl shows. It never waits.
-func (s *Service) Show(status string) { s.send(&s.status, "STATUS="+status) }
-
-// Reloading says that a reload has begun. The READY=1 of the next Watch, or ReloadRefused, ends it. The time has to be in the same
-// datagram.
-func (s *Service) Reloading() {
-	s.state.Store(nil) // a READY=1 from before would end it
-	notify(sdnotify.SdNotifyReloading + "\n" + sdnotify.SdNotifyMonotonicUsec())
-}
-
-// ReloadRefused says that the daemon goes on as before.
-func (s *Service) ReloadRefused() { s.send(&s.state, sdnotify.SdNotifyReady) }
-
-// Stopping says that the daemon is about to end.
-func (s *Service) Stopping() { notify(sdnotify.SdNotifyStopping) }
-
-// send has Watch send a message instead of what waits for that.
-func (s *Service) send(waiting *atomic.Pointer[string], message string) {
-	waiting.Store(&message)
+// Show has Watch send the status that systemctl shows. It never blocks.
+func (s *Service) Show(status string) {
+	if old := s.status.Swap(&status); old != nil && *old == status {
+		return
+	}
 	select {
 	case s.changed <- struct{}{}:
 	default:
 	}
 }
 
-// Watch sends, until ctx ends, that the daemon is ready (when that channel is closed), what else is to be sent, and that it is alive
-// (as long as ping returns nil). A message is repeated until it is taken or there is a newer one: without READY=1 a unit of type notify
-// never counts as started or reloaded.
+// Watch sends, until ctx ends, that the daemon is ready (when that channel is closed), its status, and that it is alive (as long as
+// ping returns nil).
 func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(context.Context) error) {
 	var beats <-chan time.Time // never, without a watchdog
 	if s.watchdog > 0 {
@@ -95,21 +84,19 @@ func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(co
 			notify(sdnotify.SdNotifyWatchdog)
 		}
 		var again <-chan time.Time
-		for _, waiting := range []*atomic.Pointer[string]{&s.state, &s.status} {
-			message := waiting.Swap(nil)
-			if message == nil || *message == shown {
-				continue
-			}
-			if !notify(*message) {
-				waiting.CompareAndSwap(nil, message)
+		if !s.repeatReady() {
+			again = time.After(sendAgain)
+		}
+		if line := s.status.Load(); line != nil && *line != shown {
+			if notify("STATUS=" + *line) {
+				shown = *line
+			} else {
 				again = time.After(sendAgain)
-			} else if waiting == &s.status {
-				shown = *message
 			}
 		}
 		select {
 		case <-ready:
-			s.send(&s.state, sdnotify.SdNotifyReady)
+			s.send(true, sdnotify.SdNotifyReady)
 			ready = nil
 		case <-beats:
 		case <-s.changed:
@@ -118,4 +105,32 @@ func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(co
 			return
 		}
 	}
+}
+
+// Reloading says that a reload has begun. The READY=1 of the next Watch, or ReloadRefused, ends it. The time has to be in the same
+// datagram.
+func (s *Service) Reloading() {
+	s.send(false, sdnotify.SdNotifyReloading, sdnotify.SdNotifyMonotonicUsec())
+}
+
+// ReloadRefused says that the daemon goes on as before.
+func (s *Service) ReloadRefused() { s.send(true, sdnotify.SdNotifyReady) }
+
+// Stopping says that the daemon is about to end.
+func (s *Service) Stopping() { s.send(false, sdnotify.SdNotifyStopping) }
+
+// send sends a message once. READY=1 is repeated until it is taken: without it a unit of type notify never counts as started or
+// reloaded.
+func (s *Service) send(isReady bool, lines ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owesReady = !notify(lines...) && isReady
+}
+
+// repeatReady reports whether READY=1 is taken now, or was not to be sent.
+func (s *Service) repeatReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owesReady = s.owesReady && !notify(sdnotify.SdNotifyReady)
+	return !s.owesReady
 }
