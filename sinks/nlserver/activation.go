@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,6 +46,9 @@ func Steps(reload bool, modules []string, instance string) []credential.Step {
 func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.Time) error {
 	if step.Kind == credential.StepRestart {
 		return b.restart(ctx, step.Module, since)
+	}
+	if step.Kind != credential.StepReload {
+		return fmt.Errorf("activation has no step %q", step)
 	}
 	env, err := b.environment(ctx)
 	if err == nil {
@@ -137,6 +142,9 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 			module, b.cfg.Timeout, context.DeadlineExceeded)
 	}
 	if r.err != nil {
+		if exit, _ := errors.AsType[*exec.ExitError](r.err); exit != nil && (exit.ExitCode() == 126 || exit.ExitCode() == 127) {
+			r.failures-- // nlserver could not be started, so the module was not touched
+		}
 		return fmt.Errorf("nlserver restart %s: %w (its output is not read, as the module may inherit it; to see it, run it by hand as this user, after env_script)",
 			module, r.err)
 	}
@@ -150,6 +158,9 @@ const recordAndRestart = `read -r stat <"/proc/$$/stat"; echo "$stat" >"$2"; exe
 
 // start begins a restart.
 func (b *Binary) start(module string, env []string) (*restart, error) {
+	if _, err := b.inspect(); err != nil {
+		return nil, err
+	}
 	note := b.noteFile(module)
 	cmd := b.command(env, "/bin/sh", "-c", recordAndRestart, b.cfg.Executable, module, note)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -28,6 +28,41 @@ func TestActivate(t *testing.T) {
 	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1: loaded [redacted] (iRc=-5)")
 }
 
+func TestActivateUnknownStep(t *testing.T) {
+	h := newFakeHome(t, "")
+	mustSay(t, h.server().Activate(t.Context(), stepOf("flush web"), time.Time{}), `no step "flush web"`)
+	if _, err := os.Stat(h.file("runs")); err == nil {
+		t.Error("nlserver was run")
+	}
+}
+
+// While Campaign is upgraded nothing is restarted, so nothing counts against the next restart.
+func TestRestartThatCannotBegin(t *testing.T) {
+	h := newFakeHome(t, "exit 3")
+	n := h.server(func(c *Config) { c.StateDir = t.TempDir() })
+	restart := func() error { return n.Activate(t.Context(), stepOf("restart web"), time.Time{}) }
+	for range 2 {
+		mustSay(t, restart(), "exit status 3")
+	}
+	if err := os.Rename(h.file("bin/nlserver"), h.file("bin/new")); err != nil {
+		t.Fatal(err)
+	}
+	for range failuresBeforePause {
+		mustSay(t, restart(), "nlserver restart web: ", "bin/nlserver: no such file", "campaign.nlserver")
+	}
+	for _, script := range []string{"#!/no/such/sh\n", "#!/bin/sh\nexit 127\n"} {
+		h.write("bin/nlserver", script, 0o755)
+		for range failuresBeforePause {
+			mustSay(t, restart(), "nlserver restart web: exit status 12")
+		}
+	}
+	if err := os.Rename(h.file("bin/new"), h.file("bin/nlserver")); err != nil {
+		t.Fatal(err)
+	}
+	mustSay(t, restart(), "exit status 3")
+	mustSay(t, restart(), "failed 3 times in a row")
+}
+
 // stepOf is the step that a text stands for.
 func stepOf(text string) (s credential.Step) {
 	_ = s.UnmarshalText([]byte(text))

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 
 	"campaign-credsync/internal/regularfile"
@@ -17,7 +20,8 @@ import (
 // this shell. What it prints on stdout is not part of the environment. NUL keeps values with line ends whole.
 const readEnvironment = `script=$1; shift; . "$script" >/dev/null; exec /usr/bin/env -0`
 
-// environment returns the environment of nlserver: what env_script leaves of a minimal one. It is read for each run,
+// environment returns the environment of nlserver: what env_script leaves of a minimal one, in the shell that its first line names,
+// else in sh. It is read for each run,
 // which costs milliseconds, so that a changed customer.sh counts from then on.
 func (b *Binary) environment(ctx context.Context) ([]string, error) {
 	script := b.cfg.EnvScript
@@ -28,27 +32,36 @@ func (b *Binary) environment(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf(`campaign.env_script ("" means none): %w`, err)
 	}
-	f.Close()
-	shell := []string{"/bin/bash", "--posix"} // as an error in what it reads ends it
-	if _, err := os.Stat(shell[0]); err != nil {
-		shell = []string{"/bin/sh"}
+	defer f.Close()
+	head := make([]byte, 256)
+	n, _ := io.ReadFull(f, head) // what cannot be read the shell will tell
+	shell := "/bin/sh"
+	if named := shellLine.FindSubmatch(head[:n]); named != nil {
+		shell = string(named[1])
 	}
 	var found bytes.Buffer
 	printed, _, err := b.run(ctx, child{
-		args: append(shell, "-c", readEnvironment, "sh", script), env: minimalEnvironment(), stdout: &found,
+		args: []string{shell, "-c", readEnvironment, "sh", script}, env: minimalEnvironment(), stdout: &found,
 	})
 	said := saying(redact(printed))
+	if _, exited := errors.AsType[*exec.ExitError](err); exited {
+		said += fmt.Sprintf(" (%s ran it; name another shell in its first line, as in #!/bin/bash, if it needs one)", shell)
+	}
 	if err == nil && found.Len() == 0 {
 		err = errors.New("it ended the shell before its environment could be read (an exit in it or in what it reads?)")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("env_script %s: %w%s", script, err, said)
 	}
-	if said != "" {
-		b.cfg.Logger.Debug("env_script printed an error and ended well", "path", script, "output", strings.TrimPrefix(said, ": "))
+	if old := b.complaint.Swap(&said); said != "" && (old == nil || *old != said) {
+		b.cfg.Logger.Warn("env_script printed an error and ended well; what nlserver lacks may be due to that",
+			"path", script, "shell", shell, "reason", strings.TrimPrefix(said, ": "))
 	}
 	return strings.Split(strings.TrimSuffix(found.String(), "\x00"), "\x00"), nil
 }
+
+// shellLine is a first line that names a shell which can source a script for sh and run readEnvironment.
+var shellLine = regexp.MustCompile(`^#![ \t]*(?:/\S*/env[ \t](?:.*[ \t])?)?((?:/\S*/)?(?:sh|bash|dash|ash|ksh|ksh93|mksh|zsh))(?:\s|$)`)
 
 // minimalEnvironment is all that env_script and nlserver get of ours. Tokens of Vault, the directory of systemd's
 // credentials and its sockets are none of their business.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -140,15 +141,48 @@ func TestEnvScriptCannotShowTheSecret(t *testing.T) {
 	mustSay(t, err, "found [redacted]")
 }
 
-// A script may use what bash has beyond sh.
-func TestEnvScriptForBash(t *testing.T) {
-	if _, err := os.Stat("/bin/bash"); err != nil {
-		skip.Unable(t, "there is no bash")
+// The shell is the one that the script names in its first line, where it can source a script.
+func TestEnvScriptForAnotherShell(t *testing.T) {
+	const bashOnly = "a=(1 2); [[ ${#a[@]} == 2 ]] && export X=bash\n"
+	for name, c := range map[string]struct{ script, value, wantErr string }{
+		"bash":                  {"#!/bin/bash\n" + bashOnly, "bash", ""},
+		"bash, by env":          {"#! /usr/bin/env -S bash -e\n" + bashOnly, "bash", ""},
+		"not for a shell":       {"#!/usr/bin/perl\nexport X=1\n", "1", ""},
+		"none":                  {"export X=1\n", "1", ""},
+		"sh, though for bash":   {bashOnly, "", "yntax error"},
+		"hint":                  {bashOnly, "", "(/bin/sh ran it; name another shell in its first line, as in #!/bin/bash, if it needs one)"},
+		"goes on, as bash does": {"#!/bin/bash\n. ./missing 2>/dev/null\nreadonly A=1\nA=2\nfunction a-b() { X=1; }\na-b; export X\n", "1", ""},
+		"one that is missing":   {"#!/no/such/bash\n" + bashOnly, "", "/no/such/bash"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if sh, _ := filepath.EvalSymlinks("/bin/sh"); c.script == bashOnly && filepath.Base(sh) == "bash" {
+				skip.Unable(t, "sh is bash here, and the test needs another")
+			}
+			h := newEnvHome(t)
+			h.write("env.sh", c.script, 0o644)
+			n := h.server(withEnv)
+			if c.wantErr != "" {
+				mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), h.file("env.sh"), c.wantErr)
+				return
+			}
+			if got := environmentOf(t, h, n)["X"]; got != c.value {
+				t.Errorf("X is %q, want %q", got, c.value)
+			}
+		})
 	}
+}
+
+// The text of an error is logged once.
+func TestEnvScriptThatComplains(t *testing.T) {
 	h := newEnvHome(t)
-	h.write("env.sh", "a=(1 2); [[ ${#a[@]} == 2 ]] && export X=bash\n", 0o644)
-	if got := environmentOf(t, h, h.server(withEnv))["X"]; got != "bash" {
-		t.Errorf("X is %q", got)
+	var log bytes.Buffer
+	n := h.server(withEnv, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	for _, text := range []string{"one", "one", "two", "one"} {
+		h.write("env.sh", "echo "+text+" >&2\n", 0o644)
+		environmentOf(t, h, n)
+	}
+	if got := strings.Count(log.String(), "level=WARN msg=\"env_script printed an error and ended well"); got != 3 {
+		t.Errorf("%d warnings, want 3:\n%s", got, log.String())
 	}
 }
 

@@ -35,7 +35,7 @@ type Config struct {
 	StateDir string
 	// Timeout bounds each single run of nlserver and of the environment script; 0 means 60 s.
 	Timeout time.Duration
-	// Logger gets debug lines; nil discards them.
+	// Logger gets debug lines and warnings; nil discards them.
 	Logger *slog.Logger
 }
 
@@ -45,6 +45,8 @@ type Binary struct {
 	cfg      Config                // with defaults, and whole paths
 	offer    atomic.Pointer[offer] // nil: nlserver is asked
 	restarts *restarts
+	// complaint is the last that env_script printed though it ended well.
+	complaint atomic.Pointer[string]
 }
 
 // New prepares the runs and touches nothing: what is missing shows in the first run.
@@ -110,6 +112,8 @@ func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Cred
 	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
 	if option == commandJWT && key != "" {
 		fields = append(fields, key)
+	} else if key != "" {
+		b.cfg.Logger.Warn("the private key is not handed to nlserver, its option takes none", "instance", instance, "option", "-"+option)
 	}
 	args := []string{"config", "-instance:" + instance, "-" + option + ":" + strings.Join(fields, "/")}
 	return &Ready{b, "nlserver config -" + option + " for instance " + instance, child{args: args, env: env},
@@ -136,12 +140,21 @@ func keyArgument(key credential.Secret) (string, error) {
 
 const remedy = "set campaign.home and campaign.nlserver to where Campaign is installed"
 
+// inspect looks at the program before it is started. On a dead mount a stat hangs alone. A start holds the processor until the
+// program is read: with one, the whole daemon.
+func (b *Binary) inspect() (os.FileInfo, error) {
+	info, err := os.Stat(b.cfg.Executable)
+	if err != nil {
+		err = fmt.Errorf("%w (%s)", err, remedy)
+	}
+	return info, err
+}
+
 // nlserver runs nlserver and waits for it. It returns the end of what nlserver printed, and how long it ran. step names the run in
 // errors, which quote what may be quoted of the output. secrets are what c.args hold of them.
 func (b *Binary) nlserver(ctx context.Context, step string, c child, secrets ...credential.Secret) (string, time.Duration, error) {
-	// On a dead mount a stat hangs alone. A start holds the processor until the program is read: with one, the whole daemon.
-	if _, err := os.Stat(b.cfg.Executable); err != nil {
-		return "", 0, fmt.Errorf("%s: %w (%s)", step, err, remedy)
+	if _, err := b.inspect(); err != nil {
+		return "", 0, fmt.Errorf("%s: %w", step, err)
 	}
 	c.args = append([]string{b.cfg.Executable}, c.args...)
 	printed, took, err := b.run(ctx, c)

@@ -189,6 +189,9 @@ func TestSetHandsOverPrivateKeys(t *testing.T) {
 				}
 				return
 			}
+			if got, want := strings.Contains(log.String(), "WARN"), test.key != "" && test.wantKey == ""; got != want {
+				t.Errorf("warns: %t, want %t: %s", got, want, log.String())
+			}
 			if _, got, _ := strings.Cut(strings.TrimSpace(h.read("args")), nlTestSecret); got != test.wantKey {
 				t.Errorf("behind the secret: %q, want %q", got, test.wantKey)
 			}

@@ -32,9 +32,9 @@ func (b *Binary) chooseOption(ctx context.Context, env []string) (string, error)
 	if b.cfg.Command != commandAuto {
 		return b.cfg.Command, nil
 	}
-	executable, err := os.Stat(b.cfg.Executable)
+	executable, err := b.inspect()
 	if err != nil {
-		return "", fmt.Errorf("%w (%s)", err, remedy)
+		return "", err
 	}
 	if o := b.offer.Load(); o != nil && os.SameFile(o.executable, executable) &&
 		o.executable.Size() == executable.Size() && o.executable.ModTime().Equal(executable.ModTime()) {

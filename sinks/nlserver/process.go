@@ -54,7 +54,7 @@ func (b *Binary) run(ctx context.Context, c child) (printed string, took time.Du
 	if ctx.Err() != nil {
 		return "", 0, context.Cause(ctx)
 	}
-	reader, writer, err := outputPipe()
+	reader, writer, err := outputPipe(c.inherit != nil)
 	if err != nil {
 		return "", 0, fmt.Errorf("open a pipe for the output: %w", err)
 	}
@@ -106,13 +106,15 @@ var closeForeignDescriptors = sync.OnceFunc(func() {
 	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 })
 
-// outputPipe makes a pipe. Its writing end can also be read from: a pipe that nobody can read from any more, because the daemon was
-// killed, would kill an nlserver in the middle of its file when it prints. Without /proc that cannot be had.
-func outputPipe() (reader, writer *os.File, err error) {
+// outputPipe makes a pipe. For an apply its writing end can also be read from: a pipe that nobody can read from any more, because the
+// daemon was killed, would kill an nlserver in the middle of its file when it prints. What it prints then has to fit into the pipe.
+// Without /proc that cannot be had.
+func outputPipe(apply bool) (reader, writer *os.File, err error) {
 	reader, writer, err = os.Pipe()
-	if err != nil {
-		return nil, nil, err
+	if err != nil || !apply {
+		return reader, writer, err
 	}
+	_, _ = unix.FcntlInt(writer.Fd(), unix.F_SETPIPE_SZ, 1<<20) // the limit for everybody, by default
 	if both, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", writer.Fd()), os.O_RDWR, 0); err == nil {
 		writer.Close()
 		writer = both

@@ -1,6 +1,7 @@
 package nlserver
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -121,6 +122,45 @@ func TestGrandchildMayOutliveTheRun(t *testing.T) {
 	}
 	if err := syscall.Flock(int(later.Fd()), syscall.LOCK_EX); err != nil {
 		t.Error(err)
+	}
+}
+
+// What prints after its run is no more read from: an apply gets its words out, so that it writes its file and lets its lock go. All
+// else gets EPIPE.
+func TestPrintingToNobody(t *testing.T) {
+	for _, apply := range []bool{true, false} {
+		h := newFakeHome(t, `echo $$ >$H/pid; { read -r line <$H/go; head -c 500000 /dev/zero; echo $? >$H/status; } &`)
+		for _, name := range []string{"go", "status"} {
+			if err := syscall.Mkfifo(h.file(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		status, err := os.OpenFile(h.file("status"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer status.Close()
+		var inherit *os.File
+		if apply {
+			if inherit, err = os.Create(h.file("lock")); err != nil {
+				t.Fatal(err)
+			}
+			defer inherit.Close()
+		}
+		if _, err := h.server().set(t.Context(), "prod", nlTestCredential, inherit); err != nil {
+			t.Fatal(err)
+		}
+		h.write("go", "\n", 0)
+		_ = status.SetReadDeadline(time.Now().Add(10 * time.Second))
+		printed, err := bufio.NewReader(status).ReadString('\n')
+		if err != nil {
+			if group, err := strconv.Atoi(strings.TrimSpace(h.read("pid"))); err == nil {
+				_ = syscall.Kill(-group, syscall.SIGKILL)
+			}
+			t.Errorf("apply %t: it prints for ever: %v", apply, err)
+		} else if wrote := printed == "0\n"; wrote != apply {
+			t.Errorf("apply %t: head ended with %s", apply, printed)
+		}
 	}
 }
 
