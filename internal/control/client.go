@@ -32,14 +32,16 @@ func AskStatus(ctx context.Context, socket string) (Status, error) {
 }
 
 // AskSync has the daemon do a pass over an instance, or over all of them where it is empty. That takes as long as nlserver does,
-// so it is waited for while the daemon still tells its status.
+// so it is waited for until the daemon has not told its status for answerTimeout.
 func AskSync(ctx context.Context, socket, instance string) (Status, error) {
 	waiting, giveUp := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		for waiting.Err() == nil {
-			if _, err := AskStatus(waiting, socket); errors.Is(err, ErrNoAnswer) {
+		for answered := time.Now(); waiting.Err() == nil; {
+			if _, err := AskStatus(waiting, socket); err == nil {
+				answered = time.Now()
+			} else if time.Since(answered) >= answerTimeout {
 				giveUp(err)
 			}
 			select {

@@ -35,6 +35,27 @@ func TestStatusOfAHangingLoop(t *testing.T) {
 type hanging struct{ Daemon }
 
 func (hanging) Ping(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+func (hanging) Sync(ctx context.Context, _ ...string) (Status, error) {
+	<-ctx.Done()
+	return Status{}, ctx.Err()
+}
+
+// TestSyncOfAHangingLoop: it is not waited for without an end.
+func TestSyncOfAHangingLoop(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "control.sock")
+	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Serve(hanging{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := AskSync(ctx, path, ""); err == nil || !strings.Contains(err.Error(), "the daemon hangs") {
+		t.Errorf("ends with %v", err)
+	}
+}
 
 // waiting is a daemon whose passes take until released.
 type waiting struct {
