@@ -31,6 +31,31 @@ func TestStatusOfAHangingLoop(t *testing.T) {
 	}
 }
 
+// TestSyncThatFails: only the end of a daemon may mean that another replaces it, and is waited for.
+func TestSyncThatFails(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err   error
+		waits bool
+	}{{errors.New("no such instance"), false}, {sync.ErrEnded, true}} {
+		c := &Server{passes: make(chan struct{}, 1)}
+		c.Serve(failing{err: test.err})
+		w, began := httptest.NewRecorder(), time.Now()
+		c.sync(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/sync", nil))
+		if waits := time.Since(began) >= loopTimeout; waits != test.waits || !strings.Contains(w.Body.String(), test.err.Error()) {
+			t.Errorf("%v: waits %v, answers %s", test.err, waits, w.Body)
+		}
+	}
+}
+
+// failing is a daemon whose passes fail.
+type failing struct {
+	Daemon
+	err error
+}
+
+func (d failing) Sync(context.Context, ...string) (Status, error) { return Status{}, d.err }
+
 // hanging is a daemon whose loop takes no turn.
 type hanging struct{ Daemon }
 

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"campaign-credsync/sync"
 )
 
 // Daemon is what answers. Its methods may be called concurrently.
@@ -26,7 +28,8 @@ type Daemon interface {
 	Ping(ctx context.Context) error
 	// Status is what is known now.
 	Status() Status
-	// Sync does a pass over the named instances (none: all) and returns the status after it.
+	// Sync does a pass over the named instances (none: all) and returns the status after it, or sync.ErrEnded where the daemon ends,
+	// or is replaced after a reload.
 	Sync(ctx context.Context, instances ...string) (Status, error)
 }
 
@@ -150,7 +153,7 @@ func (s *Server) sync(w http.ResponseWriter, r *http.Request) {
 	}
 	daemon, instances := s.current.Load(), r.URL.Query()["instance"]
 	status, err := (*daemon).Sync(r.Context(), instances...)
-	for began := time.Now(); err != nil && r.Context().Err() == nil && time.Since(began) < loopTimeout; time.Sleep(replaceCheck) {
+	for began := time.Now(); errors.Is(err, sync.ErrEnded) && r.Context().Err() == nil && time.Since(began) < loopTimeout; time.Sleep(replaceCheck) {
 		if next := s.current.Load(); next != daemon { // a reload has replaced the one that was asked
 			daemon = next
 			status, err = (*daemon).Sync(r.Context(), instances...)
