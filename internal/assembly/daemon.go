@@ -32,8 +32,9 @@ type process struct {
 	control *control.Server
 	service *systemd.Service
 
-	*assembly              // of the configuration in force
-	daemon    *sync.Daemon // of the assembly, or before its run of the one before
+	*assembly                   // of the configuration in force
+	daemon    *sync.Daemon      // of the assembly, or before its run of the one before
+	closing   stdsync.WaitGroup // of each Vault that is no longer used
 }
 
 // Run is the daemon, until ctx ends. On SIGHUP a new assembly replaces the one that runs, and takes over in memory what it knows; the
@@ -129,12 +130,13 @@ func (p *process) run(ctx context.Context) *assembly {
 	if err != nil {
 		p.log.Warn("no longer waiting for the end of the watches", "reason", err)
 	}
-	var ending stdsync.WaitGroup
-	ending.Go(p.settle)
 	if next == nil || next.vault != p.vault {
-		ending.Go(p.closeVault)
+		p.closing.Go(p.closeVault) // beside the next daemon, as Vault may hang
 	}
-	ending.Wait()
+	p.settle()
+	if next == nil {
+		p.closing.Wait()
+	}
 	return next
 }
 
