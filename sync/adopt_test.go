@@ -76,6 +76,23 @@ func TestFilesAreGuardedWhilePollsEnd(t *testing.T) {
 	})
 }
 
+// A poll that does not end when it is cut short holds up no apply for longer than a reload may take.
+func TestReloadIsRefusedBesideAPollThatDoesNotEnd(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.source.change(func(s *source) { s.hang, s.words = make(chan struct{}), 50*time.Second })
+		time.Sleep(31 * time.Second) // a poll is under way
+		w.source.change(func(s *source) { s.hang = nil })
+		began := time.Now()
+		err := w.daemon.Drain()
+		if took := time.Since(began); err == nil || took > 7*time.Second {
+			t.Errorf("it ended after %s: %v", took, err)
+		}
+		w.source.rotate("two")
+		time.Sleep(2 * time.Minute)
+		w.wantOnDisk("prod", "two")
+	})
+}
+
 // A file that drifts all the time is reverted by the one daemon and then by the other, and holds up no reload.
 func TestReloadWhileAFileDriftsAllTheTime(t *testing.T) {
 	one(t, func(w *world) { w.config.MaxReverts = 10000 }, func(t *testing.T, w *world) {

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// drainGrace is how long polls that were cut short, and what is done with files, may take to end.
+const drainGrace = 6 * time.Second
+
 // ErrEnded says that Run has returned, or is about to.
 var ErrEnded = errors.New("the daemon is stopping")
 
@@ -95,19 +98,26 @@ func (d *Daemon) isChecked(in *instance, now time.Time) bool {
 
 // Drain is for a Daemon that is to be stopped and replaced by another in this process. It has no command and no poll begun any more and
 // cuts polls short. Files are guarded until what is under way of these has ended; then nothing is begun any more. It returns when nothing
-// runs. When a step hangs, Run goes on as before, and the error says so.
+// runs. When something does not end, Run goes on as before, and the error says so.
 func (d *Daemon) Drain() error {
 	d.lock.take()
 	defer d.unlock()
 	d.draining = true
 	d.cutPolls()
+	since := time.Now() // or while a command ran last
 	for len(d.underWay) > 0 && !d.ended {
-		if i := slices.IndexFunc(d.underWay, func(s *step) bool { return s.hangs }); i >= 0 {
+		now := time.Now()
+		if d.commandStep() {
+			since = now
+		}
+		hanging := slices.IndexFunc(d.underWay, func(s *step) bool { return s.hangs })
+		if hanging >= 0 || now.Sub(since) >= drainGrace {
+			s := d.underWay[max(0, hanging)] // the oldest, if none hangs
 			d.draining = false
 			d.tell()
-			return fmt.Errorf("instance %s: %v", d.underWay[i].names(), d.underWay[i])
+			return fmt.Errorf("instance %s: %v", s.names(), s)
 		}
-		d.wait(time.Time{}, nil)
+		d.wait(now.Add(drainGrace/10), nil)
 	}
 	if d.ended {
 		return ErrEnded
