@@ -85,7 +85,7 @@ func (d *Daemon) activationAt(in *instance) time.Time {
 
 func (d *Daemon) activate(s credential.Step, members []*instance) {
 	d.activating = true
-	ctx, began := d.ctx, time.Now()
+	ctx, began := d.commands, time.Now()
 	var since time.Time
 	for _, in := range members {
 		in.activation.repeat = false

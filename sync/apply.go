@@ -14,7 +14,7 @@ var errNotWritten = errors.New("the file holds the secret that was applied befor
 
 // apply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
 func (d *Daemon) apply(in *instance) {
-	p, force, r, ctx := in.wanted.pending, in.wanted.force, &in.record, d.ctx
+	p, force, r, ctx := in.wanted.pending, in.wanted.force, &in.record, d.commands
 	before := r.Record
 	r.Applying = &p.version
 	intent := r.Record

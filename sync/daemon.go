@@ -36,7 +36,8 @@ type Daemon struct {
 	left                bool // steps that are still under way are left behind
 	verifyAt, reapplyAt time.Time
 	seenAt              time.Time       // when the clock was looked at last
-	ctx                 context.Context // of all steps; ends some time after that of Run
+	ctx                 context.Context // of all steps but commands; ends some time after that of Run
+	commands            context.Context // of steps that run commands, none of which is begun after Run's own has ended
 }
 
 // instance is all that is known of an instance.
@@ -122,7 +123,7 @@ func (d *Daemon) Run(ctx context.Context) {
 	steps, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	now := time.Now()
-	d.ctx = steps
+	d.ctx, d.commands = steps, ctx
 	d.seenAt = now
 	d.verifyAt = nextTick(d.cfg.Verify, now)
 	if d.reapplyAt.IsZero() {

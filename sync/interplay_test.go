@@ -95,6 +95,51 @@ func TestActivationThatMayHaveLoadedDriftIsRepeated(t *testing.T) {
 	})
 }
 
+// preparingActivator takes its time before it begins a command.
+type preparingActivator struct{ *activator }
+
+func (a preparingActivator) Activate(ctx context.Context, step credential.Step, since time.Time) error {
+	select {
+	case <-time.After(time.Second):
+		return a.activator.Activate(ctx, step, since)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A stop while a command is being prepared: it is not begun any more, which is no failure.
+func TestNoCommandIsBegunAfterAStop(t *testing.T) {
+	t.Run("apply", func(t *testing.T) {
+		one(t, nil, func(t *testing.T, w *world) {
+			w.sinks["prod"].change(func(s *sink) { s.prepareTime = time.Second })
+			w.source.rotate("two")
+			w.daemon.Announced(0)
+			w.settle()
+			w.stop()
+			w.wantOnDisk("prod", "one")
+			if w.told("level=ERROR") > 0 {
+				t.Errorf("a stop is an error\n%s", w.log)
+			}
+			w.start()
+			w.wantOnDisk("prod", "two")
+		})
+	})
+	t.Run("activation", func(t *testing.T) {
+		one(t, func(w *world) { w.config.Activator = preparingActivator{w.active} }, func(t *testing.T, w *world) {
+			w.source.rotate("two")
+			w.daemon.Announced(0)
+			w.settle()
+			w.stop()
+			w.wantActivated()
+			if w.told("level=ERROR") > 0 {
+				t.Errorf("a stop is an error\n%s", w.log)
+			}
+			w.start()
+			w.wantActivated("reload")
+		})
+	})
+}
+
 // Drift that comes more often than the schedule of activation must not put it off for ever.
 func TestDriftDoesNotPutOffActivation(t *testing.T) {
 	one(t, func(w *world) {}, func(t *testing.T, w *world) {

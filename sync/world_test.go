@@ -273,6 +273,7 @@ type sink struct {
 	lookErr         error
 	lookTime        time.Duration // from reading to telling
 	applyErr        error
+	prepareTime     time.Duration // before the command is begun
 	restoreErr      error
 	restoreErrAfter error // though it was put back
 	restoreTime     time.Duration
@@ -334,7 +335,12 @@ func (s *sink) Look(context.Context) (credential.Attributes, error) {
 	return found, err
 }
 
-func (s *sink) Apply(_ context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+func (s *sink) Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+	select {
+	case <-time.After(s.prepareTime):
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
 	time.Sleep(s.applyTime) // time of the test's own world
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -40,8 +40,11 @@ func Steps(reload bool, modules []string, instance string) []credential.Step {
 	return steps
 }
 
-// Activate takes one step made by Steps. It returns after the configured timeout at the latest; of a restart that
-// was begun ctx does not cut it short. A step may be taken again: it ends in the same state. Where a restart took longer, one
+// reloadGrace is what a reload under way has at a stop before it is cut short.
+const reloadGrace = 1500 * time.Millisecond
+
+// Activate takes one step made by Steps. It returns after the configured timeout at the latest. When ctx has ended it begins nothing;
+// a reload that was begun has reloadGrace left, and a restart is not cut short. A step may be taken again: it ends in the same state. Where a restart took longer, one
 // that was begun after since and has ended well meanwhile is not repeated. One call at a time.
 func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.Time) error {
 	if step.Kind == credential.StepRestart {
@@ -51,9 +54,13 @@ func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.
 		return fmt.Errorf("activation has no step %q", step)
 	}
 	env, err := b.environment(ctx)
-	if err == nil {
-		_, _, err = b.nlserver(ctx, "nlserver config -reload", child{args: []string{"config", "-reload"}, env: env})
+	if err = cmp.Or(err, context.Cause(ctx)); err != nil {
+		return err
 	}
+	begun, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(reloadGrace, cut) })()
+	_, _, err = b.nlserver(begun, "nlserver config -reload", child{args: []string{"config", "-reload"}, env: env})
 	return err
 }
 

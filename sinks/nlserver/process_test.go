@@ -89,6 +89,26 @@ wait`)
 	}
 }
 
+// A reload that is under way at a stop has a moment to finish, and no more.
+func TestStopLetsAReloadFinish(t *testing.T) {
+	for name, test := range map[string]struct {
+		takes string
+		want  error
+	}{"short": {"0.5", nil}, "endless": {"600", context.Canceled}} {
+		t.Run(name, func(t *testing.T) {
+			h := newFakeHome(t, `echo ready >$H/fifo; sleep `+test.takes)
+			ready := h.fifo("fifo")
+			ctx, cancel := context.WithCancel(t.Context())
+			var waiting sync.WaitGroup
+			waiting.Go(func() { ready(); cancel() })
+			if err := h.server().Activate(ctx, stepOf("reload"), time.Time{}); !errors.Is(err, test.want) {
+				t.Errorf("error %v, want %v", err, test.want)
+			}
+			waiting.Wait()
+		})
+	}
+}
+
 // A child of nlserver's that keeps the output open does not hold us up, lives on, and keeps what it inherited.
 func TestGrandchildMayOutliveTheRun(t *testing.T) {
 	h := newFakeHome(t, `sleep 600 & echo $! >$H/pid; echo done`)
