@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ var (
 	instanceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$`)
 	moduleName   = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 )
+
+// maxReverts is how many the record of an instance has room for.
+const maxReverts = 10_000
 
 // maxSocketPath is what Linux's sockaddr_un holds, without the final zero.
 const maxSocketPath = 107
@@ -37,8 +41,8 @@ func (r *reader) check(c *Config) {
 		r.refuseIf(!moduleName.MatchString(module), fmt.Sprintf("campaign.activate.restart[%d]", i),
 			"must be a module's name without its instance, such as pipelined or web: letters, digits and _")
 	}
-	r.refuseIf(c.Drift.MaxReverts < 1, "drift.max_reverts", "must be 1 or more")
-	r.checkInstances(c.Instances)
+	r.refuseIf(c.Drift.MaxReverts < 1 || c.Drift.MaxReverts > maxReverts, "drift.max_reverts", "must be from 1 to %d", maxReverts)
+	r.checkInstances(c)
 	r.refuseIf(len(c.ControlSocket) > maxSocketPath, "control_socket",
 		"is longer than %d bytes, the most that a socket's path may have", maxSocketPath)
 }
@@ -54,6 +58,10 @@ func (r *reader) checkVault(c *Config) {
 	} else { // without the address, which may hold a password
 		r.refuse("vault.address", "must be an http or https URL of a host, without user and path, such as https://vault.example.com:8200 "+
 			"(or set VAULT_ADDR)")
+	}
+	if err == nil && u.Port() != "" {
+		n, err := strconv.Atoi(u.Port())
+		r.refuseIf(err != nil || n < 1 || n > 65535, "vault.address", "has a port that is not from 1 to 65535")
 	}
 	r.refuseIf(v.ClientCert != "" && v.ClientKey == "", "vault.client_cert", "needs client_key too")
 	r.refuseIf(v.ClientKey != "" && v.ClientCert == "", "vault.client_key", "needs client_cert too")
@@ -81,6 +89,8 @@ func (r *reader) checkAuth(c *Config) {
 		required("vault.auth.token_file", a.TokenFile)
 	case "cert":
 		required("vault.client_cert", c.Vault.ClientCert)
+		r.refuseIf(strings.HasPrefix(c.Vault.Address, "http://"), "vault.address",
+			"must be an https URL for method cert, which shows its certificate in the TLS handshake")
 	case "kubernetes", "jwt":
 		required("vault.auth.role", a.Role)
 		required("vault.auth.jwt_file", a.JWTFile)
@@ -121,6 +131,11 @@ func (r *reader) checkSchedule(s *Schedule) {
 		} else if schedule.Next(time.Now()).IsZero() {
 			r.refuse(key, "names a time that never comes")
 		}
+		// The library takes anything shorter, also a negative duration, for a second.
+		if every, ok := strings.CutPrefix(strings.TrimSpace(text), "@every "); ok {
+			d, err := time.ParseDuration(every)
+			r.refuseIf(err == nil && d < time.Second, key, "@every needs 1s or more")
+		}
 		return schedule
 	}
 	s.VerifyAt = parse("schedule.verify", s.Verify)
@@ -128,11 +143,11 @@ func (r *reader) checkSchedule(s *Schedule) {
 	s.ActivateAt = parse("schedule.activate", s.Activate)
 }
 
-func (r *reader) checkInstances(instances []Instance) {
-	r.refuseIf(len(instances) == 0, "instances", "at least one instance is needed, with name and path")
+func (r *reader) checkInstances(c *Config) {
+	r.refuseIf(len(c.Instances) == 0, "instances", "at least one instance is needed, with name and path")
 	first := map[string]int{}   // name → index of the first instance that has it
 	firstOf := map[string]int{} // file → the same
-	for n, i := range instances {
+	for n, i := range c.Instances {
 		key := fmt.Sprintf("instances[%d]", n)
 		r.refuseIf(!instanceName.MatchString(i.Name) || i.Name == "default", key+".name", // config-default.xml is no instance's
 			"must be an instance's name: letters, digits, _ and -, no - in front, and 128 characters at most")
@@ -147,6 +162,8 @@ func (r *reader) checkInstances(instances []Instance) {
 		} else if !r.refused[key+".name"] {
 			r.refuse(key+".config_file", "is the file of instances[%d] already; two would overwrite each other", before)
 		}
+		r.refuseIf(path.Dir(file) == path.Clean(c.StateDir), "state_dir",
+			"is the directory of instances[%d].config_file; the daemon needs one of its own", n)
 		r.checkForeign(key, reflect.ValueOf(i), "source", i.Source)
 		ours := map[string]string{} // name in the secret → our field
 		for field, theirs := range reflect.ValueOf(i.Fields).Fields() {
@@ -160,6 +177,9 @@ func (r *reader) checkInstances(instances []Instance) {
 			r.refuseIf(i.KVVersion != 1 && i.KVVersion != 2, key+".kv_version", "must be 1 or 2")
 			r.checkVaultPath(key+".mount", i.Mount)
 			r.checkVaultPath(key+".path", i.Path)
+			if i.KVVersion == 2 && (strings.HasPrefix(i.Path, "data/") || strings.HasSuffix(i.Mount, "/data")) {
+				c.Warnings = append(c.Warnings, key+`.path: the "data/" of Vault's API is added by itself; leave it out unless the secret's own path has it`)
+			}
 		}
 	}
 }

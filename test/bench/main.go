@@ -59,7 +59,7 @@ func measure(ctx context.Context, reverts, applies, pushes, seconds int, idle ti
 	defer os.RemoveAll(dir)
 	c, err := container.New(ctx, dir, container.Options{
 		Instances: []string{instance},
-		Settings:  "drift: {max_reverts: 1000000}\n",
+		Settings:  "drift: {max_reverts: 10000}\n",
 		Progress:  os.Stderr,
 	})
 	if err != nil {
