@@ -59,6 +59,9 @@ func charsetOf(data []byte) (charset *charmap.Charmap, start int, err error) {
 // decode returns data as UTF-8, in which every character is one that XML allows. Two different files never read alike.
 func decode(charset *charmap.Charmap, data []byte) (string, error) {
 	text := string(data)
+	if isPlain(data) {
+		return text, nil
+	}
 	if charset != nil {
 		var b strings.Builder
 		for _, char := range data {
@@ -74,6 +77,16 @@ func decode(charset *charmap.Charmap, data []byte) (string, error) {
 		}
 	}
 	return text, nil
+}
+
+// isPlain reports whether data is ASCII without control characters, which is the same in every encoding here.
+func isPlain(data []byte) bool {
+	for _, char := range data {
+		if char >= utf8.RuneSelf || !isXMLChar(rune(char)) {
+			return false
+		}
+	}
+	return true
 }
 
 // characterOf is what a byte stands for; utf8.RuneError: nothing. charmap leaves out the control characters of ISO-8859-15.

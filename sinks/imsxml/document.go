@@ -97,13 +97,21 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 		case w.Absent:
 			replace(has.start, has.end, "")
 		default:
-			replace(has.quote, has.end, d.quoted(w, d.text[has.quote:has.quote+1]))
+			text, err := d.written(w, d.text[has.quote:has.quote+1])
+			if err != nil {
+				return nil, err
+			}
+			replace(has.quote, has.end, text[len(w.Name+"="):])
 		}
 	}
 	added := ""
 	for _, w := range want {
 		if _, lacks := missing[w.Name]; lacks && !w.Absent {
-			added += " " + w.Name + "=" + d.quoted(w, `"`)
+			text, err := d.written(w, `"`)
+			if err != nil {
+				return nil, err
+			}
+			added += " " + text
 		}
 	}
 	switch {
@@ -118,16 +126,16 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 		replace(d.shared.end, d.shared.end, "<ims"+added+"/>")
 	}
 	b.WriteString(d.text[copied:])
-	return d.proved([]byte(encode(d.charset, b.String())), want)
+	return []byte(encode(d.charset, b.String())), nil
 }
 
-// proved returns the file if it is well-formed and reads as wanted.
-func (d *Document) proved(file []byte, want credential.Attributes) ([]byte, error) {
-	written, err := Parse(file)
-	if err != nil || len(credential.Drift(want, written.Attributes())) > 0 {
-		return nil, fmt.Errorf("%w: with them the file does not read back", credential.ErrCannotSplice)
+// written returns the attribute w as it is to be written, once it has been read back.
+func (d *Document) written(w credential.Attribute, quote string) (string, error) {
+	s := scanner{text: w.Name + "=" + d.quoted(w, quote)}
+	if s.attribute(0) && s.pos == len(s.text) && s.attributes[0].name == w.Name && s.attributes[0].value == w.Value {
+		return s.text, nil
 	}
-	return file, nil
+	return "", fmt.Errorf("%w: an attribute does not read back", credential.ErrCannotSplice)
 }
 
 // quoted returns the value of a with its quotes: as it was written when it was seen, if that means the value in this file. It may

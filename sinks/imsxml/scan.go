@@ -20,7 +20,7 @@ const (
 	maxExpanded = 1 << 20
 )
 
-const space = " \t\r\n"
+func isSpace(char byte) bool { return char == ' ' || char == '\t' || char == '\r' || char == '\n' }
 
 // scanner walks over a document once. Each of its methods that reads something begins at pos, and leaves pos behind that, or, when it
 // reports false, where it is not well-formed.
@@ -182,6 +182,9 @@ func (s *scanner) value() (value string, ok bool) {
 }
 
 func (s *scanner) distinct() bool {
+	if len(s.attributes) < 2 {
+		return true
+	}
 	names := make(map[string]bool, len(s.attributes))
 	for _, a := range s.attributes {
 		names[a.name] = true
@@ -217,8 +220,19 @@ func (s *scanner) characters() bool {
 		s.pos += close
 		return false
 	}
-	_, ok := s.meaning(end)
-	return ok
+	for {
+		amp := strings.IndexByte(s.text[s.pos:end], '&')
+		if amp < 0 {
+			s.pos = end
+			return true
+		}
+		s.pos += amp
+		name, _, closed := strings.Cut(s.text[s.pos+1:end], ";")
+		if _, known := s.reference(name); !closed || !known {
+			return false
+		}
+		s.pos += len("&;") + len(name)
+	}
 }
 
 // meaning reads up to end, and returns what stands there with references replaced, and tabs and line ends as spaces.
@@ -241,7 +255,7 @@ func (s *scanner) meaning(end int) (text string, ok bool) {
 			s.pos += len(name) + 1
 		case strings.HasPrefix(rest, "\r\n"):
 			// One space, written for the \n.
-		case strings.IndexByte(space, rest[0]) >= 0:
+		case isSpace(rest[0]):
 			b.WriteByte(' ')
 		default:
 			b.WriteByte(rest[0])
@@ -275,8 +289,11 @@ func (s *scanner) reference(name string) (text string, known bool) {
 // knows namespaces takes such a name, and libxml2 stumbles over some.
 func (s *scanner) name() string {
 	name := s.text[s.pos:]
-	if length := strings.IndexFunc(name, isNoNameChar); length >= 0 {
-		name = name[:length]
+	for i, char := range name {
+		if isNoNameChar(char) {
+			name = name[:i]
+			break
+		}
 	}
 	if name == "" || strings.IndexByte("-.0123456789", name[0]) >= 0 || strings.Count(name, ":") > 1 {
 		return ""
@@ -317,7 +334,7 @@ func (s *scanner) through(end string) bool {
 // space reads white space, and reports whether there was any.
 func (s *scanner) space() bool {
 	before := s.pos
-	for s.pos < len(s.text) && strings.IndexByte(space, s.text[s.pos]) >= 0 {
+	for s.pos < len(s.text) && isSpace(s.text[s.pos]) {
 		s.pos++
 	}
 	return s.pos > before
