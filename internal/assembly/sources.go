@@ -51,10 +51,10 @@ func (a *assembly) useVault(before *assembly) (err error) {
 	c := a.config
 	from := vault.Config{
 		Vault: c.Vault, Logger: a.log,
-		State: login.State{
-			StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: a.onlyLooks,
-			MakeStateDir: func() ([]byte, error) { return makeStateDir(c) },
-		},
+		State: login.State{StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: a.onlyLooks},
+	}
+	if a.onlyLooks {
+		from.MakeStateDir = func() ([]byte, error) { return makeStateDir(c) }
 	}
 	if before.vault != nil && before.vault.Serves(from) {
 		a.vault = before.vault
