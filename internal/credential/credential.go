@@ -88,12 +88,12 @@ func checkField(value string) error {
 		return errPlaceholder
 	case len(value) > maxFieldLength:
 		return fmt.Errorf("is longer than %d characters", maxFieldLength)
-	case strings.HasSuffix(value, "\n"):
-		return errors.New("ends in a newline (write it with printf or echo -n)")
 	case strings.Contains(value, "/"):
 		return errors.New(`holds a "/", which nlserver takes as the end of the field`)
-	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
+	case strings.ContainsFunc(strings.TrimSuffix(value, "\n"), func(r rune) bool { return r <= ' ' || r > '~' }):
 		return errors.New("holds a space, a control character or a character outside ASCII")
+	case strings.HasSuffix(value, "\n"):
+		return errors.New("ends in a newline (write it with printf or echo -n)")
 	}
 	return nil
 }
