@@ -25,6 +25,7 @@ import (
 // be secret: a secret-id written where its file's name belongs is a likely mistake.
 type Error string
 
+// Error returns one line for each problem.
 func (e Error) Error() string { return string(e) }
 
 // reader turns the text of a configuration file into a Config. The YAML library's own decoder stops at the first problem, does not keep
