@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 )
@@ -37,32 +39,31 @@ type Config struct {
 // times are the waits of a subscription.
 type times struct {
 	first, limit time.Duration // bounds of the jittered wait before a connection that was lost is made again
-	stable       time.Duration // a connection that lived this long was none that failed
+	settled      time.Duration // a connection that lived this long was none that failed
 	again        time.Duration // before a server that does not serve events is asked again, jittered
 	ping, pong   time.Duration // between two signs of life, and how long the answer may take
 	dial         time.Duration // bounds the handshake
 }
 
 var usualTimes = times{
-	first: time.Second, limit: time.Minute, stable: time.Minute, again: time.Hour,
+	first: time.Second, limit: time.Minute, settled: time.Minute, again: time.Hour,
 	ping: 20 * time.Second, pong: 10 * time.Second, dial: 15 * time.Second,
 }
 
 const (
 	// maxTries is how often in a row a subscription may fail while polls succeed, before it is left alone for an hour.
 	maxTries = 8
-	// maxRefusedTries is the same where events are refused: the token may have ended, and the second try has another.
-	maxRefusedTries = 1
-	// pace is the least time between two polls that events of one secret bring forward: a script that writes it again and
-	// again is no reason to ask each time.
-	pace = time.Second
+	// burst and pace bound the polls that events of one secret bring forward: a script that writes it again and again is no
+	// reason to ask each time.
+	burst = 3
+	pace  = time.Second
 	// spread is the most that a poll comes later than its event, as many daemons hear of it at the same time.
 	spread = 20 * time.Millisecond
 )
 
 // Subscribe calls the funcs of config until ctx is done and everything it started has ended. It has no login of its own: it
 // waits for a poll that succeeded, and takes its token. Where Vault offers no events, or the policy does not allow them,
-// that is logged once, and asked again an hour later or after [Health.AskAgain].
+// that is told once, and asked again an hour later or after [Health.AskAgain].
 func Subscribe(ctx context.Context, config Config) {
 	if len(config.Changed) == 0 {
 		return
@@ -72,7 +73,7 @@ func Subscribe(ctx context.Context, config Config) {
 	}
 	s := &subscriber{Config: config, base: min(max(config.Poll, config.times.first), config.times.limit)}
 	for path, changed := range config.Changed {
-		s.secrets = append(s.secrets, &secret{path: path, changed: changed})
+		s.secrets = append(s.secrets, &secret{path: path, changed: changed, pace: rate.NewLimiter(rate.Every(pace), burst)})
 	}
 	slices.SortFunc(s.secrets, func(a, b *secret) int { return strings.Compare(a.path, b.path) })
 	s.client = config.Connection.WebSocketClient()
@@ -83,8 +84,8 @@ func Subscribe(ctx context.Context, config Config) {
 type secret struct {
 	path    string // as events call it: with the mount and "data/"
 	changed func()
-	waiting atomic.Bool // changed is about to be called
-	polled  time.Time   // when it was called for the last event; belongs to who has set waiting
+	pace    *rate.Limiter
+	due     atomic.Bool // changed is about to be called
 }
 
 // subscriber belongs to the goroutine of Subscribe.
@@ -94,63 +95,103 @@ type subscriber struct {
 	client   *http.Client
 	secrets  []*secret
 	failures int // in a row
-	logged   string
+	told     string
 }
 
+// The ways in which a subscription ends, other than by a failure.
 var (
-	errRenewed = errors.New("polls have another token")
-	errRefused = errors.New("events are not offered, or not allowed")
+	errRenewed    = errors.New("polls have another token")
+	errNotOffered = errors.New("events are not offered")
+	errNotAllowed = errors.New("events are not allowed, or not offered")
+	errFewUses    = errors.New("the token may be used a few times only") // the login said so
+)
+
+const (
+	toldConnected  = "subscribed to vault events"
+	toldNotOffered = "vault offers no events, using polls only"
+	toldFailing    = "vault events keep failing, using polls only"
 )
 
 // run subscribes until ctx is done.
 func (s *subscriber) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		// A token for a few uses would end with a poll, and the subscription with it.
-		polls, err := s.Health.await(ctx, func(p pollHealth) bool { return p.token != nil && !p.token.FewUses() })
-		if err != nil {
-			return
-		}
+	seen, err := s.Health.await(ctx, func(p pollHealth) bool { return p.token != nil })
+	for err == nil {
 		began := time.Now()
-		ended := s.stream(ctx, polls.token)
-		if time.Since(began) >= s.times.stable {
+		ended := s.stream(ctx, seen.token)
+		if time.Since(began) >= s.times.settled {
 			s.failures = 0
 		}
-		if ctx.Err() == nil && !errors.Is(ended, errRenewed) {
-			s.wait(ctx, polls.asked, ended)
-		}
+		seen, err = s.next(ctx, seen, ended)
 	}
 }
 
-// wait waits after a subscription that has ended. asked is what was known of the operator when it began.
-func (s *subscriber) wait(ctx context.Context, asked int, ended error) {
-	s.failures++
-	refused := errors.Is(ended, errRefused)
+// next waits until it is time for another connection, and returns what is known by then.
+func (s *subscriber) next(ctx context.Context, seen pollHealth, ended error) (pollHealth, error) {
+	throttled, isThrottled := errors.AsType[*connection.ThrottledError](ended)
 	switch {
-	case refused && s.failures > maxRefusedTries:
-		s.log(slog.LevelInfo, "vault offers no events, using polls only", "reason", ended)
-	case s.failures > maxTries:
-		s.log(slog.LevelWarn, "vault events keep failing, using polls only", "reason", ended)
-	default:
-		s.Logger.Debug("subscription to vault events failed, trying again", "attempt", s.failures, "reason", ended)
-		sleep(ctx, rand.N(min(s.base<<(s.failures-1), s.times.limit)))
-		s.awaitPoll(ctx)
-		return
+	case ctx.Err() != nil:
+		return seen, ctx.Err()
+	case isThrottled:
+		return s.Health.get(), sleep(ctx, time.Until(throttled.RetryAt()))
+	case errors.Is(ended, errRenewed):
+		return s.Health.get(), nil
+	case errors.Is(ended, errFewUses):
+		return s.Health.await(ctx, func(p pollHealth) bool { return !p.token.FewUses() })
+	case errors.Is(ended, errNotAllowed):
+		// It may be the token that has ended. A poll finds out, and has another one then.
+		if now, err := s.pollFirst(ctx); err != nil || now.token != seen.token {
+			return now, err
+		}
+		s.tell(slog.LevelInfo, toldNotOffered, "reason", "permission denied, as by every Vault but Enterprise; "+s.remedy())
+		return s.muchLater(ctx, seen)
+	case errors.Is(ended, errNotOffered):
+		s.tell(slog.LevelInfo, toldNotOffered, "reason", ended)
+		return s.muchLater(ctx, seen)
 	}
+	s.failures++
+	s.Logger.Debug("subscription to vault events failed, trying again", "attempt", s.failures, "reason", ended.Error())
+	if s.failures > maxTries {
+		s.tell(slog.LevelWarn, toldFailing, "reason", ended)
+		return s.muchLater(ctx, seen)
+	}
+	return s.soon(ctx)
+}
+
+// soon waits a jittered while, and, unless polls go on well, until one has succeeded: many daemons lose their connection at
+// the same time, and must not all come back to a Vault that has just come back itself.
+func (s *subscriber) soon(ctx context.Context) (pollHealth, error) {
+	if err := sleep(ctx, rand.N(min(s.base<<(s.failures-1), s.times.limit))); err != nil {
+		return pollHealth{}, err
+	}
+	if now := s.Health.get(); s.failures == 1 && !now.failing {
+		return now, nil
+	}
+	now, err := s.pollFirst(ctx)
+	if err != nil {
+		return now, err
+	}
+	return now, sleep(ctx, rand.N(s.base))
+}
+
+// pollFirst waits for a poll that succeeds, which it has come now: the next one may be an hour away.
+func (s *subscriber) pollFirst(ctx context.Context) (pollHealth, error) {
+	before := s.Health.get().good
+	s.announceAll()
+	return s.Health.await(ctx, func(p pollHealth) bool { return p.good > before })
+}
+
+// muchLater waits an hour, or for the operator's word and the poll that follows it. asked is what was known when Vault was
+// asked last.
+func (s *subscriber) muchLater(ctx context.Context, asked pollHealth) (pollHealth, error) {
 	s.failures = 0
 	limited, cancel := context.WithTimeout(ctx, s.times.again-rand.N(s.times.again/5))
 	defer cancel()
-	if _, err := s.Health.await(limited, func(p pollHealth) bool { return p.asked > asked }); err == nil {
-		s.logged = "" // who asks gets an answer
-		s.awaitPoll(ctx)
+	now, err := s.Health.await(limited, func(p pollHealth) bool { return p.asked > asked.asked })
+	if err != nil {
+		return now, ctx.Err() // nil after the hour
 	}
-}
-
-// awaitPoll waits for a poll that succeeds, which it brings forward: many daemons lose their connection at the same time, and must
-// not all come back to a Vault that has just come back itself.
-func (s *subscriber) awaitPoll(ctx context.Context) {
-	before, _ := s.Health.await(ctx, func(pollHealth) bool { return true })
-	s.pollAll()
-	s.Health.await(ctx, func(p pollHealth) bool { return p.good > before.good })
+	s.told = "" // who asks is told
+	return s.Health.await(ctx, func(p pollHealth) bool { return p.good > now.good })
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -162,26 +203,28 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (s *subscriber) pollAll() {
+func (s *subscriber) announceAll() {
 	for _, p := range s.secrets {
 		p.changed()
 	}
 }
 
-// log logs what has become of the subscription, and reports whether that is news.
-func (s *subscriber) log(level slog.Level, what string, args ...any) bool {
-	if s.logged == what {
-		return false
+// tell logs what has become of the subscription, once.
+func (s *subscriber) tell(level slog.Level, what string, args ...any) {
+	if s.told == what {
+		return
 	}
-	s.logged = what
+	s.told = what
 	s.Logger.Log(context.Background(), level, what, args...)
-	return true
 }
 
-// connected has all secrets polled, as no event tells of what was written before.
+// connected has all secrets polled, as nobody tells of what was written before.
 func (s *subscriber) connected(ctx context.Context, t *login.Token) {
-	s.pollAll()
-	if s.log(slog.LevelInfo, "subscribed to vault events", "secrets", len(s.secrets)) {
-		s.checkPolicy(ctx, t)
+	s.announceAll()
+	if s.told == toldConnected {
+		s.Logger.Debug("subscribed to vault events again")
+		return
 	}
+	s.tell(slog.LevelInfo, toldConnected, "secrets", len(s.secrets))
+	s.checkPolicy(ctx, t)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"time"
 
 	"github.com/coder/websocket"
 	"golang.org/x/sync/errgroup"
@@ -40,8 +39,8 @@ func (s *subscriber) stream(ctx context.Context, t *login.Token) error {
 			if err != nil {
 				return s.lost(ctx, err)
 			}
-			if p := s.secretOf(content); p != nil && p.waiting.CompareAndSwap(false, true) {
-				group.Go(func() error { p.pollSoon(ctx); return nil })
+			if p := s.meant(content); p != nil && p.due.CompareAndSwap(false, true) {
+				group.Go(func() error { p.announce(ctx); return nil })
 			}
 		}
 	})
@@ -55,8 +54,11 @@ func (s *subscriber) stream(ctx context.Context, t *login.Token) error {
 	return group.Wait()
 }
 
-// dial makes the connection. Its errors wrap errRefused, or say what failed.
+// dial makes the connection. Its errors are errFewUses, errNotOffered, errNotAllowed, or say what failed.
 func (s *subscriber) dial(ctx context.Context, t *login.Token) (*websocket.Conn, error) {
+	if t.FewUses() { // it ends, and the subscription with it, when polls have used it up
+		return nil, errFewUses
+	}
 	if err := s.Connection.Throttled(); err != nil {
 		return nil, err
 	}
@@ -77,9 +79,9 @@ func (s *subscriber) dial(ctx context.Context, t *login.Token) (*websocket.Conn,
 	}
 	switch status := response.StatusCode; status {
 	case http.StatusForbidden:
-		return nil, fmt.Errorf("%w: permission denied, as by every Vault but Enterprise; %s", errRefused, s.remedy())
+		return nil, errNotAllowed
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return nil, fmt.Errorf("%w: it answers %d", errRefused, status)
+		return nil, fmt.Errorf("%w (it answers %d)", errNotOffered, status)
 	default:
 		return nil, fmt.Errorf("vault at %s: %s: it answers %d", s.Connection.Address(), step, status)
 	}
@@ -108,8 +110,8 @@ func (s *subscriber) keepAlive(ctx context.Context, conn *websocket.Conn) error 
 	}
 }
 
-// secretOf returns the secret that an event is about, nil when it is none of ours, or the message is no event.
-func (s *subscriber) secretOf(content []byte) *secret {
+// meant returns the secret that an event is about, nil when it is none of ours, or the message is no event.
+func (s *subscriber) meant(content []byte) *secret {
 	var message struct {
 		Data struct {
 			Event struct {
@@ -120,7 +122,8 @@ func (s *subscriber) secretOf(content []byte) *secret {
 			} `json:"event"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(content, &message) != nil {
+	if err := json.Unmarshal(content, &message); err != nil {
+		s.Logger.Debug("a message of vault is no event", "bytes", len(content))
 		return nil
 	}
 	metadata := message.Data.Event.Metadata
@@ -132,11 +135,9 @@ func (s *subscriber) secretOf(content []byte) *secret {
 	return nil
 }
 
-// pollSoon has the secret polled a little later, at once when ctx ends. No event is lost: one that comes while it waits is older
-// than the poll.
-func (p *secret) pollSoon(ctx context.Context) {
-	sleep(ctx, time.Until(p.polled.Add(pace))+rand.N(spread))
-	p.polled = time.Now()
-	p.waiting.Store(false)
+// announce calls changed a little later, and not for each event of a burst; at once when ctx ends.
+func (p *secret) announce(ctx context.Context) {
+	sleep(ctx, p.pace.Reserve().Delay()+rand.N(spread))
+	p.due.Store(false)
 	p.changed()
 }
