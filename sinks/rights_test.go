@@ -3,7 +3,6 @@ package sinks
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,17 +11,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks/imsxml"
-	"campaign-credsync/test/logtest"
 )
-
-// logged has the instance write its log where the test can read it.
-func (c *campaign) logged() *logtest.Buffer {
-	log := new(logtest.Buffer)
-	cfg := c.cfg
-	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
-	c.Instance = New(cfg)
-	return log
-}
 
 // with is the file's content with one attribute changed.
 func (c *campaign) with(attribute credential.Attribute) string {
