@@ -58,7 +58,7 @@ func TestSyncAsksTheDaemonOfItsStateDirectory(t *testing.T) {
 			t.Errorf("while its daemon starts: status %d, %s", status, output)
 		}
 	}()
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(100 * time.Millisecond) // so that it most likely finds nobody first; no event tells
 	defer listen().Close()
 	<-synced
 }

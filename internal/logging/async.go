@@ -16,8 +16,8 @@ const (
 )
 
 // NewAsync is New for the daemon, which must not wait for the reader of its log: a write to a full pipe hangs until somebody reads.
-// Lines for which there is no room are lost, and counted. level is set, and may be changed at any time. end writes the lines that wait, if they are read; the logger may be used after
-// it, and writes nothing.
+// Lines for which there is no room are lost, and counted. level is set, and may be changed at any time. end writes the lines that wait,
+// if they are read; the logger may be used after it, and writes nothing.
 func NewAsync(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) (log *slog.Logger, end func()) {
 	level.Set(levelOf(c))
 	terminal := isTerminal(stream)

@@ -44,8 +44,8 @@ func Steps(reload bool, modules []string, instance string) []credential.Step {
 const reloadGrace = 1500 * time.Millisecond
 
 // Activate takes one step made by Steps. It returns after the configured timeout at the latest. When ctx has ended it begins nothing;
-// a reload that was begun has reloadGrace left, and a restart is not cut short. A step may be taken again: it ends in the same state. Where a restart took longer, one
-// that was begun after since and has ended well meanwhile is not repeated. One call at a time.
+// a reload that was begun has reloadGrace left, and a restart is not cut short. A step may be taken again: it ends in the same state.
+// Where a restart took longer, one that was begun after since and has ended well meanwhile is not repeated. One call at a time.
 func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.Time) error {
 	if step.Kind == credential.StepRestart {
 		return b.restart(ctx, step.Module, since)

@@ -20,6 +20,7 @@ import (
 	"campaign-credsync/sources/jsonfile"
 	"campaign-credsync/sources/vaulttest/vaultlab"
 	"campaign-credsync/test/logtest"
+	"campaign-credsync/test/standin"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -356,24 +357,9 @@ func TestFileThatIsTouchedAllTheTime(t *testing.T) {
 	l.write(object())
 	f := l.source()
 	before := l.MustPoll(f, always).Version
-	touch(t, l.path)
+	standin.Touch(t, l.path)
 	l.write(object("note", 1))
 	if after := l.MustPoll(f, always).Version; after.Equal(before) {
 		t.Errorf("still version %+v", after)
 	}
-}
-
-// touch has a file's times change again and again until the test ends, as a program that tends it may.
-func touch(t *testing.T, file string) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for ctx.Err() == nil {
-			os.Chtimes(file, time.Now(), time.Now()) // fails while the file is being replaced
-			time.Sleep(20 * time.Millisecond)
-		}
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
 }

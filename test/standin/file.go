@@ -1,9 +1,11 @@
 package standin
 
 import (
+	"context"
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,4 +28,19 @@ func StateOf(t *testing.T, path string) FileState {
 		t.Fatal(err)
 	}
 	return FileState{string(content), stat.Mode, stat.Ino, uint64(stat.Nlink), stat.Mtim, stat.Ctim}
+}
+
+// Touch has a file's times change again and again until the test ends, as a program that tends it may.
+func Touch(t *testing.T, file string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			os.Chtimes(file, time.Now(), time.Now()) // fails while the file is being replaced
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
 }

@@ -217,9 +217,9 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	return m.backoff.failed(err)
 }
 
-// mayBeJudged reports whether Vault may have counted the secret-id as refused. It has not where the request never left, or where Vault's
-// own answer is another than to a wrong one, as when it is sealed, a standby, asks to be left alone, or does not let this host log in. An answer that was lost, or is not
-// Vault's, may stand for a refusal.
+// mayBeJudged reports whether Vault may have counted the secret-id as refused. It has not where the request never left, or where Vault
+// itself gives another answer than to a wrong one: it is sealed, a standby, asks to be left alone, or does not let this host log in. An
+// answer that was lost, or is not Vault's, may stand for a refusal.
 func mayBeJudged(err error) bool {
 	answer := connection.Answer(err)
 	if answer.Status != 0 {

@@ -11,6 +11,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
+	"campaign-credsync/test/standin"
 )
 
 // run starts v.Run and returns the signal that a change gives.
@@ -61,26 +62,11 @@ func TestNewSecretIDIsPickedUp(t *testing.T) {
 	await(t, changed)
 }
 
-// touch has a file's times change again and again until the test ends, as a program that tends it may.
-func touch(t *testing.T, file string) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for ctx.Err() == nil {
-			os.Chtimes(file, time.Now(), time.Now()) // fails while the file is being replaced
-			time.Sleep(20 * time.Millisecond)
-		}
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
-}
-
 // A new secret-id in a file that is never left alone is found all the same.
 func TestNewSecretIDInAFileThatIsTouchedAllTheTime(t *testing.T) {
 	l := newLab(t)
 	changed := run(t, l.Vault())
-	touch(t, l.Config.Auth.SecretIDFile)
+	standin.Touch(t, l.Config.Auth.SecretIDFile)
 	l.WriteSecretID("another")
 	select {
 	case <-changed:
