@@ -11,7 +11,7 @@ import (
 func TestIdleIsQuiet(t *testing.T) {
 	t.Parallel()
 	w, _ := world.Started(t, container.Options{Settings: "log: {level: info, format: text}"})
-	w.Pass()
+	w.Settled(w.SecretPath("prod"))
 	log, before := w.Log(), w.Snapshot()
 	w.Idle(w.SecretPath("prod"))
 	if after := w.Snapshot(); after != before {

@@ -39,8 +39,7 @@ func TestPushedRotationIsApplied(t *testing.T) {
 func TestIdleIsQuietWithPush(t *testing.T) {
 	t.Parallel()
 	w, _ := world.Started(t, container.Options{Push: true, Settings: "log: {level: info, format: text}"})
-	subscribed(w)
-	w.Pass()
+	w.Settled(w.SecretPath("prod"))
 	log := w.Log()
 	w.Idle(w.SecretPath("prod"))
 	if now := w.Log(); now != log {

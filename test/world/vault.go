@@ -21,17 +21,33 @@ func (w *World) Tokens() (n int) {
 	return n
 }
 
+// Settled waits until a daemon that has just started has only its usual polls to do. Whether Vault pushes is known by then; what
+// it had polled once for that, and once at a random moment after it, is over.
+func (w *World) Settled(paths ...string) {
+	w.T.Helper()
+	w.Eventually("the daemon knows whether vault pushes", func() bool {
+		log := w.Running.Log()
+		return strings.Contains(log, "vault offers no events") || strings.Contains(log, "subscribed to vault events")
+	})
+	w.Proxy.Requests()
+	w.awaitPolls(paths)
+}
+
+func (w *World) awaitPolls(paths []string) {
+	w.T.Helper()
+	const polls = 3
+	for _, path := range paths {
+		w.Must(w.Proxy.Await(w.Ctx, polls, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, path) }))
+	}
+}
+
 // Idle demands of the next polls that each is one light read of each secret, and nothing else. Whether Vault pushes may still be
 // asked, once.
 func (w *World) Idle(paths ...string) {
 	w.T.Helper()
-	const polls = 3
+	w.Settled(paths...)
 	w.Proxy.Requests()
-	for _, path := range paths {
-		if err := w.Proxy.Await(w.Ctx, polls, func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, path) }); err != nil {
-			w.T.Fatal(err)
-		}
-	}
+	w.awaitPolls(paths)
 	seen := map[string][]time.Time{}
 	push := map[string]int{}
 	for _, r := range w.Proxy.Requests() {
