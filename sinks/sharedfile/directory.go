@@ -42,6 +42,10 @@ func (s *File) locate() (p place, err error) {
 		return p, fmt.Errorf("everybody may write the directory of the instance's configuration file: %s has mode %04o: chmod o-w %s",
 			parent, p.stat.Mode&0o7777, parent)
 	}
+	p.name = filepath.Base(s.path)
+	if stat, err := p.lookAt(p.name); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return p, nil // what is there, or not, is found out by who opens it
+	}
 	target, err := filepath.EvalSymlinks(s.path)
 	if err != nil {
 		return p, s.wrap("find", err)

@@ -1,6 +1,7 @@
 package sharedfile
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -86,11 +87,12 @@ func (p place) tryQuiet() (*openFile, error) {
 
 // read returns the whole content.
 func (f *openFile) read() ([]byte, error) {
-	data, err := io.ReadAll(io.NewSectionReader(f, 0, MaxSize+1))
-	if err == nil && len(data) > MaxSize {
+	content := bytes.NewBuffer(make([]byte, 0, min(f.stat.Size, MaxSize)+bytes.MinRead))
+	_, err := content.ReadFrom(io.NewSectionReader(f, 0, MaxSize+1))
+	if err == nil && content.Len() > MaxSize {
 		err = fmt.Errorf("%s is larger than %d bytes", f.Name(), MaxSize)
 	}
-	return data, err
+	return content.Bytes(), err
 }
 
 // write makes content all that the file holds.
