@@ -41,8 +41,8 @@ func parse(file string, text []byte, env func(string) (string, bool)) (*Config, 
 	if root == nil {
 		return nil, r.err()
 	}
-	c := defaults()
-	c.places = r
+	c := &Config{places: r}
+	setDefaults(reflect.ValueOf(c).Elem())
 	r.group("", root, reflect.ValueOf(c).Elem())
 	r.complete(c)
 	r.check(c)
@@ -52,19 +52,19 @@ func parse(file string, text []byte, env func(string) (string, bool)) (*Config, 
 // Config is the configuration file with every default filled in. It is plain data: whoever holds it may read it from several goroutines
 // as long as nobody writes.
 //
-// Tags beside yaml: is "path" (${NAME} is replaced from the environment), "absolute" (and it has to start with a "/"); oneof lists the
-// values that are allowed; later is the only value that this release allows; needed refuses an empty value; method and source name the
-// login methods or the source that a key belongs to.
+// Tags beside yaml: default is the default, as YAML, unless it depends on another key (complete); is "path" (${NAME} is replaced from the
+// environment), "absolute" (and it has to start with a "/"); oneof lists the values that are allowed; later is the only value that this
+// release allows; needed refuses an empty value; method and source name the login methods or the source that a key belongs to.
 type Config struct {
 	Vault         Vault      `yaml:"vault,omitzero"` // zero where no instance uses it
 	Watch         Watch      `yaml:"watch"`
 	Schedule      Schedule   `yaml:"schedule"`
 	Campaign      Campaign   `yaml:"campaign"`
 	Drift         Drift      `yaml:"drift"`
-	Instances     []Instance `yaml:"instances"`
+	Instances     []Instance `yaml:"instances" default:"[]"`
 	IMS           IMS        `yaml:"ims"`
-	StateDir      string     `yaml:"state_dir" is:"absolute" needed:"true"`
-	ControlSocket string     `yaml:"control_socket" is:"absolute" needed:"true"`
+	StateDir      string     `yaml:"state_dir" default:"/var/lib/campaign-credsync" is:"absolute" needed:"true"`
+	ControlSocket string     `yaml:"control_socket" default:"/run/campaign-credsync/control.sock" is:"absolute" needed:"true"`
 	Listen        string     `yaml:"listen" later:""`
 	Log           Log        `yaml:"log"`
 
@@ -86,7 +86,7 @@ type Vault struct {
 
 // Auth is the login to Vault.
 type Auth struct {
-	Method    string `yaml:"method" oneof:"approle token_file cert kubernetes jwt"`
+	Method    string `yaml:"method" default:"approle" oneof:"approle token_file cert kubernetes jwt"`
 	Mount     string `yaml:"mount"`     // where the method is mounted, no slash at either end
 	Namespace string `yaml:"namespace"` // where the login happens
 	// RoleID is half of a credential, so it is kept like one.
@@ -94,7 +94,7 @@ type Auth struct {
 	RoleIDFile      string            `yaml:"role_id_file" is:"absolute" method:"approle"`
 	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle"`
 	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle"` // SecretIDFile holds a wrapping token
-	SecretIDWarn    time.Duration     `yaml:"secret_id_warn"`                     // before a secret-id's end; 0: never
+	SecretIDWarn    time.Duration     `yaml:"secret_id_warn" default:"168h"`      // before a secret-id's end; 0: never
 	TokenFile       string            `yaml:"token_file" is:"absolute" method:"token_file"`
 	Role            string            `yaml:"role" method:"cert kubernetes jwt"`
 	JWTFile         string            `yaml:"jwt_file" is:"absolute" method:"kubernetes jwt"`
@@ -102,16 +102,16 @@ type Auth struct {
 
 // Watch is how new versions are found.
 type Watch struct {
-	Poll   time.Duration `yaml:"poll"`
-	Events string        `yaml:"events" oneof:"auto off"`
+	Poll   time.Duration `yaml:"poll" default:"30s"`
+	Events string        `yaml:"events" default:"auto" oneof:"auto off"`
 }
 
 // Schedule holds cron expressions, as the file has them and parsed.
 type Schedule struct {
-	Verify   string `yaml:"verify" needed:"true"`
+	Verify   string `yaml:"verify" default:"'@every 10m'" needed:"true"`
 	Reapply  string `yaml:"reapply"`  // empty: never
 	Activate string `yaml:"activate"` // empty: at once
-	Timezone string `yaml:"timezone"`
+	Timezone string `yaml:"timezone" default:"UTC"`
 
 	VerifyAt   cron.Schedule `yaml:"-"`
 	ReapplyAt  cron.Schedule `yaml:"-"` // nil: never
@@ -120,24 +120,24 @@ type Schedule struct {
 
 // Campaign is the installation of Adobe Campaign.
 type Campaign struct {
-	Home      string        `yaml:"home" is:"absolute" needed:"true"`
-	Nlserver  string        `yaml:"nlserver" is:"path" needed:"true"` // relative to Home, or absolute
-	EnvScript string        `yaml:"env_script" is:"path"`             // likewise; empty: none
-	Command   string        `yaml:"command" oneof:"auto setimsoauth setimsauth setimsjwtauth"`
-	Timeout   time.Duration `yaml:"timeout"`
+	Home      string        `yaml:"home" default:"/usr/local/neolane/nl6" is:"absolute" needed:"true"`
+	Nlserver  string        `yaml:"nlserver" default:"bin/nlserver" is:"path" needed:"true"` // relative to Home, or absolute
+	EnvScript string        `yaml:"env_script" default:"env.sh" is:"path"`                   // likewise; empty: none
+	Command   string        `yaml:"command" default:"auto" oneof:"auto setimsoauth setimsauth setimsjwtauth"`
+	Timeout   time.Duration `yaml:"timeout" default:"60s"`
 	Activate  Activate      `yaml:"activate"`
 }
 
 // Activate is what tells Campaign's processes of a new credential.
 type Activate struct {
-	Reload  bool     `yaml:"reload"`
-	Restart []string `yaml:"restart"` // modules without their @instance
+	Reload  bool     `yaml:"reload" default:"true"`
+	Restart []string `yaml:"restart" default:"[]"` // modules without their @instance
 }
 
 // Drift is what becomes of drift.
 type Drift struct {
-	Revert     string `yaml:"revert" oneof:"splice nlserver alert"`
-	MaxReverts int    `yaml:"max_reverts"` // an hour and instance
+	Revert     string `yaml:"revert" default:"splice" oneof:"splice nlserver alert"`
+	MaxReverts int    `yaml:"max_reverts" default:"60"` // an hour and instance
 }
 
 // Instance is one instance of Campaign, and where its credential comes from.
@@ -146,7 +146,7 @@ type Instance struct {
 	Mount         string `yaml:"mount,omitzero" source:"vault" needed:"true"`
 	Path          string `yaml:"path,omitzero" source:"vault"`
 	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault"` // 1 or 2
-	Source        string `yaml:"source" oneof:"vault file"`
+	Source        string `yaml:"source" default:"vault" oneof:"vault file"`
 	File          string `yaml:"file" is:"absolute" source:"file"`
 	Fields        Fields `yaml:"fields"`
 	ConfigFile    string `yaml:"config_file" is:"absolute"`
@@ -155,24 +155,24 @@ type Instance struct {
 
 // Fields tells under which name the secret holds each field of the credential.
 type Fields struct {
-	OrgID              string `yaml:"ims_org_id" needed:"true"`
-	ClientID           string `yaml:"client_id" needed:"true"`
-	TechnicalAccountID string `yaml:"technical_account_id" needed:"true"`
-	ClientSecret       string `yaml:"client_secret" needed:"true"`
-	PrivateKey         string `yaml:"private_key" needed:"true"`
+	OrgID              string `yaml:"ims_org_id" default:"ims_org_id" needed:"true"`
+	ClientID           string `yaml:"client_id" default:"client_id" needed:"true"`
+	TechnicalAccountID string `yaml:"technical_account_id" default:"technical_account_id" needed:"true"`
+	ClientSecret       string `yaml:"client_secret" default:"client_secret" needed:"true"`
+	PrivateKey         string `yaml:"private_key" default:"private_key" needed:"true"`
 }
 
 // IMS is Adobe's login service.
 type IMS struct {
-	Probe    string   `yaml:"probe" later:"off"`
-	Endpoint string   `yaml:"endpoint"`
-	Scopes   []string `yaml:"scopes"`
+	Probe    string   `yaml:"probe" default:"off" later:"off"`
+	Endpoint string   `yaml:"endpoint" default:"https://ims-na1.adobelogin.com"`
+	Scopes   []string `yaml:"scopes" default:"[openid, AdobeID]"`
 }
 
 // Log is the log's level and format.
 type Log struct {
-	Level  string `yaml:"level" oneof:"debug info warn error"`
-	Format string `yaml:"format" oneof:"auto tint text json"`
+	Level  string `yaml:"level" default:"info" oneof:"debug info warn error"`
+	Format string `yaml:"format" default:"auto" oneof:"auto tint text json"`
 }
 
 // Values that code asks for by name.

@@ -82,7 +82,9 @@ func TestConfigSaysNothing(t *testing.T) {
 	if bad != nil {
 		t.Fatal(bad)
 	}
-	if d := defaults(); !reflect.DeepEqual(c.Campaign, d.Campaign) || c.Drift != d.Drift || c.Log != d.Log {
+	d := &Config{}
+	setDefaults(reflect.ValueOf(d).Elem())
+	if !reflect.DeepEqual(c.Campaign, d.Campaign) || c.Drift != d.Drift || c.Log != d.Log {
 		t.Errorf("not the defaults: %+v %+v %+v", c.Campaign, c.Drift, c.Log)
 	}
 }

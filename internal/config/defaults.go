@@ -1,84 +1,48 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
-	"time"
 
-	"campaign-credsync/internal/credential"
+	"github.com/goccy/go-yaml"
 )
 
-// defaults holds every default that depends on no other key. The others are added by complete.
-func defaults() *Config {
-	return &Config{
-		Vault:    Vault{Auth: Auth{Method: "approle", SecretIDWarn: 7 * 24 * time.Hour}},
-		Watch:    Watch{Poll: 30 * time.Second, Events: "auto"},
-		Schedule: Schedule{Verify: "@every 10m", Timezone: "UTC"},
-		Campaign: Campaign{
-			Home:      "/usr/local/neolane/nl6",
-			Nlserver:  "bin/nlserver",
-			EnvScript: "env.sh",
-			Command:   "auto",
-			Timeout:   60 * time.Second,
-			Activate:  Activate{Reload: true, Restart: []string{}},
-		},
-		Drift: Drift{Revert: "splice", MaxReverts: 60},
-		IMS: IMS{
-			Probe:    "off",
-			Endpoint: "https://ims-na1.adobelogin.com",
-			Scopes:   []string{"openid", "AdobeID"},
-		},
-		Instances:     []Instance{},
-		StateDir:      "/var/lib/campaign-credsync",
-		ControlSocket: "/run/campaign-credsync/control.sock",
-		Log:           Log{Level: "info", Format: "auto"},
-	}
-}
-
-// setDefaults is called on each instance before what the file says about it is read.
-func (i *Instance) setDefaults() {
-	*i = Instance{
-		Source: "vault",
-		Fields: Fields{
-			OrgID:              credential.FieldOrgID,
-			ClientID:           credential.FieldClientID,
-			TechnicalAccountID: credential.FieldTechnicalAccountID,
-			ClientSecret:       credential.FieldClientSecret,
-			PrivateKey:         credential.FieldPrivateKey,
-		},
+// setDefaults gives the fields of a struct the defaults in their tags, which validate.txtar shows to be good YAML.
+func setDefaults(group reflect.Value) {
+	for field, value := range group.Fields() {
+		if text, ok := field.Tag.Lookup("default"); ok {
+			yaml.Unmarshal([]byte(text), value.Addr().Interface())
+		} else if value.Kind() == reflect.Struct {
+			setDefaults(value)
+		}
 	}
 }
 
 // complete adds the defaults that depend on other keys, and what Vault's own variables say.
 func (r *reader) complete(c *Config) {
 	for n := range c.Instances {
-		i, key := &c.Instances[n], fmt.Sprintf("instances[%d]", n)
-		if i.Source != SourceFile && r.at[key+".mount"] == nil {
-			i.Mount = "secret"
-		}
-		if i.Source != SourceFile && r.at[key+".kv_version"] == nil {
-			i.KVVersion = 2
+		i := &c.Instances[n]
+		if i.Source != SourceFile {
+			i.Mount = cmp.Or(i.Mount, "secret")
+			if r.at[fmt.Sprintf("instances[%d].kv_version", n)] == nil {
+				i.KVVersion = 2
+			}
 		}
 		if i.ConfigFile == "" {
 			i.ConfigFile = filepath.Join(c.Campaign.Home, "conf", "config-"+i.Name+".xml")
 		}
 	}
 	if !c.needsVault() {
-		if r.at["vault"] != nil {
-			c.Warnings = append(c.Warnings, "vault: is not used, as every instance has source: file")
-		}
 		c.Vault = Vault{}
 		return
 	}
 	r.fillFromEnvironment(&c.Vault)
 	a := &c.Vault.Auth
-	if a.Mount == "" {
-		a.Mount = a.Method
-	}
-	if a.Namespace == "" {
-		a.Namespace = c.Vault.Namespace
-	}
+	a.Mount = cmp.Or(a.Mount, a.Method)
+	a.Namespace = cmp.Or(a.Namespace, c.Vault.Namespace)
 	if a.JWTFile == "" && a.Method == "kubernetes" { // where Kubernetes puts a pod's service account token
 		a.JWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 	}

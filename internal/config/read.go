@@ -166,8 +166,8 @@ func (r *reader) list(key string, node ast.Node, into reflect.Value) {
 	for i, item := range sequence.Values {
 		itemKey := fmt.Sprintf("%s[%d]", key, i)
 		r.at[itemKey] = start(item)
-		if instance, ok := into.Index(i).Addr().Interface().(*Instance); ok {
-			instance.setDefaults()
+		if into.Index(i).Kind() == reflect.Struct {
+			setDefaults(into.Index(i))
 		}
 		r.value(itemKey, item, into.Index(i), "")
 	}
