@@ -46,11 +46,8 @@ func (v *Vault) kv(mount, path string, engine int) *KV {
 // login that must wait makes it return at once, with the time of the next try. It returns early when ctx is done.
 func (k *KV) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
 	reading, err := k.poll(ctx, need)
-	switch {
-	case err == nil || isRefusal(err):
+	if err == nil || isRefusal(err) {
 		k.vault.health.Succeeded(k.worked)
-	case ctx.Err() == nil:
-		k.vault.health.Failed()
 	}
 	return reading, err
 }

@@ -41,7 +41,7 @@ func measurePush(ctx context.Context, dir string, n int) ([]figure, error) {
 		return nil, err
 	}
 	defer d.Stop()
-	for began := time.Now(); !strings.Contains(d.Log(), "subscribed to events"); time.Sleep(10 * time.Millisecond) {
+	for began := time.Now(); !strings.Contains(d.Log(), "subscribed to vault events"); time.Sleep(10 * time.Millisecond) {
 		if time.Since(began) > 30*time.Second {
 			return nil, fmt.Errorf("no subscription after 30 s: %s", d.Log())
 		}

@@ -18,25 +18,20 @@ type Health struct {
 
 // pollHealth is what the polls so far have shown.
 type pollHealth struct {
-	token   *login.Token // of the last poll that succeeded; nil before the first
-	good    int          // polls that succeeded
-	failing bool         // the last poll did not succeed
-	asked   int          // times that the operator asked to try everything again
+	token *login.Token // of the last poll that succeeded; nil before the first
+	good  int          // polls that succeeded
+	asked int          // times that the operator asked to try everything again
 }
 
 // Succeeded takes a poll that was answered, and its token.
 func (h *Health) Succeeded(t *login.Token) {
 	h.change(func(p *pollHealth) {
 		p.good++
-		p.failing = false
 		if p.token == nil || !t.Born.Before(p.token.Born) { // a poll that was slow has the one before
 			p.token = t
 		}
 	})
 }
-
-// Failed takes a poll that did not reach a Vault that can answer.
-func (h *Health) Failed() { h.change(func(p *pollHealth) { p.failing = true }) }
 
 // AskAgain is the operator's word: a Vault that offered no events is asked again.
 func (h *Health) AskAgain() { h.change(func(p *pollHealth) { p.asked++ }) }

@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 	"golang.org/x/sync/errgroup"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault/login"
 )
 
@@ -31,7 +35,8 @@ func (s *subscriber) stream(ctx context.Context, t *login.Token) error {
 		return err
 	}
 	defer conn.CloseNow()
-	s.connected(ctx, t)
+	s.pollAll() // no event tells of what was written before
+	s.log(slog.LevelInfo, "subscribed to vault events", "secrets", len(s.secrets))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		for {
@@ -39,8 +44,8 @@ func (s *subscriber) stream(ctx context.Context, t *login.Token) error {
 			if err != nil {
 				return s.lost(ctx, err)
 			}
-			if p := s.meant(content); p != nil && p.due.CompareAndSwap(false, true) {
-				group.Go(func() error { p.announce(ctx); return nil })
+			if p := s.secretOf(content); p != nil && p.waiting.CompareAndSwap(false, true) {
+				group.Go(func() error { p.pollSoon(ctx); return nil })
 			}
 		}
 	})
@@ -54,11 +59,8 @@ func (s *subscriber) stream(ctx context.Context, t *login.Token) error {
 	return group.Wait()
 }
 
-// dial makes the connection. Its errors are errFewUses, errNotOffered, errNotAllowed, or say what failed.
+// dial makes the connection. Its errors wrap errRefused, or say what failed.
 func (s *subscriber) dial(ctx context.Context, t *login.Token) (*websocket.Conn, error) {
-	if t.FewUses() { // it ends, and the subscription with it, when polls have used it up
-		return nil, errFewUses
-	}
 	if err := s.Connection.Throttled(); err != nil {
 		return nil, err
 	}
@@ -79,12 +81,22 @@ func (s *subscriber) dial(ctx context.Context, t *login.Token) (*websocket.Conn,
 	}
 	switch status := response.StatusCode; status {
 	case http.StatusForbidden:
-		return nil, errNotAllowed
+		return nil, fmt.Errorf("%w: permission denied, as by every Vault but Enterprise; %s", errRefused, s.remedy())
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return nil, fmt.Errorf("%w (it answers %d)", errNotOffered, status)
+		return nil, fmt.Errorf("%w: it answers %d", errRefused, status)
 	default:
 		return nil, fmt.Errorf("vault at %s: %s: it answers %d", s.Connection.Address(), step, status)
 	}
+}
+
+// remedy is what to add to the policy, or else to the configuration.
+func (s *subscriber) remedy() string {
+	rules := []string{`path "` + eventsPath + `" { capabilities = ["read"] }`}
+	for _, p := range s.secrets {
+		rules = append(rules, fmt.Sprintf(`path "%s" { capabilities = ["read", "subscribe"] subscribe_event_types = ["%s"] }`,
+			credential.Escape(p.path), eventTypes))
+	}
+	return "add to the policy: " + strings.Join(rules, " ") + `, or set watch.events to "off"`
 }
 
 // lost says why a connection ended, without the words of the other side.
@@ -110,8 +122,8 @@ func (s *subscriber) keepAlive(ctx context.Context, conn *websocket.Conn) error 
 	}
 }
 
-// meant returns the secret that an event is about, nil when it is none of ours, or the message is no event.
-func (s *subscriber) meant(content []byte) *secret {
+// secretOf returns the secret that an event is about, nil when it is none of ours, or the message is no event.
+func (s *subscriber) secretOf(content []byte) *secret {
 	var message struct {
 		Data struct {
 			Event struct {
@@ -122,8 +134,7 @@ func (s *subscriber) meant(content []byte) *secret {
 			} `json:"event"`
 		} `json:"data"`
 	}
-	if err := json.Unmarshal(content, &message); err != nil {
-		s.Logger.Debug("a message of vault is no event", "bytes", len(content))
+	if json.Unmarshal(content, &message) != nil {
 		return nil
 	}
 	metadata := message.Data.Event.Metadata
@@ -135,9 +146,11 @@ func (s *subscriber) meant(content []byte) *secret {
 	return nil
 }
 
-// announce calls changed a little later, and not for each event of a burst; at once when ctx ends.
-func (p *secret) announce(ctx context.Context) {
-	sleep(ctx, p.pace.Reserve().Delay()+rand.N(spread))
-	p.due.Store(false)
+// pollSoon has the secret polled a little later, at once when ctx ends. No event is lost: one that comes while it waits is older
+// than the poll.
+func (p *secret) pollSoon(ctx context.Context) {
+	sleep(ctx, time.Until(p.polled.Add(pace))+rand.N(spread))
+	p.polled = time.Now()
+	p.waiting.Store(false)
 	p.changed()
 }
