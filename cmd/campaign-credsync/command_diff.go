@@ -7,24 +7,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/assembly"
+	"campaign-credsync/internal/logging"
 	"campaign-credsync/sinks"
 )
 
 func newDiffCommand(in *invocation) *cobra.Command {
-	c := command("diff [--instance NAME]", "Show what differs, by attribute name",
+	c := in.command("diff [--instance NAME]", "Show what differs, by attribute name",
 		`Compares Vault, what was applied and what is on disk, and names the attributes that differ. It prints no value and
 writes nothing.
 
 Exit status: 0 if nothing differs, 3 if there is drift or a version waits, 1 if it could not tell, 2 if the configuration
 is bad.`,
-		func(ctx context.Context) error { return runDiff(ctx, in) })
+		in.runDiff)
 	in.addInstanceFlag(c)
 	return c
 }
 
-func runDiff(ctx context.Context, in *invocation) error {
+func (in *invocation) runDiff(ctx context.Context) (int, error) {
 	differs := false
-	err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
+	status, err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
 		differs = differs || len(p.Drift) > 0 || !p.Next.IsZero() || p.Refused != nil || len(p.Activation) > 0
 		for _, name := range p.Drift {
 			say("%s differs from what was applied", name)
@@ -41,31 +42,32 @@ func runDiff(ctx context.Context, in *invocation) error {
 			say("activation waits: %v", step)
 		}
 	})
-	if err == nil && differs {
-		return &exit{status: exitDiffers}
+	if status == exitOK && differs {
+		return exitDiffers, nil
 	}
-	return err
+	return status, err
 }
 
-// preview has show tell what a pass would do for each instance; say prints a line of that instance. It fails if nobody can tell for one.
-func (in *invocation) preview(ctx context.Context, show func(p assembly.Preview, say func(format string, args ...any))) error {
+// preview has show tell what a pass would do for each instance; say prints a line of that instance, as Printf does. It fails if nobody
+// can tell for one.
+func (in *invocation) preview(ctx context.Context, show func(p assembly.Preview, say func(string, ...any))) (status int, err error) {
 	c, err := in.load(ctx)
 	if err != nil {
-		return err
+		return exitUsage, err
 	}
-	previews, err := assembly.Look(ctx, c, in.logger(c))
+	previews, err := assembly.Look(ctx, c, logging.New(c.Log, in.stderr, in.env))
 	if err != nil {
-		return err
+		return exitFailed, err
 	}
 	for _, p := range previews {
 		if p.Err != nil {
 			fmt.Fprintf(in.stderr, "%s: cannot tell: %v\n", p.Name, p.Err)
-			err = &exit{status: exitFailed}
+			status = exitFailed
 			continue
 		}
 		show(p, func(format string, args ...any) {
 			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
 		})
 	}
-	return err
+	return status, nil
 }

@@ -17,7 +17,7 @@ import (
 )
 
 func newRunCommand(in *invocation) *cobra.Command {
-	return command("run", "Watch Vault and the instances, until SIGTERM or SIGINT",
+	return in.command("run", "Watch Vault and the instances, until SIGTERM or SIGINT",
 		`Runs the daemon in the foreground, as a service manager wants it. It watches Vault and the instances' configuration
 files, applies new versions and puts back what drifted.
 
@@ -26,13 +26,13 @@ files, applies new versions and puts back what drifted.
   SIGTERM  finishes the step under way and ends
 
 Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 2 if the configuration is bad.`,
-		func(ctx context.Context) error { return runDaemon(ctx, in) })
+		in.runDaemon)
 }
 
-func runDaemon(ctx context.Context, in *invocation) error {
+func (in *invocation) runDaemon(ctx context.Context) (int, error) {
 	c, err := in.load(ctx)
 	if err != nil {
-		return err
+		return exitUsage, err
 	}
 	// The daemon waits much and computes little. On one processor an event goes from goroutine to goroutine without
 	// waking another thread each time: a revert after an edit in place takes 0.2 ms less (measured on two processors).
@@ -48,8 +48,12 @@ func runDaemon(ctx context.Context, in *invocation) error {
 	level := new(slog.LevelVar)
 	log, closeLog := logging.NewAsync(c.Log, in.stderr, in.env, level)
 	defer closeLog()
-	return assembly.Run(ctx, assembly.Options{
+	err = assembly.Run(ctx, assembly.Options{
 		Config: c, Load: func() (*config.Config, error) { return in.load(ctx) },
 		Logger: log, Level: level, Version: version,
 	})
+	if err != nil {
+		return exitFailed, err
+	}
+	return exitOK, nil
 }

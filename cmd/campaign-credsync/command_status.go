@@ -18,21 +18,21 @@ import (
 
 func newStatusCommand(in *invocation) *cobra.Command {
 	var asJSON, watch bool
-	c := command("status [--json] [--watch]", "Show the daemon's status",
+	c := in.command("status [--json] [--watch]", "Show the daemon's status",
 		`Asks the running daemon for the state of each instance and of Vault.
 
 Exit status: 0 if all is in sync, 3 if not, 1 if there is no daemon, 2 if the configuration is bad.`,
-		func(ctx context.Context) error {
+		func(ctx context.Context) (int, error) {
 			// The socket is all that is needed. Whatever else is wrong is the daemon's business, and may be why status is asked.
-			c, err := in.load(ctx)
+			c, problem := in.load(ctx)
 			if c == nil || c.ControlSocket == "" {
-				return err
+				return exitUsage, problem
 			}
-			problem := err
-			if err = runStatus(ctx, in, c.ControlSocket, asJSON, watch); errors.Is(err, control.ErrNoDaemon) && problem != nil {
-				return problem
+			status, err := in.runStatus(ctx, c.ControlSocket, asJSON, watch)
+			if errors.Is(err, control.ErrNoDaemon) && problem != nil {
+				return exitUsage, problem
 			}
-			return err
+			return status, err
 		})
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&watch, "watch", false, "print again at each change, until interrupted")
@@ -42,37 +42,29 @@ Exit status: 0 if all is in sync, 3 if not, 1 if there is no daemon, 2 if the co
 // watchEvery is how often status --watch asks.
 const watchEvery = 500 * time.Millisecond
 
-func runStatus(ctx context.Context, in *invocation, socket string, asJSON, watch bool) error {
-	shown, err := control.AskStatus(ctx, socket)
-	if err != nil {
-		return err
-	}
-	show(in.stdout, shown, asJSON)
-	for watch {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(watchEvery):
-		}
+func (in *invocation) runStatus(ctx context.Context, socket string, asJSON, watch bool) (int, error) {
+	for shown := (control.Status{}); ; {
 		now, err := control.AskStatus(ctx, socket)
-		if ctx.Err() != nil {
-			return nil // the watcher has seen enough
-		}
-		if err != nil {
-			return err
-		}
-		if !looksLike(now, shown) {
-			if !asJSON {
-				fmt.Fprintln(in.stdout)
-			}
+		switch {
+		case watch && ctx.Err() != nil:
+			return exitOK, nil // the watcher has seen enough
+		case err != nil:
+			return exitFailed, err
+		case !looksLike(now, shown):
 			show(in.stdout, now, asJSON)
 			shown = now
 		}
+		if !watch && !now.InSync() {
+			return exitDiffers, nil
+		}
+		if !watch {
+			return exitOK, nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchEvery):
+		}
 	}
-	if !shown.InSync() {
-		return &exit{status: exitDiffers}
-	}
-	return nil
 }
 
 // looksLike compares all but the times that change with every check.

@@ -11,21 +11,22 @@ import (
 
 	"campaign-credsync/internal/assembly"
 	"campaign-credsync/internal/control"
+	"campaign-credsync/internal/logging"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
 
 func newSyncCommand(in *invocation) *cobra.Command {
 	var dryRun bool
-	c := command("sync [--instance NAME] [--dry-run]", "Do one pass: what run would do once",
+	c := in.command("sync [--instance NAME] [--dry-run]", "Do one pass: what run would do once",
 		`Does one pass over the instances and ends. Where the daemon runs, the daemon does the pass and its result is reported.
 
 Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration is bad.`,
-		func(ctx context.Context) error {
+		func(ctx context.Context) (int, error) {
 			if dryRun {
-				return runDry(ctx, in)
+				return in.runDry(ctx)
 			}
-			return runSync(ctx, in)
+			return in.runSync(ctx)
 		})
 	in.addInstanceFlag(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
@@ -36,12 +37,12 @@ Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration 
 const daemonStarts = 3 * time.Second
 
 // runSync does one pass. Where a daemon has the state directory, or only its user may do a pass, the daemon does it.
-func runSync(ctx context.Context, in *invocation) error {
+func (in *invocation) runSync(ctx context.Context) (int, error) {
 	c, err := in.load(ctx)
 	if err != nil {
-		return err
+		return exitUsage, err
 	}
-	log := in.logger(c)
+	log := logging.New(c.Log, in.stderr, in.env)
 	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		status, err := assembly.Sync(ctx, c, log)
 		if errors.Is(err, state.ErrLocked) || errors.Is(err, assembly.ErrWrongUser) {
@@ -53,15 +54,15 @@ func runSync(ctx context.Context, in *invocation) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return exitFailed, err
 		}
-		return report(in, status)
+		return in.report(status), nil
 	}
 }
 
-// report prints the result of a pass, a line an instance.
-func report(in *invocation, d control.Status) error {
-	failed := false
+// report prints the result of a pass, a line an instance, and returns the exit status.
+func (in *invocation) report(d control.Status) int {
+	status := exitOK
 	for _, i := range d.Instances {
 		if in.instance != "" && i.Name != in.instance {
 			continue
@@ -76,18 +77,17 @@ func report(in *invocation, d control.Status) error {
 		fmt.Fprintln(in.stdout, line)
 		// Activation that waits for its schedule is what the configuration asks for.
 		held := i.State == sync.StateActivationPending && i.LastError == ""
-		failed = failed || i.State != sync.StateInSync && !held
+		if i.State != sync.StateInSync && !held {
+			status = exitFailed
+		}
 	}
-	if failed {
-		return &exit{status: exitFailed}
-	}
-	return nil
+	return status
 }
 
 // runDry tells what a pass would do. It fails where the pass would fail.
-func runDry(ctx context.Context, in *invocation) error {
+func (in *invocation) runDry(ctx context.Context) (int, error) {
 	failed := false
-	err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
+	status, err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
 		failed = failed || p.Refused != nil || p.Left != ""
 		if p.Refused != nil {
 			say("would keep what is applied: %v", p.Refused)
@@ -101,8 +101,8 @@ func runDry(ctx context.Context, in *invocation) error {
 			say("in sync, nothing to do")
 		}
 	})
-	if err == nil && failed {
-		return &exit{status: exitFailed}
+	if failed {
+		status = exitFailed
 	}
-	return err
+	return status, err
 }

@@ -8,19 +8,22 @@ import (
 )
 
 func newValidateCommand(in *invocation) *cobra.Command {
-	return command("validate", "Check the configuration and print the effective configuration",
+	return in.command("validate", "Check the configuration and print the effective configuration",
 		`Checks the configuration file without network, and prints the effective configuration: every default filled in,
 variables replaced, the role-id masked. All problems go to standard error, one per line, as FILE:LINE:COLUMN: KEY: PROBLEM.
 
 Exit status: 0 if the configuration is good, 2 if not.`,
-		func(ctx context.Context) error {
+		func(ctx context.Context) (int, error) {
 			c, err := in.load(ctx)
 			if err != nil {
-				return err
+				return exitUsage, err
 			}
 			for _, warning := range c.Warnings {
 				fmt.Fprintf(in.stderr, "warning: %s\n", warning)
 			}
-			return c.Effective(in.stdout)
+			if err := c.Effective(in.stdout); err != nil {
+				return exitFailed, err
+			}
+			return exitOK, nil
 		})
 }

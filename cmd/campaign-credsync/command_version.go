@@ -12,9 +12,9 @@ import (
 var version, commit = "devel", "unknown"
 
 func newVersionCommand(in *invocation) *cobra.Command {
-	return command("version", "Print version, commit and Go version", "", func(context.Context) error {
-		_, err := fmt.Fprintf(in.stdout, "campaign-credsync %s\n", versionLine())
-		return err
+	return in.command("version", "Print version, commit and Go version", "", func(context.Context) (int, error) {
+		fmt.Fprintf(in.stdout, "campaign-credsync %s\n", versionLine())
+		return exitOK, nil
 	})
 }
 

@@ -18,21 +18,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(
 	root.SetArgs(append([]string{}, args...)) // cobra takes os.Args in place of nil
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	command, err := root.ExecuteContextC(ctx)
-	if err == nil {
-		return exitOK
-	}
-	var e *exit
-	if !errors.As(err, &e) { // cobra's own: the command line is wrong
+	if command, err := root.ExecuteContextC(ctx); err != nil { // the command line is wrong
 		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", root.Name(), err, command.CommandPath())
 		return exitUsage
 	}
-	if bad, ok := errors.AsType[config.Error](e.err); ok {
+	if bad, ok := errors.AsType[config.Error](in.err); ok {
 		fmt.Fprintln(stderr, bad) // file:line:column has to stand first, where editors look for it
-	} else if e.err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), e.err)
+	} else if in.err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), in.err)
 	}
-	return e.status
+	return in.status
 }
 
 // Exit statuses. What a status means in detail stands in each command's help.
@@ -42,21 +37,6 @@ const (
 	exitUsage   = 2 // a wrong command line or a bad configuration
 	exitDiffers = 3 // not in sync: drift, or a version that waits
 )
-
-// exit is an error that knows its status. An err of nil has nothing more to say: the status is the answer.
-type exit struct {
-	status int
-	err    error
-}
-
-func (e *exit) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit status %d", e.status)
-	}
-	return e.err.Error()
-}
-
-func (e *exit) Unwrap() error { return e.err }
 
 func newRootCommand(in *invocation) *cobra.Command {
 	root := &cobra.Command{
@@ -81,8 +61,8 @@ applies each new version through nlserver, and puts the credential back when any
 	return root
 }
 
-// command is a command without arguments. An error of run that is no *exit ends it with status 1.
-func command(use, short, long string, run func(context.Context) error) *cobra.Command {
+// command makes a command without arguments. do returns the exit status of the program, and the error to be printed, if any.
+func (in *invocation) command(use, short, long string, do func(context.Context) (int, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long,
 		DisableFlagsInUseLine: true,
@@ -92,15 +72,6 @@ func command(use, short, long string, run func(context.Context) error) *cobra.Co
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, _ []string) error { return failed(run(c.Context())) },
+		Run: func(c *cobra.Command, _ []string) { in.status, in.err = do(c.Context()) },
 	}
-}
-
-// failed gives what a command's work returned a status: that of an *exit, else 1.
-func failed(err error) error {
-	var e *exit
-	if err == nil || errors.As(err, &e) {
-		return err
-	}
-	return &exit{exitFailed, err}
 }
