@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 )
 
@@ -66,12 +67,8 @@ func (s *subscriber) dial(ctx context.Context, t *login.Token) (*websocket.Conn,
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.times.dial)
 	defer cancel()
-	header := http.Header{"X-Vault-Request": {"true"}, "X-Vault-Token": {t.Text.Reveal()}}
-	if s.Namespace != "" {
-		header.Set("X-Vault-Namespace", s.Namespace)
-	}
 	conn, response, err := websocket.Dial(bounded, s.Connection.Address()+"/v1/"+eventsPath+"?json=true",
-		&websocket.DialOptions{HTTPClient: s.client, HTTPHeader: header})
+		&websocket.DialOptions{HTTPClient: s.client, HTTPHeader: connection.Header(t.Text, s.Namespace)})
 	switch {
 	case err == nil:
 		conn.SetReadLimit(maxEvent)
