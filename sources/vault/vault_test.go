@@ -24,6 +24,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		config vault.Config
 		word   string
 	}{
+		"unparsable":     {vault.Config{Vault: config.Vault{Address: "https://u:canary@vault:%zz", Auth: role}}, "vault.address"},
 		"unknown method": {vault.Config{Vault: config.Vault{Address: "https://vault", Auth: config.Auth{Method: "ldap"}}}, "vault.auth.method"},
 		"no CA file":     {vault.Config{Vault: config.Vault{Address: "https://vault", CACert: "/nowhere/ca.pem", Auth: role}}, "vault.ca_cert"},
 		"no PEM":         {vault.Config{Vault: config.Vault{Address: "https://vault", CACert: "lab_test.go", Auth: role}}, "PEM"},
@@ -36,7 +37,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 	}
 }
 
-// The caller has merged what it wants of the environment; nothing reads it a second time.
+// The caller has merged what it wants of the environment; the client library must not read it a second time.
 func TestEnvironmentHasNoSay(t *testing.T) {
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())

@@ -2,11 +2,11 @@
 // time over one connection that is kept, and none while Vault wants to be left alone. Its errors are in words for an
 // operator and show no secret.
 //
-// It has no token of its own, never retries, and follows one kind of redirect only: that of a standby to the active node.
+// It has no token of its own, never retries, and follows one kind of redirect only: that of a standby to the active node. It
+// is the only package that imports vault/api.
 package connection
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,9 +16,13 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
@@ -27,7 +31,7 @@ import (
 // Connection is the way to one Vault server. Its methods may be called concurrently.
 type Connection struct {
 	address   string
-	client    *http.Client
+	client    *api.Client // without token and namespace; its copies carry them
 	transport *http.Transport
 	pair      *clientPair // nil: none
 	throttle  throttle
@@ -55,8 +59,8 @@ func New(config config.Vault, logger *slog.Logger) (*Connection, error) {
 	if c.transport, err = newTransport(config, c.pair, logger); err != nil {
 		return nil, err
 	}
-	c.client = c.bounded(c.transport)
-	return c, nil
+	c.client, err = newClient(config.Address, c.bounded(c.transport))
+	return c, err
 }
 
 // WebSocketClient returns a client for connections that are taken over.
@@ -137,62 +141,90 @@ func (c *Connection) Do(ctx context.Context, r Request, into any) (now time.Time
 }
 
 func (c *Connection) ask(ctx context.Context, r Request, into any) (now time.Time, err error) {
-	target := url.URL{Path: "/v1/" + r.Path, RawQuery: r.Query.Encode()}
-	method, body := http.MethodGet, []byte(nil)
-	if r.Body != nil {
-		method = http.MethodPut
-		if body, err = json.Marshal(r.Body); err != nil {
-			return now, err
+	client := c.client.WithNamespace(r.Namespace) // vault/api keeps namespace and token in the client
+	client.SetToken(r.Token.Reveal())
+	var response *api.Response
+	if r.Body == nil {
+		response, err = client.Logical().ReadRawWithDataWithContext(ctx, r.Path, r.Query)
+	} else {
+		var body []byte
+		if body, err = json.Marshal(r.Body); err == nil {
+			response, err = client.Logical().WriteRawWithContext(ctx, r.Path, body)
 		}
 	}
-	request, err := http.NewRequestWithContext(ctx, method, c.address+target.String(), bytes.NewReader(body))
-	if err != nil {
-		return now, err
-	}
-	request.Header = Header(r.Token, r.Namespace)
-	response, err := c.client.Do(request)
-	if err != nil {
+	if response == nil {
 		return now, err
 	}
 	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	_, isTooLarge := errors.AsType[*http.MaxBytesError](err)
-	status := response.StatusCode
+	content, readErr := io.ReadAll(response.Body)
+	_, isAnswer := errors.AsType[*api.ResponseError](err)
+	_, isTooLarge := errors.AsType[*http.MaxBytesError](readErr)
 	switch {
-	case err != nil && !isTooLarge:
+	case isAnswer && !isVaults(content):
+		return now, &foreignError{status: response.StatusCode}
+	case isAnswer && response.StatusCode == http.StatusNotFound && into != nil:
+		json.Unmarshal(content, into)
+		return clock(response), err
+	case err != nil:
 		return now, err
-	case status >= 400:
-		answer := answerOf(status, content)
-		if status == http.StatusNotFound && !answer.foreign && into != nil {
-			json.Unmarshal(content, into)
-		}
-		return clock(response), answer
-	case status >= 300: // one that names no place, or is none that a client follows
+	case response.StatusCode >= 300: // one that names no place, or is none that a client follows
 		return now, &redirectError{to: response.Header.Get("Location")}
 	case isTooLarge:
 		return now, ErrTooLarge
-	case into != nil && status != http.StatusNoContent && json.Unmarshal(content, into) != nil: // its error may quote the answer
+	case readErr != nil:
+		return now, readErr
+	case into == nil, response.StatusCode == http.StatusNoContent:
+		return clock(response), nil
+	case json.Unmarshal(content, into) != nil: // its error may quote the answer
 		return now, ErrUnexpected
 	}
 	return clock(response), nil
 }
 
-// Header is that of a request to Vault.
-func Header(token credential.Secret, namespace string) http.Header {
-	header := http.Header{"X-Vault-Request": {"true"}}
-	for name, value := range map[string]string{"X-Vault-Token": token.Reveal(), "X-Vault-Namespace": namespace} {
-		if value != "" {
-			header.Set(name, value)
-		}
+// isVaults reports whether an error answer has the form of Vault's: a list of errors, or, as a 404 may have, what a secret is
+// in. vault/api takes any JSON object for one.
+func isVaults(content []byte) bool {
+	var form struct {
+		Errors        []string `json:"errors"`
+		LeaseDuration *int     `json:"lease_duration"`
 	}
-	return header
+	return json.Unmarshal(content, &form) == nil && (form.Errors != nil || form.LeaseDuration != nil)
 }
 
-func clock(response *http.Response) time.Time {
+func clock(response *api.Response) time.Time {
 	if now, err := http.ParseTime(response.Header.Get("Date")); err == nil {
 		return now.Add(time.Second) // it is cut to the second, and a deletion just now is one
 	}
 	return time.Now()
+}
+
+// environment guards the moment in which newClient hides variables.
+var environment sync.Mutex
+
+// newClient makes a client of vault/api that no variable of the environment has a say in. api.NewClient reads all of
+// VAULT_* whatever configuration it is given, and fails on a malformed one, so they are hidden while it runs.
+func newClient(address string, client *http.Client) (*api.Client, error) {
+	environment.Lock()
+	defer environment.Unlock()
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "VAULT_") {
+			os.Unsetenv(name)
+			defer os.Setenv(name, value)
+		}
+	}
+	made, err := api.NewClient(&api.Config{
+		Address:          address,
+		HttpClient:       client,
+		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+		DisableRedirects: true, // client follows them
+	})
+	if err != nil {
+		return nil, errors.New("vault.address: must be an http or https URL of a host") // its error may quote a password
+	}
+	// The default consults VAULT_WRAP_TTL at every request.
+	made.SetWrappingLookupFunc(func(string, string) string { return "" })
+	return made, nil
 }
 
 // CheckPath refuses what would name another place in Vault once the path is joined.

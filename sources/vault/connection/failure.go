@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+
+	"github.com/hashicorp/vault/api"
 
 	"campaign-credsync/internal/credential"
 )
@@ -41,42 +42,25 @@ func Answer(err error) Failure {
 	return Failure{}
 }
 
-// answerError is an error answer.
-type answerError struct {
-	status int
-	errors []string // Vault's own words
-	// foreign: Vault did not write it. A proxy did, or another server at this address. Its status says nothing about the token, the
-	// policy or the secret, and its words are not repeated: they may hold what was sent.
-	foreign bool
-}
+// foreignError is an error answer that Vault did not write: a proxy did, or another server at this address. Its status says
+// nothing about the token, the policy or the secret, and its words are not repeated: they may hold what was sent.
+type foreignError struct{ status int }
 
-// answerOf takes an answer for Vault's that has its form: a list of errors, or, as a 404 may have, what a secret is in.
-func answerOf(status int, content []byte) *answerError {
-	var form struct {
-		Errors        []string `json:"errors"`
-		LeaseDuration *int     `json:"lease_duration"`
-	}
-	err := json.Unmarshal(content, &form)
-	return &answerError{status, form.Errors, err != nil || form.Errors == nil && form.LeaseDuration == nil}
-}
-
-func (e *answerError) Error() string { return statusMeans(e.status) }
+func (e *foreignError) Error() string { return fmt.Sprintf("another program answers %d", e.status) }
 
 // Explain turns the error of one request into a [*Failure], or an error that wraps one. step says what was asked, hide is
 // never shown.
 func (c *Connection) Explain(ctx context.Context, step string, err error, hide ...credential.Secret) error {
 	f := &Failure{}
-	var answer *answerError
+	var answer *api.ResponseError
+	var foreign *foreignError
 	var what string
 	var status int // of whoever answered
 	var lasts bool
 	switch {
-	case errors.As(err, &answer) && answer.foreign:
-		status = answer.status
-		what = statusMeans(status) + " (what answers is not Vault; check vault.address and what stands before it)"
 	case errors.As(err, &answer):
-		status, f.Status = answer.status, answer.status
-		f.Said = credential.Clean(joined(answer.errors), hide...)
+		status, f.Status = answer.StatusCode, answer.StatusCode
+		f.Said = credential.Clean(vaultSaid(answer), hide...)
 		what = statusMeans(status)
 		if strings.Contains(f.Said, "active cluster node not found") || strings.Contains(f.Said, "no active Vault instance found") {
 			what = fmt.Sprintf("answers %d: a standby that finds no active node: they are electing one; if it stays so, most nodes must run, "+
@@ -85,6 +69,9 @@ func (c *Connection) Explain(ctx context.Context, step string, err error, hide .
 		if f.Said != "" {
 			what += fmt.Sprintf(" (vault says: %s)", f.Said)
 		}
+	case errors.As(err, &foreign):
+		status = foreign.status
+		what = statusMeans(status) + " (what answers is not Vault; check vault.address and what stands before it)"
 	case ctx.Err() != nil:
 		f.cause = ctx.Err()
 		what = "given up: " + f.cause.Error()
@@ -120,10 +107,10 @@ func askedAt(err error) string {
 	return ""
 }
 
-// joined joins Vault's own error strings, some of which are lists: "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n".
-func joined(errs []string) string {
+// vaultSaid joins Vault's own error strings, some of which are lists: "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n".
+func vaultSaid(answer *api.ResponseError) string {
 	var said []string
-	for line := range strings.Lines(strings.Join(errs, "\n")) {
+	for line := range strings.Lines(strings.Join(answer.Errors, "\n")) {
 		line = strings.TrimPrefix(strings.TrimSpace(line), "* ")
 		if line != "" && !strings.HasSuffix(line, "occurred:") {
 			said = append(said, line)

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 )
 
@@ -67,8 +66,12 @@ func (s *subscriber) dial(ctx context.Context, t *login.Token) (*websocket.Conn,
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.times.dial)
 	defer cancel()
+	header := http.Header{"X-Vault-Request": {"true"}, "X-Vault-Token": {t.Text.Reveal()}}
+	if s.Namespace != "" {
+		header.Set("X-Vault-Namespace", s.Namespace)
+	}
 	conn, response, err := websocket.Dial(bounded, s.Connection.Address()+"/v1/"+eventsPath+"?json=true",
-		&websocket.DialOptions{HTTPClient: s.client, HTTPHeader: connection.Header(t.Text, s.Namespace)})
+		&websocket.DialOptions{HTTPClient: s.client, HTTPHeader: header})
 	switch {
 	case err == nil:
 		conn.SetReadLimit(maxEvent)
