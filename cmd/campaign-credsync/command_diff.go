@@ -9,6 +9,7 @@ import (
 	"campaign-credsync/internal/assembly"
 	"campaign-credsync/internal/logging"
 	"campaign-credsync/sinks"
+	"campaign-credsync/sync"
 )
 
 func newDiffCommand(in *invocation) *cobra.Command {
@@ -25,7 +26,7 @@ is bad.`,
 
 func (in *invocation) runDiff(ctx context.Context) (int, error) {
 	differs := false
-	status, err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
+	status, err := in.preview(ctx, func(p sync.Preview, say func(string, ...any)) {
 		differs = differs || len(p.Drift) > 0 || !p.Next.IsZero() || p.Refused != nil || len(p.Activation) > 0
 		for _, name := range p.Drift {
 			say("%s differs from what was applied", name)
@@ -50,24 +51,23 @@ func (in *invocation) runDiff(ctx context.Context) (int, error) {
 
 // preview has show tell what a pass would do for each instance; say prints a line of that instance, as Printf does. It fails if nobody
 // can tell for one.
-func (in *invocation) preview(ctx context.Context, show func(p assembly.Preview, say func(string, ...any))) (status int, err error) {
+func (in *invocation) preview(ctx context.Context, show func(p sync.Preview, say func(string, ...any))) (status int, err error) {
 	c, err := in.load(ctx)
 	if err != nil {
 		return exitUsage, err
 	}
-	previews, err := assembly.Look(ctx, c, logging.New(c.Log, in.stderr, in.env))
-	if err != nil {
-		return exitFailed, err
-	}
-	for _, p := range previews {
-		if p.Err != nil {
-			fmt.Fprintf(in.stderr, "%s: cannot tell: %v\n", p.Name, p.Err)
+	err = assembly.Look(ctx, c, logging.New(c.Log, in.stderr, in.env), func(instance string, p sync.Preview, err error) {
+		if err != nil {
+			fmt.Fprintf(in.stderr, "%s: cannot tell: %v\n", instance, err)
 			status = exitFailed
-			continue
+			return
 		}
 		show(p, func(format string, args ...any) {
-			fmt.Fprintf(in.stdout, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
+			fmt.Fprintf(in.stdout, "%s: %s\n", instance, fmt.Sprintf(format, args...))
 		})
+	})
+	if err != nil {
+		return exitFailed, err
 	}
 	return status, nil
 }

@@ -87,7 +87,7 @@ func (in *invocation) report(d control.Status) int {
 // runDry tells what a pass would do. It fails where the pass would fail.
 func (in *invocation) runDry(ctx context.Context) (int, error) {
 	failed := false
-	status, err := in.preview(ctx, func(p assembly.Preview, say func(string, ...any)) {
+	status, err := in.preview(ctx, func(p sync.Preview, say func(string, ...any)) {
 		failed = failed || p.Refused != nil || p.Left != ""
 		if p.Refused != nil {
 			say("would keep what is applied: %v", p.Refused)

@@ -16,35 +16,35 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// assembly is everything that a configuration describes, connected and not started.
+// assembly is everything that a configuration describes, connected. The zero assembly has nothing.
 type assembly struct {
-	config    *config.Config
-	store     *state.Store
-	log       *slog.Logger
-	onlyLooks bool // writes nothing and locks nothing
+	config *config.Config
+	store  *state.Store
+	log    *slog.Logger
 
 	vault    *vault.Vault // nil where no instance needs it
 	nlserver *nlserver.Binary
-	madeFrom nlserver.Config                 // nlserver
-	sources  map[config.Instance]sync.Source // of each secretOf
+	sources  map[secret]sync.Source
 	sinks    map[sinks.Config]*sinks.Instance
 	owners   map[filelock.ID]int            // instance whose file it is
 	locks    map[filelock.ID]*filelock.Lock // those that are held
 	settings sync.Config
+	daemon   *sync.Daemon // runs the assembly; before that, the one of the assembly that this one replaces, or nil
 }
 
-// assemble makes the assembly of a configuration. It reads certificates, sends nothing and locks no file.
+// assemble makes the assembly of a configuration. It reads certificates, sends nothing and locks no file. With onlyLooks, logins write
+// nothing unless they fail.
 //
-// before, where not nil, is the assembly that this one replaces. What the change of the configuration does not concern is the same in
-// both: Vault with its token and connection, secrets, files. So the new one may be started only when before has ended.
+// before is the assembly that this one replaces. What the change of the configuration does not concern is the same in both: Vault with
+// its token and connection, secrets, files. So the new one may be started only when before has ended.
 func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks bool, before *assembly) (*assembly, error) {
-	if before == nil {
-		before = &assembly{}
-	}
 	a := &assembly{
-		config: c, store: store, log: log, onlyLooks: onlyLooks,
-		sources: map[config.Instance]sync.Source{}, sinks: map[sinks.Config]*sinks.Instance{},
+		config: c, store: store, log: log, daemon: before.daemon,
+		sources: map[secret]sync.Source{}, sinks: map[sinks.Config]*sinks.Instance{},
 		owners: map[filelock.ID]int{}, locks: map[filelock.ID]*filelock.Lock{},
+	}
+	if err := a.useVault(onlyLooks, before); err != nil {
+		return nil, err
 	}
 	a.useNLServer(before)
 	a.settings = sync.Config{
@@ -55,12 +55,8 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		Verify: c.Schedule.VerifyAt, Reapply: c.Schedule.ReapplyAt, ActivateAt: c.Schedule.ActivateAt,
 	}
 	for _, i := range c.Instances {
-		source, err := a.source(secretOf(i), before)
-		if err != nil {
-			return nil, err
-		}
 		a.settings.Instances = append(a.settings.Instances, sync.Instance{
-			Name: i.Name, Source: source, Fields: i.Fields.Names(), AllowRollback: i.AllowRollback,
+			Name: i.Name, Source: a.source(i, before), Fields: i.Fields.Names(), AllowRollback: i.AllowRollback,
 			Sink: a.sink(i, before), Steps: nlserver.Steps(c.Campaign.Activate.Reload, c.Campaign.Activate.Restart, i.Name),
 		})
 	}
@@ -69,17 +65,22 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 
 // useNLServer takes the nlserver of before if a new one would be the same.
 func (a *assembly) useNLServer(before *assembly) {
-	c := a.config
-	a.madeFrom = nlserver.Config{
-		Home: c.Campaign.Home, Executable: c.Campaign.Nlserver, EnvScript: c.Campaign.EnvScript,
-		Command: c.Campaign.Command, Timeout: c.Campaign.Timeout, StateDir: c.StateDir, Logger: a.log,
+	switch {
+	case before.nlserver == nil:
+		a.nlserver = nlserver.New(a.nlserverConfig())
+	case a.nlserverConfig() == before.nlserverConfig():
+		a.nlserver = before.nlserver
+	default:
+		a.nlserver = nlserver.New(a.nlserverConfig())
+		a.nlserver.TakeOver(before.nlserver)
 	}
-	a.nlserver = before.nlserver
-	if a.nlserver == nil || a.madeFrom != before.madeFrom {
-		a.nlserver = nlserver.New(a.madeFrom)
-		if before.nlserver != nil {
-			a.nlserver.TakeOver(before.nlserver)
-		}
+}
+
+func (a *assembly) nlserverConfig() nlserver.Config {
+	c := a.config.Campaign
+	return nlserver.Config{
+		Home: c.Home, Executable: c.Nlserver, EnvScript: c.EnvScript,
+		Command: c.Command, Timeout: c.Timeout, StateDir: a.config.StateDir, Logger: a.log,
 	}
 }
 
@@ -95,6 +96,8 @@ func (a *assembly) sink(i config.Instance, before *assembly) *sinks.Instance {
 	return a.sinks[from]
 }
 
+const settleTime = time.Second
+
 // settle waits for what the sinks do in the background, at most settleTime, as a disk may hang.
 func (a *assembly) settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
@@ -103,5 +106,3 @@ func (a *assembly) settle() {
 		sink.Wait(ctx)
 	}
 }
-
-const settleTime = time.Second

@@ -26,16 +26,11 @@ type Options struct {
 	Version string
 }
 
-// process is the daemon over its reloads.
-type process struct {
-	Options
-	control *control.Server
-	service *systemd.Service
-
-	*assembly                   // of the configuration in force
-	daemon    *sync.Daemon      // of the assembly, or before its run of the one before
-	closing   stdsync.WaitGroup // of each Vault that is no longer used
-}
+const (
+	startTimeout = 10 * time.Second // for what reads and writes small files
+	// watchTimeout is how long what brings hints may take to end. A reload goes on without it, too.
+	watchTimeout = 2 * time.Second
+)
 
 // Run is the daemon, until ctx ends. On SIGHUP a new assembly replaces the one that runs, and takes over in memory what it knows; the
 // state directory stays locked all the time.
@@ -44,31 +39,26 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	p := &process{Options: o, service: systemd.New(), assembly: a}
 	defer a.store.Close()
-	defer func() { p.unlockFiles(nil) }()
-	if p.control, err = control.Listen(o.Config.ControlSocket, o.Logger); err != nil {
+	defer func() { a.unlockFiles(&assembly{}) }()
+	socket, err := control.Listen(o.Config.ControlSocket, o.Logger)
+	if err != nil {
 		return err
 	}
-	defer p.control.Close()
-	o.Logger.Info("started", "version", o.Version, "instances", len(a.settings.Instances))
+	defer socket.Close()
+	o.Logger.Info("started", "version", o.Version, "instances", len(o.Config.Instances))
+	p := &process{load: o.Load, log: o.Logger, control: socket, service: systemd.New()}
 	for {
-		next := p.run(ctx)
+		next := p.run(ctx, a)
 		if next == nil {
 			o.Logger.Info("stopped")
 			return nil
 		}
-		p.unlockFiles(next)
-		p.assembly = next
-		o.Level.UnmarshalText([]byte(p.config.Log.Level)) // config has refused every other name
+		a.unlockFiles(next)
+		a = next
+		o.Level.UnmarshalText([]byte(a.config.Log.Level)) // config has refused every other name
 	}
 }
-
-const (
-	startTimeout = 10 * time.Second // for what reads and writes small files
-	// watchTimeout is how long what brings hints may take to end. A reload goes on without it, too.
-	watchTimeout = 2 * time.Second
-)
 
 // prepare locks the state directory and the instances' files for this process: all of them, or none.
 func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience time.Duration) (*assembly, error) {
@@ -80,7 +70,7 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience t
 		if err != nil {
 			return nil, err
 		}
-		a, err := assemble(c, store, log, false, nil)
+		a, err := assemble(c, store, log, false, &assembly{})
 		if err != nil {
 			store.Close()
 		}
@@ -89,34 +79,43 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience t
 	if err != nil {
 		return nil, err
 	}
-	if err := a.lockFiles(nil, time.Second); err != nil {
+	if err := a.lockFiles(&assembly{}); err != nil {
 		a.store.Close()
 		return nil, err
 	}
 	return a, nil
 }
 
-// run runs the assembly until ctx ends, or SIGHUP has brought a configuration that is good: then it returns the next one.
-func (p *process) run(ctx context.Context) *assembly {
-	for _, warning := range p.config.Warnings {
+// process is what stays of the daemon over its reloads.
+type process struct {
+	load    func() (*config.Config, error)
+	log     *slog.Logger
+	control *control.Server
+	service *systemd.Service
+	closing stdsync.WaitGroup // of each Vault that is no longer used
+}
+
+// run runs an assembly until ctx ends, or until SIGHUP has brought a configuration that is good: then it returns the next one.
+func (p *process) run(ctx context.Context, a *assembly) *assembly {
+	for _, warning := range a.config.Warnings {
 		p.log.Warn("configuration", "reason", warning)
 	}
-	settings := p.settings
-	settings.Before = p.daemon
+	settings := a.settings
+	settings.Before = a.daemon
 	settings.OnStatus = func(s sync.Status) { p.service.Show(control.Summary(s.Instances)) }
-	p.daemon = sync.New(settings)
-	p.control.Serve(answers{p.daemon, p.assembly})
+	a.daemon = sync.New(settings)
+	p.control.Serve(a)
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan struct{})
-	go func() { defer close(ended); p.daemon.Run(running) }()
+	go func() { defer close(ended); a.daemon.Run(running) }()
 	var hints stdsync.WaitGroup
-	hints.Go(func() { p.watchSecrets(running, p.daemon) })
-	hints.Go(func() { filewatch.Watch(running, p.watched(p.daemon), p.log) })
-	hints.Go(func() { p.service.Watch(running, p.daemon.Ready(), p.daemon.Ping) })
+	hints.Go(func() { a.watchSecrets(running) })
+	hints.Go(func() { a.watchFiles(running) })
+	hints.Go(func() { p.service.Watch(running, a.daemon.Ready(), a.daemon.Ping) })
 
-	next := p.untilReload(running)
+	next := p.untilReload(running, a)
 	if next == nil {
 		p.log.Info("stopping", "reason", context.Cause(ctx))
 		p.service.Stopping()
@@ -130,10 +129,10 @@ func (p *process) run(ctx context.Context) *assembly {
 	if err != nil {
 		p.log.Warn("no longer waiting for the end of the watches", "reason", err)
 	}
-	if next == nil || next.vault != p.vault {
-		p.closing.Go(p.closeVault) // beside the next daemon, as Vault may hang
+	if next == nil || next.vault != a.vault {
+		p.closing.Go(a.closeVault) // beside the next daemon, as Vault may hang
 	}
-	p.settle()
+	a.settle()
 	if next == nil {
 		p.closing.Wait()
 	}
@@ -141,16 +140,16 @@ func (p *process) run(ctx context.Context) *assembly {
 }
 
 // untilReload acts on signals until ctx ends, then it returns nil, or until a reload has succeeded.
-func (p *process) untilReload(ctx context.Context) *assembly {
+func (p *process) untilReload(ctx context.Context, a *assembly) *assembly {
 	for {
 		select {
 		case <-signals.Check:
 			p.log.Info("full check requested", "reason", "SIGUSR1")
-			p.retry()
-			p.daemon.CheckSoon()
+			a.retry()
+			a.daemon.CheckSoon()
 		case <-signals.Reload:
 			p.service.Reloading()
-			next, err := p.reload(ctx)
+			next, err := p.reload(ctx, a)
 			if next != nil {
 				return next
 			}
@@ -165,48 +164,48 @@ func (p *process) untilReload(ctx context.Context) *assembly {
 }
 
 // reload makes the next assembly from the configuration as it is now, and drains the daemon. When it fails, the daemon goes on.
-func (p *process) reload(ctx context.Context) (*assembly, error) {
-	a, err := deadline.Run(ctx, startTimeout, "the reload", p.reassemble)
+func (p *process) reload(ctx context.Context, a *assembly) (*assembly, error) {
+	next, err := deadline.Run(ctx, startTimeout, "the reload", func() (*assembly, error) { return p.reassemble(a) })
 	if err != nil {
 		return nil, err
 	}
-	if err := a.lockFiles(p.assembly, 0); err != nil {
+	if err := next.lockFiles(a); err != nil {
 		return nil, err
 	}
 	p.log.Debug("configuration read, waiting for running steps to end")
-	if err := p.daemon.Drain(); err != nil {
-		a.unlockFiles(p.assembly)
+	if err := a.daemon.Drain(); err != nil {
+		next.unlockFiles(a)
 		return nil, err
 	}
-	a.retry()          // a refused secret-id gets one more try
-	a.nlserver.Retry() // a wrapper script may run another build now
-	p.log.Info("configuration reloaded", "instances", len(a.settings.Instances))
-	return a, nil
+	next.retry()          // a refused secret-id gets one more try
+	next.nlserver.Retry() // a wrapper script may run another build now
+	p.log.Info("configuration reloaded", "instances", len(next.config.Instances))
+	return next, nil
 }
 
 // reassemble reads the configuration again. Some keys can change by a restart only.
-func (p *process) reassemble() (*assembly, error) {
-	c, err := p.Load()
+func (p *process) reassemble(a *assembly) (*assembly, error) {
+	c, err := p.load()
 	if err != nil {
 		return nil, err
 	}
 	for _, fixed := range []struct{ key, was, is string }{
-		{"state_dir", p.config.StateDir, c.StateDir},
-		{"control_socket", p.config.ControlSocket, c.ControlSocket},
-		{"log.format", p.config.Log.Format, c.Log.Format},
+		{"state_dir", a.config.StateDir, c.StateDir},
+		{"control_socket", a.config.ControlSocket, c.ControlSocket},
+		{"log.format", a.config.Log.Format, c.Log.Format},
 	} {
 		if fixed.was != fixed.is {
 			return nil, c.At(fixed.key, fmt.Errorf("changes from %s to %s, which takes a restart", fixed.was, fixed.is))
 		}
 	}
-	return assemble(c, p.store, p.log, false, p.assembly)
+	return assemble(c, a.store, p.log, false, a)
 }
 
-// watched are the instances' files, each with what tells the loop of its changes.
-func (a *assembly) watched(daemon *sync.Daemon) []filewatch.File {
+// watchFiles has the daemon look at an instance's file when it has changed.
+func (a *assembly) watchFiles(ctx context.Context) {
 	var files []filewatch.File
 	for n, i := range a.config.Instances {
-		files = append(files, filewatch.File{Path: i.ConfigFile, Changed: func(lost bool) { daemon.Touched(n, lost) }})
+		files = append(files, filewatch.File{Path: i.ConfigFile, Changed: func(lost bool) { a.daemon.Touched(n, lost) }})
 	}
-	return files
+	filewatch.Watch(ctx, files, a.log)
 }

@@ -29,11 +29,8 @@ func TestReloadThatIsGivenUpLocksNothing(t *testing.T) {
 	}
 	defer store.Close()
 	log := slog.New(slog.DiscardHandler)
-	p := &process{
-		Options:  Options{Load: func() (*config.Config, error) { return c, nil }},
-		assembly: &assembly{config: c, store: store, log: log},
-	}
-	if _, err := p.reassemble(); err != nil {
+	p := &process{load: func() (*config.Config, error) { return c, nil }, log: log}
+	if _, err := p.reassemble(&assembly{config: c, store: store, log: log}); err != nil {
 		t.Fatal(err)
 	}
 	id, err := filelock.IDOf(filepath.Join(dir, "c.xml"))

@@ -25,17 +25,19 @@ func (a *assembly) identifyFiles() error {
 	return nil
 }
 
-// lockFiles locks all files, or none. Locks of before, which may be nil, are taken over. It waits for a process that holds one and may
-// be about to end. It touches no file system, so it does not hang.
-func (a *assembly) lockFiles(before *assembly, patience time.Duration) error {
+// lockTime is how long a process that holds a lock, and may be about to end, is waited for.
+const lockTime = time.Second
+
+// lockFiles locks all files, or none. Locks of before are taken over. It touches no file system, so it does not hang.
+func (a *assembly) lockFiles(before *assembly) error {
 	began := time.Now()
 	for id, n := range a.owners {
-		if before != nil && before.locks[id] != nil {
+		if before.locks[id] != nil {
 			a.locks[id] = before.locks[id]
 			continue
 		}
 		lock, err := filelock.Take(id, a.log)
-		for errors.Is(err, filelock.ErrLocked) && time.Since(began) < patience {
+		for errors.Is(err, filelock.ErrLocked) && time.Since(began) < lockTime {
 			time.Sleep(5 * time.Millisecond)
 			lock, err = filelock.Take(id, a.log)
 		}
@@ -48,10 +50,10 @@ func (a *assembly) lockFiles(before *assembly, patience time.Duration) error {
 	return nil
 }
 
-// unlockFiles unlocks what other, which may be nil, has not locked too.
+// unlockFiles unlocks what other has not locked too.
 func (a *assembly) unlockFiles(other *assembly) {
 	for id, lock := range a.locks {
-		if other == nil || other.locks[id] != lock {
+		if other.locks[id] != lock {
 			lock.Release()
 		}
 	}

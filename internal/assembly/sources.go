@@ -1,6 +1,7 @@
 package assembly
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	stdsync "sync"
@@ -16,65 +17,64 @@ import (
 	"campaign-credsync/sync"
 )
 
-// secretOf says where the secret of an instance is. Instances with the same secret share its source, also when they take other fields
-// of it.
-func secretOf(i config.Instance) config.Instance {
-	return config.Instance{Source: i.Source, Mount: i.Mount, Path: i.Path, KVVersion: i.KVVersion, File: i.File}
+// secret says where a secret is. Instances with the same secret share its source, also when they take other fields of it.
+type secret struct {
+	vault       *vault.Vault // nil: in a file
+	mount, path string
+	kvVersion   int
+	file        string
 }
 
-// source returns the source of a secret, and connects to Vault for the first one that is there.
-func (a *assembly) source(secret config.Instance, before *assembly) (sync.Source, error) {
-	if a.sources[secret] != nil {
-		return a.sources[secret], nil
+// source takes the source of another instance, or of before, if a new one would be the same.
+func (a *assembly) source(i config.Instance, before *assembly) sync.Source {
+	from := secret{a.vault, i.Mount, i.Path, i.KVVersion, i.File}
+	if i.Source == config.SourceFile {
+		from.vault = nil
 	}
-	isFile := secret.Source == config.SourceFile
-	if !isFile && a.vault == nil {
-		if err := a.useVault(before); err != nil {
-			return nil, err
-		}
-	}
+	source := cmp.Or(a.sources[from], before.sources[from])
 	switch {
-	case before.sources[secret] != nil && (isFile || a.vault == before.vault):
-		a.sources[secret] = before.sources[secret]
-	case isFile:
-		a.sources[secret] = jsonfile.New(secret.File, a.store.Key(), a.log)
-	case secret.KVVersion == 1:
-		a.sources[secret] = a.vault.KV1(secret.Mount, secret.Path)
+	case source != nil:
+	case from.vault == nil:
+		source = jsonfile.New(from.file, a.store.Key(), a.log)
+	case from.kvVersion == 1:
+		source = a.vault.KV1(from.mount, from.path)
 	default:
-		a.sources[secret] = a.vault.KV(secret.Mount, secret.Path)
+		source = a.vault.KV(from.mount, from.path)
 	}
-	return a.sources[secret], nil
+	a.sources[from] = source
+	return source
 }
 
-// useVault takes the Vault of before if a new one would be the same.
-func (a *assembly) useVault(before *assembly) (err error) {
+// useVault connects to Vault where an instance needs it. It takes the Vault of before if a new one would be the same.
+func (a *assembly) useVault(onlyLooks bool, before *assembly) (err error) {
 	c := a.config
+	if c.Vault.Address == "" {
+		return nil
+	}
 	from := vault.Config{
 		Vault: c.Vault, Logger: a.log,
-		State: login.State{StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: a.onlyLooks},
+		State: login.State{StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: onlyLooks},
 	}
-	if a.onlyLooks {
+	if onlyLooks {
 		from.MakeStateDir = func() ([]byte, error) { return makeStateDir(c) }
 	}
 	if before.vault != nil && before.vault.Serves(from) {
 		a.vault = before.vault
 		return nil
 	}
-	if a.vault, err = vault.New(from); err != nil {
-		if setting, ok := errors.AsType[*connection.SettingError](err); ok {
-			return c.At(setting.Key, setting.Err)
-		}
-		return err
+	a.vault, err = vault.New(from)
+	if setting, ok := errors.AsType[*connection.SettingError](err); ok {
+		return c.At(setting.Key, setting.Err)
 	}
-	return nil
+	return err
 }
 
 // watchSecrets brings polls forward until ctx ends: of all sources when there is another way to log in to Vault, of a file when its
 // content is another, and of a secret when Vault tells of a new version.
-func (a *assembly) watchSecrets(ctx context.Context, daemon *sync.Daemon) {
+func (a *assembly) watchSecrets(ctx context.Context) {
 	files, kvs := map[*jsonfile.File]func(){}, map[*vault.KV]func(){}
 	for i, in := range a.settings.Instances {
-		changed := func() { daemon.Announced(i) } // any of those that share the source
+		changed := func() { a.daemon.Announced(i) } // any of those that share the source
 		switch source := in.Source.(type) {
 		case *jsonfile.File:
 			files[source] = changed
@@ -85,7 +85,7 @@ func (a *assembly) watchSecrets(ctx context.Context, daemon *sync.Daemon) {
 	var group stdsync.WaitGroup
 	group.Go(func() { jsonfile.Watch(ctx, files, a.log) })
 	if a.vault != nil {
-		group.Go(func() { a.vault.Run(ctx, daemon.CheckSoon) })
+		group.Go(func() { a.vault.Run(ctx, a.daemon.CheckSoon) })
 	}
 	if a.vault != nil && a.config.Watch.Events != config.EventsOff {
 		group.Go(func() { push.Subscribe(ctx, a.vault.PushConfig(a.config.Watch.Poll, kvs)) })
