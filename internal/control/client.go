@@ -74,35 +74,30 @@ func ask(ctx context.Context, socket, method, path string) (Status, error) {
 		return status, err
 	}
 	response, err := client.Do(request)
-	if err != nil {
-		return status, unanswered(ctx, socket, err)
+	system, _ := errors.AsType[*net.OpError](err)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return status, context.Cause(ctx)
+	case errors.Is(err, unix.EAGAIN):
+		return status, fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
+	case system != nil && system.Op == "dial":
+		return status, fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
+	default:
+		return status, fmt.Errorf("ask the daemon: %w", err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return status, context.Cause(ctx)
+	case err == nil && response.StatusCode != http.StatusOK:
+		return status, fmt.Errorf("the daemon answers: %s", body)
+	case err == nil:
+		err = json.Unmarshal(body, &status)
 	}
 	if err != nil {
 		return status, fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
-		return status, fmt.Errorf("the daemon answers: %s", body)
-	}
-	if err := json.Unmarshal(body, &status); err != nil {
-		return status, fmt.Errorf("understand the daemon's answer: %w", err)
-	}
 	return status, nil
-}
-
-func unanswered(ctx context.Context, socket string, err error) error {
-	var system *net.OpError
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.Is(err, unix.EAGAIN):
-		return fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
-	case errors.As(err, &system) && system.Op == "dial":
-		return fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
-	}
-	return fmt.Errorf("ask the daemon: %w", err)
 }

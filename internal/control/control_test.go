@@ -22,8 +22,7 @@ import (
 // TestStatusOfAHangingLoop: what was true when it last took a turn is not told.
 func TestStatusOfAHangingLoop(t *testing.T) {
 	t.Parallel()
-	c := &Server{}
-	c.Serve(hanging{})
+	c := serving(hanging{})
 	w := httptest.NewRecorder()
 	c.status(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", nil))
 	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "the daemon hangs") {
@@ -38,14 +37,20 @@ func TestSyncThatFails(t *testing.T) {
 		err   error
 		waits bool
 	}{{errors.New("no such instance"), false}, {sync.ErrEnded, true}} {
-		c := &Server{passes: make(chan struct{}, 1)}
-		c.Serve(failing{err: test.err})
+		c := serving(failing{err: test.err})
 		w, began := httptest.NewRecorder(), time.Now()
 		c.sync(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/sync", nil))
 		if waits := time.Since(began) >= loopTimeout; waits != test.waits || !strings.Contains(w.Body.String(), test.err.Error()) {
 			t.Errorf("%v: waits %v, answers %s", test.err, waits, w.Body)
 		}
 	}
+}
+
+// serving is a Server without a socket.
+func serving(d Daemon) *Server {
+	s := &Server{passes: make(chan struct{}, 1)}
+	s.current.Store(&d)
+	return s
 }
 
 // failing is a daemon whose passes fail.
@@ -136,6 +141,49 @@ func TestStatusWhileManyWaitForAPass(t *testing.T) {
 	}
 }
 
+// TestConnectionsAreLimited: one more than may be open is not taken before another ends.
+func TestConnectionsAreLimited(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "control.sock")
+	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Serve(waiting{})
+	ask := func() (conn net.Conn, answered func(within time.Duration) bool) {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			_, err = conn.Write([]byte("GET /status HTTP/1.1\r\nHost: daemon\r\n\r\n"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn, func(within time.Duration) bool {
+			conn.SetReadDeadline(time.Now().Add(within))
+			n, _ := conn.Read(make([]byte, 1))
+			return n == 1
+		}
+	}
+	var taken net.Conn
+	for range maxConnections {
+		conn, answered := ask()
+		defer conn.Close()
+		if taken = conn; !answered(time.Minute) {
+			t.Fatal("no answer")
+		}
+	}
+	more, answered := ask()
+	defer more.Close()
+	if answered(100 * time.Millisecond) {
+		t.Error("one more is answered")
+	}
+	taken.Close()
+	if !answered(time.Minute) {
+		t.Error("no answer when another has ended")
+	}
+}
+
 // TestDaemonDoesNotAnswer: questions to a daemon that is there and stopped end.
 func TestDaemonDoesNotAnswer(t *testing.T) {
 	t.Parallel()
@@ -177,6 +225,7 @@ func TestControlSocketWithAFullQueue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Serve(hanging{})
 	defer c.Close()
 	staysTaken(t, path, "is in use by another process")
 }

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/sync"
@@ -51,17 +52,18 @@ const (
 
 // Server answers at the control socket.
 type Server struct {
-	path    string
-	log     *slog.Logger
-	server  *http.Server
-	passes  chan struct{} // one slot for each request that waits for a pass
-	closing chan struct{}
-	ended   chan struct{}
-	current atomic.Pointer[Daemon]
+	path     string
+	log      *slog.Logger
+	listener net.Listener // nil: there is no room for the socket
+	server   *http.Server
+	passes   chan struct{} // one slot for each request that waits for a pass
+	closing  chan struct{}
+	ended    chan struct{}
+	current  atomic.Pointer[Daemon]
 }
 
-// Listen opens the socket. One that a killed daemon left is replaced. Where there is no room for it (a full /run), it logs that and
-// tries again later: a daemon that nobody can ask still guards the credential.
+// Listen opens the socket; who asks there waits for the first Serve. One that a killed daemon left is replaced. Where there is no room
+// for it (a full /run), that is logged and tried again later: a daemon that nobody can ask still guards the credential.
 func Listen(path string, log *slog.Logger) (*Server, error) {
 	listener, err := openSocket(path)
 	if errors.Is(err, unix.ENOSPC) {
@@ -69,41 +71,33 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	s := &Server{path: path, log: log, passes: make(chan struct{}, maxPasses),
-		closing: make(chan struct{}), ended: make(chan struct{})}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", s.status)
-	mux.HandleFunc("POST /sync", s.sync)
-	whenServing := func(w http.ResponseWriter, r *http.Request) {
-		if s.current.Load() == nil {
-			refuse(w, "the daemon is starting")
-			return
-		}
-		mux.ServeHTTP(w, r)
-	}
-	slots := make(chan struct{}, maxConnections)
-	s.server = &http.Server{
-		Handler: http.HandlerFunc(whenServing), ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ConnState: func(_ net.Conn, state http.ConnState) { // holds up the next accept
-			switch state {
-			case http.StateNew:
-				slots <- struct{}{}
-			case http.StateClosed:
-				<-slots
-			}
+	s := &Server{
+		path: path, log: log, listener: listener, passes: make(chan struct{}, maxPasses),
+		closing: make(chan struct{}), ended: make(chan struct{}),
+		server: &http.Server{
+			Handler: mux, ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit,
+			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		},
 	}
-	go s.run(listener, err)
+	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("POST /sync", s.sync)
 	return s, nil
 }
 
+// Serve has d answer from now on.
+func (s *Server) Serve(d Daemon) {
+	if s.current.Swap(&d) == nil {
+		go s.run()
+	}
+}
+
 // run serves until Close. After most errors of accept, such as a lack of memory, net/http closes the listener; run opens another.
-func (s *Server) run(listener net.Listener, err error) {
+func (s *Server) run() {
 	defer close(s.ended)
 	for {
-		if err == nil {
-			err = s.server.Serve(listener)
+		if s.listener != nil {
+			err := s.server.Serve(netutil.LimitListener(s.listener, maxConnections))
 			if errors.Is(err, http.ErrServerClosed) {
 				return
 			}
@@ -114,21 +108,19 @@ func (s *Server) run(listener net.Listener, err error) {
 			return
 		case <-time.After(openAgain):
 		}
-		if listener, err = openSocket(s.path); err == nil {
+		var err error
+		if s.listener, err = openSocket(s.path); err == nil {
 			s.log.Info("the control socket is open")
 		}
 	}
 }
 
-// Close ends every connection, and removes the socket.
+// Close ends every connection, and removes the socket. There was a Serve before.
 func (s *Server) Close() {
 	close(s.closing)
 	s.server.Close()
 	<-s.ended
 }
-
-// Serve has d answer from now on.
-func (s *Server) Serve(d Daemon) { s.current.Store(&d) }
 
 // status answers what is known now. If the daemon hangs, that may no longer be true, so the answer is an error. While it stops, or is
 // replaced after a reload, the answer is the last that is known.
