@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	// lookEvery is how many intervals pass between two looks at the way to a file, of which its own status may tell nothing.
-	lookEvery = 5
+	// thoroughEvery is how many looks pass between two at the way to a file, which costs ten times as much as a stat.
+	thoroughEvery = 5
 	// lookSoon is how long after an event its file is looked at: it may be another one, or be reached by another way.
 	lookSoon = 20 * time.Millisecond
+	// hangIntervals is how many intervals a look may last before that is reported.
+	hangIntervals = 10
 	// maxQuiet bounds the wait for a file that is never left alone, in multiples of its Quiet.
 	maxQuiet = 10
 	// maxTries bounds how often the way to a file is followed anew when it changes meanwhile.
@@ -24,43 +26,33 @@ const (
 
 // follow makes the calls for one file and looks at it, until ctx is done.
 func (w *watcher) follow(ctx context.Context, f *watchedFile) {
-	soon := time.NewTimer(0)
-	defer soon.Stop()
-	dues := 0
+	next := time.NewTimer(0)
+	defer next.Stop()
+	soon, looks := true, 0
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-f.news:
+		case <-f.notified:
 			if f.awaitQuiet(ctx); ctx.Err() != nil {
 				return
 			}
-			f.work.Add(1)
-			f.call(f.lost.Swap(false))
-			f.work.Add(1)
-			soon.Reset(lookSoon)
-		case <-soon.C:
-			w.look(f)
-		case <-f.due:
-			if dues++; dues%lookEvery == 0 || f.unwatched.Load() || f.looksChanged() {
-				w.look(f)
+			f.Changed(f.lost.Swap(false))
+			if !soon {
+				soon = true
+				next.Reset(lookSoon)
+			}
+		case <-next.C:
+			looks++
+			w.look(f, soon || f.unwatched || looks%thoroughEvery == 0)
+			soon = false
+			if f.unwatched {
+				next.Reset(w.interval)
+			} else {
+				next.Reset(2 * w.interval)
 			}
 		}
 	}
-}
-
-// tell has Changed called. It never blocks.
-func (f *watchedFile) tell(lost bool) {
-	if lost {
-		f.lost.Store(true)
-	}
-	put(f.news)
-}
-
-func (f *watchedFile) call(lost bool) {
-	f.calling.Lock()
-	defer f.calling.Unlock()
-	f.Changed(lost)
 }
 
 func (f *watchedFile) awaitQuiet(ctx context.Context) {
@@ -68,32 +60,43 @@ func (f *watchedFile) awaitQuiet(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-f.news:
+		case <-f.notified:
 		case <-time.After(f.Quiet):
 			return
 		}
 	}
 }
 
-// looksChanged compares what stat tells about the file, which takes one system call.
-func (f *watchedFile) looksChanged() bool {
-	f.work.Add(1)
-	defer f.work.Add(1)
-	return signatureOf(f.Path) != f.seen
+// look looks at a file, and at the way to it if that is asked for or the file is another. It reports when that hangs.
+func (w *watcher) look(f *watchedFile, thorough bool) {
+	w.calls.Add(1)
+	hang := time.AfterFunc(hangIntervals*w.interval, func() {
+		defer w.calls.Done()
+		w.logger.Warn("a file may have changed and cannot be looked at; see whether its disk or mount answers", "path", f.Path)
+		f.Changed(true)
+	})
+	if thorough || signatureOf(f.Path) != f.seen {
+		w.refresh(f)
+	}
+	if hang.Stop() {
+		w.calls.Done()
+		return
+	}
+	w.logger.Info("the file can be looked at again", "path", f.Path)
+	f.notify(true)
 }
 
-// look watches the way to a file as it is now, and tells when the way or the file is another than at the look before.
-func (w *watcher) look(f *watchedFile) {
-	f.work.Add(1)
-	defer f.work.Add(1)
-	moved := false
-	unwatched := f.unwatched.Load()
+// refresh watches the way to a file as it is now, and notifies when the way or the file is another than before.
+func (w *watcher) refresh(f *watchedFile) {
+	moved, unwatched := false, f.unwatched
 	for range maxTries { // it may change before it is watched
-		trail := trailOf(f.Path)
-		same := slices.Equal(trail, f.trail)
+		points := watchPointsOf(f.Path)
+		same := slices.Equal(points, f.points)
 		if !same {
-			w.setTrail(f, trail)
 			moved = true
+			w.mu.Lock()
+			f.points = points
+			w.mu.Unlock()
 		}
 		w.watch(f)
 		if same {
@@ -101,55 +104,34 @@ func (w *watcher) look(f *watchedFile) {
 		}
 	}
 	seen := signatureOf(f.Path)
-	changed := seen != f.seen
+	if moved || seen != f.seen {
+		f.notify(moved || unwatched || f.unwatched)
+	}
 	f.seen = seen
-	if moved || changed {
-		f.tell(moved || unwatched || f.unwatched.Load())
-	}
-}
-
-// setTrail takes note of the way to a file, and ends the watches that no file needs any more.
-func (w *watcher) setTrail(f *watchedFile, trail []spot) {
-	w.mu.Lock()
-	old, events := f.trail, w.events
-	f.trail = trail
-	needed := map[string]bool{}
-	for _, other := range w.files {
-		for _, s := range other.trail {
-			needed[s.dir] = true
-		}
-	}
-	w.mu.Unlock()
-	for _, s := range old {
-		if events != nil && !needed[s.dir] {
-			_ = events.Remove(s.dir) // fails where it went with the directory
-		}
-	}
 }
 
 // watch watches every directory on the way to a file: also one that is watched already, as another may have taken its place.
+// A directory that no file needs any more stays watched until it is removed; its events are about no file.
 func (w *watcher) watch(f *watchedFile) {
 	w.mu.Lock()
 	events := w.events
 	w.mu.Unlock()
-	if events == nil {
-		f.unwatched.Store(true)
+	f.unwatched = events == nil
+	if f.unwatched {
 		return
 	}
-	failed := false
-	for _, s := range f.trail {
-		err := events.Add(s.dir)
+	for _, p := range f.points {
+		err := events.Add(p.dir)
 		if err == nil {
 			continue
 		}
-		failed = true // the others are watched all the same, that of the file above all
+		f.unwatched = true // the others are watched all the same, that of the file above all
 		passing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fsnotify.ErrClosed)
 		if !passing && !f.warned {
 			f.warned = true
-			w.logger.Warn("no file events, the file is checked at an interval instead", "path", f.Path, "directory", s.dir,
-				"interval", w.interval, "reason", err, "remedy", remedyFor(err))
+			w.logger.Warn("no file events, the file is checked at an interval instead", "path", f.Path, "directory", p.dir,
+				"interval", w.interval, "reason", err, "remedy", remedy)
 		}
 	}
-	f.unwatched.Store(failed)
-	f.warned = f.warned && failed
+	f.warned = f.warned && f.unwatched
 }

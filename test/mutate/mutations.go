@@ -89,7 +89,7 @@ var mutations = []mutation{
 
 	// Drift.
 	{"lost events make nobody look",
-		`defer w.tellAll()`, ``,
+		`w.notifyAll()`, ``,
 		"TestWatchLooksAtEverythingAfterAnOverflow"},
 	{"drift that the processes may have loaded is not activated",
 		`return since.IsZero() || age < 0 || age > longDrift`, `return since.IsZero() && age < 0`,

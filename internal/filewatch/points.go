@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// spot is a name in a directory, at which a change of a file may show. The directory is named without links.
-type spot struct {
+// watchPoint is a name in a directory, at which a change of a file may show. The directory is named without links.
+type watchPoint struct {
 	dir, name string
 	id        fileID // of the directory; zero where it cannot be told
 }
@@ -21,11 +21,11 @@ type fileID struct{ device, inode uint64 }
 // maxLinks is the kernel's own bound.
 const maxLinks = 40
 
-// trailOf walks to a file as the kernel does and returns where its content may be exchanged: each symbolic link on the way, be
-// it Kubernetes' ..data or one to another directory, and the file itself. Where the way ends early, the last spot is where it
+// watchPointsOf walks to a file as the kernel does and returns where its content may be exchanged: each symbolic link on the way, be
+// it Kubernetes' ..data or one to another directory, and the file itself. Where the way ends early, the last point is where it
 // would go on.
-func trailOf(file string) []spot {
-	var trail []spot
+func watchPointsOf(file string) []watchPoint {
+	var points []watchPoint
 	dir, todo, links := "/", parts(file), 0
 	for len(todo) > 0 {
 		name := todo[0]
@@ -37,24 +37,24 @@ func trailOf(file string) []spot {
 		target, err := os.Readlink(filepath.Join(dir, name))
 		switch {
 		case err == nil:
-			trail = append(trail, spotAt(dir, name))
+			points = append(points, pointAt(dir, name))
 			if links++; links > maxLinks {
-				return trail
+				return points
 			}
 			if filepath.IsAbs(target) {
 				dir = "/"
 			}
 			todo = append(parts(target), todo...)
 		case len(todo) == 0 || !errors.Is(err, syscall.EINVAL): // EINVAL: it is there and no link
-			return append(trail, spotAt(dir, name))
+			return append(points, pointAt(dir, name))
 		default:
 			dir = filepath.Join(dir, name)
 		}
 	}
-	return trail
+	return points
 }
 
-func spotAt(dir, name string) spot { return spot{dir, name, signatureOf(dir).fileID} }
+func pointAt(dir, name string) watchPoint { return watchPoint{dir, name, signatureOf(dir).fileID} }
 
 // parts splits a path. It keeps "..", which behind a link is not what filepath.Clean takes it for.
 func parts(path string) []string {
@@ -70,14 +70,10 @@ type signature struct {
 }
 
 func signatureOf(path string) signature {
-	var stat syscall.Stat_t
-	for {
-		switch err := syscall.Stat(path, &stat); err {
-		case nil:
-			return signature{fileID{stat.Dev, stat.Ino}, stat.Size, stat.Mtim, stat.Ctim}
-		case syscall.EINTR:
-		default:
-			return signature{}
-		}
+	info, err := os.Stat(path)
+	if err != nil {
+		return signature{}
 	}
+	stat := info.Sys().(*syscall.Stat_t) // always that on Linux
+	return signature{fileID{stat.Dev, stat.Ino}, stat.Size, stat.Mtim, stat.Ctim}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // The way to a file is what the kernel walks: every link on it, and the end.
-func TestTrail(t *testing.T) {
+func TestWatchPoints(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func TestTrail(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for file, want := range map[string][]spot{
+	for file, want := range map[string][]watchPoint{
 		"else/where/file": {{dir: at("else/where"), name: "file"}},
 		"real/file":       {{dir: at("real"), name: "file"}, {dir: at("real"), name: "..data"}, {dir: at("real/..1"), name: "file"}},
 		"link/file":       {{dir: at(""), name: "link"}, {dir: at("real"), name: "file"}, {dir: at("real"), name: "..data"}, {dir: at("real/..1"), name: "file"}},
@@ -45,7 +45,7 @@ func TestTrail(t *testing.T) {
 		"else/nothing":    {{dir: at("else"), name: "nothing"}},
 	} {
 		// Written as people do, with what means nothing.
-		got := trailOf(root + "/./" + strings.ReplaceAll(file, "/", "//"))
+		got := watchPointsOf(root + "/./" + strings.ReplaceAll(file, "/", "//"))
 		for i := range got {
 			if got[i].id != signatureOf(got[i].dir).fileID {
 				t.Errorf("%s: %v is the ID of another", file, got[i])
@@ -57,8 +57,8 @@ func TestTrail(t *testing.T) {
 		}
 	}
 	for _, loop := range []string{"loop", "a"} {
-		if n := len(trailOf(at(loop))); n > maxLinks+1 {
-			t.Errorf("%s: %d spots", loop, n)
+		if n := len(watchPointsOf(at(loop))); n > maxLinks+1 {
+			t.Errorf("%s: %d points", loop, n)
 		}
 	}
 }
