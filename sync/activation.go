@@ -34,7 +34,7 @@ func (in *instance) requireActivation(now time.Time) {
 
 // keepActivated runs steps of activation when it is time.
 func (d *Daemon) keepActivated() {
-	for !d.ended {
+	for d.phase < ended {
 		s, members, again := d.planActivation(time.Now())
 		if len(members) > 0 {
 			d.activate(s, members)
@@ -47,7 +47,7 @@ func (d *Daemon) keepActivated() {
 // planActivation picks the next step and the instances that it is done for. It waits while any instance is being applied, or is about
 // to be, so that one reload serves all that are applied together.
 func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []*instance, again time.Time) {
-	if d.draining {
+	if d.phase > working {
 		return
 	}
 	for _, in := range d.instances {

@@ -10,12 +10,12 @@ import (
 // known of a Source or a Sink counts only where both have the same one.
 
 // adopt goes on with what is known of an instance.
-func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
+func (in *instance) adopt(before *instance, now time.Time) {
 	in.record, in.activation = before.record, before.activation // the record may be what could not be saved
 	if r := &in.record; r.saving || len(r.Reverts) > 0 {
 		r.saving = false // a save that was left behind tells nobody how it ended
 		r.Reverts = nil  // the brake is released
-		r.changed(now)
+		r.unsaved = true
 	}
 	if before.wanted.force == forSchedule {
 		in.wanted.force = forSchedule
@@ -23,7 +23,6 @@ func (in *instance) adopt(before *instance, sameMode bool, now time.Time) {
 	if in.Sink == before.Sink {
 		in.file = before.file
 		in.file.touched(true, now) // nobody took events between the two; and what alert mode left alone was loaded
-		in.file.alertLogged = in.file.alertLogged && sameMode
 		in.wanted.retry = before.wanted.retry
 	}
 	if in.Source == before.Source {

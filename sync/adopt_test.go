@@ -63,9 +63,9 @@ func TestFilesAreGuardedWhilePollsEnd(t *testing.T) {
 		go func() {
 			time.Sleep(time.Second)
 			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
-			time.Sleep(time.Second)
+			time.Sleep(100 * time.Millisecond) // the poll has not ended
 			if got := w.sinks["prod"].get("authIMSTAClientId"); got != "one" {
-				t.Errorf("a second after the edit it is %q\n%s", got, w.log)
+				t.Errorf("a moment after the edit it is %q\n%s", got, w.log)
 			}
 		}()
 		w.reload(unchanged)

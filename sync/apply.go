@@ -31,7 +31,7 @@ func (d *Daemon) apply(in *instance) {
 	})
 	r.saving = false
 	now := time.Now()
-	r.changed(now)
+	r.unsaved = true
 	if saved {
 		r.retry = retry{}
 		in.file.stale = true // events of our own command are behind us, but somebody else may have written meanwhile
@@ -77,7 +77,7 @@ func (in *instance) onApply(p *pending, force force, attributes credential.Attri
 }
 
 // recordSame notes that the version in hand holds the credential that is applied already.
-func (d *Daemon) recordSame(in *instance, now time.Time) {
+func (d *Daemon) recordSame(in *instance) {
 	r, p := &in.record, in.wanted.pending
 	in.wanted.pending = nil
 	if !r.Version.Equal(p.version) { // else its fields have other names now; what a newer release has recorded of the version stays
@@ -85,6 +85,6 @@ func (d *Daemon) recordSame(in *instance, now time.Time) {
 		r.Version = p.version
 	}
 	r.Fields = p.fields
-	r.changed(now)
+	r.unsaved = true
 	d.tell()
 }

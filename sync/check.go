@@ -2,17 +2,10 @@ package sync
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 )
-
-// drainGrace is how long polls that were cut short, and what is done with files, may take to end.
-const drainGrace = 6 * time.Second
-
-// ErrEnded says that Run has returned, or is about to.
-var ErrEnded = errors.New("the daemon is stopping")
 
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
 // after it: each instance was looked at, its source polled, and everything that could be done at once was done or has failed.
@@ -68,7 +61,7 @@ func (d *Daemon) await(ctx context.Context, checked []*instance) error {
 		now := time.Now()
 		checked = slices.DeleteFunc(checked, func(in *instance) bool { return d.isChecked(in, now) })
 		switch {
-		case d.ended:
+		case d.phase >= ended:
 			return ErrEnded
 		case len(checked) == 0:
 			return nil
@@ -94,46 +87,4 @@ func (d *Daemon) isChecked(in *instance, now time.Time) bool {
 		return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.hangs && s.commands })
 	}
 	return len(in.record.Activation) == 0 || now.Before(d.activationAt(in))
-}
-
-// Drain is for a Daemon that is to be stopped and replaced by another in this process. It has no command and no poll begun any more and
-// cuts polls short. Files are guarded until what is under way of these has ended; then nothing is begun any more. It returns when nothing
-// runs. When something does not end, Run goes on as before, and the error says so.
-func (d *Daemon) Drain() error {
-	d.lock.take()
-	defer d.unlock()
-	d.draining = true
-	d.cutPolls()
-	since := time.Now() // or while a command ran last
-	for len(d.underWay) > 0 && !d.ended {
-		now := time.Now()
-		if d.commandStep() {
-			since = now
-		}
-		hanging := slices.IndexFunc(d.underWay, func(s *step) bool { return s.hangs })
-		if hanging >= 0 || now.Sub(since) >= drainGrace {
-			s := d.underWay[max(0, hanging)] // the oldest, if none hangs
-			d.draining = false
-			d.tell()
-			return fmt.Errorf("instance %s: %v", s.names(), s)
-		}
-		d.wait(now.Add(drainGrace/10), nil)
-	}
-	if d.ended {
-		return ErrEnded
-	}
-	return nil
-}
-
-func (d *Daemon) cutPolls() {
-	for _, w := range d.sources {
-		if w.cut != nil {
-			w.cut()
-		}
-	}
-}
-
-// mayGuard reports whether steps on files and records may begin.
-func (d *Daemon) mayGuard() bool {
-	return !d.draining || d.commandStep() || slices.ContainsFunc(d.sources, func(w *source) bool { return w.cut != nil })
 }

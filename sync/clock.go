@@ -30,7 +30,7 @@ func (d *Daemon) checkClock(now time.Time) {
 		}
 		if r := &in.record; len(r.Activation) > 0 && r.ActivationSince.Round(0).After(now.Round(0)) {
 			r.ActivationSince = now
-			r.changed(now)
+			r.unsaved = true
 		}
 	}
 }

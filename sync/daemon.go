@@ -31,9 +31,7 @@ type Daemon struct {
 	underWay            []*step
 	running             int // goroutines
 	activating          bool
-	draining            bool
-	ended               bool // Run decides nothing more
-	left                bool // steps that are still under way are left behind
+	phase               phase
 	verifyAt, reapplyAt time.Time
 	seenAt              time.Time       // when the clock was looked at last
 	ctx                 context.Context // of all steps but commands; ends some time after that of Run
@@ -78,7 +76,7 @@ func New(cfg Config) *Daemon {
 		d.instances = append(d.instances, in)
 		var err error
 		if was := known[c.Name]; was != nil {
-			in.adopt(was, before.cfg.Revert == cfg.Revert, now)
+			in.adopt(was, now)
 		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
 			in.log.Warn("state unreadable, starting without it", "reason", err) // it is applied again, which mends it
 		}
@@ -153,10 +151,10 @@ func (d *Daemon) Run(ctx context.Context) {
 
 // reconcile asks what is to be done about the file of an instance, and does it.
 func (d *Daemon) reconcile(in *instance) {
-	for !d.ended {
+	for d.phase < ended {
 		now := time.Now()
 		d.checkClock(now)
-		if !d.mayGuard() {
+		if d.phase == drained {
 			d.wait(time.Time{}, nil)
 			continue
 		}
@@ -172,7 +170,7 @@ func (d *Daemon) reconcile(in *instance) {
 		case actionApply:
 			d.apply(in)
 		case actionRecordSame:
-			d.recordSame(in, now)
+			d.recordSame(in)
 		case actionRecordIntent:
 			d.recordIntent(in)
 		case actionFetch:

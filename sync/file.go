@@ -43,26 +43,18 @@ const (
 // longDrift is the age from which on Campaign's processes may have read the drift.
 const longDrift = 2 * time.Second
 
-// countDelay is how long a change that only counts reverts may wait for its save, so that a burst is not slowed down.
-const countDelay = 100 * time.Millisecond
-
 // unusable reports trouble that outlasted the work of an editor.
 func (f *file) unusable() bool { return f.err != nil && f.checkedAt.Sub(f.errSince) >= lookGrace }
 
-// mayHaveLoaded reports whether the processes may have read the drift that is on disk until now. Change times are of the wall clock;
-// one that was set back counts as long.
+// mayHaveLoaded reports whether the processes may have read the drift that is on disk until now, should there be any. Change times are
+// of the wall clock; one that was set back counts as long.
 func (f *file) mayHaveLoaded(now time.Time) bool {
-	since := f.driftSince(now)
+	since := f.rightAt
+	if !since.IsZero() && f.missedAt.IsZero() && f.changedAt.After(since) && !f.changedAt.After(now) {
+		since = earlier(f.suspectAt, f.changedAt)
+	}
 	age := now.Round(0).Sub(since.Round(0))
 	return since.IsZero() || age < 0 || age > longDrift
-}
-
-// driftSince tells since when drift may be on disk, if there is any now. Zero: nobody knows.
-func (f *file) driftSince(now time.Time) time.Time {
-	if f.rightAt.IsZero() || !f.missedAt.IsZero() || !f.changedAt.After(f.rightAt) || f.changedAt.After(now) {
-		return f.rightAt
-	}
-	return earlier(f.suspectAt, f.changedAt)
 }
 
 // seenRight notes a look that began at asOf and saw no drift.
@@ -185,7 +177,7 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 	}
 	if r.Applying != nil && len(credential.Drift(r.Attributes, seen)) == 0 { // the command that was interrupted wrote nothing
 		r.Applying = nil
-		r.changed(now)
+		r.unsaved = true
 	}
 	if len(in.drift()) > 0 {
 		f.suspectAt = earlier(f.suspectAt, asOf)
@@ -201,19 +193,15 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 
 // onRevert counts a revert. One of drift that may have been loaded is followed by activation.
 func (d *Daemon) onRevert(in *instance, now time.Time) {
-	r, saveAt := &in.record, now.Add(countDelay)
+	r := &in.record
 	r.reverted(now)
+	r.unsaved = true
 	in.file.unproved = false
 	if r.RevertOwesActivation || in.file.mayHaveLoaded(now) {
 		in.requireActivation(now)
-		saveAt = now
 	} else if d.activating {
 		in.activation.require(now) // the step under way may have read it
 	}
-	if _, braked := r.brake(d.cfg.MaxReverts, now); braked {
-		saveAt = now // logged only when it is on disk: the brake must hold after a crash
-	}
-	r.changed(saveAt)
 }
 
 // driftGone forgets what was tried against drift that is gone.

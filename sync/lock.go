@@ -21,7 +21,7 @@ func (l lock) takeUntil(ctx context.Context) error {
 
 // unlock publishes what has changed, and gives up the lock.
 func (d *Daemon) unlock() {
-	if d.changed && !d.left {
+	if d.changed && d.phase < left {
 		d.changed = false
 		d.publish()
 	}

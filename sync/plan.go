@@ -44,7 +44,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 		switch {
 		case in.isApplied(w.pending) && w.force == notForced && in.record.Applying == nil:
 			return decision{action: actionRecordSame}
-		case w.retry.due(now) && !d.activating && !d.draining && !in.record.saving:
+		case w.retry.due(now) && !d.activating && d.phase == working && !in.record.saving:
 			return decision{action: actionApply}
 		}
 		// It has to wait, and an apply that failed may have damaged what worked: what was applied before is restored meanwhile.

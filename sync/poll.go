@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,9 +87,9 @@ func (w *source) pollNow(now time.Time) {
 
 // keepPolling polls a source when it is time.
 func (d *Daemon) keepPolling(w *source) {
-	for !d.ended {
+	for d.phase < ended {
 		switch {
-		case d.draining:
+		case d.phase > working:
 			d.wait(time.Time{}, nil)
 		case time.Now().Before(w.next):
 			d.wait(w.next, nil)
@@ -98,12 +97,6 @@ func (d *Daemon) keepPolling(w *source) {
 			d.poll(w)
 		}
 	}
-}
-
-// answer is what a poll brought to one member; neither when the secret was not read.
-type answer struct {
-	pending *pending
-	refusal *credential.Refusal
 }
 
 func (d *Daemon) poll(w *source) {
@@ -117,37 +110,20 @@ func (d *Daemon) poll(w *source) {
 	}
 	var reading credential.Reading
 	var err error
-	answers := make([]answer, len(w.members))
 	bound := pollBound + time.Duration(len(d.sources)-1)*othersBound
-	d.do(step{what: "poll of the source", of: w.members, bound: bound}, func() {
-		reading, err = w.Poll(ctx, need)
-		for i, in := range w.members {
-			answers[i] = pick(reading, in.Fields, d.cfg.Store.Key())
-		}
-	})
+	d.do(step{what: "poll of the source", of: w.members, bound: bound}, func() { reading, err = w.Poll(ctx, need) })
 	w.cut = nil
 	if ctx.Err() != nil && err != nil && !errors.As(err, new(*credential.Refusal)) {
 		return // cut short, tells nothing
 	}
 	now := time.Now()
-	if d.onPoll(w, reading.Version, answers, err, now); w.again {
+	if d.onPoll(w, reading, err, now); w.again {
 		w.pollNow(now)
 	}
 }
 
-func pick(reading credential.Reading, fields credential.Fields, key []byte) answer {
-	if reading.Credential == nil {
-		return answer{}
-	}
-	c, refusal := reading.Credential(fields)
-	if refusal != nil {
-		return answer{refusal: refusal}
-	}
-	return answer{pending: &pending{reading.Version, fields, c, c.Digest(key), c.SecretDigest(key)}}
-}
-
-// onPoll takes what a source told; answers are in the order of its members.
-func (d *Daemon) onPoll(w *source, version credential.Version, answers []answer, err error, now time.Time) {
+// onPoll takes what a source told. The reading has no credential when no member wanted the version, or it was refused.
+func (d *Daemon) onPoll(w *source, reading credential.Reading, err error, now time.Time) {
 	var refusal *credential.Refusal
 	if err != nil && !errors.As(err, &refusal) {
 		level := slog.LevelWarn
@@ -166,20 +142,32 @@ func (d *Daemon) onPoll(w *source, version credential.Version, answers []answer,
 	if w.spread {
 		w.next, w.spread = now.Add(rand.N(d.cfg.Poll)), false
 	}
-	for i, in := range w.members {
-		switch refused := cmp.Or(refusal, answers[i].refusal); {
-		case refusal == nil && in.goesBack(version):
-			in.onRefusal(in.rollback(version), now)
-		case refused != nil:
-			in.wanted.pending = nil // what waited to be applied is not wanted any more
-			in.onRefusal(refused, now)
-		case in.refuses(version) && answers[i].pending == nil: // its secret was not read again
-		default:
-			in.onVersion(version, answers[i].pending)
-		}
-		if refusal == nil && answers[i] == (answer{}) && in.wants(version) {
+	for _, in := range w.members {
+		in.onAnswer(reading, refusal, d.cfg.Store.Key(), now)
+		if refusal == nil && reading.Credential == nil && in.wants(reading.Version) {
 			w.again = true // it has become so since the poll began
 		}
+	}
+}
+
+// onAnswer takes what the instance's source told: a refusal, or a reading.
+func (in *instance) onAnswer(reading credential.Reading, refusal *credential.Refusal, key []byte, now time.Time) {
+	var p *pending
+	goesBack := refusal == nil && in.goesBack(reading.Version)
+	if refusal == nil && reading.Credential != nil {
+		var c credential.Credential
+		c, refusal = reading.Credential(in.Fields)
+		p = &pending{reading.Version, in.Fields, c, c.Digest(key), c.SecretDigest(key)}
+	}
+	switch {
+	case goesBack:
+		in.onRefusal(in.rollback(reading.Version), now)
+	case refusal != nil:
+		in.wanted.pending = nil // what waited to be applied is not wanted any more
+		in.onRefusal(refusal, now)
+	case in.refuses(reading.Version) && p == nil: // its secret was not read again
+	default:
+		in.onVersion(reading.Version, p)
 	}
 }
 

@@ -42,7 +42,7 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 	if err != nil && !errors.As(err, new(*credential.Refusal)) {
 		return p, err
 	}
-	d.onPoll(in.source, reading.Version, []answer{pick(reading, in.Fields, cfg.Store.Key())}, err, now)
+	d.onPoll(in.source, reading, err, now)
 	in.file.recovered = true // what a command left is finished by a pass, and not by a look
 
 	p.Drift, p.Refused, p.Activation = in.drift(), in.wanted.refusal, in.record.Activation

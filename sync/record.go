@@ -10,21 +10,12 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// record is what is remembered of an instance, and how much of that is on disk. Who changes it calls changed.
+// record is what is remembered of an instance, and how much of that is on disk. Who changes it sets unsaved.
 type record struct {
 	state.Record
-	unsaved bool      // there are changes that no save has taken
-	saveAt  time.Time // when it must do so
+	unsaved bool // there are changes that no save has taken
 	saving  bool
 	retry   retry
-}
-
-// changed notes a change, to be on disk by at.
-func (r *record) changed(at time.Time) {
-	if !r.unsaved || at.Before(r.saveAt) {
-		r.saveAt = at
-	}
-	r.unsaved = true
 }
 
 // saveEnded reports whether what is remembered is on disk, or cannot be saved for now.
@@ -37,22 +28,21 @@ const savePatience = 2 * time.Second
 func (d *Daemon) recordIntent(in *instance) {
 	now, r := time.Now(), &in.record
 	r.RevertOwesActivation = true
-	r.changed(now)
+	r.unsaved = true
 	d.tell()
-	for until := now.Add(savePatience); !r.saveEnded() && time.Now().Before(until) && !d.ended; {
+	for until := now.Add(savePatience); !r.saveEnded() && time.Now().Before(until) && d.phase < ended; {
 		d.wait(until, nil)
 	}
 }
 
 // keepSaved saves a changed record when it is time.
 func (d *Daemon) keepSaved(in *instance) {
-	for r := &in.record; !d.ended; {
-		at := later(r.saveAt, r.retry.at)
+	for r := &in.record; d.phase < ended; {
 		switch {
-		case r.saving || !r.unsaved || !d.mayGuard():
+		case r.saving || !r.unsaved || d.phase == drained:
 			d.wait(time.Time{}, nil)
-		case time.Now().Before(at):
-			d.wait(at, nil)
+		case !r.retry.due(time.Now()):
+			d.wait(r.retry.at, nil)
 		default:
 			d.save(in)
 		}
@@ -87,7 +77,7 @@ func (r *record) activated(done func(credential.Step) bool, now time.Time) {
 	if r.Activation = slices.DeleteFunc(slices.Clone(r.Activation), done); len(r.Activation) == 0 {
 		r.ActivatedAt = now
 	}
-	r.changed(now)
+	r.unsaved = true
 }
 
 // reverted counts a revert.

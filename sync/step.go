@@ -45,7 +45,7 @@ func (d *Daemon) do(s step, work func()) {
 	work()
 	d.lock.take()
 	overdue.Stop()
-	if d.left {
+	if d.phase == left {
 		runtime.Goexit()
 	}
 	d.underWay = slices.DeleteFunc(d.underWay, func(other *step) bool { return other == &s })
@@ -58,7 +58,7 @@ func (d *Daemon) do(s step, work func()) {
 // checkHang logs that a step hangs, and before that returns when to look again.
 func (d *Daemon) checkHang(s *step) (again time.Duration) {
 	switch {
-	case d.left || !slices.Contains(d.underWay, s): // nobody waits for it
+	case d.phase == left || !slices.Contains(d.underWay, s): // nobody waits for it
 	case s.commands && d.cfg.CommandRuns():
 		s.late = false
 		return s.bound
@@ -106,46 +106,4 @@ func (s *step) names() string {
 
 func (s *step) String() string {
 	return fmt.Sprintf("a step does not end: %s, begun %s", s.what, s.began.UTC().Format(time.RFC3339))
-}
-
-// Times of a stop.
-const (
-	finishTime = 1500 * time.Millisecond // after which steps that run no command are called off
-	leaveTime  = 2 * time.Second         // after which they are left behind
-	saveTime   = time.Second             // for the last records
-)
-
-// stop ends all goroutines, and saves what is unsaved.
-func (d *Daemon) stop(cancel func()) {
-	d.ended = true
-	d.cutPolls()
-	d.tell()
-	defer time.AfterFunc(finishTime, cancel).Stop()
-	d.windUp(leaveTime, 0)
-	hung := d.running
-	for _, in := range d.instances {
-		if in.record.unsaved && !in.record.saving {
-			d.spawn(func() { d.save(in) })
-		}
-	}
-	d.windUp(saveTime, hung)
-	d.publish()
-	d.left = true
-	var what []string
-	for _, s := range d.underWay {
-		what = append(what, s.names()+": "+s.what)
-	}
-	if len(what) > 0 {
-		d.log.Error("steps that do not end are left behind", "step", strings.Join(what, ", "))
-	}
-}
-
-// windUp waits until no more than rest goroutines are left: for commands as long as they run, for others as long as limit.
-func (d *Daemon) windUp(limit time.Duration, rest int) {
-	for until := time.Now().Add(limit); d.running > rest && time.Now().Before(until); {
-		d.wait(time.Now().Add(50*time.Millisecond), nil)
-		if d.commandStep() && d.cfg.CommandRuns() {
-			until = time.Now().Add(limit)
-		}
-	}
 }

@@ -14,6 +14,7 @@ import (
 // a secret. It is a value: its slices are replaced, never changed in place. Names of its fields in JSON never change, as an older
 // release reads them, too.
 type Record struct {
+	Format  int                `json:"format"`  // of the file
 	Version credential.Version `json:"version"` // applied
 	// Fields are the names by which the credential was picked from the version. Empty in old records: not known.
 	Fields credential.Fields `json:"fields,omitempty"`
@@ -36,43 +37,31 @@ type Record struct {
 	Reverts       []time.Time `json:"reverts,omitempty"` // those of the last hour
 	RevertedTotal int         `json:"reverted_total"`
 
-	unknown durable.Unknown
+	unknown durable.Unknown // of a newer release: after a downgrade, what is applied is not applied anew
 }
 
 const recordFormat = 1
 
-// recordFile is a record as it is stored.
-type recordFile struct {
-	Format int `json:"format"`
-	storedRecord
-}
-
-type storedRecord Record // without its methods
-
-// UnmarshalJSON keeps the fields of a newer release: after a downgrade, what is applied is not applied anew.
-func (r *Record) UnmarshalJSON(data []byte) error {
-	var file recordFile
-	unknown, err := durable.Decode(data, &file)
-	if err != nil {
-		return err
+func decode(data []byte) (r Record, err error) {
+	r.unknown, err = durable.Decode(data, &r)
+	switch {
+	case err != nil:
+	case r.Format != recordFormat:
+		err = fmt.Errorf("format %d is not known, only %d", r.Format, recordFormat)
+	case !r.Version.IsZero() && len(r.Attributes) == 0:
+		err = errors.New("an applied version without attributes")
+	default:
+		return r, nil
 	}
-	if file.Format != recordFormat {
-		return fmt.Errorf("format %d is not known, only %d", file.Format, recordFormat)
-	}
-	if !file.Version.IsZero() && len(file.Attributes) == 0 {
-		return errors.New("an applied version without attributes")
-	}
-	*r = Record(file.storedRecord)
-	r.unknown = unknown
-	return nil
-}
-
-// MarshalJSON writes back the fields of a newer release.
-func (r Record) MarshalJSON() ([]byte, error) {
-	return r.unknown.Encode(recordFile{recordFormat, storedRecord(r)})
+	return Record{}, err
 }
 
 func (r Record) encode() ([]byte, error) {
-	data, err := json.MarshalIndent(r, "", "  ")
+	r.Format = recordFormat
+	data, err := r.unknown.Encode(r)
+	if err != nil {
+		return nil, err
+	}
+	data, err = json.MarshalIndent(json.RawMessage(data), "", "  ")
 	return append(data, '\n'), err
 }

@@ -68,15 +68,14 @@ func Open(dir string, patience time.Duration) (*Store, error) {
 }
 
 func (s *Store) takeLock(until time.Time) error {
-	for {
+	for ; ; time.Sleep(5 * time.Millisecond) {
 		err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case !errors.Is(err, unix.EWOULDBLOCK):
+		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
-		case !time.Now().Before(until):
+		}
+		if !time.Now().Before(until) {
 			return ErrLocked
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -99,37 +98,28 @@ func checkPrivate(dir string) error {
 // random.
 func Read(dir string) *Store {
 	s := &Store{dir: dir}
-	if err := s.loadKey(); err != nil {
-		s.key = newKey()
-	}
+	_ = s.loadKey() // with an error, there is a key of this process alone
 	return s
 }
 
 // Close releases the directory that Open took.
-func (s *Store) Close() error {
-	return s.lock.Close() // which takes nil, too
-}
+func (s *Store) Close() error { return s.lock.Close() }
 
 // Key is the key of this machine's digests: 32 random bytes.
 func (s *Store) Key() []byte { return s.key }
 
+// loadKey reads the key. Where there is none, it makes one: digests made with a lost key match nothing, which costs one apply.
 func (s *Store) loadKey() (err error) {
 	s.key, err = regularfile.Read(filepath.Join(s.dir, keyFile), keyLength)
+	if err == nil && len(s.key) == keyLength {
+		return nil
+	}
+	s.key = make([]byte, keyLength)
+	rand.Read(s.key) // never fails
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if len(s.key) == keyLength {
-		return nil
-	}
-	// Absent, or cut off by a crash: digests made with a lost key match nothing, which costs one apply.
-	s.key = newKey()
 	return s.write(keyFile, s.key)
-}
-
-func newKey() []byte {
-	key := make([]byte, keyLength)
-	rand.Read(key) // never fails
-	return key
 }
 
 // Load returns the record of an instance, empty when there is none. With an error the record is empty, too: going on with it costs one
@@ -141,7 +131,7 @@ func (s *Store) Load(instance string) (record Record, err error) {
 		return record, nil
 	}
 	if err == nil {
-		err = record.UnmarshalJSON(data)
+		record, err = decode(data)
 	}
 	if err != nil {
 		return Record{}, fmt.Errorf("read %s: %w", path, err)

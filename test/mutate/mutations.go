@@ -95,7 +95,7 @@ var mutations = []mutation{
 		`return since.IsZero() || age < 0 || age > longDrift`, `return since.IsZero() && age < 0`,
 		"TestSlowRevertIsActivated"},
 	{"a hand edit that is put back at once restarts Campaign",
-		`if f.rightAt.IsZero() || !f.missedAt.IsZero() || !f.changedAt.After(f.rightAt) || f.changedAt.After(now) {`, `if true {`,
+		`if !since.IsZero() && f.missedAt.IsZero() && f.changedAt.After(since) && !f.changedAt.After(now) {`, `if false {`,
 		"TestHandEditsRestartNothing"},
 	{"each revert is written to the record first",
 		`return len(in.Steps) > 0 && in.file.mayHaveLoaded(now) && !in.record.RevertOwesActivation`,
