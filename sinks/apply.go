@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/durable"
 )
 
 // The attributes of <ims> that carry the credential, as Adobe documents them.
@@ -36,7 +37,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		return nil, 0, err
 	}
 	defer lock.Close()
-	ready, err := i.cfg.NLServer.Prepare(ctx, i.cfg.Name, c)
+	run, err := i.cfg.NLServer.Prepare(ctx, i.cfg.Name, c)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -44,13 +45,13 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := i.before.save(before.content); err != nil {
-		return nil, 0, err
+	if err := durable.WriteFile(i.saved, before.content); err != nil {
+		return nil, 0, fmt.Errorf("save the configuration before it is written: %w", err)
 	}
 	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
 	i.unproved = true
-	said, took, runErr := ready.Run(ctx, lock)
-	after, damage, err := i.repair(ctx)
+	said, took, runErr := run(ctx, lock)
+	after, damage, err := i.repair(ctx, before.content)
 	if err != nil {
 		return nil, took, errors.Join(runErr, err)
 	}
@@ -135,21 +136,18 @@ const mostLearned = 16
 // managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
 // that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
 func (i *Instance) managed(c credential.Credential, after credential.Attributes) credential.Attributes {
-	keep := after.Select(documented)
 	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
 	known := slices.Concat(documented, othersAttributes)
-	learned := 0
+	var learned credential.Attributes
 	for _, attribute := range after {
-		if slices.Contains(known, attribute.Name) || !slices.Contains(fields, attribute.Value) {
-			continue
-		}
-		if learned++; learned <= mostLearned {
-			keep = append(keep, attribute)
+		if !slices.Contains(known, attribute.Name) && slices.Contains(fields, attribute.Value) {
+			learned = append(learned, attribute)
 		}
 	}
-	if learned > mostLearned {
+	if len(learned) > mostLearned {
 		i.log.Warn("more attributes of <ims> hold a field of the credential than are guarded; only the first ones are",
-			"path", i.cfg.File, "found", learned, "guarded", mostLearned)
+			"path", i.cfg.File, "found", len(learned), "guarded", mostLearned)
+		learned = learned[:mostLearned]
 	}
-	return keep
+	return append(after.Select(documented), learned...)
 }

@@ -95,7 +95,7 @@ func TestRecoverPutsBackAHalfReplacedCredentialInPlace(t *testing.T) {
 	}
 	whole := c.content()
 	half := c.with(credential.Attribute{Name: attrClientSecret, Absent: true})
-	if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(half), 0o640)); err != nil {
+	if err := errors.Join(os.WriteFile(c.saved, []byte(whole), 0o600), os.WriteFile(c.file, []byte(half), 0o640)); err != nil {
 		t.Fatal(err)
 	}
 	other, inode := c.secondName(), inodeOf(t, c.file)

@@ -26,31 +26,28 @@ type Config struct {
 	File     string // absolute path of config-<name>.xml
 	StateDir string // of the daemon; holds the file as it was before nlserver ran, and the lock of a running nlserver
 	NLServer *nlserver.Binary
-	Logger   *slog.Logger // nil discards
+	Logger   *slog.Logger
 }
 
 // Instance is one instance of Campaign. Its methods are called one at a time.
 type Instance struct {
-	cfg    Config
-	log    *slog.Logger
-	file   *sharedfile.File
-	before preimage
-	// several says that the file had more than one <ims> when it was read last.
-	several bool
+	cfg  Config
+	log  *slog.Logger
+	file *sharedfile.File
+	// saved is the path of the file as it was before a run of nlserver that writes. It exists while one runs, and after one whose end
+	// nobody saw.
+	saved string
 	// unproved says that the last run of ours ended without proof, and that what it changed may still be in the file.
 	unproved bool
 }
 
 // New prepares an Instance. It touches nothing.
 func New(cfg Config) *Instance {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	log := cfg.Logger.With("instance", cfg.Name)
 	return &Instance{
 		cfg: cfg, log: log,
-		file:   sharedfile.New(cfg.File, wellFormed, log),
-		before: preimage{filepath.Join(cfg.StateDir, cfg.Name+".before")},
+		file:  sharedfile.New(cfg.File, wellFormed, log),
+		saved: filepath.Join(cfg.StateDir, cfg.Name+".before"),
 	}
 }
 
@@ -76,24 +73,12 @@ func (i *Instance) look(ctx context.Context) (now state, err error) {
 	if now.content, now.stamp, err = i.file.Read(ctx); err != nil {
 		return now, err
 	}
-	document, err := i.parse(now.content)
+	document, err := imsxml.Parse(now.content)
 	if err != nil {
-		return now, err
+		return now, fmt.Errorf("%s: %w", i.cfg.File, err)
 	}
 	now.seen = document.Attributes()
 	return now, nil
-}
-
-func (i *Instance) parse(content []byte) (*imsxml.Document, error) {
-	document, err := imsxml.Parse(content)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
-	}
-	if document.Several() && !i.several {
-		i.log.Warn("there is more than one <ims> in <shared>; only the first is guarded, which one Campaign reads is not known", "path", i.cfg.File)
-	}
-	i.several = document.Several()
-	return document, nil
 }
 
 // Restore puts the wanted attributes back into the file as it is now, leaves every other byte, and returns the attributes
@@ -106,18 +91,14 @@ func (i *Instance) Restore(ctx context.Context, wanted credential.Attributes) (f
 // splice is the merge that puts wanted back, and tells what it found.
 func (i *Instance) splice(wanted credential.Attributes, found *credential.Attributes) sharedfile.Merge {
 	return func(current []byte) ([]byte, error) {
-		document, err := i.parse(current)
+		document, err := imsxml.Parse(current)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", i.cfg.File, err)
 		}
 		now := append(credential.Attributes{}, document.Attributes()...) // not nil, which says that it could not look
-		if len(credential.Drift(wanted, now)) == 0 {
-			if *found == nil { // else drift was found before somebody else came first
-				*found = now
-			}
-			return current, nil
+		if *found == nil || len(credential.Drift(wanted, now)) > 0 {     // drift that was found stays found when somebody else came first
+			*found = now
 		}
-		*found = now
 		next, err := document.Set(wanted)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", i.cfg.File, err)

@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,12 +28,14 @@ func newCampaign(t *testing.T) *campaign {
 	t.Helper()
 	home := standin.New(t)
 	c := &campaign{t: t, home: home, path: home.Path, file: filepath.Join(home.Path, "conf", "config-prod.xml"), state: t.TempDir()}
-	c.Instance = New(Config{Name: "prod", File: c.file, StateDir: c.state, NLServer: c.server()})
+	c.Instance = New(Config{Name: "prod", File: c.file, StateDir: c.state, NLServer: c.server(), Logger: slog.New(slog.DiscardHandler)})
 	return c
 }
 
 func (c *campaign) server(change ...func(*nlserver.Config)) *nlserver.Binary {
-	config := nlserver.Config{Home: c.path, EnvScript: "env.sh"}
+	config := nlserver.Config{
+		Home: c.path, Executable: "bin/nlserver", EnvScript: "env.sh", Command: "auto", Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler),
+	}
 	for _, change := range change {
 		change(&config)
 	}
@@ -214,7 +217,7 @@ func TestRecoverWaitsForAnEarlierRun(t *testing.T) {
 func TestRecoverPutsBackWhatARunDamaged(t *testing.T) {
 	c := newCampaign(t)
 	whole := c.content()
-	if err := c.before.save([]byte(whole)); err != nil {
+	if err := os.WriteFile(c.saved, []byte(whole), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(c.file, []byte(whole[:len(whole)/2]), 0o640); err != nil {
@@ -234,7 +237,7 @@ func TestRecoverKeepsThePreImageWhileTheFileIsAway(t *testing.T) {
 	c := newCampaign(t)
 	whole := c.content()
 	away := filepath.Join(t.TempDir(), "away.xml")
-	err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(whole[:len(whole)/2]), 0o640), os.Rename(c.file, away))
+	err := errors.Join(os.WriteFile(c.saved, []byte(whole), 0o600), os.WriteFile(c.file, []byte(whole[:len(whole)/2]), 0o640), os.Rename(c.file, away))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +263,7 @@ func TestRecoverUndoesAnUnprovedRun(t *testing.T) {
 	id := newTestCredential(firstSecret).ClientID
 	mixed := strings.ReplaceAll(whole, id, "somebody-elses-id")
 	for _, known := range []bool{true, false} {
-		if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(mixed), 0o640)); err != nil {
+		if err := errors.Join(os.WriteFile(c.saved, []byte(whole), 0o600), os.WriteFile(c.file, []byte(mixed), 0o640)); err != nil {
 			t.Fatal(err)
 		}
 		c.unproved = known // not so after a crash: then it may be the newer credential
@@ -283,7 +286,7 @@ func TestDamageThatComesBackIsPutBackAgain(t *testing.T) {
 	c := newCampaign(t)
 	whole := c.content()
 	half := []byte(whole[:len(whole)/2])
-	if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, half, 0o640)); err != nil {
+	if err := errors.Join(os.WriteFile(c.saved, []byte(whole), 0o600), os.WriteFile(c.file, half, 0o640)); err != nil {
 		t.Fatal(err)
 	}
 	again := make(chan error, 1)
@@ -321,7 +324,7 @@ func TestRecoverLeavesAFileThatItCannotRead(t *testing.T) {
 	c := newCampaign(t)
 	whole := c.content()
 	doctype := "<!DOCTYPE serverconf SYSTEM 'serverconf.dtd'>" + whole[strings.Index(whole, "<serverconf"):]
-	if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(doctype), 0o640)); err != nil {
+	if err := errors.Join(os.WriteFile(c.saved, []byte(whole), 0o600), os.WriteFile(c.file, []byte(doctype), 0o640)); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Recover(t.Context()); !errors.Is(err, imsxml.ErrUnsupported) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/durable"
 	"campaign-credsync/internal/regularfile"
 	"campaign-credsync/sinks/imsxml"
 	"campaign-credsync/sinks/sharedfile"
@@ -25,11 +24,14 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if err := i.file.SettleStrays(ctx); err != nil {
 		return err
 	}
-	before, err := i.before.load()
-	if err != nil || before == nil {
-		return err
+	before, err := regularfile.Read(i.saved, sharedfile.MaxSize)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	now, _, err := i.repair(ctx)
+	if err != nil {
+		return fmt.Errorf("read the configuration saved before it was written: %w", err)
+	}
+	now, _, err := i.repair(ctx, before)
 	if err != nil {
 		return err // also where the file is missing: it may come back as damaged as it went
 	}
@@ -82,7 +84,10 @@ func (i *Instance) endRun() error {
 	if err := i.file.Sync(); err != nil {
 		return err
 	}
-	return i.before.remove()
+	if err := os.Remove(i.saved); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the configuration saved before it was written: %w", err)
+	}
+	return nil
 }
 
 const (
@@ -93,9 +98,9 @@ const (
 	damageLimit = 5 // times that it is restored in a row
 )
 
-// repair returns what the file shows after a run of ours. When the run left it damaged, and nobody is writing it, the last whole bytes
-// from before are restored, and damage says so.
-func (i *Instance) repair(ctx context.Context) (now state, damage, err error) {
+// repair returns what the file shows after a run of ours. When the run left it damaged, and nobody is writing it, the whole bytes from
+// before are restored, and damage says so.
+func (i *Instance) repair(ctx context.Context, whole []byte) (now state, damage, err error) {
 	deadline, wholeUntil := time.Now().Add(damageGrace), time.Time{}
 	for restored := 0; ; {
 		now, err = i.look(ctx)
@@ -111,7 +116,7 @@ func (i *Instance) repair(ctx context.Context) (now state, damage, err error) {
 			return now, damage, fmt.Errorf("another program keeps writing the damaged file: %w", err)
 		default:
 			damage, wholeUntil = fmt.Errorf("nlserver left it damaged, and it was restored: %w", err), time.Now().Add(damageWatch)
-			if err := i.restoreFile(ctx); err != nil {
+			if err := i.restoreFile(ctx, whole); err != nil {
 				return now, damage, err
 			}
 			restored++
@@ -125,11 +130,7 @@ func (i *Instance) repair(ctx context.Context) (now state, damage, err error) {
 }
 
 // restoreFile replaces a damaged file by the one that was saved before.
-func (i *Instance) restoreFile(ctx context.Context) error {
-	whole, err := i.before.load()
-	if err != nil {
-		return err
-	}
+func (i *Instance) restoreFile(ctx context.Context, whole []byte) error {
 	if err := wellFormed(whole); err != nil {
 		return fmt.Errorf("the file saved before it was written is not whole either: %w", err)
 	}
@@ -143,35 +144,5 @@ func (i *Instance) restoreFile(ctx context.Context) error {
 		return fmt.Errorf("restore what was there before: %w", err)
 	}
 	i.log.Error("nlserver left the configuration file damaged; it was restored", "path", i.cfg.File)
-	return nil
-}
-
-// preimage is the file as it was before a command of ours that writes was started. It exists while such a command runs,
-// and after one whose end nobody saw.
-type preimage struct{ path string }
-
-func (p preimage) save(content []byte) error {
-	if err := durable.WriteFile(p.path, content); err != nil {
-		return fmt.Errorf("save the configuration before it is written: %w", err)
-	}
-	return nil
-}
-
-// load returns nil without an error when there is none.
-func (p preimage) load() ([]byte, error) {
-	content, err := regularfile.Read(p.path, sharedfile.MaxSize)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration saved before it was written: %w", err)
-	}
-	return content, nil
-}
-
-func (p preimage) remove() error {
-	if err := os.Remove(p.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the configuration saved before it was written: %w", err)
-	}
 	return nil
 }

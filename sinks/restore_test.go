@@ -3,6 +3,7 @@ package sinks_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +36,7 @@ func newInstance(t *testing.T, content string) (*sinks.Instance, string) {
 	if err := os.WriteFile(file, []byte(content), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	in := sinks.New(sinks.Config{Name: "prod", File: file, StateDir: t.TempDir()})
+	in := sinks.New(sinks.Config{Name: "prod", File: file, StateDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 	t.Cleanup(func() { in.Wait(context.Background()) })
 	return in, file
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -78,7 +79,7 @@ func TestFailedRunIsUndoneByteForByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := c.server(func(n *nlserver.Config) { n.Executable, n.Command = "half", "setimsoauth" })
-	in := New(Config{Name: "prod", File: c.file, StateDir: c.state, NLServer: server})
+	in := New(Config{Name: "prod", File: c.file, StateDir: c.state, NLServer: server, Logger: slog.New(slog.DiscardHandler)})
 	if _, _, err := in.Apply(t.Context(), newTestCredential(firstSecret)); err == nil || !strings.Contains(err.Error(), "is not the credential's") {
 		t.Fatalf("error is %v", err)
 	}

@@ -40,7 +40,7 @@ func TestStateOnAnotherFileSystem(t *testing.T) {
 		t.Error("not put back as it was")
 	}
 	drifted := c.with(credential.Attribute{Name: attrClientID, Value: "mallory"})
-	if err := errors.Join(c.before.save([]byte(whole)), os.WriteFile(c.file, []byte(whole[:len(whole)/2]), 0o640), c.Recover(t.Context())); err != nil {
+	if err := errors.Join(os.WriteFile(c.saved, []byte(whole), 0o600), os.WriteFile(c.file, []byte(whole[:len(whole)/2]), 0o640), c.Recover(t.Context())); err != nil {
 		t.Error(err)
 	}
 	if err := os.WriteFile(c.file, []byte(drifted), 0o640); err != nil {

@@ -55,8 +55,7 @@ type Sink interface {
 type Activator interface {
 	// Activate runs one step. It is not called concurrently, nor while any Sink applies. It returns within a bound of its own. When
 	// ctx has ended it begins no command; a reload under way gets a moment more, and a restart is not cut off. One that lasts longer
-	// runs on, and is an error; when it has ended well it counts as the step if it was begun after since. Errors may have a method
-	// RetryAt().
+	// runs on, and is an error; when it has ended well it counts as the step if it was begun after since.
 	Activate(ctx context.Context, step credential.Step, since time.Time) error
 }
 

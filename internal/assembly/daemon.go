@@ -178,7 +178,7 @@ func (p *process) reload(ctx context.Context, a *assembly) (*assembly, error) {
 		return nil, err
 	}
 	next.retry()          // a refused secret-id gets one more try
-	next.nlserver.Retry() // a wrapper script may run another build now
+	next.nlserver.Retry() // so does a module whose restarts failed
 	p.log.Info("configuration reloaded", "instances", len(next.config.Instances))
 	return next, nil
 }

@@ -94,19 +94,6 @@ func (r *restart) running() bool {
 	}
 }
 
-// pausedError says that a module is not restarted yet.
-type pausedError struct {
-	module string
-	until  time.Time
-}
-
-func (e pausedError) Error() string {
-	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after SIGHUP",
-		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly))
-}
-
-func (e pausedError) RetryAt() time.Time { return e.until }
-
 // restart restarts a module and waits for the end of that, up to the timeout. nlserver may fork the module as a child of its own,
 // which must outlive this process and print at any time: so it gets a session and no descriptor of ours, and is never signalled.
 // One that takes longer runs on; until it has ended no other of this module is begun.
@@ -129,7 +116,8 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 		failures += last.failures
 		until := last.began.Add(restartPause)
 		if last.failures >= failuresBeforePause && time.Now().Before(until) {
-			return pausedError{module, until}
+			return fmt.Errorf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after SIGHUP",
+				module, failuresBeforePause, restartPause, until.Format(time.TimeOnly))
 		}
 	}
 	env, err := b.environment(ctx)
@@ -165,7 +153,7 @@ const recordAndRestart = `read -r stat <"/proc/$$/stat"; echo "$stat" >"$2"; exe
 
 // start begins a restart.
 func (b *Binary) start(module string, env []string) (*restart, error) {
-	if _, err := b.inspect(); err != nil {
+	if err := b.inspect(); err != nil {
 		return nil, err
 	}
 	note := b.noteFile(module)
@@ -209,11 +197,8 @@ func beganOf(stat []byte) string {
 	return fields[19]
 }
 
-// Retry forgets, by an operator's word, what keeps it from trying: which option is offered, and that restarts failed.
-func (b *Binary) Retry() {
-	b.offer.Store(nil)
-	b.restarts.retry.Store(true)
-}
+// Retry forgets, by an operator's word, that restarts failed.
+func (b *Binary) Retry() { b.restarts.retry.Store(true) }
 
 // TakeOver has b go on with what before knows of restarts. b is not used yet.
 func (b *Binary) TakeOver(before *Binary) { b.restarts = before.restarts }

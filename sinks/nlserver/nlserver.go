@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -18,32 +17,28 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// Config tells where Campaign's nlserver is and how it is run. The zero value of each field but Home and StateDir is a
-// usable default.
+// Config tells where Campaign's nlserver is and how it is run.
 type Config struct {
 	// Home is Campaign's directory, absolute. It is the working directory of every run.
 	Home string
-	// Executable is absolute or relative to Home; "" means bin/nlserver.
+	// Executable is absolute or relative to Home.
 	Executable string
-	// EnvScript is the shell script that sets up nlserver's environment, relative to Home; "" means none, and then
+	// EnvScript is the shell script that sets up nlserver's environment, absolute or relative to Home; "" means none, and then
 	// nlserver gets the minimal environment only.
 	EnvScript string
-	// Command is the option of `nlserver config` that takes the credential: setimsoauth, setimsauth or setimsjwtauth.
-	// auto, or "", means the best that the executable offers.
+	// Command is the option of `nlserver config` that takes the credential, or auto: the best that the executable offers.
 	Command string
 	// StateDir is the daemon's. It holds which process restarts a module, if that outlives the daemon.
 	StateDir string
-	// Timeout bounds each single run of nlserver and of the environment script; 0 means 60 s.
+	// Timeout bounds each single run of nlserver and of the environment script.
 	Timeout time.Duration
-	// Logger gets debug lines and warnings; nil discards them.
-	Logger *slog.Logger
+	Logger  *slog.Logger
 }
 
 // Binary is Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
 // instance has one run with a credential at a time.
 type Binary struct {
-	cfg      Config                // with defaults, and whole paths
-	offer    atomic.Pointer[offer] // nil: nlserver is asked
+	cfg      Config // with whole paths
 	restarts *restarts
 	// complaint is the last that env_script printed though it ended well.
 	complaint atomic.Pointer[string]
@@ -51,51 +46,25 @@ type Binary struct {
 
 // New prepares the runs and touches nothing: what is missing shows in the first run.
 func New(config Config) *Binary {
-	b := &Binary{cfg: config, restarts: &restarts{latest: map[string]*restart{}}}
-	b.cfg.Executable = b.underHome(cmp.Or(config.Executable, "bin/nlserver"))
-	if config.EnvScript != "" {
-		b.cfg.EnvScript = b.underHome(config.EnvScript)
+	for _, path := range []*string{&config.Executable, &config.EnvScript} {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(config.Home, *path)
+		}
 	}
-	b.cfg.Command = cmp.Or(config.Command, commandAuto)
-	b.cfg.Timeout = cmp.Or(config.Timeout, time.Minute)
-	b.cfg.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
-	return b
+	return &Binary{cfg: config, restarts: &restarts{latest: map[string]*restart{}}}
 }
 
-func (b *Binary) underHome(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(b.cfg.Home, path)
-}
-
-// Ready is a run that hands over a credential, of which only the run itself is left to be done.
-type Ready struct {
-	nlserver *Binary
-	step     string
-	child    child
-	secrets  []credential.Secret
-}
-
-// Run hands the credential to nlserver, which writes it into the configuration of the instance. It returns what nlserver said that
+// Run hands a credential to nlserver, which writes it into the configuration of the instance. It returns what nlserver said that
 // may be quoted, and how long it ran. No error means exit status 0, which proves nothing: read the file again. An error says little
 // about the file either: nlserver may have written before it failed, or before it was stopped for its timeout.
 //
 // inherit, which may be nil, is a descriptor that only this nlserver and its own children inherit. The error of a run
 // that ended because of ctx or the timeout wraps context.Canceled or context.DeadlineExceeded.
-func (r *Ready) Run(ctx context.Context, inherit *os.File) (said string, took time.Duration, err error) {
-	r.child.inherit = inherit
-	printed, took, err := r.nlserver.nlserver(ctx, r.step, r.child, r.secrets...)
-	if _, exited := errors.AsType[*exec.ExitError](err); exited {
-		// Behind a wrapper script that stayed as it is, another build may know other options.
-		r.nlserver.offer.Store(nil)
-	}
-	return excerpt(redact(printed, r.secrets...), maxSaid), took, err
-}
+type Run func(ctx context.Context, inherit *os.File) (said string, took time.Duration, err error)
 
 // Prepare does all that comes before nlserver is handed the credential: the checks, the environment script, and the choice of the
 // option.
-func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Credential) (*Ready, error) {
+func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Credential) (Run, error) {
 	key, err := keyArgument(c.PrivateKey)
 	if err = cmp.Or(c.Check(), err); err != nil {
 		return nil, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
@@ -115,9 +84,13 @@ func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Cred
 	} else if key != "" {
 		b.cfg.Logger.Warn("the private key is not handed to nlserver, its option takes none", "instance", instance, "option", "-"+option)
 	}
+	step := "nlserver config -" + option + " for instance " + instance
 	args := []string{"config", "-instance:" + instance, "-" + option + ":" + strings.Join(fields, "/")}
-	return &Ready{b, "nlserver config -" + option + " for instance " + instance, child{args: args, env: env},
-		[]credential.Secret{c.ClientSecret, c.PrivateKey}}, nil
+	return func(ctx context.Context, inherit *os.File) (string, time.Duration, error) {
+		secrets := []credential.Secret{c.ClientSecret, c.PrivateKey}
+		printed, took, err := b.nlserver(ctx, step, child{args: args, env: env, inherit: inherit}, secrets...)
+		return excerpt(redact(printed, secrets...)), took, err
+	}, nil
 }
 
 // keyArgument is the private key as nlserver takes it: the base64, on one line, of the PEM without its trailing
@@ -142,24 +115,23 @@ const remedy = "set campaign.home and campaign.nlserver to where Campaign is ins
 
 // inspect looks at the program before it is started. On a dead mount a stat hangs alone. A start holds the processor until the
 // program is read: with one, the whole daemon.
-func (b *Binary) inspect() (os.FileInfo, error) {
-	info, err := os.Stat(b.cfg.Executable)
-	if err != nil {
-		err = fmt.Errorf("%w (%s)", err, remedy)
+func (b *Binary) inspect() error {
+	if _, err := os.Stat(b.cfg.Executable); err != nil {
+		return fmt.Errorf("%w (%s)", err, remedy)
 	}
-	return info, err
+	return nil
 }
 
 // nlserver runs nlserver and waits for it. It returns the end of what nlserver printed, and how long it ran. step names the run in
 // errors, which quote what may be quoted of the output. secrets are what c.args hold of them.
 func (b *Binary) nlserver(ctx context.Context, step string, c child, secrets ...credential.Secret) (string, time.Duration, error) {
-	if _, err := b.inspect(); err != nil {
+	if err := b.inspect(); err != nil {
 		return "", 0, fmt.Errorf("%s: %w", step, err)
 	}
 	c.args = append([]string{b.cfg.Executable}, c.args...)
 	printed, took, err := b.run(ctx, c)
 	text := redact(printed, secrets...)
-	b.cfg.Logger.Debug("nlserver ran", "step", step, "duration", took, "output", excerpt(text, maxLogged))
+	b.cfg.Logger.Debug("nlserver ran", "step", step, "duration", took, "output", excerpt(text))
 	if _, notStarted := errors.AsType[*fs.PathError](err); notStarted {
 		err = fmt.Errorf("%s: %w (%s)", step, err, remedy)
 	} else if err != nil {

@@ -94,7 +94,9 @@ func (h *fakeHome) fifo(name string) func() string {
 
 // server has no question to ask nlserver, unless the test wants it.
 func (h *fakeHome) server(change ...func(*Config)) *Binary {
-	config := Config{Home: h.path, Command: commandOAuth, Timeout: time.Minute}
+	config := Config{
+		Home: h.path, Executable: "bin/nlserver", Command: commandOAuth, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler),
+	}
 	for _, c := range change {
 		c(&config)
 	}
@@ -103,11 +105,11 @@ func (h *fakeHome) server(change ...func(*Config)) *Binary {
 
 // set readies a run and does it.
 func (b *Binary) set(ctx context.Context, instance string, c credential.Credential, inherit *os.File) (said string, err error) {
-	ready, err := b.Prepare(ctx, instance, c)
+	run, err := b.Prepare(ctx, instance, c)
 	if err != nil {
 		return "", err
 	}
-	said, _, err = ready.Run(ctx, inherit)
+	said, _, err = run(ctx, inherit)
 	return said, err
 }
 

@@ -9,11 +9,8 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-const (
-	// maxSaid and maxLogged are how many bytes of an output go into an error, and into a debug line.
-	maxSaid   = 500
-	maxLogged = 4000
-)
+// maxSaid is how many bytes of an output go into an error or a line of the log.
+const maxSaid = 500
 
 // tail keeps the end of what is written to it, from the begin of a line, so that an endless output neither fills the memory nor blocks
 // who writes it. Not safe for concurrent use.
@@ -69,10 +66,10 @@ func saying(text string) string {
 	if len(codes) == 0 {
 		return ""
 	}
-	return ": " + excerpt(strings.Join(codes, "\n"), maxSaid)
+	return ": " + excerpt(strings.Join(codes, "\n"))
 }
 
 // excerpt escapes the begin of a redacted text.
-func excerpt(text string, limit int) string {
-	return credential.Cut(credential.Escape(text), limit)
+func excerpt(text string) string {
+	return credential.Cut(credential.Escape(text), maxSaid)
 }

@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -93,18 +92,12 @@ func (b *Binary) run(ctx context.Context, c child) (printed string, took time.Du
 
 // command prepares a program, whose descriptors are /dev/null and what is added.
 func (b *Binary) command(env []string, args ...string) *exec.Cmd {
-	closeForeignDescriptors()
+	// What Go opens is closed on exec already, but not what this process was started with. Refused before Linux 5.11.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir, cmd.Env = b.cfg.Home, env
 	return cmd
 }
-
-// closeForeignDescriptors keeps from our children what this process was started with beside stdin, stdout and stderr.
-// What Go opens is closed on exec already.
-var closeForeignDescriptors = sync.OnceFunc(func() {
-	// Refused before Linux 5.11; then there is nothing to be done about it.
-	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-})
 
 // outputPipe makes a pipe. For an apply its writing end can also be read from: a pipe that nobody can read from any more, because the
 // daemon was killed, would kill an nlserver in the middle of its file when it prints. What it prints then has to fit into the pipe.
