@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -59,8 +60,8 @@ func charsetOf(data []byte) (charset *charmap.Charmap, start int, err error) {
 // decode returns data as UTF-8, in which every character is one that XML allows. Two different files never read alike.
 func decode(charset *charmap.Charmap, data []byte) (string, error) {
 	text := string(data)
-	if isPlain(data) {
-		return text, nil
+	if !slices.ContainsFunc(data, func(char byte) bool { return char >= utf8.RuneSelf || !isXMLChar(rune(char)) }) {
+		return text, nil // is the same in every encoding here
 	}
 	if charset != nil {
 		var b strings.Builder
@@ -77,16 +78,6 @@ func decode(charset *charmap.Charmap, data []byte) (string, error) {
 		}
 	}
 	return text, nil
-}
-
-// isPlain reports whether data is ASCII without control characters, which is the same in every encoding here.
-func isPlain(data []byte) bool {
-	for _, char := range data {
-		if char >= utf8.RuneSelf || !isXMLChar(rune(char)) {
-			return false
-		}
-	}
-	return true
 }
 
 // characterOf is what a byte stands for; utf8.RuneError: nothing. charmap leaves out the control characters of ISO-8859-15.
@@ -127,6 +118,6 @@ func fault(kind error, text, what string) error {
 
 // isXMLChar reports whether XML allows char at all.
 func isXMLChar(char rune) bool {
-	return char == '\t' || char == '\n' || char == '\r' || 0x20 <= char && char <= 0xd7ff || 0xe000 <= char && char <= 0xfffd ||
+	return 0x20 <= char && char <= 0xd7ff || char == '\t' || char == '\n' || char == '\r' || 0xe000 <= char && char <= 0xfffd ||
 		0x10000 <= char && char <= utf8.MaxRune
 }

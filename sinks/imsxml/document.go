@@ -20,15 +20,16 @@ import (
 type Document struct {
 	text    string           // in UTF-8
 	charset *charmap.Charmap // of the file; nil is UTF-8
-	// shared is the first <shared> in <serverconf>.
-	shared struct {
-		end   int // behind the ">" of its start tag; 0: there is none
-		empty bool
-	}
-	// attributes are those of the first <ims> in a <shared>. Others can be added at addAt; 0: there is no <ims>.
+	// shared is the first <shared> in <serverconf>, and ims the first <ims> in a <shared>; nil: there is none.
+	shared, ims *startTag
+}
+
+// startTag is a start tag or an empty-element tag, and where it stands.
+type startTag struct {
 	attributes []attribute
-	addAt      int
-	several    bool // there are more <ims> in a <shared>
+	addAt      int // behind the name, or the last attribute
+	end        int // behind the ">"
+	empty      bool
 }
 
 // attribute is an attribute and where it stands.
@@ -58,19 +59,16 @@ func Parse(data []byte) (*Document, error) {
 // Attributes returns all attributes of <ims> in the order of the file, with the values that an XML parser gives: references
 // replaced, tabs and line ends as spaces. It is nil when there is no <ims>, and empty when <ims> has none.
 func (d *Document) Attributes() credential.Attributes {
-	if d.addAt == 0 {
+	if d.ims == nil {
 		return nil
 	}
-	all := make(credential.Attributes, 0, len(d.attributes))
-	for _, a := range d.attributes {
+	all := make(credential.Attributes, 0, len(d.ims.attributes))
+	for _, a := range d.ims.attributes {
 		raw := []byte(encode(d.charset, d.text[a.quote:a.end]))
 		all = append(all, credential.Attribute{Name: a.name, Value: a.value, Raw: raw})
 	}
 	return all
 }
-
-// Several reports whether the file has more than one <ims> in a <shared>. Only the first is read and set.
-func (d *Document) Several() bool { return d.several }
 
 // Set returns the file with the attributes of <ims> as want has them. A value that differs is replaced by the bytes in which it was
 // written when it was seen, or, where these are not known, between the quotes found there. An attribute that is missing is added behind
@@ -89,7 +87,11 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 		b.WriteString(d.text[copied:start] + by)
 		copied = end
 	}
-	for _, has := range d.attributes {
+	var attributes []attribute
+	if d.ims != nil {
+		attributes = d.ims.attributes
+	}
+	for _, has := range attributes {
 		w, wanted := missing[has.name]
 		delete(missing, has.name)
 		switch {
@@ -101,7 +103,7 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			replace(has.quote, has.end, text[len(w.Name+"="):])
+			replace(has.quote, has.end, text)
 		}
 	}
 	added := ""
@@ -111,14 +113,14 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			added += " " + text
+			added += " " + w.Name + "=" + text
 		}
 	}
 	switch {
 	case added == "":
-	case d.addAt > 0:
-		replace(d.addAt, d.addAt, added)
-	case d.shared.end == 0:
+	case d.ims != nil:
+		replace(d.ims.addAt, d.ims.addAt, added)
+	case d.shared == nil:
 		return nil, fmt.Errorf("%w: <ims> is missing, and there is no <serverconf><shared> to put it into", credential.ErrCannotSplice)
 	case d.shared.empty:
 		replace(d.shared.end-len("/>"), d.shared.end, "><ims"+added+"/></shared>")
@@ -129,25 +131,18 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 	return []byte(encode(d.charset, b.String())), nil
 }
 
-// written returns the attribute w as it is to be written, once it has been read back.
+// written returns the value of w with its quotes: as it was written when it was seen, if that means the value in this file (it may
+// come from before somebody changed the file's encoding), else between quote. What is returned reads back as w.
 func (d *Document) written(w credential.Attribute, quote string) (string, error) {
-	s := scanner{text: w.Name + "=" + d.quoted(w, quote)}
-	if s.attribute(0) && s.pos == len(s.text) && s.attributes[0].name == w.Name && s.attributes[0].value == w.Value {
-		return s.text, nil
-	}
-	return "", fmt.Errorf("%w: an attribute does not read back", credential.ErrCannotSplice)
-}
-
-// quoted returns the value of a with its quotes: as it was written when it was seen, if that means the value in this file. It may
-// come from before somebody changed the file's encoding.
-func (d *Document) quoted(a credential.Attribute, quote string) string {
-	if raw, err := decode(d.charset, a.Raw); err == nil {
-		s := scanner{text: raw}
-		if value, ok := s.value(); ok && s.pos == len(raw) && value == a.Value {
-			return raw
+	var escaped strings.Builder
+	xml.EscapeText(&escaped, []byte(w.Value))
+	raw, _ := decode(d.charset, w.Raw) // "" after an error
+	for _, text := range []string{raw, quote + escaped.String() + quote} {
+		s := scanner{text: w.Name + "=" + text}
+		a, ok := s.attribute()
+		if ok && s.pos == len(s.text) && a.name == w.Name && a.value == w.Value {
+			return text, nil
 		}
 	}
-	var b strings.Builder
-	xml.EscapeText(&b, []byte(a.Value))
-	return quote + b.String() + quote
+	return "", fmt.Errorf("%w: an attribute does not read back", credential.ErrCannotSplice)
 }

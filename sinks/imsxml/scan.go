@@ -14,11 +14,8 @@ import (
 // maxDepth is what libxml2 allows too. A real file is about six elements deep.
 const maxDepth = 256
 
-// maxEntity bounds the text of an entity in bytes, and maxExpanded that of all uses of entities in the file.
-const (
-	maxEntity   = 256
-	maxExpanded = 1 << 20
-)
+// maxExpanded bounds what all uses of entities in the file stand for, in bytes.
+const maxExpanded = 1 << 20
 
 func isSpace(char byte) bool { return char == ' ' || char == '\t' || char == '\r' || char == '\n' }
 
@@ -30,7 +27,7 @@ type scanner struct {
 	doc  *Document
 	// open holds the names of the elements that are not closed yet, outermost first.
 	open []string
-	// attributes are those of the tag read last.
+	// attributes has the memory for those of the next tag.
 	attributes []attribute
 	// entities are those that the file declares, and what they stand for.
 	entities map[string]string
@@ -87,7 +84,7 @@ func (s *scanner) doctype() bool {
 	s.entities = map[string]string{}
 	for _, e := range slices.Backward(entity.FindAllStringSubmatch(found, -1)) { // of two of one name the first counts
 		s.entities[e[1]] = e[2] + e[3]
-		if len(s.entities[e[1]]) > maxEntity || predefined[e[1]] != "" {
+		if predefined[e[1]] != "" {
 			return false
 		}
 	}
@@ -125,41 +122,44 @@ func (s *scanner) startTag() bool {
 		return false
 	}
 	s.open = append(s.open, name)
-	s.attributes = s.attributes[:0]
-	addAt := s.pos
+	tag := startTag{attributes: s.attributes[:0]}
 	for {
-		start := s.pos
+		tag.addAt = s.pos
 		spaced := s.space()
-		empty := s.take("/>")
-		if empty || s.take(">") {
-			s.note(addAt, empty)
-			if empty {
-				s.open = s.open[:len(s.open)-1]
-			}
-			return s.distinct()
+		tag.empty = s.take("/>")
+		if tag.empty || s.take(">") {
+			break
 		}
-		if !spaced || !s.attribute(start) {
+		if !spaced {
 			return false
 		}
-		addAt = s.pos
+		a, ok := s.attribute()
+		if !ok {
+			return false
+		}
+		a.start = tag.addAt
+		tag.attributes = append(tag.attributes, a)
 	}
+	tag.end, s.attributes = s.pos, tag.attributes
+	s.note(tag)
+	if tag.empty {
+		s.open = s.open[:len(s.open)-1]
+	}
+	return distinct(tag.attributes)
 }
 
-// attribute reads an attribute; the white space in front of it starts at start.
-func (s *scanner) attribute(start int) bool {
-	name := s.name()
-	if name == "" {
-		return false
+// attribute reads an attribute. It does not know the white space in front of it.
+func (s *scanner) attribute() (a attribute, ok bool) {
+	a.name = s.name()
+	s.space()
+	if a.name == "" || !s.take("=") {
+		return a, false
 	}
 	s.space()
-	if !s.take("=") {
-		return false
-	}
-	s.space()
-	quote := s.pos
-	value, ok := s.value()
-	s.attributes = append(s.attributes, attribute{name: name, value: value, start: start, quote: quote, end: s.pos})
-	return ok
+	a.quote = s.pos
+	a.value, ok = s.value()
+	a.end = s.pos
+	return a, ok
 }
 
 // value reads a value with its quotes.
@@ -172,39 +172,34 @@ func (s *scanner) value() (value string, ok bool) {
 	if length < 0 {
 		return "", false
 	}
-	end := s.pos + length
-	if less := strings.IndexByte(s.text[s.pos:end], '<'); less >= 0 {
-		s.pos += less
-		return "", false
-	}
-	value, ok = s.meaning(end)
+	value, ok = s.content(s.pos+length, "<")
 	return value, ok && s.take(s.text[quote:quote+1])
 }
 
-func (s *scanner) distinct() bool {
-	if len(s.attributes) < 2 {
+// distinct reports whether no two attributes have the same name.
+func distinct(attributes []attribute) bool {
+	if len(attributes) < 2 {
 		return true
 	}
-	names := make(map[string]bool, len(s.attributes))
-	for _, a := range s.attributes {
+	names := make(map[string]bool, len(attributes))
+	for _, a := range attributes {
 		names[a.name] = true
 	}
-	return len(names) == len(s.attributes)
+	return len(names) == len(attributes)
 }
 
-// note remembers the tag that ends at pos if it is one of those looked for.
-func (s *scanner) note(addAt int, empty bool) {
-	d, path := s.doc, s.open
-	if len(path) < 2 || path[0] != "serverconf" && path[0] != "serverConf" || path[1] != "shared" {
+// note remembers the tag that was read if it is one of those looked for.
+func (s *scanner) note(tag startTag) {
+	if s.open[0] != "serverconf" && s.open[0] != "serverConf" {
 		return
 	}
+	d, path := s.doc, s.open[1:]
 	switch {
-	case len(path) == 2 && d.shared.end == 0:
-		d.shared.end, d.shared.empty = s.pos, empty
-	case len(path) == 3 && path[2] == "ims" && d.addAt == 0:
-		d.attributes, d.addAt = slices.Clone(s.attributes), addAt
-	case len(path) == 3 && path[2] == "ims":
-		d.several = true
+	case d.shared == nil && slices.Equal(path, []string{"shared"}):
+		d.shared = new(tag)
+	case d.ims == nil && slices.Equal(path, []string{"shared", "ims"}):
+		tag.attributes = slices.Clone(tag.attributes)
+		d.ims = new(tag)
 	}
 }
 
@@ -215,29 +210,19 @@ func (s *scanner) characters() bool {
 	if length < 0 {
 		length = len(s.text) - s.pos
 	}
-	end := s.pos + length
-	if close := strings.Index(s.text[s.pos:end], "]]>"); close >= 0 {
-		s.pos += close
-		return false
-	}
-	for {
-		amp := strings.IndexByte(s.text[s.pos:end], '&')
-		if amp < 0 {
-			s.pos = end
-			return true
-		}
-		s.pos += amp
-		name, _, closed := strings.Cut(s.text[s.pos+1:end], ";")
-		if _, known := s.reference(name); !closed || !known {
-			return false
-		}
-		s.pos += len("&;") + len(name)
-	}
+	_, ok := s.content(s.pos+length, "]]>")
+	return ok
 }
 
-// meaning reads up to end, and returns what stands there with references replaced, and tabs and line ends as spaces.
-func (s *scanner) meaning(end int) (text string, ok bool) {
-	if raw := s.text[s.pos:end]; !strings.ContainsAny(raw, "&\t\r\n") {
+// content reads up to end, before which forbidden must not stand, and returns that with references replaced, and tabs and line ends as
+// spaces.
+func (s *scanner) content(end int, forbidden string) (text string, ok bool) {
+	raw := s.text[s.pos:end]
+	if at := strings.Index(raw, forbidden); at >= 0 {
+		s.pos += at
+		return "", false
+	}
+	if !strings.ContainsAny(raw, "&\t\r\n") {
 		s.pos = end
 		return raw, true
 	}

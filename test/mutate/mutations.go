@@ -70,7 +70,7 @@ var mutations = []mutation{
 		"TestDirectoryThatEverybodyMayWriteIsRefused"},
 
 	{"what is put back is spelt another way than it was",
-		`value == a.Value {`, `value != a.Value {`,
+		`[]string{raw, quote + escaped.String() + quote}`, `[]string{quote + escaped.String() + quote, raw}`,
 		"TestRevertPutsBackTheBytesThatNlserverWrote"},
 
 	// Power loss.
