@@ -53,7 +53,7 @@ func (a *assembly) useVault(onlyLooks bool, before *assembly) (err error) {
 	}
 	from := vault.Config{
 		Vault: c.Vault, Logger: a.log,
-		State: login.State{StateDir: c.StateDir, DigestKey: a.store.Key(), OnlyReads: onlyLooks},
+		State: login.State{StateDir: c.StateDir, DigestKey: a.store.Key()},
 	}
 	if onlyLooks {
 		from.MakeStateDir = func() ([]byte, error) { return makeStateDir(c) }

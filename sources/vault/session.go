@@ -159,7 +159,6 @@ func (s *session) replace(ctx context.Context, old *login.Token, ended bool) (*l
 
 // close revokes the token, if it is ours.
 func (s *session) close(ctx context.Context) error {
-	s.method.Close()
 	waiting, cancel := context.WithTimeout(ctx, closeWait)
 	defer cancel()
 	switch err := s.takeTurn(waiting); {

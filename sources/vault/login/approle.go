@@ -18,9 +18,6 @@ func (m *Method) appRole() {
 	if m.auth.SecretIDWrapped {
 		m.wrapping = &wrapping{Method: m}
 	}
-	if m.auth.SecretIDWarn > 0 && !m.refusals.OnlyReads {
-		m.end = newSecretIDEnd(m)
-	}
 }
 
 func (m *Method) prepareAppRole(ctx context.Context, asked asked) (*attempt, error) {

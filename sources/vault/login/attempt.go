@@ -43,17 +43,15 @@ type Method struct {
 	// that has to be unwrapped.
 	prepare   func(context.Context, asked) (*attempt, error)
 	refusals  *refusals
-	wrapping  *wrapping    // nil, but where the secret-id is wrapped
-	end       *secretIDEnd // nil where nobody is to be warned
-	tokenFile *tokenFile   // nil, but where the token is in a file
+	wrapping  *wrapping  // nil, but where the secret-id is wrapped
+	tokenFile *tokenFile // nil, but where the token is in a file
 	files     []string
-
-	lastFailure string // what the last login that failed said
 
 	asked   atomic.Int32
 	backoff backoff // between failed logins
 
 	warnOfUses sync.Once
+	warnedOf   time.Time // the end of a secret-id
 }
 
 // attempt is one login about to be made.
@@ -66,8 +64,10 @@ type attempt struct {
 	refused  string // by Vault, in its own words for that
 	tooOften string // tried so often in a row that not even an operator's word tries it again for now
 
-	digest string // tells it from others
-	counts bool   // Vault may count it as a refused one
+	// What refusals know of it, where Vault counts refused logins.
+	digest           string // tells it from others
+	before, accepted note   // what was noted before it
+	counts           bool   // Vault may count it as a refused one
 }
 
 // wrongLogin are the words of every Vault since 0.6, and of OpenBao, for a role-id or a secret-id that it does not know, or not
@@ -92,13 +92,13 @@ func (m *Method) Login(ctx context.Context) (*Token, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("vault at %s: waiting for a login: %w", m.connection.Address(), ctx.Err())
 	}
-	if err := m.backoff.over(); err != nil && (asked == askedNothing || m.backoff.lasting && asked != askedAgain) {
+	if err := m.backoff.over(); err != nil && asked == askedNothing {
 		return nil, err
 	}
 	if a.refused != "" {
 		a.digest = m.digest(a)
-		if m.lastFailure != "" {
-			a.tooOften += " (the last one: " + m.lastFailure + ")"
+		if m.backoff.err != nil {
+			a.tooOften += " (the last one: " + m.backoff.err.Error() + ")"
 		}
 		if err := m.refusals.begin(a, asked == askedAgain); err != nil {
 			return nil, err
@@ -155,8 +155,8 @@ func (m *Method) ask(ctx context.Context, a *attempt) (*Token, error) {
 		t.Expires = born.Add(ttl)
 		t.renew = born.Add(jittered(time.Duration(float64(ttl) * renewAt)))
 	}
-	if m.end != nil && t.uses == nil {
-		m.end.watch(t.Text, a.secret, granted.Metadata["role_name"])
+	if a.refused != "" && m.auth.SecretIDWarn > 0 && t.uses == nil && !m.refusals.onlyReads() {
+		m.warnOfEnd(ctx, t, a.secret, granted.Metadata["role_name"])
 	}
 	return t, nil
 }
@@ -167,13 +167,13 @@ func (m *Method) unexpected(step string) error {
 }
 
 func (m *Method) succeeded(a *attempt, t *Token) {
-	m.backoff, m.lastFailure = backoff{}, ""
-	var err error
-	if m.refusals.OnlyReads {
+	m.backoff = backoff{}
+	if m.refusals.onlyReads() {
 		return
 	}
+	var err error
 	if a.refused != "" {
-		err = m.refusals.accept(a.digest)
+		err = m.refusals.accept(a)
 	}
 	if m.wrapping == nil { // an earlier configuration may have kept one
 		err = errors.Join(err, removeFile(filepath.Join(m.refusals.StateDir, keptFile)))
@@ -188,8 +188,8 @@ func (m *Method) succeeded(a *attempt, t *Token) {
 // else for a short while.
 func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	answer := connection.Answer(err)
-	m.lastFailure = err.Error()
-	if m.refusals.OnlyReads && a.counts && mayBeJudged(err) {
+	judged := a.counts && mayBeJudged(err)
+	if m.refusals.onlyReads() && judged {
 		if makeErr := m.refusals.makeStateDir(); makeErr != nil {
 			return fmt.Errorf("%w; not remembered: %w; make state_dir a directory that this user may write to, and do not try again before", err, makeErr)
 		}
@@ -197,16 +197,14 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	}
 	switch {
 	case a.refused != "" && wrongLogin.MatchString(answer.Said):
-		wait := jittered(refusedFor)
-		refusal := credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.refused, answer.Said))
-		m.backoff = backoff{lasting: true}
-		if m.refusals.refuse(a.digest, time.Now().Add(wait)) != nil { // this process remembers it all the same
-			return m.backoff.wait(refusal, wait)
-		}
-		m.backoff = backoff{}
-		return &BackoffError{refusal, time.Now().Add(wait)}
-	case a.counts:
-		m.refusals.unanswered(a.digest, mayBeJudged(err))
+		until := time.Now().Add(jittered(refusedFor))
+		m.refusals.refuse(a, until)
+		m.backoff = backoff{err: err}
+		return &BackoffError{credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.refused, answer.Said)), until}
+	case judged:
+		m.refusals.note(a.before.tried(a.digest, time.Time{}))
+	case a.counts && !m.refusals.onlyReads():
+		m.refusals.note(a.before)
 	}
 	switch {
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
@@ -239,7 +237,7 @@ func (m *Method) Renew(ctx context.Context) bool {
 		return m.Due()
 	}
 	defer m.refusals.turn(ctx, m.auth.SecretIDFile)()
-	renewed, err := m.wrapping.renew(ctx, asked(m.asked.Load())) // the word is for a login, too
+	_, renewed, err := m.wrapping.renew(ctx, asked(m.asked.Load())) // the word is for a login, too
 	if renewed {
 		m.backoff = backoff{} // it was for another secret-id
 	}
@@ -259,10 +257,3 @@ func (m *Method) Retry(refused bool) {
 
 // Files are what a login reads.
 func (m *Method) Files() []string { return m.files }
-
-// Close ends what goes on beside the logins.
-func (m *Method) Close() {
-	if m.end != nil {
-		m.end.close()
-	}
-}

@@ -23,7 +23,6 @@ type backoff struct {
 	err      error // the last failure
 	failures int   // in a row
 	retryAt  time.Time
-	lasting  bool // only an operator's word ends the wait
 }
 
 // over returns an error as long as the next try has to wait.
@@ -40,12 +39,7 @@ func (b *backoff) failed(err error) error {
 	}
 	limit := min(firstBackoff<<min(b.failures, 10), MaxBackoff)
 	b.failures++
-	b.lasting = false
-	return b.wait(err, rand.N(limit))
-}
-
-func (b *backoff) wait(err error, d time.Duration) error {
-	b.err, b.retryAt = err, time.Now().Add(d)
+	b.err, b.retryAt = err, time.Now().Add(rand.N(limit))
 	return &BackoffError{Cause: err, Until: b.retryAt}
 }
 

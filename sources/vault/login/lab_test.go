@@ -1,6 +1,7 @@
 package login_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -30,4 +31,9 @@ func newLab(t *testing.T) *lab { return &lab{vaultlab.New(t)} }
 
 func newLabOn(t *testing.T, server *vaulttest.Server, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *lab {
 	return &lab{vaultlab.On(t, server, policy, ttl)}
+}
+
+// stateDir is for a command that only reads.
+func (l *lab) stateDir() ([]byte, error) {
+	return l.Config.DigestKey, os.MkdirAll(l.Config.StateDir, 0o700)
 }

@@ -20,13 +20,14 @@ import (
 // State says where a login is remembered.
 type State struct {
 	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept.
-	StateDir string
-	// OnlyReads is for who changes nothing: no secret-id is unwrapped, and a login is noted in StateDir only where it failed.
-	OnlyReads bool
-	// MakeStateDir is for OnlyReads: it makes StateDir where it is not there, and returns the key that belongs to it.
+	StateDir  string
+	DigestKey []byte
+	// MakeStateDir is for who only reads: no secret-id is unwrapped, and a login is noted only where it failed. It makes StateDir
+	// where it is not there, and returns the key that belongs to it.
 	MakeStateDir func() (digestKey []byte, err error)
-	DigestKey    []byte
 }
+
+func (s *State) onlyReads() bool { return s.MakeStateDir != nil }
 
 // Config says how to log in to which Vault.
 type Config struct {

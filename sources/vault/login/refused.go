@@ -49,7 +49,7 @@ type refusals struct {
 	State
 	logger *slog.Logger
 
-	before note // what was noted before the attempt that is under way
+	unsaved note // what no file took: this process remembers it all the same
 }
 
 // note is what refusedFile and acceptedFile hold.
@@ -67,22 +67,25 @@ type note struct {
 // noted. again is the operator's word: it may be one that was refused.
 func (r *refusals) begin(a *attempt, again bool) error {
 	known, err := r.load(refusedFile)
-	accepted, _ := r.load(acceptedFile)
-	r.before = known
+	if r.unsaved.Digest != "" {
+		known = r.unsaved
+	}
+	a.before = known
+	a.accepted, _ = r.load(acceptedFile)
 	now := time.Now()
 	until := known.exhausted(a.digest, now)
 	refused := known.Digest == a.digest && !known.Until.IsZero()
 	// A time beyond what we write comes from a clock that was wrong then or is wrong now.
 	leftAlone := refused && now.Before(known.Until) && known.Until.Before(now.Add(2*refusedFor))
 	switch {
-	case accepted.Digest == a.digest && !refused: // by the last login with it that was answered
+	case a.accepted.Digest == a.digest && !refused: // by the last login with it that was answered
 		return nil
 	case now.Before(until):
 		return &BackoffError{credential.NeedsOperator(errors.New(a.tooOften)), until}
 	case leftAlone && !again:
 		return &BackoffError{credential.NeedsOperator(errors.New(a.refused)), known.Until}
 	}
-	if err == nil && !r.OnlyReads { // which writes only what a failure tells
+	if err == nil && !r.onlyReads() { // which writes only what a failure tells
 		err = r.save(refusedFile, known.tried(a.digest, time.Time{}))
 	}
 	if err != nil {
@@ -120,42 +123,36 @@ func (n *note) tried(digest string, until time.Time) note {
 	return next
 }
 
-// unanswered ends an attempt of which nobody knows, or only Vault, whether its secret-id was refused. judged says that it may have
-// been. What cannot be written counts.
-func (r *refusals) unanswered(digest string, judged bool) {
-	switch {
-	case judged && r.OnlyReads:
-		r.save(refusedFile, r.before.tried(digest, time.Time{}))
-	case !judged && !r.OnlyReads:
-		r.save(refusedFile, r.before)
+// refuse remembers that the secret-id of a was refused and is to be left alone until then.
+func (r *refusals) refuse(a *attempt, until time.Time) {
+	if a.accepted.Digest == a.digest {
+		r.save(acceptedFile, note{unknown: a.accepted.unknown}) // the refusal outweighs it
 	}
+	r.note(a.before.tried(a.digest, until.UTC().Truncate(time.Second)))
 }
 
-// refuse remembers that a secret-id was refused and is to be left alone until then.
-func (r *refusals) refuse(digest string, until time.Time) error {
-	if accepted, _ := r.load(acceptedFile); accepted.Digest == digest {
-		r.save(acceptedFile, note{unknown: accepted.unknown}) // the refusal outweighs it
+// accept notes that a login with the secret-id of a was accepted. Where it cannot be written, the next attempt is noted as any other.
+func (r *refusals) accept(a *attempt) error {
+	if a.accepted.Digest != a.digest {
+		r.save(acceptedFile, note{Digest: a.digest, unknown: a.accepted.unknown})
 	}
-	return r.save(refusedFile, r.before.tried(digest, until.UTC().Truncate(time.Second)))
+	return r.note(note{unknown: a.before.unknown})
 }
 
-// makeStateDir makes the directory for what is to be noted, where it is not there.
-func (r *refusals) makeStateDir() (err error) {
-	if r.MakeStateDir != nil {
-		r.DigestKey, err = r.MakeStateDir()
+// note replaces what is known of refused logins.
+func (r *refusals) note(n note) error {
+	r.unsaved = note{}
+	err := r.save(refusedFile, n)
+	if err != nil {
+		r.unsaved = n
 	}
 	return err
 }
 
-// accept notes that a login with digest was accepted. Where it cannot be written, the next attempt is noted as any other.
-func (r *refusals) accept(digest string) error {
-	if known, _ := r.load(acceptedFile); known.Digest != digest {
-		r.save(acceptedFile, note{Digest: digest, unknown: known.unknown})
-	}
-	if known, _ := r.load(refusedFile); known.Digest != "" {
-		return r.save(refusedFile, note{unknown: known.unknown})
-	}
-	return nil
+// makeStateDir makes the directory for what is to be noted, where it is not there.
+func (r *refusals) makeStateDir() (err error) {
+	r.DigestKey, err = r.MakeStateDir()
+	return err
 }
 
 func (r *refusals) load(file string) (known note, err error) {
@@ -184,7 +181,7 @@ func (r *refusals) digest(parts ...string) string {
 func (r *refusals) turn(ctx context.Context, secretIDFile string) (end func()) {
 	// A directory that only this user may open cannot be locked by others.
 	dir, err := os.OpenFile(r.StateDir, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil && r.OnlyReads { // there may be none yet; the daemon's login does not wait for this lock
+	if err != nil && r.onlyReads() { // there may be none yet; the daemon's login does not wait for this lock
 		dir, _, err = regularfile.Open(secretIDFile)
 	}
 	if err != nil {
@@ -198,7 +195,7 @@ func (r *refusals) turn(ctx context.Context, secretIDFile string) (end func()) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	if _, err := os.Stat(r.StateDir); err == nil && r.MakeStateDir != nil {
+	if _, err := os.Stat(r.StateDir); err == nil && r.onlyReads() {
 		r.makeStateDir() // by another meanwhile, with another key
 	}
 	return func() { dir.Close() }

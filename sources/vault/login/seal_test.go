@@ -77,7 +77,7 @@ func TestSealer(t *testing.T) {
 	kv := l.KV(v)
 	l.MustFail(kv, "cannot be unsealed", "put a new wrapped secret-id there")
 	reads := l.Config
-	reads.OnlyReads = true
+	reads.MakeStateDir = l.stateDir
 	reader, err := vault.New(reads)
 	if err != nil {
 		t.Fatal(err)

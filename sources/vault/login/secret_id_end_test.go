@@ -83,6 +83,19 @@ func TestSecretIDThatNeedsNoWarning(t *testing.T) {
 	}
 }
 
+// The end comes near while the token is fresh: it is not the next login that finds out.
+func TestSecretIDWhoseEndComesNear(t *testing.T) {
+	l := newEndingLab(t, time.Hour, time.Hour-3*time.Second)
+	kv := l.KV(l.Vault())
+	l.Eventually(func() bool {
+		l.MustPoll(kv, never)
+		return strings.Contains(l.Log.String(), endsSoon)
+	})
+	if logins := l.Logins(); logins > 2 {
+		t.Errorf("%d logins", logins)
+	}
+}
+
 // Where the policy does not allow it nothing is said, and nothing asked again with that token.
 func TestSecretIDThatMayNotBeLookedUp(t *testing.T) {
 	l := newEndingLab(t, time.Hour, 7*24*time.Hour)

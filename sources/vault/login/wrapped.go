@@ -2,7 +2,6 @@ package login
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -22,11 +21,10 @@ const unwrapGrace = 3 * time.Second
 type wrapping struct {
 	*Method
 
-	opened  string            // From of the entry that was opened last
-	plain   credential.Secret // the secret-id in it
-	unsaved keptEntry         // what could not be written; it serves all the same
-	waits   backoff           // between failed exchanges
-	warning Warning           // that an older secret-id serves
+	opened  keptEntry // what serves, with its secret-id in clear
+	unsaved keptEntry // what could not be written; it serves all the same
+	waits   backoff   // between failed exchanges
+	warning Warning   // that an older secret-id serves
 
 	retryAt atomic.Int64 // Unix time in milliseconds: when to exchange again what is in the file; 0: it is exchanged, or no use
 }
@@ -39,25 +37,20 @@ func (w *wrapping) isDue() bool {
 
 // secretID returns the secret-id to log in with. As long as a new one cannot be had, that is the one before.
 func (w *wrapping) secretID(ctx context.Context, asked asked) (string, error) {
-	_, failed := w.renew(ctx, asked)
-	_, current, err := w.kept()
-	if err != nil {
-		return "", err
-	}
+	current, _, failed := w.renew(ctx, asked)
 	if current.From == "" {
 		return "", failed
 	}
 	w.warn(ctx, failed)
-	if current.From == w.opened {
-		return w.plain.Reveal(), nil
+	if current.From != w.opened.From {
+		id, err := current.open(ctx)
+		if err != nil {
+			return "", credential.NeedsOperator(fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; run "+
+				"this as the daemon's user, or, if that stays so, put a new wrapped secret-id there", w.auth.SecretIDFile, err))
+		}
+		w.opened = keptEntry{From: current.From, Plain: id}
 	}
-	id, err := current.open(ctx)
-	if err != nil {
-		return "", credential.NeedsOperator(fmt.Errorf("vault login: the secret-id that was unwrapped from %s cannot be unsealed: %w; run this "+
-			"as the daemon's user, or, if that stays so, put a new wrapped secret-id there", w.auth.SecretIDFile, err))
-	}
-	w.opened, w.plain = current.From, credential.NewSecret(id)
-	return id, nil
+	return w.opened.Plain, nil
 }
 
 // warn logs that an older secret-id serves in place of what is in the file. That the work was cut off is no news.
@@ -70,62 +63,50 @@ func (w *wrapping) warn(ctx context.Context, failed error) {
 	}
 }
 
-// renew exchanges what is in the file, unless that was done before or must wait, and reports whether it did.
-func (w *wrapping) renew(ctx context.Context, asked asked) (renewed bool, err error) {
+// renew exchanges what is in the file, unless that was done before or must wait, and reports whether it did. current is what serves
+// then, also beside an error.
+func (w *wrapping) renew(ctx context.Context, asked asked) (current keptEntry, renewed bool, err error) {
 	w.retryAt.Store(0)
-	token, err := readLine(w.auth.SecretIDFile, "vault.auth.secret_id_file")
-	if err != nil {
-		return false, err
-	}
 	record, current, err := w.kept()
 	if err != nil {
-		return false, err
+		return current, false, err
 	}
+	token, err := readLine(w.auth.SecretIDFile, "vault.auth.secret_id_file")
 	digest := w.refusals.digest("wrapping token", token)
-	if current.From == digest {
-		return false, nil
-	}
-	if w.refusals.OnlyReads {
-		return false, fmt.Errorf("vault login: the wrapping token in %s was not unwrapped yet, and this command only reads: start the "+
-			"daemon, or run campaign-credsync sync", w.auth.SecretIDFile)
+	switch {
+	case err != nil || current.From == digest:
+		return current, false, err
+	case w.refusals.onlyReads():
+		return current, false, fmt.Errorf("vault login: the wrapping token in %s was not unwrapped yet, and this command only reads: start "+
+			"the daemon, or run campaign-credsync sync", w.auth.SecretIDFile)
 	}
 	if asked == askedNothing {
 		err = w.waits.over()
 	}
 	if err == nil {
-		if err = w.exchange(ctx, token, digest, record); err == nil {
+		var fresh keptEntry
+		if fresh, err = w.exchange(ctx, token, digest, record); err == nil {
 			w.waits = backoff{}
-			return true, nil
+			return fresh, true, nil
 		}
-		if _, unusable := errors.AsType[unusableError](err); unusable {
-			err = w.waits.wait(err, jittered(refusedFor))
-		} else {
-			err = w.waits.failed(err)
-		}
+		err = w.waits.failed(err)
 	}
 	w.retryAt.Store(w.waits.retryAt.UnixMilli())
-	return false, err
-}
-
-// unusableError is a wrapping token that another try does not mend. One is made in an hour all the same.
-type unusableError struct{ error }
-
-func (w *wrapping) unusable(format string, args ...any) error {
-	return credential.NeedsOperator(unusableError{fmt.Errorf("vault at %s: "+format, append([]any{w.connection.Address()}, args...)...)})
+	return current, false, err
 }
 
 // exchange makes sure that the token is that of a secret-id and that this can be kept, unwraps it, and keeps it.
-func (w *wrapping) exchange(ctx context.Context, token, digest string, record keptRecord) error {
+func (w *wrapping) exchange(ctx context.Context, token, digest string, record keptRecord) (entry keptEntry, err error) {
 	if err := w.lookUp(ctx, token); err != nil {
-		return err
+		return entry, err
 	}
 	key, sealed, unsealed := newSealedKey(ctx)
 	if ctx.Err() != nil { // which has not shown that nothing here can seal
-		return fmt.Errorf("vault login: the wrapping token in %s is not unwrapped yet: %w", w.auth.SecretIDFile, ctx.Err())
+		return entry, fmt.Errorf("vault login: the wrapping token in %s is not unwrapped yet: %w", w.auth.SecretIDFile, ctx.Err())
 	}
 	if err := writeRecord(w.keptFile(), record, record.unknown); err != nil { // which shows that the directory takes a file
-		return credential.NeedsOperator(fmt.Errorf("vault login: the wrapping token in %s is not unwrapped, as its secret-id could not be "+
-			"kept: %w; let this user write to state_dir", w.auth.SecretIDFile, err))
+		return entry, credential.NeedsOperator(fmt.Errorf("vault login: the wrapping token in %s is not unwrapped, as its secret-id could "+
+			"not be kept: %w; let this user write to state_dir", w.auth.SecretIDFile, err))
 	}
 	var answer struct {
 		Data struct {
@@ -133,26 +114,27 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record ke
 		} `json:"data"`
 	}
 	const step = "unwrap the secret-id"
-	_, err := w.connection.Do(ctx, connection.Request{
+	_, err = w.connection.Do(ctx, connection.Request{
 		Step: step, Path: "sys/wrapping/unwrap", Body: struct{}{},
 		Namespace: w.auth.Namespace, Token: credential.NewSecret(token), Grace: unwrapGrace,
 	}, &answer)
-	if err != nil {
-		return w.explain(err)
+	secretID := answer.Data.SecretID
+	switch {
+	case err != nil:
+		return entry, w.explain(err)
+	case secretID == "": // what it wraps was looked up
+		return entry, w.unexpected(step)
+	case unsealed != nil:
+		entry = keptEntry{From: digest, Plain: secretID}
+	default:
+		entry = keptEntry{From: digest, Key: string(sealed), Box: box(key).Seal(nil, nil, []byte(secretID), []byte(digest))}
 	}
-	if answer.Data.SecretID == "" { // what it wraps was looked up
-		return w.unexpected(step)
-	}
-	entry := keptEntry{From: digest, Plain: answer.Data.SecretID}
-	w.opened, w.plain, w.unsaved = digest, credential.NewSecret(entry.Plain), keptEntry{}
-	if unsealed == nil {
-		entry = keptEntry{From: digest, Key: string(sealed), Box: box(key).Seal(nil, nil, []byte(entry.Plain), []byte(digest))}
-	}
+	w.opened, w.unsaved = keptEntry{From: digest, Plain: secretID}, keptEntry{}
 	if err := w.keep(record, entry); err != nil {
 		w.unsaved = entry
 		w.logger.Error("the unwrapped secret-id could not be kept, and is lost at a stop; let this user write to state_dir", "file",
 			w.auth.SecretIDFile, "reason", err.Error())
-		return nil
+		return entry, nil
 	}
 	if unsealed != nil {
 		w.logger.Info("secret-id unwrapped, and kept in state_dir for this user only, as systemd-creds does not seal here",
@@ -160,7 +142,7 @@ func (w *wrapping) exchange(ctx context.Context, token, digest string, record ke
 	} else {
 		w.logger.Info("secret-id unwrapped, and kept in state_dir, sealed by systemd-creds", "file", w.auth.SecretIDFile)
 	}
-	return nil
+	return entry, nil
 }
 
 // lookUp refuses what is not the wrapping of a secret-id of our mount: somebody may have put something else in its place.
@@ -176,27 +158,20 @@ func (w *wrapping) lookUp(ctx context.Context, token string) error {
 		Step: step, Path: "sys/wrapping/lookup", Body: map[string]any{"token": token},
 		Namespace: w.auth.Namespace, Hide: []credential.Secret{credential.NewSecret(token)},
 	}, &answer)
-	switch made := answer.Data.Made; {
+	made := answer.Data.Made
+	path := strings.TrimPrefix(made, strings.Trim(w.auth.Namespace, "/")+"/")
+	switch {
 	case err != nil:
 		return w.explain(err)
 	case made == "":
 		return w.unexpected(step)
-	case !w.makesSecretIDs(made):
-		return w.unusable("the token in %s wraps the answer of %s and not a secret-id of auth/%s: somebody may have put it in the "+
-			"place of ours; find out who, and put a new wrapped secret-id there",
-			w.auth.SecretIDFile, credential.Clean(made), credential.Escape(w.auth.Mount))
+	case !strings.HasPrefix(path, "auth/"+w.auth.Mount+"/role/") || !strings.HasSuffix(path, "secret-id"): // also custom-secret-id
+		return credential.NeedsOperator(fmt.Errorf("vault at %s: the token in %s wraps the answer of %s and not a secret-id of auth/%s: somebody "+
+			"may have put it in the place of ours; find out who, and put a new wrapped secret-id there",
+			w.connection.Address(), w.auth.SecretIDFile, credential.Clean(made), credential.Escape(w.auth.Mount)))
 	}
 	return nil
 }
-
-// makesSecretIDs tells whether the answer of a path is a secret-id of our mount.
-func (w *wrapping) makesSecretIDs(path string) bool {
-	path = strings.TrimPrefix(path, strings.Trim(w.auth.Namespace, "/")+"/")
-	role, ours := strings.CutPrefix(path, "auth/"+w.auth.Mount+"/role/")
-	return ours && secretIDOfRole.MatchString(role)
-}
-
-var secretIDOfRole = regexp.MustCompile(`^[^/]+/(?:custom-)?secret-id$`)
 
 // unknownToken are the words of Vault and OpenBao for a wrapping token that they do not know, or not any more.
 var unknownToken = regexp.MustCompile(`^(?:wrapping token is not valid or does not exist|token is not a valid unwrap token|` +
@@ -208,8 +183,8 @@ func (w *wrapping) explain(err error) error {
 	if !unknownToken.MatchString(said) {
 		return err
 	}
-	return w.unusable("the wrapping token in %s is spent or not known: somebody else may have unwrapped it and have our secret-id; or this "+
-		"daemon was cut off while it unwrapped it, what it unwrapped was removed from state_dir, its time is over, or it is a secret-id "+
-		"(then set vault.auth.secret_id_wrapped to false). See who asked for sys/wrapping/unwrap in Vault's audit log, destroy that "+
-		"secret-id, and put a new wrapped secret-id there (vault says: %s)", w.auth.SecretIDFile, said)
+	return credential.NeedsOperator(fmt.Errorf("vault at %s: the wrapping token in %s is spent or not known: somebody else may have unwrapped "+
+		"it and have our secret-id; or this daemon was cut off while it unwrapped it, what it unwrapped was removed from state_dir, its time "+
+		"is over, or it is a secret-id (then set vault.auth.secret_id_wrapped to false). See who asked for sys/wrapping/unwrap in Vault's "+
+		"audit log, destroy that secret-id, and put a new wrapped secret-id there (vault says: %s)", w.connection.Address(), w.auth.SecretIDFile, said))
 }
