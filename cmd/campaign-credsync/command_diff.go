@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +57,9 @@ func (in *invocation) preview(ctx context.Context, show func(p sync.Preview, say
 	if err != nil {
 		return exitUsage, err
 	}
-	err = assembly.Look(ctx, c, logging.New(c.Log, in.stderr, in.env), func(instance string, p sync.Preview, err error) {
+	log, closeLog := logging.New(c.Log, in.stderr, new(slog.LevelVar))
+	defer closeLog()
+	err = assembly.Look(ctx, c, log, func(instance string, p sync.Preview, err error) {
 		if err != nil {
 			fmt.Fprintf(in.stderr, "%s: cannot tell: %v\n", instance, err)
 			status = exitFailed

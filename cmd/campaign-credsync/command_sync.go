@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -42,7 +43,8 @@ func (in *invocation) runSync(ctx context.Context) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
-	log := logging.New(c.Log, in.stderr, in.env)
+	log, closeLog := logging.New(c.Log, in.stderr, new(slog.LevelVar))
+	defer closeLog()
 	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		status, err := assembly.Sync(ctx, c, log)
 		if errors.Is(err, state.ErrLocked) || errors.Is(err, assembly.ErrWrongUser) {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/deadline"
 )
 
 // run is the whole program but for the process around it; it returns the exit status.
@@ -38,6 +41,17 @@ const (
 	exitDiffers = 3 // not in sync: drift, or a version that waits
 )
 
+// invocation is what every command knows of its surroundings, and how it ended.
+type invocation struct {
+	configFile     string // as the user gave it
+	instance       string // of --instance; empty: all
+	env            func(string) (string, bool)
+	stdout, stderr io.Writer
+
+	status int // what the command ended with
+	err    error
+}
+
 func newRootCommand(in *invocation) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "campaign-credsync [--config FILE] COMMAND",
@@ -66,12 +80,31 @@ func (in *invocation) command(use, short, long string, do func(context.Context) 
 	return &cobra.Command{
 		Use: use, Short: short, Long: long,
 		DisableFlagsInUseLine: true,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("%s takes no arguments, and there is %q", c.Name(), args[0])
-			}
-			return nil
-		},
-		Run: func(c *cobra.Command, _ []string) { in.status, in.err = do(c.Context()) },
+		Args:                  cobra.NoArgs,
+		Run:                   func(c *cobra.Command, _ []string) { in.status, in.err = do(c.Context()) },
 	}
+}
+
+// loadTimeout bounds the reading of the configuration.
+const loadTimeout = 4 * time.Second
+
+// load reads the configuration. An error means exitUsage; the Config beside it is that of config.Load. The daemon calls it again on
+// SIGHUP.
+func (in *invocation) load(ctx context.Context) (*config.Config, error) {
+	c, err := deadline.Run(ctx, loadTimeout, in.configFile+": reading it", func() (*config.Config, error) {
+		return config.Load(in.configFile, in.env)
+	})
+	if err != nil || in.instance == "" {
+		return c, err
+	}
+	c.Instances = slices.DeleteFunc(c.Instances, func(i config.Instance) bool { return i.Name != in.instance })
+	if len(c.Instances) == 0 {
+		return nil, fmt.Errorf("--instance: the configuration has no instance %q", in.instance)
+	}
+	return c, nil
+}
+
+// addInstanceFlag adds --instance, which load heeds.
+func (in *invocation) addInstanceFlag(command *cobra.Command) {
+	command.Flags().StringVar(&in.instance, "instance", "", "only the instance called `NAME`")
 }

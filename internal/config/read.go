@@ -165,7 +165,9 @@ func (r *reader) list(key string, node ast.Node, into reflect.Value) {
 	into.Set(reflect.MakeSlice(into.Type(), len(sequence.Values), len(sequence.Values)))
 	for i, item := range sequence.Values {
 		itemKey := fmt.Sprintf("%s[%d]", key, i)
-		r.at[itemKey] = start(item)
+		if !isGroup(item) {
+			r.at[itemKey] = item.GetToken().Position
+		}
 		if into.Index(i).Kind() == reflect.Struct {
 			setDefaults(into.Index(i))
 		}
@@ -183,6 +185,7 @@ func (r *reader) group(key string, node ast.Node, into reflect.Value) {
 		name, value := entries.Key().GetToken(), entries.Value()
 		inner := join(key, name.Value)
 		r.at[inner] = name.Position
+		r.at[key] = cmp.Or(r.at[key], name.Position) // an item of a list begins with its first key
 		field, known := fieldCalled(into.Type(), name.Value)
 		if !known {
 			r.refuse(inner, "unknown key; allowed here: %s", keysOf(into.Type()))
@@ -197,16 +200,6 @@ func (r *reader) group(key string, node ast.Node, into reflect.Value) {
 
 func isGroup(node ast.Node) bool {
 	return node.Type() == ast.MappingType || node.Type() == ast.MappingValueType
-}
-
-// start is where an item of a list begins; the token of a mapping is its first ":".
-func start(item ast.Node) *token.Position {
-	if isGroup(item) {
-		if entries := item.(ast.MapNode).MapRange(); entries.Next() {
-			return entries.Key().GetToken().Position
-		}
-	}
-	return item.GetToken().Position
 }
 
 func fieldCalled(group reflect.Type, name string) (reflect.StructField, bool) {

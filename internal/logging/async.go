@@ -6,29 +6,12 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	"campaign-credsync/internal/config"
 )
 
 const (
 	maxWaiting   = 1024                   // lines that wait to be written
 	closeTimeout = 500 * time.Millisecond // for what waits at the end
 )
-
-// NewAsync is New for the daemon, which must not wait for the reader of its log: a write to a full pipe hangs until somebody reads.
-// Lines for which there is no room are lost, and counted. level is set, and may be changed at any time. end writes the lines that wait,
-// if they are read; the logger may be used after it, and writes nothing.
-func NewAsync(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) (log *slog.Logger, end func()) {
-	level.Set(levelOf(c))
-	terminal := isTerminal(stream)
-	w := &asyncWriter{
-		stream: stream,
-		direct: slog.New(handler(c, stream, terminal, env, slog.LevelInfo)),
-		lines:  make(chan []byte, maxWaiting), ending: make(chan struct{}), ended: make(chan struct{}),
-	}
-	go w.work()
-	return slog.New(handler(c, w, terminal, env, level)), w.close
-}
 
 // asyncWriter writes in a goroutine of its own.
 type asyncWriter struct {

@@ -18,35 +18,34 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// New builds the logger that writes to stream as the configuration wants it. It is safe for concurrent use, and waits for a reader
-// that is slow; the daemon uses NewAsync.
-func New(c config.Log, stream io.Writer, env func(string) (string, bool)) *slog.Logger {
-	return slog.New(handler(c, stream, isTerminal(stream), env, levelOf(c)))
-}
-
-func levelOf(c config.Log) (level slog.Level) {
+// New builds the logger that writes to stream as the configuration wants it. It is safe for concurrent use, and waits for no reader: a
+// write to a full pipe hangs until somebody reads. Lines for which there is no room are lost, and counted. level is set, and may be
+// changed at any time. end writes the lines that wait, if they are read; the logger may be used after it, and writes nothing.
+func New(c config.Log, stream io.Writer, level *slog.LevelVar) (log *slog.Logger, end func()) {
 	level.UnmarshalText([]byte(c.Level)) // config has refused every other name
-	return level
+	terminal := isTerminal(stream)
+	w := &asyncWriter{
+		stream: stream,
+		direct: slog.New(handler(c.Format, stream, terminal, slog.LevelInfo)),
+		lines:  make(chan []byte, maxWaiting), ending: make(chan struct{}), ended: make(chan struct{}),
+	}
+	go w.work()
+	return slog.New(handler(c.Format, w, terminal, level)), w.close
 }
 
-// handler writes to stream, which ends at a terminal or does not.
-//
-// Colour and time are for people at a terminal. Under journald (JOURNAL_STREAM is set) and in a file there is never colour,
-// and no time either: the journal has its own, and two that differ by a millisecond help nobody.
-func handler(c config.Log, stream io.Writer, terminal bool, env func(string) (string, bool), level slog.Leveler) slog.Handler {
-	_, journal := env("JOURNAL_STREAM")
-	noColor, _ := env("NO_COLOR")
-	replace := replaceAttr(terminal && !journal)
+// handler writes to stream. Colour and time are for people at a terminal. The journal has a time of its own, and two that differ by a
+// millisecond help nobody.
+func handler(format string, stream io.Writer, terminal bool, level slog.Leveler) slog.Handler {
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr(terminal)}
 	switch {
-	case c.Format == "tint", c.Format == "auto" && terminal:
+	case format == "tint", format == "auto" && terminal:
 		return tint.NewTextHandler(stream, &tint.Options{
-			Level: level, ReplaceAttr: replace, TimeFormat: time.TimeOnly,
-			NoColor: !terminal || journal || noColor != "",
+			Level: level, ReplaceAttr: options.ReplaceAttr, TimeFormat: time.TimeOnly, NoColor: !terminal,
 		})
-	case c.Format == "json":
-		return slog.NewJSONHandler(stream, &slog.HandlerOptions{Level: level, ReplaceAttr: replace})
+	case format == "json":
+		return slog.NewJSONHandler(stream, options)
 	}
-	return slog.NewTextHandler(stream, &slog.HandlerOptions{Level: level, ReplaceAttr: replace})
+	return slog.NewTextHandler(stream, options)
 }
 
 // replaceAttr drops the time where it is not wanted, and escapes what could take over a terminal or look like another line: tint writes
