@@ -5,11 +5,8 @@ import (
 	"time"
 )
 
-// A Daemon may replace another in the same process (Config.Before). It adopts what that one knew, as far as it still holds: an
-// instance that is in sync stays so in the status, what was logged is not logged again, and a credential in hand needs no source. What was
-// known of a Source or a Sink counts only where both have the same one.
-
-// adopt goes on with what is known of an instance.
+// adopt goes on with what the Daemon before knew of an instance (Config.Before): one that is in sync stays so in the status, what was
+// logged is not logged again, and a credential in hand needs no source.
 func (in *instance) adopt(before *instance, now time.Time) {
 	in.record, in.activation = before.record, before.activation // the record may be what could not be saved
 	if r := &in.record; r.saving || len(r.Reverts) > 0 {

@@ -21,7 +21,7 @@ func unchanged(*credsync.Config) {}
 // statusNow is the status of an instance before anything else could happen.
 func (w *world) statusNow(name string) credsync.InstanceStatus {
 	w.t.Helper()
-	all := w.daemon.Status().Instances
+	all := w.daemon.Status()
 	i := slices.IndexFunc(all, func(in credsync.InstanceStatus) bool { return in.Name == name })
 	if i < 0 {
 		w.t.Fatalf("no instance %s in the status", name)
@@ -338,7 +338,7 @@ func TestReloadWithOtherInstances(t *testing.T) {
 		if now != before {
 			t.Errorf("the status was %+v and is %+v", before, now)
 		}
-		if len(w.daemon.Status().Instances) != 2 {
+		if len(w.daemon.Status()) != 2 {
 			t.Errorf("%+v", w.daemon.Status())
 		}
 	})

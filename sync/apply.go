@@ -8,10 +8,6 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// errNotWritten says that an apply looked as if nlserver had written what was there before.
-var errNotWritten = errors.New("the file holds the secret that was applied before: " +
-	"nlserver wrote nothing, or another program wrote over it")
-
 // apply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
 func (d *Daemon) apply(in *instance) {
 	p, force, r, ctx := in.wanted.pending, in.wanted.force, &in.record, d.commands
@@ -38,7 +34,8 @@ func (d *Daemon) apply(in *instance) {
 	}
 	sameSecret := before.SecretDigest == "" || before.SecretDigest == p.secretDigest
 	if err == nil && !sameSecret && len(credential.Drift(before.Attributes, attributes)) == 0 {
-		err = errNotWritten // two secrets are never encrypted alike
+		err = errors.New("the file holds the secret that was applied before: nlserver wrote nothing, " +
+			"or another program wrote over it") // two secrets are never encrypted alike
 	}
 	if err == nil {
 		in.onApply(p, force, attributes, now)

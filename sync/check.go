@@ -9,14 +9,14 @@ import (
 
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
 // after it: each instance was looked at, its source polled, and everything that could be done at once was done or has failed.
-func (d *Daemon) Check(ctx context.Context, names ...string) (Status, error) {
+func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, error) {
 	for _, name := range names {
 		if !slices.ContainsFunc(d.instances, func(in *instance) bool { return in.Name == name }) {
-			return Status{}, fmt.Errorf("no instance is called %q", name)
+			return nil, fmt.Errorf("no instance is called %q", name)
 		}
 	}
 	if err := d.lock.takeUntil(ctx); err != nil {
-		return Status{}, err
+		return nil, err
 	}
 	err := d.await(ctx, d.beginCheck(names, time.Now()))
 	d.unlock()

@@ -14,12 +14,12 @@ import (
 // Daemon keeps instances equal to their sources. Its methods may be called from any goroutine.
 //
 // Each instance has a goroutine that decides and acts in a straight line (reconcile) and one that saves its record; each source has one
-// that polls, and activation has one. What they know they share: whoever decides holds the lock, and gives it up while it acts or
-// waits (do, wait). So every decision sees everything, and no two are made at once.
+// that polls, and activation has one. Whoever decides holds the lock, and gives it up to act or to wait (do, wait): every decision sees
+// everything, and a disk, a process or a network that hangs stops one step and nothing else.
 type Daemon struct {
 	cfg    Config
 	log    *slog.Logger
-	status atomic.Pointer[Status]
+	status atomic.Pointer[[]InstanceStatus]
 	ready  chan struct{}
 	lock   lock
 

@@ -32,7 +32,7 @@ func TestDriftIsPutBack(t *testing.T) {
 			t.Errorf("secret on disk is %q", got)
 		}
 		w.wantActivated("reload") // the processes may have read it
-		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 3 {
+		if got := w.daemon.Status()[0].RevertedTotal; got != 3 {
 			t.Errorf("%d reverts counted, want 3", got)
 		}
 		if w.sinks["prod"].applied() != 1 {
@@ -215,7 +215,7 @@ func TestRevertModes(t *testing.T) {
 			if got := w.sinks["prod"].applied(); got != 2 {
 				t.Errorf("%d applies, want 2", got)
 			}
-			if got := w.daemon.Status().Instances[0].RevertedTotal; got != 1 {
+			if got := w.daemon.Status()[0].RevertedTotal; got != 1 {
 				t.Errorf("%d reverts counted, want 1", got)
 			}
 		})
@@ -278,7 +278,7 @@ func TestRevertThatFailsAtItsEndIsActivated(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.wantOnDisk("prod", "one")
 		w.wantActivated("reload")
-		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 1 {
+		if got := w.daemon.Status()[0].RevertedTotal; got != 1 {
 			t.Errorf("%d reverts counted, want 1", got)
 		}
 	})
@@ -298,7 +298,7 @@ func TestRevertsThatFailAtTheirEndAreBraked(t *testing.T) {
 		w.wantState("prod", credsync.StateDrift)
 		w.wantOnDisk("prod", "mallory")
 		w.wantActivated()
-		if got := w.daemon.Status().Instances[0].RevertedTotal; got != 3 || w.told("drift reverted") != 3 {
+		if got := w.daemon.Status()[0].RevertedTotal; got != 3 || w.told("drift reverted") != 3 {
 			t.Errorf("%d reverts counted, want 3\n%s", got, w.log)
 		}
 	})
@@ -349,10 +349,10 @@ func TestKnownDriftIsNeverInSync(t *testing.T) {
 		return all
 	}
 	one(t, func(w *world) {
-		w.config.OnStatus = func(s credsync.Status) {
+		w.config.OnStatus = func(s []credsync.InstanceStatus) {
 			mu.Lock()
 			defer mu.Unlock()
-			told = append(told, s.Instances[0].State)
+			told = append(told, s[0].State)
 		}
 	}, func(t *testing.T, w *world) {
 		s := w.sinks["prod"]

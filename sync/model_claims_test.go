@@ -11,7 +11,7 @@ import (
 // checkClaims compares what the daemon says now with what is.
 func (m *model) checkClaims() {
 	w := m.w
-	for i, in := range w.gen.daemon.Status().Instances {
+	for i, in := range w.gen.daemon.Status() {
 		f := w.files[i]
 		k := w.rules.of[f]
 		if in.State != credsync.StateInSync || f.deaf || f.looking {
@@ -101,7 +101,7 @@ func (m *model) checkRest() {
 	w := m.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i, in := range w.gen.daemon.Status().Instances {
+	for i, in := range w.gen.daemon.Status() {
 		f, v := w.files[i], w.shown
 		k := w.rules.of[f]
 		refused := v.deleted || v.refusal != "" ||

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"maps"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -122,7 +123,9 @@ func (in *instance) refuses(v credential.Version) bool {
 
 // isKnown reports whether the credential that v holds is applied, and need not be applied again.
 func (in *instance) isKnown(v credential.Version) bool {
-	return in.record.holds(v, in.Fields) && in.record.Applying == nil && in.wanted.force == notForced
+	r := &in.record
+	sameFields := len(r.Fields) == 0 || maps.Equal(r.Fields, in.Fields) // under other names it is another credential
+	return v.Equal(r.Version) && sameFields && r.Applying == nil && in.wanted.force == notForced
 }
 
 // wants reports whether the secret of v has to be read.

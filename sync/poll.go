@@ -138,7 +138,7 @@ func (d *Daemon) onPoll(w *source, reading credential.Reading, err error, now ti
 		d.log.Info("source reachable again", "attempt", w.retry.attempt)
 	}
 	w.retry, w.lastPoll = retry{}, now
-	w.next = now.Add(jittered(d.cfg.Poll))
+	w.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1)) // 10 % to either side
 	if w.spread {
 		w.next, w.spread = now.Add(rand.N(d.cfg.Poll)), false
 	}

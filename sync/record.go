@@ -2,7 +2,6 @@ package sync
 
 import (
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -62,11 +61,6 @@ func (d *Daemon) save(in *instance) {
 		return
 	}
 	r.retry = retry{}
-}
-
-// holds reports whether what is applied was picked from v by fields. Under other names the same version is another credential.
-func (r *record) holds(v credential.Version, fields credential.Fields) bool {
-	return v.Equal(r.Version) && (len(r.Fields) == 0 || maps.Equal(r.Fields, fields))
 }
 
 // activated notes the end of the steps for which done holds.

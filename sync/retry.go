@@ -61,11 +61,6 @@ func (r *retry) due(now time.Time) bool { return !now.Before(r.at) }
 // isFailing reports whether the last attempt failed.
 func (r *retry) isFailing() bool { return r.attempt > 0 }
 
-// jittered spreads d by 10 % to either side.
-func jittered(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
-}
-
 // earlier returns the earlier of two times of which zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {

@@ -21,11 +21,6 @@ const (
 	StateInSync            State = "in_sync"
 )
 
-// Status is how everything was after the last decision. It is a value; nothing in it is changed later.
-type Status struct {
-	Instances []InstanceStatus
-}
-
 // InstanceStatus is how one instance was. Zero times and versions mean never and none.
 type InstanceStatus struct {
 	Name           string `json:"name"`
@@ -56,14 +51,14 @@ func (m Moment) MarshalJSON() ([]byte, error) {
 // maxError bounds LastError, in bytes: it may hold what others answered.
 const maxError = 4 << 10
 
-// Status returns the newest status. It may be called from any goroutine.
-func (d *Daemon) Status() Status { return *d.status.Load() }
+// Status returns how each instance was after the last decision. Nothing in it is changed later.
+func (d *Daemon) Status() []InstanceStatus { return *d.status.Load() }
 
 func (d *Daemon) publish() {
-	var status Status
+	var status []InstanceStatus
 	for _, in := range d.instances {
 		state, reason := d.stateOf(in)
-		status.Instances = append(status.Instances, InstanceStatus{
+		status = append(status, InstanceStatus{
 			Name:           in.Name,
 			State:          state,
 			WantedVersion:  in.wanted.newest.Number,
@@ -114,14 +109,13 @@ func (d *Daemon) stateOf(in *instance) (State, string) {
 }
 
 func (d *Daemon) whyDriftStays(in *instance) string {
-	refused := ""
 	switch end, braked := in.record.brake(d.cfg.MaxReverts, time.Now()); {
 	case d.cfg.Revert == RevertAlert:
 		return "drift is only reported (drift.revert: alert)"
 	case braked && end.Equal(in.file.brakeLogged): // so it is on disk
 		return "drift is not reverted for now: more than drift.max_reverts reverts in an hour"
-	case in.wanted.refusal != nil:
-		refused = in.wanted.refusal.Error()
+	case in.wanted.refusal != nil && !d.maySplice(in, time.Now()): // the credential to be applied again cannot be had
+		return in.wanted.refusal.Error()
 	}
-	return cmp.Or(in.file.restore.reason, in.wanted.retry.reason, in.source.retry.reason, refused, "it is about to be reverted")
+	return cmp.Or(in.file.restore.reason, in.wanted.retry.reason, in.source.retry.reason, "it is about to be reverted")
 }

@@ -1,13 +1,12 @@
 // Package sync keeps each instance's credential equal to its source. It decides when a credential is applied, when drift is reverted,
-// when the running processes are told, and when nothing may be touched. It knows neither where credentials come from nor how Campaign
+// when Campaign's processes are told, and when nothing may be touched. It knows neither where credentials come from nor how Campaign
 // stores them: [Source], [Sink] and [Activator] do.
 //
 // After each event (a poll, a file event, a timer, a signal, the end of a step) the same question is asked for each instance: what is
-// wanted, what was applied, what is on disk, so what is to be done? Daemon.plan answers it. Nobody holds the lock while he acts or waits,
-// so a disk, a process or a network that hangs stops one step and nothing else.
+// wanted, what was applied, what is on disk, so what is to be done? Daemon.plan answers it.
 //
 // Read lock.go and step.go first, then, in the order in which a version travels: poll.go, daemon.go (reconcile), plan.go, file.go,
-// apply.go, record.go, activation.go, status.go.
+// apply.go, record.go, activation.go, status.go; and stop.go for the end.
 package sync
 
 import (
@@ -99,6 +98,6 @@ type Config struct {
 	// as that of the step, and a stop waits for it.
 	CommandRuns func() bool
 	// OnStatus is called whenever the status may have changed, with the lock held. It must not block. May be nil.
-	OnStatus func(Status)
+	OnStatus func([]InstanceStatus)
 	Logger   *slog.Logger
 }

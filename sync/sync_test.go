@@ -80,7 +80,7 @@ func TestSameCredentialUnderANewVersionIsOnlyRecorded(t *testing.T) {
 		time.Sleep(40 * time.Second)
 		w.wantState("prod", credsync.StateInSync)
 		w.wantActivated()
-		if got := w.daemon.Status().Instances[0].AppliedVersion; got != 2 {
+		if got := w.daemon.Status()[0].AppliedVersion; got != 2 {
 			t.Errorf("applied version is %d, want 2", got)
 		}
 		if w.sinks["prod"].applied() != 1 {
@@ -368,7 +368,7 @@ func TestCheckRetriesAtOnceWhatWaits(t *testing.T) {
 		w.source.rotate("two")
 		began := time.Now()
 		status, err := w.daemon.Check(t.Context(), "prod")
-		if err != nil || status.Instances[0].State != credsync.StateInSync {
+		if err != nil || status[0].State != credsync.StateInSync {
 			t.Fatalf("%+v, %v", status, err)
 		}
 		if time.Since(began) != 0 {

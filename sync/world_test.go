@@ -151,7 +151,7 @@ func (w *world) settle() { synctest.Wait() }
 func (w *world) wantState(name string, want credsync.State) {
 	w.t.Helper()
 	w.settle()
-	for _, in := range w.daemon.Status().Instances {
+	for _, in := range w.daemon.Status() {
 		if in.Name == name && in.State != want {
 			w.t.Fatalf("instance %s is %s (%s), want %s\n%s", name, in.State, in.LastError, want, w.log)
 		}

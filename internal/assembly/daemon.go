@@ -102,7 +102,7 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	}
 	settings := a.settings
 	settings.Before = a.daemon
-	settings.OnStatus = func(s sync.Status) { p.service.Show(control.Summary(s.Instances)) }
+	settings.OnStatus = func(s []sync.InstanceStatus) { p.service.Show(control.Summary(s)) }
 	a.daemon = sync.New(settings)
 	p.control.Serve(a)
 

@@ -26,9 +26,9 @@ func (a *assembly) Sync(ctx context.Context, instances ...string) (control.Statu
 }
 
 // document makes the status document. What it says of Vault is what the instances saw whose credential is there.
-func (a *assembly) document(s sync.Status) control.Status {
+func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 	vault := control.Vault{Reachable: true}
-	for i, in := range s.Instances {
+	for i, in := range s {
 		if _, isFile := a.settings.Instances[i].Source.(*jsonfile.File); isFile {
 			continue
 		}
@@ -40,5 +40,5 @@ func (a *assembly) document(s sync.Status) control.Status {
 	if a.vault != nil {
 		vault.TokenExpires.Time = a.vault.TokenExpires()
 	}
-	return control.Status{Instances: s.Instances, Vault: vault}
+	return control.Status{Instances: s, Vault: vault}
 }

@@ -24,11 +24,11 @@ type applied struct {
 	reasons  []string       // by host: the last error
 }
 
-func (a *applied) status(i int, s credsync.Status) {
+func (a *applied) status(i int, s []credsync.InstanceStatus) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.versions[i][s.Instances[0].AppliedVersion] = true
-	a.reasons[i] = s.Instances[0].LastError
+	a.versions[i][s[0].AppliedVersion] = true
+	a.reasons[i] = s[0].LastError
 }
 
 // missing lists who has not applied a version.
@@ -69,7 +69,7 @@ func TestThreeStaleContainersOfFifty(t *testing.T) {
 		hosts[i], err = fleet.Start(fleet.Config{
 			Dir: dir, Address: first.Vault.Address, AuthMount: first.Vault.AuthMount, RoleID: first.RoleID, SecretID: secretID,
 			Mount: first.Vault.Mount, Path: first.SecretPath("prod"), Poll: time.Second,
-			OnStatus: func(s credsync.Status) { others.status(i, s) },
+			OnStatus: func(s []credsync.InstanceStatus) { others.status(i, s) },
 		})
 		first.Must(err)
 		defer func() {

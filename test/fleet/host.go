@@ -33,7 +33,7 @@ type Config struct {
 	Mount, Path      string        // of the secret, in a KV version 2 mount
 	Poll             time.Duration // 0: the default
 	// OnStatus is called whenever the host's status changed, one call at a time. It must not block.
-	OnStatus func(credsync.Status)
+	OnStatus func([]credsync.InstanceStatus)
 	Logger   *slog.Logger // nil discards
 }
 

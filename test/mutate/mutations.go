@@ -158,7 +158,7 @@ var mutations = []mutation{
 		`return in.wanted.refusal != nil && in.wanted.refusal.Version.Equal(v)`, `return false`,
 		"TestRefusedVersionIsReadOnce"},
 	{"all hosts poll at the same moment",
-		`w.next = now.Add(jittered(d.cfg.Poll))`, `w.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,
+		`w.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1))`, `w.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,
 		"TestHostsSpread"},
 	{"a refused secret-id is tried again",
 		`case leftAlone && !again:`, `case leftAlone && again:`,

@@ -35,9 +35,9 @@ func newCrowd(n int) *crowd {
 }
 
 // status takes what daemon i tells.
-func (c *crowd) status(i int, s credsync.Status) {
+func (c *crowd) status(i int, s []credsync.InstanceStatus) {
 	now := time.Now()
-	in := s.Instances[0]
+	in := s[0]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := &c.hosts[i]

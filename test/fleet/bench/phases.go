@@ -116,7 +116,7 @@ func (b *bench) start(ctx context.Context) error {
 		host, err := fleet.Start(fleet.Config{
 			Dir: dir, Address: b.recorder.address, AuthMount: b.vault.AuthMount, RoleID: r.id, SecretID: r.secretID,
 			Mount: b.vault.Mount, Path: secretPath, Poll: b.poll,
-			OnStatus: func(s credsync.Status) { b.crowd.status(i, s) },
+			OnStatus: func(s []credsync.InstanceStatus) { b.crowd.status(i, s) },
 			Logger:   slog.New(listener{b.crowd, i}),
 		})
 		if err != nil {
