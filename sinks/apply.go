@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,10 +56,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if err != nil {
 		return nil, took, errors.Join(runErr, err)
 	}
-	lack := damage
-	if lack == nil {
-		lack = prove(c, before.seen, after.seen, before.stamp != after.stamp, runErr != nil)
-	}
+	lack := cmp.Or(damage, prove(c, before.seen, after.seen, before.stamp != after.stamp, runErr != nil))
 	if lack == nil {
 		if err := i.endRun(); err != nil {
 			return nil, took, err
@@ -99,10 +97,8 @@ func prove(c credential.Credential, before, after credential.Attributes, written
 	}
 	secret := after.Get(attrClientSecret)
 	switch {
-	case secret.Absent:
-		return fmt.Errorf("%s is missing", attrClientSecret)
 	case secret.Value == "":
-		return fmt.Errorf("%s is empty", attrClientSecret)
+		return fmt.Errorf("%s is empty or missing", attrClientSecret)
 	case secret.Same(before.Get(attrClientSecret)) && (!written || failed):
 		return errors.New("nothing was written")
 	}

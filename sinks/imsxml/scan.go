@@ -289,11 +289,8 @@ func (s *scanner) name() string {
 
 // isNoNameChar is true also for some characters outside ASCII that XML allows in names.
 func isNoNameChar(char rune) bool {
-	switch {
-	case 'a' <= char && char <= 'z', 'A' <= char && char <= 'Z', '0' <= char && char <= '9':
-		return false
-	case char < utf8.RuneSelf:
-		return strings.IndexByte("_:-.", byte(char)) < 0
+	if char < utf8.RuneSelf {
+		return !unicode.IsLetter(char) && !unicode.IsDigit(char) && strings.IndexByte("_:-.", byte(char)) < 0
 	}
 	return char < 0xc0 || !unicode.IsLetter(char)
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -71,16 +70,10 @@ const (
 	restartPause        = 10 * time.Minute
 )
 
-// restarts remembers restarts that failed or have not ended. Only Activate uses latest.
-type restarts struct {
-	latest map[string]*restart // newest by module
-	retry  atomic.Bool         // an operator asked
-}
-
 // restart is one run of "nlserver restart".
 type restart struct {
 	began    time.Time
-	failures int           // in a row, of those before it
+	failures int           // in a row, with this one if it fails
 	ended    chan struct{} // closed at its end
 	err      error         // of one that has ended
 }
@@ -98,18 +91,12 @@ func (r *restart) running() bool {
 // which must outlive this process and print at any time: so it gets a session and no descriptor of ours, and is never signalled.
 // One that takes longer runs on; until it has ended no other of this module is begun.
 func (b *Binary) restart(ctx context.Context, module string, since time.Time) error {
-	latest, failures := b.restarts.latest, 1
-	if b.restarts.retry.Swap(false) {
-		for _, r := range latest {
-			r.failures = 0
-		}
-	}
-	last := latest[module]
+	last, failures := b.restarts[module], 1
 	if last != nil && last.running() || b.outlived(module) {
 		return fmt.Errorf("nlserver restart %s: an earlier one has not ended yet; no other is begun before", module)
 	}
 	if last != nil && last.err == nil && last.began.After(since) {
-		delete(latest, module)
+		delete(b.restarts, module)
 		return nil
 	}
 	if last != nil && last.err != nil {
@@ -128,7 +115,7 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 	if err != nil {
 		return fmt.Errorf("nlserver restart %s: %w", module, err)
 	}
-	r.failures, latest[module] = failures, r
+	r.failures, b.restarts[module] = failures, r
 	defer countCommand(b.cfg.Timeout)()
 	select {
 	case <-r.ended:
@@ -143,7 +130,7 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 		return fmt.Errorf("nlserver restart %s: %w (its output is not read, as the module may inherit it; to see it, run it by hand as this user, after env_script)",
 			module, r.err)
 	}
-	delete(latest, module)
+	delete(b.restarts, module)
 	return nil
 }
 
@@ -197,8 +184,12 @@ func beganOf(stat []byte) string {
 	return fields[19]
 }
 
-// Retry forgets, by an operator's word, that restarts failed.
-func (b *Binary) Retry() { b.restarts.retry.Store(true) }
+// Retry forgets, by an operator's word, that restarts failed. Activate must not be under way.
+func (b *Binary) Retry() {
+	for _, r := range b.restarts {
+		r.failures = 0
+	}
+}
 
 // TakeOver has b go on with what before knows of restarts. b is not used yet.
 func (b *Binary) TakeOver(before *Binary) { b.restarts = before.restarts }

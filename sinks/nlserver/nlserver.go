@@ -38,8 +38,8 @@ type Config struct {
 // Binary is Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
 // instance has one run with a credential at a time.
 type Binary struct {
-	cfg      Config // with whole paths
-	restarts *restarts
+	cfg      Config              // with whole paths
+	restarts map[string]*restart // newest by module, of those that failed or have not ended; for Activate and Retry
 	// complaint is the last that env_script printed though it ended well.
 	complaint atomic.Pointer[string]
 }
@@ -51,7 +51,7 @@ func New(config Config) *Binary {
 			*path = filepath.Join(config.Home, *path)
 		}
 	}
-	return &Binary{cfg: config, restarts: &restarts{latest: map[string]*restart{}}}
+	return &Binary{cfg: config, restarts: map[string]*restart{}}
 }
 
 // Run hands a credential to nlserver, which writes it into the configuration of the instance. It returns what nlserver said that

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,12 +29,9 @@ func CommandRuns() bool { return running.Load() > 0 }
 // countCommand counts a command until ended is called, for no longer than limit.
 func countCommand(limit time.Duration) (ended func()) {
 	running.Add(1)
-	timer := time.AfterFunc(limit, func() { running.Add(-1) })
-	return func() {
-		if timer.Stop() {
-			running.Add(-1)
-		}
-	}
+	ended = sync.OnceFunc(func() { running.Add(-1) })
+	time.AfterFunc(limit, ended)
+	return ended
 }
 
 // child is a program to be run once, without a shell and in a process group of its own, so that what it starts can be
