@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -214,8 +213,5 @@ func (in *instance) onVersion(v credential.Version, p *pending) {
 			break // it is applied again
 		}
 		in.log.Info("new version", "version", v.Number)
-		if odd := p.credential.Oddities(); len(odd) > 0 {
-			in.log.Warn("the shape of the credential is unusual", "version", v.Number, "field", strings.Join(odd, ", "))
-		}
 	}
 }

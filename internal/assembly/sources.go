@@ -36,10 +36,8 @@ func (a *assembly) source(i config.Instance, before *assembly) sync.Source {
 	case source != nil:
 	case from.vault == nil:
 		source = jsonfile.New(from.file, a.store.Key(), a.log)
-	case from.kvVersion == 1:
-		source = a.vault.KV1(from.mount, from.path)
 	default:
-		source = a.vault.KV(from.mount, from.path)
+		source = a.vault.KV(from.mount, from.path, from.kvVersion)
 	}
 	a.sources[from] = source
 	return source

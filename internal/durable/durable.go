@@ -3,8 +3,8 @@
 package durable
 
 import (
+	"cmp"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,34 +16,25 @@ const partialSuffix = ".partial"
 // WriteFile replaces the file at path by data, readable for its owner only. When it returns nil, data is on disk. Written
 // by root, the file belongs to the directory's owner, so that a command that root types leaves nothing behind that the
 // daemon cannot read. Not for concurrent use on the same path.
-func WriteFile(path string, data []byte) (err error) {
+func WriteFile(path string, data []byte) error {
 	partial := path + partialSuffix
-	// A new one in any case: what is there may be a link to somebody else's file, or have other rights. No directory is removed.
-	if err := syscall.Unlink(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &fs.PathError{Op: "unlink", Path: partial, Err: err}
-	}
+	os.Remove(partial) // a new one in any case: what is there may be a link to somebody else's file, or have other rights
 	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(partial)
-		}
-	}()
 	if err = giveToOwner(f, filepath.Dir(path)); err == nil {
 		_, err = f.Write(data)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
+	err = cmp.Or(err, f.Close())
+	if err == nil {
+		err = os.Rename(partial, path)
 	}
 	if err != nil {
-		return err
-	}
-	if err = os.Rename(partial, path); err != nil {
+		os.Remove(partial)
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -153,17 +153,12 @@ func (f *File) explain(err error) error {
 		return &credential.Refusal{Reason: fmt.Sprintf("no file at %s; write it there, or correct file", f.name())}
 	case errors.Is(err, regularfile.ErrNotRegular), errors.Is(err, errSize):
 		return &credential.Refusal{Reason: fmt.Sprintf("%s %v", f.name(), err)}
-	case errors.Is(err, fs.ErrPermission):
-		return credential.NeedsOperator(fmt.Errorf("file %s: %w; make it readable for the daemon's user, and its directories passable",
-			f.name(), fs.ErrPermission))
-	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
-		return credential.NeedsOperator(fmt.Errorf("file %s: %w; correct the path, or the links on it", f.name(), err))
+	case errors.Is(err, fs.ErrPermission),
+		errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
+		return credential.NeedsOperator(fmt.Errorf("file %s: %w; correct the path, or make it readable for the daemon's user", f.name(), err))
 	}
 	return fmt.Errorf("file %s: read: %w", f.name(), err)
 }
-
-// maxVersion has 15 digits, which are exact in every program that reads JSON.
-const maxVersion = 1e15 - 1
 
 // version names the content. problem says why it is of no use, and version is then what to remember that by.
 func (f *File) version(data []byte) (v credential.Version, problem string) {
@@ -182,12 +177,12 @@ func (f *File) version(data []byte) (v credential.Version, problem string) {
 	if !there {
 		return credential.ContentVersion(f.key, credential.Canonical(data)), ""
 	}
-	if n, _ := strconv.Atoi(string(number)); n > 0 && n <= maxVersion && strconv.Itoa(n) == string(number) {
+	if n, _ := strconv.Atoi(string(number)); n > 0 && strconv.Itoa(n) == string(number) {
 		v = credential.NumberedContent(n, f.key, credential.Canonical(data))
 		v.Secret = f.path
 		return v, ""
 	}
-	return unusable, `has a "version" that is no positive whole number of at most 15 digits; write such a number without quotes, or leave the key out`
+	return unusable, `has a "version" that is no positive whole number; write such a number without quotes, or leave the key out`
 }
 
 // keyTwice returns a key that the JSON object has more than once; empty: none.
@@ -227,10 +222,22 @@ func Watch(ctx context.Context, changed map[*File]func(), logger *slog.Logger) {
 	}
 	var files []filewatch.File
 	for f, call := range changed {
-		files = append(files, filewatch.File{Path: f.path, Quiet: gather, Changed: func(bool) { call() }})
+		var called time.Time
+		files = append(files, filewatch.File{Path: f.path, Quiet: gather, Changed: func(bool) {
+			select {
+			case <-time.After(time.Until(called.Add(pace))):
+				called = time.Now()
+				call()
+			case <-ctx.Done():
+			}
+		}})
 	}
 	filewatch.Watch(ctx, files, logger)
 }
 
-// gather is how long events are waited for that belong together; whether the file was left alone is for Poll to see.
-const gather = 5 * time.Millisecond
+const (
+	// gather is how long events are waited for that belong together; whether the file was left alone is for Poll to see.
+	gather = 5 * time.Millisecond
+	// pace is the least time between two calls for a file: the events of one whose times change never end.
+	pace = time.Second
+)

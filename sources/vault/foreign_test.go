@@ -161,7 +161,7 @@ func TestForeignAnswersToAReadAreNoVerdict(t *testing.T) {
 	v := l.Vault()
 	l.MustPoll(l.KV(v), always)
 	l.Proxy.Requests()
-	for _, kv := range []source{l.KV(v), v.KV1(l.Server.Mount, path)} {
+	for _, kv := range []source{l.KV(v), v.KV(l.Server.Mount, path, 1)} {
 		for _, status := range []int{http.StatusForbidden, http.StatusNotFound} {
 			for _, body := range []string{l.page(), `{"message":"nginx","request_id":"7"}`} {
 				l.Proxy.AnswerBody("/v1/"+l.Server.Mount, status, body)

@@ -25,14 +25,9 @@ type KV struct {
 	gone        credential.Version // the version that was deleted at the last look
 }
 
-// KV names the secret at path (without "data/") of a KV version 2 mount. Nothing is asked yet.
-func (v *Vault) KV(mount, path string) *KV { return v.kv(mount, path, 2) }
-
-// KV1 names the secret at path of a KV version 1 mount, which keeps no versions: one is made of the content, with the
-// digest key.
-func (v *Vault) KV1(mount, path string) *KV { return v.kv(mount, path, 1) }
-
-func (v *Vault) kv(mount, path string, engine int) *KV {
+// KV names the secret at path (without "data/") of a mount of version 1 or 2 of the engine. Nothing is asked yet. A mount of version
+// 1 keeps no versions: one is made of the content, with the digest key.
+func (v *Vault) KV(mount, path string, engine int) *KV {
 	return &KV{vault: v, mount: strings.Trim(mount, "/"), path: strings.Trim(path, "/"), engine: engine}
 }
 

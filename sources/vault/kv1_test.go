@@ -30,7 +30,7 @@ func leastPolicy(mount string, version int) string {
 func TestKV1(t *testing.T) {
 	l, mount := newEngineLab(t, 1)
 	at := mount + "/" + deepPath
-	kv := l.Vault().KV1(mount, deepPath)
+	kv := l.Vault().KV(mount, deepPath, 1)
 	l.MustRefuse(kv, 0, "no secret", at, "kv_version")
 
 	l.Server.MustWriteAt(at, oauth("note", 1.50))
@@ -50,11 +50,11 @@ func TestKV1(t *testing.T) {
 		}
 	}
 	// Another daemon with the same key sees the same version.
-	if again := l.MustPoll(l.Vault().KV1(mount, deepPath), always).Version; !again.Equal(first.Version) {
+	if again := l.MustPoll(l.Vault().KV(mount, deepPath, 1), always).Version; !again.Equal(first.Version) {
 		t.Errorf("version %+v, then %+v", first.Version, again)
 	}
 	l.Config.DigestKey = []byte("another key")
-	if other := l.MustPoll(l.Vault().KV1(mount, deepPath), always).Version; other.Equal(first.Version) {
+	if other := l.MustPoll(l.Vault().KV(mount, deepPath, 1), always).Version; other.Equal(first.Version) {
 		t.Error("the version tells the content to who does not have the key")
 	}
 	// Another key of the secret changes the version, not the credential; a rotation both; and there is no way back or forth.
@@ -101,10 +101,10 @@ func TestDeepMounts(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		l, mount := newEngineLab(t, version)
 		v := l.Vault()
-		kv, at := v.KV(mount, deepPath), mount+"/data/"+deepPath
+		kv, at := v.KV(mount, deepPath, 2), mount+"/data/"+deepPath
 		data := map[string]any{"data": oauth()}
 		if version == 1 {
-			kv, at, data = v.KV1(mount, deepPath), mount+"/"+deepPath, oauth()
+			kv, at, data = v.KV(mount, deepPath, 1), mount+"/"+deepPath, oauth()
 		}
 		l.Server.MustWriteAt(at, data)
 		if got := l.Picked(l.MustPoll(kv, always)); got.ClientSecret.Reveal() != secretCanary {
@@ -127,15 +127,15 @@ func TestKVVersionsMixedUp(t *testing.T) {
 	l.Server.MustWriteAt(one+"/"+path, oauth())
 	l.Server.MustWriteAt(two+"/data/"+path, map[string]any{"data": oauth()})
 	v := l.Vault()
-	l.MustRefuse(v.KV1(two, path), 0, "no secret at "+two+"/"+path, "kv_version")
-	l.MustRefuse(v.KV(one, path), 0, "no secret at "+one+"/"+path, "kv_version")
+	l.MustRefuse(v.KV(two, path, 1), 0, "no secret at "+two+"/"+path, "kv_version")
+	l.MustRefuse(v.KV(one, path, 2), 0, "no secret at "+one+"/"+path, "kv_version")
 }
 
 // Without a right to read, the error names what the engine needs.
 func TestKV1Forbidden(t *testing.T) {
 	l, mount := newEngineLab(t, 1)
 	l.Server.MustSetPolicy(l.RoleID, vaulttest.ReadPolicyAt("other"))
-	err := l.MustFail(l.Vault().KV1(mount, deepPath), "permission denied", mount+"/"+deepPath)
+	err := l.MustFail(l.Vault().KV(mount, deepPath, 1), "permission denied", mount+"/"+deepPath)
 	if strings.Contains(err.Error(), "/data/") || strings.Contains(err.Error(), "/metadata/") {
 		t.Errorf("it names paths of version 2: %v", err)
 	}
@@ -146,7 +146,7 @@ func TestFieldsOverOneReading(t *testing.T) {
 	l, mount := newEngineLab(t, 1)
 	data := oauth("secret", "p8e-OtherOtherOtherOtherOtherOther1234")
 	l.Server.MustWriteAt(mount+"/"+deepPath, data)
-	reading := l.MustPoll(l.Vault().KV1(mount, deepPath), always)
+	reading := l.MustPoll(l.Vault().KV(mount, deepPath, 1), always)
 	l.Proxy.Requests()
 	for key, want := range map[string]string{"client_secret": secretCanary, "secret": "p8e-OtherOtherOtherOtherOtherOther1234"} {
 		c, refusal := reading.Credential(credential.Fields{credential.FieldClientSecret: key})

@@ -130,7 +130,7 @@ func TestShapesThatAreRefused(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			version := l.Server.MustWrite(path, test.data)
-			_, err := vaultlab.PollWith(t.Context(), v.KV(l.Server.Mount, path), test.fields)
+			_, err := vaultlab.PollWith(t.Context(), v.KV(l.Server.Mount, path, 2), test.fields)
 			if err == nil {
 				t.Fatal("not refused")
 			}
@@ -146,7 +146,7 @@ func TestFieldsFromOtherKeys(t *testing.T) {
 		"org": "0123456789ABCDEF01234567@AdobeOrg", "id": "0123456789abcdef0123456789abcdef",
 		"technical_account_id": "0123456789ABCDEF@techacct.adobe.com", "secret": secretCanary, "private_key": nil, "note": 7,
 	})
-	reading := l.MustPoll(l.Vault().KV("/"+l.Server.Mount+"/", "/"+path), always)
+	reading := l.MustPoll(l.Vault().KV("/"+l.Server.Mount+"/", "/"+path, 2), always)
 	c, refusal := reading.Credential(credential.Fields{
 		credential.FieldOrgID: "org", credential.FieldClientID: "id", credential.FieldClientSecret: "secret",
 	})
@@ -218,7 +218,7 @@ func TestPathIsNotJoinedToAnother(t *testing.T) {
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
 	for _, odd := range []string{"../other", "a//b", "", "a/./b"} {
-		if _, err := v.KV(l.Server.Mount, odd).Poll(t.Context(), always); err == nil {
+		if _, err := v.KV(l.Server.Mount, odd, 2).Poll(t.Context(), always); err == nil {
 			t.Errorf("path %q is taken", odd)
 		}
 	}
@@ -229,5 +229,5 @@ func TestDataInThePath(t *testing.T) {
 	l := newLab(t)
 	l.UseTokenFile(l.Server.Token)
 	l.Server.MustWrite(path, oauth())
-	l.MustRefuse(l.Vault().KV(l.Server.Mount, "data/"+path), 0, `without "data/"`)
+	l.MustRefuse(l.Vault().KV(l.Server.Mount, "data/"+path, 2), 0, `without "data/"`)
 }

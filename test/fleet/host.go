@@ -77,7 +77,7 @@ func Start(c Config) (*Host, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	daemon := credsync.New(credsync.Config{
-		Instances: []credsync.Instance{{Name: "prod", Source: h.vault.KV(c.Mount, c.Path), Sink: h.file}},
+		Instances: []credsync.Instance{{Name: "prod", Source: h.vault.KV(c.Mount, c.Path, 2), Sink: h.file}},
 		Activator: nothing{},
 		Store:     store,
 		Poll:      c.Poll,

@@ -62,7 +62,7 @@ func (p *pushLab) subscribeTo(mount string, paths ...string) {
 	var running sync.WaitGroup
 	funcs := map[*vault.KV]func(){}
 	for _, path := range paths {
-		kv, told, found := p.v.KV(mount, path), make(chan struct{}, 1), make(chan int, 1000)
+		kv, told, found := p.v.KV(mount, path, 2), make(chan struct{}, 1), make(chan int, 1000)
 		p.tell[path] = func() {
 			select {
 			case told <- struct{}{}:

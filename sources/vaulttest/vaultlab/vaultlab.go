@@ -153,7 +153,7 @@ func (l *Lab) Vault() *vault.Vault {
 }
 
 // KV is the secret.
-func (l *Lab) KV(v *vault.Vault) *vault.KV { return v.KV(l.Server.Mount, Path) }
+func (l *Lab) KV(v *vault.Vault) *vault.KV { return v.KV(l.Server.Mount, Path, 2) }
 
 // Always wants every version.
 func Always(credential.Version) bool { return true }
