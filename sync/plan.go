@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"fmt"
 	"maps"
 	"time"
 
@@ -110,10 +111,17 @@ func (in *instance) isApplied(p *pending) bool {
 	return !in.record.Version.IsZero() && p.digest == in.record.Digest
 }
 
-// goesBack reports whether v is older than what is applied, or about to be, and must not be.
-func (in *instance) goesBack(v credential.Version) bool {
-	p := in.wanted.pending
-	return !in.AllowRollback && (v.GoesBackFrom(in.record.Version) || p != nil && v.GoesBackFrom(p.version))
+// rollback is the refusal of a version that is older than what is applied, or about to be, and must not be. Nil for every other.
+func (in *instance) rollback(v credential.Version) *credential.Refusal {
+	from, p := in.record.Version, in.wanted.pending
+	if p != nil && v.GoesBackFrom(p.version) {
+		from = p.version
+	}
+	if in.AllowRollback || !v.GoesBackFrom(from) {
+		return nil
+	}
+	return &credential.Refusal{Version: v, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
+		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", from.Number)}
 }
 
 // refuses reports whether v would be refused again.
@@ -131,5 +139,5 @@ func (in *instance) isKnown(v credential.Version) bool {
 // wants reports whether the secret of v has to be read.
 func (in *instance) wants(v credential.Version) bool {
 	p := in.wanted.pending
-	return !in.goesBack(v) && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
+	return in.rollback(v) == nil && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
 }

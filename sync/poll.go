@@ -3,7 +3,6 @@ package sync
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -151,16 +150,17 @@ func (d *Daemon) onPoll(w *source, reading credential.Reading, err error, now ti
 
 // onAnswer takes what the instance's source told: a refusal, or a reading.
 func (in *instance) onAnswer(reading credential.Reading, refusal *credential.Refusal, key []byte, now time.Time) {
+	if back := in.rollback(reading.Version); refusal == nil && back != nil {
+		in.onRefusal(back, now)
+		return
+	}
 	var p *pending
-	goesBack := refusal == nil && in.goesBack(reading.Version)
 	if refusal == nil && reading.Credential != nil {
 		var c credential.Credential
 		c, refusal = reading.Credential(in.Fields)
 		p = &pending{reading.Version, in.Fields, c, c.Digest(key), c.SecretDigest(key)}
 	}
 	switch {
-	case goesBack:
-		in.onRefusal(in.rollback(reading.Version), now)
 	case refusal != nil:
 		in.wanted.pending = nil // what waited to be applied is not wanted any more
 		in.onRefusal(refusal, now)
@@ -184,16 +184,6 @@ func (in *instance) onRefusal(refusal *credential.Refusal, now time.Time) {
 	}
 	w.alarm = alarm{refusal, now, true}
 	in.log.Error("secret refused, keeping the applied credential", "reason", refusal)
-}
-
-// rollback is the refusal of a version that goes back.
-func (in *instance) rollback(v credential.Version) *credential.Refusal {
-	from := in.record.Version
-	if in.wanted.pending != nil {
-		from = in.wanted.pending.version
-	}
-	return &credential.Refusal{Version: v, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
-		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", from.Number)}
 }
 
 // onVersion takes a version that is not refused. p is nil when its secret was not read.
