@@ -7,6 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/sync/state"
@@ -26,42 +29,51 @@ func checkUser(c *config.Config) error {
 }
 
 // makeStateDir makes the state directory where there is none, for a command that remembers a login before the daemon ever ran, and
-// returns the digest key in it.
+// returns the digest key in it. The directory is there in one step, with its key: of several commands that find none, one makes it, and
+// none reads it without a key. Made by root, it belongs to whom Campaign belongs to.
 func makeStateDir(c *config.Config) (digestKey []byte, err error) {
-	if _, err := os.Stat(c.StateDir); errors.Is(err, fs.ErrNotExist) {
-		if err := newStateDir(c); err != nil {
-			return nil, fmt.Errorf("make the state directory: %w", err)
+	if _, err := os.Stat(c.StateDir); !errors.Is(err, fs.ErrNotExist) {
+		return state.Read(c.StateDir).Key(), nil
+	}
+	parent := filepath.Dir(c.StateDir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return nil, err
+	}
+	fresh, err := os.MkdirTemp(parent, ".campaign-credsync-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(fresh) // where it was not renamed
+	if os.Geteuid() == 0 {
+		var home fs.FileInfo
+		if home, err = os.Stat(c.Campaign.Home); err == nil {
+			err = os.Lchown(fresh, int(ownerOf(home).Uid), int(ownerOf(home).Gid))
 		}
+	}
+	if err == nil {
+		err = lockFor(noteTime, fresh)
+	}
+	if err == nil {
+		state.Read(fresh) // which writes the key
+		err = os.Rename(fresh, c.StateDir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) { // another was quicker
+		return nil, err
 	}
 	return state.Read(c.StateDir).Key(), nil
 }
 
-// newStateDir makes the directory with its key in it, in one step: of several commands that find none, one makes it, and none reads it
-// without a key. Made by root, it belongs to whom Campaign belongs to.
-func newStateDir(c *config.Config) error {
-	parent := filepath.Dir(c.StateDir)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return err
-	}
-	fresh, err := os.MkdirTemp(parent, ".campaign-credsync-")
+// noteTime is more than it takes to write down that a login was refused.
+const noteTime = time.Second
+
+// lockFor keeps others from a login, which waits for the lock on the directory, until this one's outcome is on record there.
+func lockFor(limit time.Duration, dir string) error {
+	lock, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(fresh) // where it was not renamed
-	if os.Geteuid() == 0 {
-		home, err := os.Stat(c.Campaign.Home)
-		if err != nil {
-			return err
-		}
-		if err := os.Lchown(fresh, int(ownerOf(home).Uid), int(ownerOf(home).Gid)); err != nil {
-			return err
-		}
-	}
-	state.Read(fresh) // which writes the key
-	if err := os.Rename(fresh, c.StateDir); !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil // another was quicker
+	time.AfterFunc(limit, func() { lock.Close() })
+	return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 }
 
 func ownerOf(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) } // always that on Linux
