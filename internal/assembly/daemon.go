@@ -10,7 +10,6 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/deadline"
-	"campaign-credsync/internal/filewatch"
 	"campaign-credsync/internal/signals"
 	"campaign-credsync/internal/systemd"
 	"campaign-credsync/sync"
@@ -111,8 +110,7 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	ended := make(chan struct{})
 	go func() { defer close(ended); a.daemon.Run(running) }()
 	var hints stdsync.WaitGroup
-	hints.Go(func() { a.watchSecrets(running) })
-	hints.Go(func() { a.watchFiles(running) })
+	hints.Go(func() { a.watch(running) })
 	hints.Go(func() { p.service.Watch(running, a.daemon.Ready(), a.daemon.Ping) })
 
 	next := p.untilReload(running, a)
@@ -199,13 +197,4 @@ func (p *process) reassemble(a *assembly) (*assembly, error) {
 		}
 	}
 	return assemble(c, a.store, p.log, false, a)
-}
-
-// watchFiles has the daemon look at an instance's file when it has changed.
-func (a *assembly) watchFiles(ctx context.Context) {
-	var files []filewatch.File
-	for n, i := range a.config.Instances {
-		files = append(files, filewatch.File{Path: i.ConfigFile, Changed: func(lost bool) { a.daemon.Touched(n, lost) }})
-	}
-	filewatch.Watch(ctx, files, a.log)
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	stdsync "sync"
 	"time"
 
 	"campaign-credsync/internal/config"
@@ -13,7 +12,6 @@ import (
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
-	"campaign-credsync/sources/vault/push"
 	"campaign-credsync/sync"
 )
 
@@ -65,30 +63,6 @@ func (a *assembly) useVault(onlyLooks bool, before *assembly) (err error) {
 		return c.At(setting.Key, setting.Err)
 	}
 	return err
-}
-
-// watchSecrets brings polls forward until ctx ends: of all sources when there is another way to log in to Vault, of a file when its
-// content is another, and of a secret when Vault tells of a new version.
-func (a *assembly) watchSecrets(ctx context.Context) {
-	files, kvs := map[*jsonfile.File]func(){}, map[*vault.KV]func(){}
-	for i, in := range a.settings.Instances {
-		changed := func() { a.daemon.Announced(i) } // any of those that share the source
-		switch source := in.Source.(type) {
-		case *jsonfile.File:
-			files[source] = changed
-		case *vault.KV:
-			kvs[source] = changed
-		}
-	}
-	var group stdsync.WaitGroup
-	group.Go(func() { jsonfile.Watch(ctx, files, a.log) })
-	if a.vault != nil {
-		group.Go(func() { a.vault.Run(ctx, a.daemon.CheckSoon) })
-	}
-	if a.vault != nil && a.config.Watch.Events != config.EventsOff {
-		group.Go(func() { push.Subscribe(ctx, a.vault.PushConfig(a.config.Watch.Poll, kvs)) })
-	}
-	group.Wait()
 }
 
 // retry has Vault forget what was refused, and every wait, as an operator asks for it.
