@@ -61,10 +61,10 @@ func (p place) fill(f, old *openFile, content, next []byte) error {
 	return p.rename(f, copyName(p.name, content, next))
 }
 
-// discard takes away a copy that is not needed. Should that fail, it is a stray, which the next replacement deals with, or the next
-// start.
+// discard closes f and removes it unless it is at the path. Should that fail, it is a stray, which the next replacement deals with, or
+// the next start.
 func (p place) discard(f *openFile) {
-	if f.name != "" && p.remove(f.name) != nil {
+	if f.name != p.name && p.remove(f.name) != nil {
 		p.unsettled = true
 	}
 	f.Close()

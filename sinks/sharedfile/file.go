@@ -92,17 +92,17 @@ func (s *File) Update(ctx context.Context, merge Merge) error {
 			p.settleStrays(ctx)
 		}
 		for {
-			done, err := p.update(ctx, merge)
-			if done || err != nil {
-				return err
-			}
-			for len(s.guarded) >= 2*maxGuarded && ctx.Err() == nil {
+			for len(s.guarded) >= maxGuarded && ctx.Err() == nil {
 				s.mu.Unlock()
 				time.Sleep(5 * time.Millisecond)
 				s.mu.Lock()
 			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
+			}
+			done, err := p.update(ctx, merge)
+			if done || err != nil {
+				return err
 			}
 		}
 	})

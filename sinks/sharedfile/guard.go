@@ -18,8 +18,7 @@ import (
 // group has used up its share.
 const lateFor = 250 * time.Millisecond
 
-// maxGuarded is how many are guarded at a time: each takes two descriptors. Copies that were taken back are always guarded; nothing is
-// tried again while there are twice as many.
+// maxGuarded is how many are guarded when another replacement begins, as each takes two descriptors.
 const maxGuarded = 32
 
 // displaced is a file that was at the path and is beside it: what was replaced, with a read lease, or a copy of ours that was taken
@@ -33,7 +32,7 @@ type displaced struct {
 // guard keeps the lease of a displaced file for a little longer, in the background. Nobody gets to open it meanwhile: whoever comes
 // late is let go on when it is at the path again. It takes over f.
 func (p place) guard(f *openFile, shown []byte) {
-	if f.held == unix.F_UNLCK || f.held == unix.F_RDLCK && len(p.guarded) >= maxGuarded {
+	if f.held == unix.F_UNLCK {
 		p.discard(f)
 		return
 	}
@@ -101,11 +100,12 @@ func (d *displaced) putBack() (done bool, err error) {
 		return false, err
 	}
 	outcome, err := d.exchange(current, d.file, content, had)
-	if outcome == replaced || outcome == gone {
-		d.end()
-		return true, nil
+	if outcome == overtaken || outcome == takenBack {
+		return false, err
 	}
-	return false, err
+	delete(d.guarded, d.file)
+	d.letGo(d.file, outcome)
+	return true, nil
 }
 
 func (d *displaced) end() {
@@ -121,10 +121,11 @@ func (d *displaced) keep() {
 	d.rename(d.file, updateName(d.name)) // if this fails, it is kept under the name it has
 	d.mu.Unlock()
 	d.file.Close() // and so its lease is gone
-	d.name = d.file.name
+	kept := d.place
+	kept.name = d.file.name
 	ctx, cancel := context.WithTimeout(context.Background(), heldFor)
 	defer cancel()
-	written, err := d.openQuiet(ctx)
+	written, err := kept.openQuiet(ctx)
 	changed := err != nil && !errors.Is(err, credential.ErrMissing) // somebody may have removed it
 	if err == nil {
 		defer written.Close()
@@ -139,5 +140,5 @@ func (d *displaced) keep() {
 	}
 	delete(d.guarded, d.file)
 	d.log.Error("another program wrote the configuration file while it was being replaced; its update is beside it: merge it, then remove that file",
-		"path", d.beside(d.name))
+		"path", d.beside(kept.name))
 }

@@ -16,7 +16,7 @@ import (
 // openFile is a file held open, since a lease and a judgement belong to the very inode, whatever the path shows later.
 type openFile struct {
 	*os.File
-	name string      // beside the path; "" when it is not there, or not ours to remove
+	name string      // in the directory, where we have put it or found it last
 	stat unix.Stat_t // when it was opened
 	held int         // kind of the lease that is held: whoever opens the file for writing (F_RDLCK), or at all (F_WRLCK), waits. F_UNLCK: none
 }

@@ -18,7 +18,8 @@ type outcome int
 const (
 	overtaken outcome = iota // somebody else came first; the copy is beside the file, and was never at the path
 	takenBack                // the same, and the copy was at the path: somebody may have found it there
-	gone                     // the copy was at the path, and somebody has replaced it there
+	gone                     // the copy was at the path, and somebody has replaced it there; what its name shows is not needed
+	stranded                 // an error left somebody's update under the copy's name, a stray
 	replaced                 // the file is replaced
 )
 
@@ -58,9 +59,13 @@ func (p place) update(ctx context.Context, merge Merge) (done bool, err error) {
 
 // letGo is for a copy that is not at the path after all.
 func (p place) letGo(copied *openFile, outcome outcome) {
-	if outcome == takenBack {
+	switch outcome {
+	case takenBack:
 		p.guard(copied, nil)
-	} else {
+	case stranded:
+		p.unsettled = true
+		copied.Close()
+	default:
 		p.discard(copied)
 	}
 }
@@ -74,7 +79,7 @@ func (p place) exchange(old, copied *openFile, content, next []byte) (outcome, e
 	err := p.swap(copied.name)
 	switch {
 	case err == nil && p.untouched(copied.name, old, content):
-		old.name, copied.name = copied.name, ""
+		old.name, copied.name = copied.name, p.name
 		copied.Close() // and so its lease is gone
 		p.guard(old, next)
 		return replaced, nil
@@ -91,7 +96,6 @@ func (p place) exchange(old, copied *openFile, content, next []byte) (outcome, e
 	if err := p.rename(copied, p.name); err != nil {
 		return overtaken, p.failed("replace", err)
 	}
-	copied.name = ""
 	copied.Close()
 	p.logOnce(slog.LevelWarn, "exchanging files is not supported here: waiting for quiet moments instead", p.path)
 	return replaced, nil
@@ -114,18 +118,13 @@ func (p place) untouched(name string, old *openFile, content []byte) bool {
 
 // takeBack undoes an exchange that displaced somebody's update: it exchanges once more, if our copy is still at the path. If it
 // is not, whoever replaced it had seen the update or raced with it, and what is there stays. Should somebody replace our copy in
-// the very instant of that exchange, theirs is exchanged back in turn. After an error the update is a stray.
-func (p place) takeBack(copied *openFile) (result outcome, err error) {
+// the very instant of that exchange, theirs is exchanged back in turn.
+func (p place) takeBack(copied *openFile) (outcome, error) {
 	name, put := copied.name, copied
-	defer func() {
-		if err != nil {
-			p.unsettled, copied.name = true, ""
-		}
-	}()
 	for {
 		displaced, err := p.openAt(name, unix.O_PATH) // held, so that its inode number is not given to another file
 		if err != nil {
-			return gone, p.failed("find what was displaced from", err)
+			return stranded, p.failed("find what was displaced from", err)
 		}
 		defer displaced.Close()
 		if !p.shows(p.name, put.stat) {
@@ -135,7 +134,7 @@ func (p place) takeBack(copied *openFile) (result outcome, err error) {
 		switch {
 		case errors.Is(err, unix.ENOENT): // removed in this instant: no more at the path
 		case err != nil:
-			return gone, p.failed("take our copy back from", err)
+			return stranded, p.failed("take our copy back from", err)
 		case !p.shows(name, put.stat):
 			put = displaced
 		case put == copied:

@@ -12,13 +12,11 @@ import (
 // takeRights gives f the owner, group, mode and extended attributes (so ACLs, too) of old.
 func (f *openFile) takeRights(old *openFile) error {
 	to, uid, gid := int(f.Fd()), old.stat.Uid, old.stat.Gid
-	if err := unix.Fstat(to, &f.stat); err != nil {
-		return fmt.Errorf("stat: %w", err)
-	}
 	if f.stat.Uid != uid || f.stat.Gid != gid { // a policy may forbid to change nothing, too
 		if err := f.Chown(int(uid), int(gid)); err != nil {
 			return fmt.Errorf("keep owner %d:%d: %w", uid, gid, err)
 		}
+		f.stat.Uid, f.stat.Gid = uid, gid
 	}
 	if err := unix.Fchmod(to, old.stat.Mode&0o7777); err != nil {
 		return fmt.Errorf("keep mode %o: %w", old.stat.Mode&0o7777, err)

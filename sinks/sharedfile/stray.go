@@ -116,6 +116,7 @@ func (p place) settleStray(current *openFile, name string) error {
 		return fmt.Errorf("it holds somebody's update and is not well-formed: %w", err)
 	}
 	outcome, err := p.exchange(current, stray, shown, content)
+	p.unsettled = p.unsettled || outcome == stranded
 	switch {
 	case err != nil:
 		return err
