@@ -36,6 +36,7 @@ func contentSum(content []byte) string {
 func (p place) newCopy(old *openFile, content, next []byte) (*openFile, error) {
 	copied, err := p.openAt(draftName(p.name), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
 	if err != nil {
+		p.unsettled = true // it may have been created all the same
 		return nil, p.failed("create a copy beside", err)
 	}
 	if err := p.fill(copied, old, content, next); err != nil {
