@@ -7,6 +7,7 @@ package filewatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -112,6 +113,9 @@ func (w *watcher) run(ctx context.Context) {
 		if failure != nil {
 			w.logger.Debug("file events were lost, all files are looked at", "reason", failure)
 			w.notifyAll()
+			if !errors.Is(failure, fsnotify.ErrEventOverflow) {
+				time.Sleep(lookSoon) // it may fail again and again
+			}
 		}
 		if event.Name != "" {
 			w.dispatch(filepath.Clean(event.Name))

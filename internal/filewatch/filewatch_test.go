@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -377,6 +378,22 @@ func TestWatchLooksAtEverythingAfterAnOverflow(t *testing.T) {
 			t.Fatal("changes that were missed are not told as such")
 		}
 	}
+}
+
+func TestWatchDoesNotSpinOnAWatcherThatFails(t *testing.T) {
+	w := newWatchTest(t)
+	w.write("config", "1")
+	w.watch(never, nil, "config")
+	watcher := <-w.opened
+	began := time.Now()
+	for range 5 {
+		watcher.Errors <- syscall.EBADF
+	}
+	if d := time.Since(began); d < 4*lookSoon {
+		t.Errorf("five failures were taken within %v", d)
+	}
+	w.await("config")
+	w.awaitLiveWatch(".")
 }
 
 // A file is left alone before its change is told, and one that never is is told of all the same.
