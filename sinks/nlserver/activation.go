@@ -140,7 +140,7 @@ const recordAndRestart = `read -r stat <"/proc/$$/stat"; echo "$stat" >"$2"; exe
 
 // start begins a restart.
 func (b *Binary) start(module string, env []string) (*restart, error) {
-	if err := b.inspect(); err != nil {
+	if _, err := b.inspect(); err != nil {
 		return nil, err
 	}
 	note := b.noteFile(module)
@@ -184,8 +184,9 @@ func beganOf(stat []byte) string {
 	return fields[19]
 }
 
-// Retry forgets, by an operator's word, that restarts failed. Activate must not be under way.
+// Retry forgets, by an operator's word, which option is offered, and that restarts failed. Activate must not be under way.
 func (b *Binary) Retry() {
+	b.offer.Store(nil)
 	for _, r := range b.restarts {
 		r.failures = 0
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -38,8 +39,9 @@ type Config struct {
 // Binary is Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
 // instance has one run with a credential at a time.
 type Binary struct {
-	cfg      Config              // with whole paths
-	restarts map[string]*restart // newest by module, of those that failed or have not ended; for Activate and Retry
+	cfg      Config                // with whole paths
+	offer    atomic.Pointer[offer] // nil: nlserver is asked
+	restarts map[string]*restart   // newest by module, of those that failed or have not ended; for Activate and Retry
 	// complaint is the last that env_script printed though it ended well.
 	complaint atomic.Pointer[string]
 }
@@ -89,6 +91,9 @@ func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Cred
 	return func(ctx context.Context, inherit *os.File) (string, time.Duration, error) {
 		secrets := []credential.Secret{c.ClientSecret, c.PrivateKey}
 		printed, took, err := b.nlserver(ctx, step, child{args: args, env: env, inherit: inherit}, secrets...)
+		if _, exited := errors.AsType[*exec.ExitError](err); exited {
+			b.offer.Store(nil) // behind a wrapper script that stayed as it is, another build may know other options
+		}
 		return excerpt(redact(printed, secrets...)), took, err
 	}, nil
 }
@@ -115,17 +120,18 @@ const remedy = "set campaign.home and campaign.nlserver to where Campaign is ins
 
 // inspect looks at the program before it is started. On a dead mount a stat hangs alone. A start holds the processor until the
 // program is read: with one, the whole daemon.
-func (b *Binary) inspect() error {
-	if _, err := os.Stat(b.cfg.Executable); err != nil {
-		return fmt.Errorf("%w (%s)", err, remedy)
+func (b *Binary) inspect() (os.FileInfo, error) {
+	info, err := os.Stat(b.cfg.Executable)
+	if err != nil {
+		err = fmt.Errorf("%w (%s)", err, remedy)
 	}
-	return nil
+	return info, err
 }
 
 // nlserver runs nlserver and waits for it. It returns the end of what nlserver printed, and how long it ran. step names the run in
 // errors, which quote what may be quoted of the output. secrets are what c.args hold of them.
 func (b *Binary) nlserver(ctx context.Context, step string, c child, secrets ...credential.Secret) (string, time.Duration, error) {
-	if err := b.inspect(); err != nil {
+	if _, err := b.inspect(); err != nil {
 		return "", 0, fmt.Errorf("%s: %w", step, err)
 	}
 	c.args = append([]string{b.cfg.Executable}, c.args...)

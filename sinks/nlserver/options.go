@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -20,10 +21,24 @@ const (
 // preferred lists the options in the order in which auto takes them.
 var preferred = []string{commandOAuth, commandIMS, commandJWT}
 
-// chooseOption returns the configured option, or the best that nlserver lists. It asks each time: Campaign may have been updated.
+// offer is the best option of an executable. It is remembered, as to ask costs a start of nlserver, which takes seconds.
+type offer struct {
+	executable os.FileInfo
+	option     string
+}
+
+// chooseOption returns the configured option, or the best that nlserver lists.
 func (b *Binary) chooseOption(ctx context.Context, env []string) (string, error) {
 	if b.cfg.Command != commandAuto {
 		return b.cfg.Command, nil
+	}
+	executable, err := b.inspect()
+	if err != nil {
+		return "", err
+	}
+	if o := b.offer.Load(); o != nil && os.SameFile(o.executable, executable) &&
+		o.executable.Size() == executable.Size() && o.executable.ModTime().Equal(executable.ModTime()) {
+		return o.option, nil
 	}
 	list, _, err := b.nlserver(ctx, "nlserver config -?", child{args: []string{"config", "-?"}, env: env})
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
@@ -31,6 +46,7 @@ func (b *Binary) chooseOption(ctx context.Context, env []string) (string, error)
 	}
 	for _, option := range preferred {
 		if offers(list, option) {
+			b.offer.Store(&offer{executable, option})
 			return option, nil
 		}
 	}

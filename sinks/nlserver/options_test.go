@@ -1,6 +1,7 @@
 package nlserver
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -38,18 +39,36 @@ func TestAutoTakesTheBestOption(t *testing.T) {
 	}
 }
 
-// Campaign may be updated between two runs, also behind a wrapper script that stays as it is.
-func TestAutoAsksEachTime(t *testing.T) {
+func TestAutoAsksOnceForAnExecutable(t *testing.T) {
 	h := newFakeHome(t, listing)
+	h.write("options", "-setimsauth", 0o644)
 	n := h.server(auto)
-	for _, option := range []string{commandIMS, commandOAuth} {
-		h.write("options", "-"+option, 0o644)
+	runsWith := func(option string) {
+		t.Helper()
 		if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
 			t.Error(err)
 		}
 		if args := h.read("args"); !strings.HasPrefix(args[strings.LastIndex(args, "\n-")+1:], "-"+option+":") {
 			t.Errorf("want %s, ran with %s", option, args)
 		}
+	}
+	runsWith(commandIMS)
+	runsWith(commandIMS)
+	if got := h.questions(); got != 1 {
+		t.Errorf("asked %d times", got)
+	}
+	h.write("options", "-setimsoauth", 0o644)
+	h.install(listing + "\n# updated")
+	runsWith(commandOAuth)
+	// In place and of the same size: the time tells.
+	h.write("options", "-setimsjwtauth", 0o644)
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(h.file("bin/nlserver"), later, later); err != nil {
+		t.Fatal(err)
+	}
+	runsWith(commandJWT)
+	if got := h.questions(); got != 3 {
+		t.Errorf("asked %d times for three executables", got)
 	}
 }
 
