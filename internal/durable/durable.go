@@ -18,7 +18,7 @@ const partialSuffix = ".partial"
 // daemon cannot read. Not for concurrent use on the same path.
 func WriteFile(path string, data []byte) error {
 	partial := path + partialSuffix
-	os.Remove(partial) // a new one in any case: what is there may be a link to somebody else's file, or have other rights
+	syscall.Unlink(partial) // a new one in any case: what is there may be a link to somebody else's file, or have other rights
 	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
