@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/event"
 )
 
 // activation is how the running processes learn of what is on disk. The steps that are still to be done stand in the record.
@@ -27,7 +28,7 @@ func (in *instance) requireActivation(now time.Time) {
 	}
 	r.Activation, r.Applying, r.RevertOwesActivation = in.Steps, nil, false
 	if len(in.Steps) == 0 {
-		r.ActivatedAt = now
+		r.ActivatedAt, r.ActivatedVersion = now, r.Version.Number
 	}
 	in.activation.require(now)
 }
@@ -51,14 +52,14 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 		return
 	}
 	for _, in := range d.instances {
-		toApply := in.wanted.pending != nil && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil && d.hung(in) == nil
+		toApply := in.wanted.pending != nil && !in.waitsForOperator(now) && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil && d.hung(in) == nil
 		if in.busy == actionApply || toApply || len(in.record.Activation) > 0 && !in.record.saveEnded() {
 			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
 		}
 	}
 	for _, in := range d.instances {
 		left := in.record.Activation
-		if len(left) == 0 {
+		if len(left) == 0 || in.waitsForOperator(now) {
 			continue
 		}
 		if at := d.activationAt(in); now.Before(at) {
@@ -73,6 +74,11 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 		}
 	}
 	return step, members, again
+}
+
+// waitsForOperator reports whether nothing is run for an instance.
+func (in *instance) waitsForOperator(now time.Time) bool {
+	return in.isPaused(now) || in.isHeld() || in.adopting
 }
 
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
@@ -110,7 +116,13 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 		a.retry = retry{}
 		if !a.repeat { // else drift was reverted meanwhile, which this step may have loaded
 			in.record.activated(func(done credential.Step) bool { return done == s }, now)
+			if d.cfg.Meter != nil {
+				d.cfg.Meter.Activated(now.Sub(began))
+			}
 			in.log.Info("activated", "step", s.String(), "version", in.record.Version.Number, "duration", now.Sub(began))
+			if len(in.record.Activation) == 0 {
+				d.emit(in, event.Event{Kind: event.Activated})
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/event"
 )
 
 // apply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
@@ -40,12 +41,19 @@ func (d *Daemon) apply(in *instance) {
 	if err == nil {
 		in.onApply(p, force, attributes, now)
 		in.log.Info("credential applied", "version", p.version.Number, "duration", took)
+		if d.cfg.Meter != nil {
+			d.cfg.Meter.Applied(took)
+		}
+		d.emit(in, event.Event{Kind: event.Applied})
 		return
 	}
 	// What an earlier command wrote is as unknown as before; what this one left is looked into by Recover.
 	r.Applying = before.Applying
 	if saved && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
 		in.file.recovered = false
+	}
+	if errors.Is(err, credential.ErrHeld) || errors.Is(err, credential.ErrStillRunning) {
+		err = credential.Because(credential.ReasonApplyWaits, err)
 	}
 	if ctx.Err() == nil { // else it was called off by the stop before it began
 		in.wanted.retry.failed(in.log, now, err, slog.LevelError, "credential not applied", "version", p.version.Number)
@@ -56,7 +64,7 @@ func (d *Daemon) apply(in *instance) {
 func (in *instance) onApply(p *pending, force force, attributes credential.Attributes, now time.Time) {
 	r, f, w := &in.record, &in.file, &in.wanted
 	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
-	r.Attributes, r.AppliedAt = attributes, now
+	r.Attributes, r.AppliedAt, r.Held = attributes, now, nil
 	in.requireActivation(now)
 	if force == forDrift {
 		r.reverted(now)
@@ -79,7 +87,9 @@ func (d *Daemon) recordSame(in *instance) {
 	in.wanted.pending = nil
 	if !r.Version.Equal(p.version) { // else its fields have other names now; what a newer release has recorded of the version stays
 		in.log.Info("new version holds the same credential, recorded", "version", p.version.Number)
-		r.Version = p.version
+		if r.Version = p.version; len(r.Activation) == 0 {
+			r.ActivatedVersion = p.version.Number
+		}
 	}
 	r.Fields = p.fields
 	r.unsaved = true

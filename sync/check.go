@@ -2,23 +2,24 @@ package sync
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 )
 
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
-// after it: each instance was looked at, its source polled, and everything that could be done at once was done or has failed.
+// after it. It is an operator's word: a first apply that is held is done, too. Each instance was looked at, its source polled, and
+// everything that could be done at once was done or has failed.
 func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, error) {
-	for _, name := range names {
-		if !slices.ContainsFunc(d.instances, func(in *instance) bool { return in.Name == name }) {
-			return nil, fmt.Errorf("no instance is called %q", name)
-		}
-	}
 	if err := d.lock.takeUntil(ctx); err != nil {
 		return nil, err
 	}
-	err := d.await(ctx, d.beginCheck(names, time.Now()))
+	ordered, err := d.named(names)
+	if err == nil {
+		for _, in := range ordered {
+			in.order()
+		}
+		err = d.await(ctx, d.beginCheck(names, time.Now()))
+	}
 	d.unlock()
 	return d.Status(), err
 }
@@ -86,5 +87,5 @@ func (d *Daemon) isChecked(in *instance, now time.Time) bool {
 	case d.activating:
 		return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.hangs && s.commands })
 	}
-	return len(in.record.Activation) == 0 || now.Before(d.activationAt(in))
+	return len(in.record.Activation) == 0 || in.waitsForOperator(now) || now.Before(d.activationAt(in))
 }

@@ -51,7 +51,7 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 			in.wanted.force = forSchedule
 		}
 	}
-	return earlier(d.verifyAt, d.reapplyAt)
+	return earlier(d.endPauses(now), earlier(d.verifyAt, d.reapplyAt))
 }
 
 // isTime reports whether at has come; zero never does.

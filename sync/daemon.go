@@ -48,6 +48,10 @@ type instance struct {
 	wanted     wanted
 	activation activation
 	busy       action        // under way on the file
+	ordered    bool          // an operator has said that what is wanted is to be applied
+	adopting   bool          // an operator wants to have adopted what is on disk
+	detected   int           // times that drift was found, since the start
+	shown      condition     // the newest, and since when
 	wake       chan struct{} // 1 slot: ask again what is to be done
 }
 
@@ -76,9 +80,13 @@ func New(cfg Config) *Daemon {
 		d.instances = append(d.instances, in)
 		var err error
 		if was := known[c.Name]; was != nil {
-			in.adopt(was, now)
+			in.inherit(was, now)
 		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
 			in.log.Warn("state unreadable, starting without it", "reason", err) // it is applied again, which mends it
+		}
+		if before == nil {
+			in.restorePause(now)
+			in.ordered = cfg.Ordered
 		}
 		in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }, now) // which nobody wants any more
 	}

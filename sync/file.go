@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/event"
 )
 
 // file is what is known of the configuration file.
@@ -27,6 +28,7 @@ type file struct {
 	changedAt time.Time // change time of the file at the last look
 
 	restore      retry
+	drifted      bool      // the drift that is on disk is counted
 	unproved     bool      // a revert that failed may have been done all the same
 	cannotSplice bool      // a splice was tried for this drift and cannot work
 	alertLogged  bool      // that drift is not reverted
@@ -116,6 +118,7 @@ func (d *Daemon) restore(in *instance) {
 	f.stale = false
 	var seen credential.Attributes
 	var onlyLook bool
+	var owner string
 	var err error
 	d.onFile(in, actionRestore, step{what: "restore of the configuration file", bound: fileBound}, func() {
 		changedAt := in.Sink.ChangedAt()
@@ -128,9 +131,13 @@ func (d *Daemon) restore(in *instance) {
 		} else {
 			seen, err = in.Sink.Restore(ctx, wanted)
 		}
+		if err == nil && len(credential.Drift(wanted, seen)) > 0 {
+			owner = in.Sink.Owner() // which a revert keeps
+		}
 	})
 	now := time.Now()
 	drift := credential.Drift(wanted, seen)
+	changedAt := f.changedAt
 	switch {
 	case seen == nil && ctx.Err() != nil: // cut short by the stop, tells nothing
 	case onlyLook || seen == nil || len(drift) == 0 && err == nil:
@@ -138,7 +145,13 @@ func (d *Daemon) restore(in *instance) {
 	case err == nil:
 		d.onRevert(in, now)
 		d.onLook(in, wanted, nil, now, now)
-		in.log.Info("drift reverted", "attribute", drift, "duration", now.Sub(began))
+		changes := changesOf(wanted, seen)
+		in.log.Warn("drift reverted", "attribute", drift, "change", changes, "file_owner", owner,
+			"file_changed_at", changedAt.UTC(), "duration", now.Sub(began))
+		if in.detected++; d.cfg.Meter != nil {
+			d.cfg.Meter.Reverted(now.Sub(began))
+		}
+		d.emit(in, event.Event{Kind: event.DriftReverted, Attributes: changes, FileOwner: owner, FileChangedAt: &changedAt})
 	case errors.Is(err, credential.ErrCannotSplice):
 		d.onLook(in, seen, nil, began, now)
 		f.cannotSplice = true
@@ -180,7 +193,10 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		r.unsaved = true
 	}
 	if len(in.drift()) > 0 {
-		f.suspectAt = earlier(f.suspectAt, asOf)
+		if f.suspectAt = earlier(f.suspectAt, asOf); !f.drifted {
+			f.drifted = true
+			in.detected++
+		}
 		return
 	}
 	if f.unproved || r.RevertOwesActivation && r.Applying == nil { // done by a step that failed, by a daemon that was killed, or by somebody else
@@ -189,6 +205,7 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 	}
 	f.seenRight(asOf)
 	in.driftGone()
+	d.holdFirstApply(in, seen, now)
 }
 
 // onRevert counts a revert. One of drift that may have been loaded is followed by activation.
@@ -207,7 +224,7 @@ func (d *Daemon) onRevert(in *instance, now time.Time) {
 // driftGone forgets what was tried against drift that is gone.
 func (in *instance) driftGone() {
 	f := &in.file
-	f.unproved, f.cannotSplice, f.restore, f.alertLogged = false, false, retry{}, false
+	f.drifted, f.unproved, f.cannotSplice, f.restore, f.alertLogged = false, false, false, retry{}, false
 	if in.wanted.force == forDrift {
 		in.wanted.force = notForced
 	}
@@ -216,7 +233,7 @@ func (in *instance) driftGone() {
 // logDriftLeft logs once that drift is not reverted.
 func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 	f, drift := &in.file, in.drift()
-	if len(drift) == 0 {
+	if len(drift) == 0 || in.isPaused(now) || in.adopting || d.cfg.OnlyLooks {
 		return
 	}
 	end, braked := in.record.brake(d.cfg.MaxReverts, now)
@@ -224,11 +241,14 @@ func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 	case d.cfg.Revert == RevertAlert:
 		if !f.alertLogged {
 			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift)
+			d.emit(in, event.Event{Kind: event.DriftLeft, Attributes: changesOf(in.record.Attributes, f.seen), FileChangedAt: &f.changedAt})
 		}
 		f.alertLogged = true
 	case braked && !end.Equal(f.brakeLogged) && in.record.saveEnded():
 		f.brakeLogged, d.changed = end, true
 		in.log.Error("another program keeps changing the credential; drift is not reverted for now",
 			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC())
+		d.emit(in, event.Event{Kind: event.Brake, Attributes: changesOf(in.record.Attributes, f.seen), FileChangedAt: &f.changedAt,
+			Text: "until " + end.UTC().Format(time.RFC3339)})
 	}
 }

@@ -40,6 +40,7 @@ type fileRules struct {
 	reverts     []time.Time
 	owed        int // the effect since when every step has to be run; 0 = none
 	owedOnDisk  int // the same, as far as a crash leaves it
+	pausedUntil time.Time
 }
 
 type appliedOnce struct {
@@ -105,6 +106,7 @@ func (r *rules) acceptable(g *generation, k *fileRules, content string) (found *
 func (r *rules) applyBegins(w *modelWorld, g *generation, f *modelFile, c credential.Credential) {
 	k := r.of[f]
 	w.note("nlserver writes %s: %s", f.name, c.ClientID)
+	k.mustNotBePaused(w, f)
 	if f.command != nil {
 		w.breaks("two commands at work on %s", f.name)
 	}
@@ -193,6 +195,7 @@ func (r *rules) looked(w *modelWorld, g *generation, f *modelFile) {
 
 func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found credential.Attributes) {
 	k := r.of[f]
+	k.mustNotBePaused(w, f)
 	switch {
 	case r.mode != credsync.RevertSplice:
 		w.breaks("%s was put back in mode %s", f.name, r.mode)
@@ -219,6 +222,13 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 	f.isRight(g)
 }
 
+// mustNotBePaused is asked when something is done to the file.
+func (k *fileRules) mustNotBePaused(w *modelWorld, f *modelFile) {
+	if time.Now().Before(k.pausedUntil) {
+		w.breaks("%s was written, and is paused until %v", f.name, k.pausedUntil)
+	}
+}
+
 // revert counts one for the brake.
 func (k *fileRules) revert(w *modelWorld, r *rules, f *modelFile) {
 	k.reverts = slices.DeleteFunc(k.reverts, func(t time.Time) bool { return time.Since(t) >= time.Hour })
@@ -232,6 +242,11 @@ func (r *rules) activated(w *modelWorld, step string) {
 	r.runs[step]++
 	r.lastRun[step] = w.effects
 	r.unrecorded[step] = true
+	for f, k := range r.of {
+		if step == "restart pipelined@"+f.name && time.Now().Before(k.pausedUntil) {
+			w.breaks("%s was run, and %s is paused", step, f.name)
+		}
+	}
 	if r.runs[step] > r.allowed[step] {
 		w.breaks("%s was run %d times for %d reasons", step, r.runs[step], r.allowed[step])
 	}

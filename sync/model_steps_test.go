@@ -1,12 +1,14 @@
 package sync_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // modelStep is something that can happen, as often as its weight says.
@@ -77,6 +79,8 @@ var modelStepsAll = []modelStep{
 	{"restart", 3, nil},
 	{"start", 12, nil},
 	{"check", 3, nil},
+	{"pause", 3, nil},
+	{"resume", 2, nil},
 	{"milliseconds", 14, nil},
 	{"seconds", 14, nil},
 	{"minutes", 8, nil},
@@ -105,6 +109,10 @@ func (m *model) step(count map[string]int) {
 		if m.alive {
 			w.gen.daemon.CheckSoon()
 		}
+	case "pause":
+		m.pause(f)
+	case "resume":
+		m.resume(f)
 	case "milliseconds":
 		time.Sleep(time.Duration(w.rng.IntN(500)) * time.Millisecond)
 	case "seconds":
@@ -166,6 +174,35 @@ func (m *model) edit(f *modelFile) {
 	m.w.rules.of[f].drifted = true
 	f.unheard = f.unheard || f.deaf
 	f.changed()
+}
+
+// pause is an operator's word. It may fail where a crash or a disk is in its way, and then promises nothing.
+func (m *model) pause(f *modelFile) {
+	if !m.alive {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	until := time.Now().Add(6*time.Minute + time.Duration(m.w.rng.IntN(60))*time.Minute)
+	err := m.w.gen.daemon.Pause(ctx, state.Pause{Since: time.Now(), Until: until}, f.name)
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	m.w.note("paused until %v: %v", until, err)
+	if err == nil && !m.w.gen.dead {
+		m.w.rules.of[f].pausedUntil = until
+	}
+}
+
+func (m *model) resume(f *modelFile) {
+	if !m.alive {
+		return
+	}
+	m.w.mu.Lock()
+	m.w.rules.of[f].pausedUntil = time.Time{}
+	m.w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	m.w.gen.daemon.Resume(ctx, nil, f.name)
 }
 
 func (m *model) trouble(f *modelFile, err error) {
@@ -236,6 +273,9 @@ func (m *model) heal() {
 	}
 	m.saveFails(false)
 	w.mu.Unlock()
+	for _, f := range w.files {
+		m.resume(f)
+	}
 	m.rest()
 	if !m.alive {
 		m.start()

@@ -336,6 +336,12 @@ func (s modelSink) Apply(_ context.Context, c credential.Credential) (credential
 	return written, took, nil
 }
 
+func (modelSink) Owner() string { return "neolane" }
+
+func (modelSink) Managed(credential.Attributes) (credential.Attributes, bool) { return nil, false }
+
+func (modelSink) WrongIDs(credential.Credential, credential.Attributes) []string { return nil }
+
 func (s modelSink) ChangedAt() time.Time {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()

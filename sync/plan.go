@@ -34,6 +34,11 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	switch {
 	case !f.recovered:
 		return decision{actionRecover, f.recovery.at}.from(now)
+	case d.cfg.OnlyLooks || in.adopting || in.isPaused(now):
+		if f.checkedAt.IsZero() || f.stale || isTime(f.lookAt, now) {
+			return decision{action: actionLook}
+		}
+		return decision{again: f.lookAt}
 	case f.checkedAt.IsZero() || f.stale || isTime(f.lookAt, now):
 		if d.maySplice(in, now) && f.restore.due(now) {
 			return decision{action: actionRestore}
@@ -42,7 +47,8 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	case f.err != nil: // missing or damaged: nothing is written until it is whole again
 		return decision{again: f.lookAt}
 	}
-	if w.pending != nil {
+	held := in.isHeld()
+	if w.pending != nil && !held {
 		switch {
 		case in.isApplied(w.pending) && w.force == notForced && in.record.Applying == nil:
 			return decision{action: actionRecordSame}
@@ -52,7 +58,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 		// It has to wait, and an apply that failed may have damaged what worked: what was applied before is restored meanwhile.
 	}
 	next := d.planRevert(in, now)
-	if w.pending != nil && !w.retry.due(now) {
+	if w.pending != nil && !held && !w.retry.due(now) {
 		next.again = earlier(next.again, w.retry.at)
 	}
 	return next
@@ -70,6 +76,8 @@ func (d *Daemon) planRevert(in *instance, now time.Time) decision {
 		return decision{action: actionRecordIntent}
 	case splice:
 		return decision{actionRestore, in.file.restore.at}.from(now)
+	case in.isHeld(): // nlserver is not run
+		return decision{}
 	case in.wanted.pending == nil && in.wanted.force == notForced:
 		return decision{action: actionFetch}
 	}
@@ -87,7 +95,8 @@ func (d decision) from(now time.Time) decision {
 // maySplice reports whether drift, should there be any, is reverted by a splice.
 func (d *Daemon) maySplice(in *instance, now time.Time) bool {
 	_, braked := in.record.brake(d.cfg.MaxReverts, now)
-	return d.cfg.Revert == RevertSplice && !braked && !in.file.cannotSplice && in.record.Applying == nil && len(in.record.Attributes) > 0
+	mode := d.cfg.Revert == RevertSplice || d.cfg.Revert == RevertApply && in.isHeld()
+	return mode && !braked && !in.file.cannotSplice && in.record.Applying == nil && len(in.record.Attributes) > 0
 }
 
 // mustRecordIntent reports whether it has to be on record, before a revert, that activation must follow it: a crash in between would
@@ -120,7 +129,7 @@ func (in *instance) rollback(v credential.Version) *credential.Refusal {
 	if in.AllowRollback || !v.GoesBackFrom(from) {
 		return nil
 	}
-	return &credential.Refusal{Version: v, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
+	return &credential.Refusal{Version: v, Code: credential.ReasonSecretRollback, Reason: fmt.Sprintf("goes back from version %d (or was created before it): "+
 		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", from.Number)}
 }
 
@@ -139,5 +148,8 @@ func (in *instance) isKnown(v credential.Version) bool {
 // wants reports whether the secret of v has to be read.
 func (in *instance) wants(v credential.Version) bool {
 	p := in.wanted.pending
+	if in.adopting {
+		return in.wanted.read == nil
+	}
 	return in.rollback(v) == nil && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/event"
 )
 
 // source is a Source and the instances that share it.
@@ -29,6 +30,7 @@ type wanted struct {
 	refusal *credential.Refusal
 	alarm   alarm
 	pending *pending
+	read    *pending // by the last poll, while an operator wants to adopt
 	force   force
 	retry   retry // of applies
 }
@@ -141,7 +143,7 @@ func (d *Daemon) onPoll(w *source, reading credential.Reading, err error, now ti
 		w.next, w.spread = now.Add(rand.N(d.cfg.Poll)), false
 	}
 	for _, in := range w.members {
-		in.onAnswer(reading, refusal, d.cfg.Store.Key(), now)
+		d.onAnswer(in, reading, refusal, now)
 		if refusal == nil && reading.Credential == nil && in.wants(reading.Version) {
 			w.again = true // it has become so since the poll began
 		}
@@ -149,29 +151,32 @@ func (d *Daemon) onPoll(w *source, reading credential.Reading, err error, now ti
 }
 
 // onAnswer takes what the instance's source told: a refusal, or a reading.
-func (in *instance) onAnswer(reading credential.Reading, refusal *credential.Refusal, key []byte, now time.Time) {
+func (d *Daemon) onAnswer(in *instance, reading credential.Reading, refusal *credential.Refusal, now time.Time) {
 	if back := in.rollback(reading.Version); refusal == nil && back != nil {
-		in.onRefusal(back, now)
+		d.onRefusal(in, back, now)
 		return
 	}
 	var p *pending
 	if refusal == nil && reading.Credential != nil {
 		var c credential.Credential
 		c, refusal = reading.Credential(in.Fields)
-		p = &pending{reading.Version, in.Fields, c, c.Digest(key), c.SecretDigest(key)}
+		p = &pending{reading.Version, in.Fields, c, c.Digest(d.cfg.Store.Key()), c.SecretDigest(d.cfg.Store.Key())}
+	}
+	if in.adopting && refusal == nil && p != nil {
+		in.wanted.read = p
 	}
 	switch {
 	case refusal != nil:
 		in.wanted.pending = nil // what waited to be applied is not wanted any more
-		in.onRefusal(refusal, now)
+		d.onRefusal(in, refusal, now)
 	case in.refuses(reading.Version) && p == nil: // its secret was not read again
 	default:
-		in.onVersion(reading.Version, p)
+		d.onVersion(in, reading.Version, p)
 	}
 }
 
 // onRefusal keeps what is applied.
-func (in *instance) onRefusal(refusal *credential.Refusal, now time.Time) {
+func (d *Daemon) onRefusal(in *instance, refusal *credential.Refusal, now time.Time) {
 	w := &in.wanted
 	if !refusal.Version.IsZero() {
 		w.newest = refusal.Version
@@ -184,14 +189,16 @@ func (in *instance) onRefusal(refusal *credential.Refusal, now time.Time) {
 	}
 	w.alarm = alarm{refusal, now, true}
 	in.log.Error("secret refused, keeping the applied credential", "reason", refusal)
+	d.emit(in, event.Event{Kind: event.Blocked, Reason: string(credential.ReasonOf(refusal)), Text: refusal.Error()})
 }
 
 // onVersion takes a version that is not refused. p is nil when its secret was not read.
-func (in *instance) onVersion(v credential.Version, p *pending) {
+func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending) {
 	w := &in.wanted
 	if w.alarm.open {
 		w.alarm.open = false
 		in.log.Info("secret accepted again", "version", v.Number)
+		d.emit(in, event.Event{Kind: event.Unblocked, Version: v.Number})
 	}
 	w.newest, w.refusal = v, nil
 	switch {
@@ -203,5 +210,6 @@ func (in *instance) onVersion(v credential.Version, p *pending) {
 			break // it is applied again
 		}
 		in.log.Info("new version", "version", v.Number)
+		in.learnFirst(d.cfg.Store.Key())
 	}
 }

@@ -64,7 +64,7 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 	default:
 		after = p.Activation
 		if d.logDriftLeft(in, now); len(p.Drift) > 0 {
-			p.Left = d.whyDriftStays(in)
+			p.Left = d.driftCondition(in).text
 		}
 	}
 	var names []string

@@ -69,7 +69,7 @@ func (r *record) activated(done func(credential.Step) bool, now time.Time) {
 		return
 	}
 	if r.Activation = slices.DeleteFunc(slices.Clone(r.Activation), done); len(r.Activation) == 0 {
-		r.ActivatedAt = now
+		r.ActivatedAt, r.ActivatedVersion = now, r.Version.Number
 	}
 	r.unsaved = true
 }

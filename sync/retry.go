@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"campaign-credsync/internal/credential"
 )
 
 // The bounds of a wait between two attempts at the same thing.
@@ -24,7 +26,8 @@ type retry struct {
 	attempt int
 	at      time.Time // no attempt before
 	reason  string    // of the last failure
-	logged  []string  // reasons that were logged, the newest last
+	code    credential.Reason
+	logged  []string // reasons that were logged, the newest last
 }
 
 // keptReasons is how many reasons in a row are remembered: nodes of a cluster without a leader give three or four, in turn.
@@ -41,7 +44,7 @@ func (r *retry) failed(log *slog.Logger, now time.Time, err error, level slog.Le
 			r.at = now.Add(max(0, wait))
 		}
 	}
-	r.reason = err.Error()
+	r.reason, r.code = err.Error(), credential.ReasonOf(err)
 	fact := timeOfDay.ReplaceAllString(r.reason, "")
 	if slices.Contains(r.logged, fact) {
 		level = slog.LevelDebug

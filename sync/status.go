@@ -2,10 +2,12 @@ package sync
 
 import (
 	"cmp"
+	"errors"
 	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/event"
 )
 
 // State says in one word how an instance is.
@@ -13,28 +15,40 @@ type State string
 
 // The states, in the order in which the first that holds is shown.
 const (
+	StatePaused            State = "paused"   // by an operator
 	StateDegraded          State = "degraded" // a step hangs, the file is unusable, or (last but one) the source is unreachable
 	StateDrift             State = "drift"    // seen and not reverted
 	StateBlocked           State = "blocked"  // the source's answer is refused
+	StateHeld              State = "held"     // the first apply waits for an operator
 	StatePending           State = "pending"  // a version waits to be applied, or nothing was checked yet
 	StateActivationPending State = "activation_pending"
 	StateInSync            State = "in_sync"
 )
 
+// States are all states.
+var States = []State{StatePaused, StateDegraded, StateDrift, StateBlocked, StateHeld, StatePending, StateActivationPending, StateInSync}
+
 // InstanceStatus is how one instance was. Zero times and versions mean never and none.
 type InstanceStatus struct {
-	Name           string `json:"name"`
-	State          State  `json:"state"`
-	WantedVersion  int    `json:"wanted_version"`
-	AppliedVersion int    `json:"applied_version"`
-	AppliedAt      Moment `json:"applied_at"`
-	ActivatedAt    Moment `json:"activated_at"`
-	LastCheck      Moment `json:"last_check"`
-	RevertedTotal  int    `json:"drift_reverted_total"`
-	LastError      string `json:"last_error"` // of what keeps it from being in sync; one line
+	Name             string            `json:"name"`
+	State            State             `json:"state"`
+	Reason           credential.Reason `json:"reason"` // why it is not in sync; empty if it is
+	Since            Moment            `json:"since"`  // of state and reason, or the start of the daemon
+	WantedVersion    int               `json:"wanted_version"`
+	AppliedVersion   int               `json:"applied_version"`
+	AppliedAt        Moment            `json:"applied_at"`
+	ActivatedAt      Moment            `json:"activated_at"`
+	LastCheck        Moment            `json:"last_check"`
+	NextRetryAt      Moment            `json:"next_retry_at"`
+	PausedUntil      Moment            `json:"paused_until"`
+	ActivatedVersion int               `json:"activated_version"`
+	RevertedTotal    int               `json:"drift_reverted_total"`
+	LastError        string            `json:"last_error"` // of what keeps it from being in sync; one line
 
 	SourceReached bool      `json:"-"` // its source answered when last asked
 	LastPoll      time.Time `json:"-"` // of its source, that was answered
+	DetectedTotal int       `json:"-"` // times that drift was found, since the start
+	Braked        bool      `json:"-"` // drift is not reverted for now
 }
 
 // Moment is a time that JSON shows in UTC, or as null if it is zero.
@@ -56,21 +70,34 @@ func (d *Daemon) Status() []InstanceStatus { return *d.status.Load() }
 
 func (d *Daemon) publish() {
 	var status []InstanceStatus
+	now := time.Now()
 	for _, in := range d.instances {
-		state, reason := d.stateOf(in)
-		status = append(status, InstanceStatus{
-			Name:           in.Name,
-			State:          state,
-			WantedVersion:  in.wanted.newest.Number,
-			AppliedVersion: in.record.Version.Number,
-			AppliedAt:      Moment{in.record.AppliedAt},
-			ActivatedAt:    Moment{in.record.ActivatedAt},
-			LastCheck:      Moment{in.file.checkedAt},
-			RevertedTotal:  in.record.RevertedTotal,
-			LastError:      credential.Cut(strings.ReplaceAll(reason, "\n", "; "), maxError), // errors may be joined
-			SourceReached:  !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
-			LastPoll:       in.source.lastPoll,
-		})
+		c := d.conditionOf(in)
+		d.show(in, c, now)
+		_, braked := in.record.brake(d.cfg.MaxReverts, now)
+		one := InstanceStatus{
+			Name:             in.Name,
+			State:            c.state,
+			Reason:           c.reason,
+			Since:            Moment{in.shown.since},
+			WantedVersion:    in.wanted.newest.Number,
+			AppliedVersion:   in.record.Version.Number,
+			AppliedAt:        Moment{in.record.AppliedAt},
+			ActivatedAt:      Moment{in.record.ActivatedAt},
+			LastCheck:        Moment{in.file.checkedAt},
+			NextRetryAt:      Moment{c.retryAt},
+			ActivatedVersion: in.record.ActivatedVersion,
+			RevertedTotal:    in.record.RevertedTotal,
+			LastError:        credential.Cut(strings.ReplaceAll(c.text, "\n", "; "), maxError), // errors may be joined
+			SourceReached:    !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
+			LastPoll:         in.source.lastPoll,
+			DetectedTotal:    in.detected,
+			Braked:           braked,
+		}
+		if p := in.record.Paused; p != nil {
+			one.PausedUntil.Time = p.Until
+		}
+		status = append(status, one)
 	}
 	d.status.Store(&status)
 	if d.cfg.OnStatus != nil {
@@ -78,44 +105,120 @@ func (d *Daemon) publish() {
 	}
 }
 
-// stateOf finds the first state that holds, and the error behind it.
-func (d *Daemon) stateOf(in *instance) (State, string) {
-	f, w, source := &in.file, &in.wanted, in.source
+// show takes note of since when an instance is as it is, and tells of trouble that begins or ends.
+func (d *Daemon) show(in *instance, c condition, now time.Time) {
+	before := in.shown
+	if c.state == before.state && c.reason == before.reason {
+		return
+	}
+	c.since = now
+	in.shown = c
+	switch {
+	case before.state == "":
+	case c.state == StateDegraded && before.state != StateDegraded:
+		d.emit(in, event.Event{Kind: event.Degraded, Text: c.text})
+	case before.state == StateDegraded && c.state != StateDegraded:
+		d.emit(in, event.Event{Kind: event.Recovered})
+	}
+}
+
+// condition is how an instance is, and why.
+type condition struct {
+	state   State
+	reason  credential.Reason
+	text    string // the error behind it
+	retryAt time.Time
+	since   time.Time
+}
+
+// conditionOf finds the first state that holds.
+func (d *Daemon) conditionOf(in *instance) condition {
+	f, w, source, now := &in.file, &in.wanted, in.source, time.Now()
 	neverPolled := source.lastPoll.IsZero() && !source.retry.isFailing()
 	unseen := f.checkedAt.IsZero() || f.err != nil && f.rightAt.IsZero() || neverPolled
 	toApply := in.record.Applying != nil || w.force != notForced || w.pending != nil && !in.isApplied(w.pending)
 	hung := d.hung(in)
 	switch {
+	case in.isPaused(now):
+		return condition{state: StatePaused, reason: credential.ReasonPaused, text: in.record.Paused.String()}
 	case hung != nil:
-		return StateDegraded, hung.String()
+		return condition{state: StateDegraded, reason: credential.ReasonStuck, text: hung.String()}
 	case f.unusable():
-		return StateDegraded, f.err.Error()
+		return condition{state: StateDegraded, reason: reasonOfFile(f.err), text: f.err.Error(), retryAt: f.lookAt}
 	case f.recovery.isFailing():
-		return StateDegraded, f.recovery.reason
+		return condition{state: StateDegraded, reason: credential.ReasonRecovering, text: f.recovery.reason, retryAt: f.recovery.at}
 	case len(in.drift()) > 0 && in.busy != actionApply:
-		return StateDrift, d.whyDriftStays(in)
+		return d.driftCondition(in)
 	case w.refusal != nil:
-		return StateBlocked, w.refusal.Error()
-	case unseen || toApply:
-		return StatePending, cmp.Or(w.retry.reason, source.retry.reason)
+		return condition{state: StateBlocked, reason: cmp.Or(w.refusal.Code, credential.ReasonSecretMalformed), text: w.refusal.Error(), retryAt: source.next}
+	case in.isHeld():
+		return condition{state: StateHeld, reason: credential.ReasonFirstApply,
+			text: "somebody else set the credential that is on disk; to apply the source's, run sync; to keep it, run adopt"}
+	case unseen:
+		return condition{state: StatePending, reason: credential.ReasonNotChecked, text: cmp.Or(w.retry.reason, source.retry.reason)}
+	case toApply:
+		return in.applyCondition()
 	case len(in.record.Activation) > 0:
-		return StateActivationPending, in.activation.retry.reason
+		return d.activationCondition(in, now)
 	case source.retry.isFailing():
-		return StateDegraded, source.retry.reason
+		return sourceCondition(StateDegraded, source)
 	case in.record.Version.IsZero():
-		return StatePending, ""
+		return condition{state: StatePending, reason: credential.ReasonNotChecked}
 	}
-	return StateInSync, in.record.retry.reason
+	return condition{state: StateInSync, text: in.record.retry.reason}
 }
 
-func (d *Daemon) whyDriftStays(in *instance) string {
+func reasonOfFile(err error) credential.Reason {
+	switch {
+	case errors.Is(err, credential.ErrMissing):
+		return credential.ReasonFileMissing
+	case errors.Is(err, credential.ErrDamaged):
+		return credential.ReasonFileDamaged
+	case errors.Is(err, credential.ErrHeld):
+		return credential.ReasonFileBusy
+	}
+	return credential.ReasonFileUnreadable
+}
+
+func sourceCondition(s State, w *source) condition {
+	return condition{state: s, reason: cmp.Or(w.retry.code, credential.ReasonSourceUnreadable), text: w.retry.reason, retryAt: w.retry.at}
+}
+
+// applyCondition is for a version that waits to be applied.
+func (in *instance) applyCondition() condition {
+	switch w := &in.wanted; {
+	case w.retry.isFailing():
+		return condition{state: StatePending, reason: cmp.Or(w.retry.code, credential.ReasonApplyFailed), text: w.retry.reason, retryAt: w.retry.at}
+	case w.pending == nil && in.source.retry.isFailing():
+		return sourceCondition(StatePending, in.source)
+	}
+	return condition{state: StatePending, reason: credential.ReasonApplyWaits}
+}
+
+func (d *Daemon) activationCondition(in *instance, now time.Time) condition {
+	c := condition{state: StateActivationPending, reason: credential.ReasonActivationWaits, retryAt: d.activationAt(in)}
+	switch r := &in.activation.retry; {
+	case r.isFailing():
+		c.reason, c.text = credential.ReasonActivationFailed, r.reason
+	case now.Before(c.retryAt):
+		c.reason = credential.ReasonWindow
+	}
+	return c
+}
+
+func (d *Daemon) driftCondition(in *instance) condition {
+	c := condition{state: StateDrift, reason: credential.ReasonDriftStuck, retryAt: in.file.restore.at}
 	switch end, braked := in.record.brake(d.cfg.MaxReverts, time.Now()); {
 	case d.cfg.Revert == RevertAlert:
-		return "drift is only reported (drift.revert: alert)"
+		c.reason, c.text = credential.ReasonDriftAlert, "drift is only reported (drift.revert: alert)"
+		return c
 	case braked && end.Equal(in.file.brakeLogged): // so it is on disk
-		return "drift is not reverted for now: more than drift.max_reverts reverts in an hour"
+		c.reason, c.text, c.retryAt = credential.ReasonDriftBrake, "drift is not reverted for now: more than drift.max_reverts reverts in an hour", end
+		return c
 	case in.wanted.refusal != nil && !d.maySplice(in, time.Now()): // the credential to be applied again cannot be had
-		return in.wanted.refusal.Error()
+		c.text = in.wanted.refusal.Error()
+		return c
 	}
-	return cmp.Or(in.file.restore.reason, in.wanted.retry.reason, in.source.retry.reason, "it is about to be reverted")
+	c.text = cmp.Or(in.file.restore.reason, in.wanted.retry.reason, in.source.retry.reason, "it is about to be reverted")
+	return c
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
 )
 
@@ -48,6 +49,13 @@ type Sink interface {
 	Restore(ctx context.Context, wanted credential.Attributes) (credential.Attributes, error)
 	// ChangedAt returns when the file was last changed or put at its path, by a time that editors do not set. Zero: not known.
 	ChangedAt() time.Time
+	// Owner names the file's owner, for people. It may be called while another method is under way.
+	Owner() string
+	// Managed picks from what Look saw the attributes to be guarded where nobody knows the credential, with those that must stay absent.
+	// complete says that they make a credential.
+	Managed(seen credential.Attributes) (managed credential.Attributes, complete bool)
+	// WrongIDs names the attributes seen that are in clear and are not those of c.
+	WrongIDs(c credential.Credential, seen credential.Attributes) []string
 }
 
 // Activator tells the running processes of a new credential.
@@ -56,6 +64,13 @@ type Activator interface {
 	// ctx has ended it begins no command; a reload under way gets a moment more, and a restart is not cut off. One that lasts longer
 	// runs on, and is an error; when it has ended well it counts as the step if it was begun after since.
 	Activate(ctx context.Context, step credential.Step, since time.Time) error
+}
+
+// Meter counts what was done. Its methods may be called concurrently, and do not block.
+type Meter interface {
+	Reverted(took time.Duration)
+	Applied(took time.Duration)
+	Activated(took time.Duration)
 }
 
 // RevertMode says what becomes of drift.
@@ -87,7 +102,12 @@ type Config struct {
 
 	Poll       time.Duration // between two polls of a source, jittered by 10 %
 	Revert     RevertMode
-	MaxReverts int // reverts an hour and instance
+	MaxReverts int  // reverts an hour and instance
+	HoldFirst  bool // a first apply over a credential that somebody else set waits for an operator
+	// Ordered says that this Daemon runs by an operator's word, which a first apply waits for.
+	Ordered bool
+	// OnlyLooks keeps it from writing anything but records, as a pause does.
+	OnlyLooks bool
 	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
 	Verify, Reapply, ActivateAt cron.Schedule
 	// Before is the Daemon that this one replaces, by an operator's word; its Run has returned, and its Store is this one's. What it
@@ -99,5 +119,9 @@ type Config struct {
 	CommandRuns func() bool
 	// OnStatus is called whenever the status may have changed, with the lock held. It must not block. May be nil.
 	OnStatus func([]InstanceStatus)
-	Logger   *slog.Logger
+	// OnEvent is called for each event, with the lock held. It must not block. May be nil.
+	OnEvent func(event.Event)
+	// Meter is told how long things took. May be nil.
+	Meter  Meter
+	Logger *slog.Logger
 }

@@ -394,6 +394,19 @@ func (s *sink) ChangedAt() time.Time {
 	return s.changedAt
 }
 
+func (s *sink) Owner() string { return "neolane" }
+
+func (s *sink) Managed(seen credential.Attributes) (credential.Attributes, bool) {
+	managed := seen.Select([]string{"authIMSTAClientId", "authIMSTAClientSecret", "authIMSTAId", "authIMSTAPrivateKey"})
+	return managed, !slices.ContainsFunc(managed[:3], func(a credential.Attribute) bool { return a.Value == "" })
+}
+
+func (s *sink) WrongIDs(c credential.Credential, seen credential.Attributes) []string {
+	return credential.Drift(credential.Attributes{
+		{Name: "authIMSTAClientId", Value: c.ClientID}, {Name: "authIMSTAId", Value: c.TechnicalAccountID},
+	}, seen)
+}
+
 // activator notes the steps that were run.
 type activator struct {
 	mu    stdsync.Mutex

@@ -57,7 +57,7 @@ func (in *invocation) preview(ctx context.Context, show func(p sync.Preview, say
 	if err != nil {
 		return exitUsage, err
 	}
-	log, closeLog := logging.New(c.Log, in.stderr, new(slog.LevelVar))
+	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
 	defer closeLog()
 	err = assembly.Look(ctx, c, log, func(instance string, p sync.Preview, err error) {
 		if err != nil {

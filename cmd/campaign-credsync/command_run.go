@@ -42,7 +42,7 @@ func (in *invocation) runDaemon(ctx context.Context) (int, error) {
 	// Whoever reads the log may go away. Notify, and not Ignore, which nlserver would inherit: the write fails, that is all.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	level := new(slog.LevelVar)
-	log, closeLog := logging.New(c.Log, in.stderr, level)
+	log, closeLog := logging.New(c.Log, in.stderr, in.env, level)
 	defer closeLog()
 	err = assembly.Run(ctx, assembly.Options{
 		Config: c, Load: func() (*config.Config, error) { return in.load(ctx) },

@@ -43,7 +43,7 @@ func (in *invocation) runSync(ctx context.Context) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
-	log, closeLog := logging.New(c.Log, in.stderr, new(slog.LevelVar))
+	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
 	defer closeLog()
 	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		status, err := assembly.Sync(ctx, c, log)

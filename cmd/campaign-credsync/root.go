@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/deadline"
+	"campaign-credsync/internal/logging"
 )
 
 // run is the whole program but for the process around it; it returns the exit status.
@@ -22,15 +24,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if command, err := root.ExecuteContextC(ctx); err != nil { // the command line is wrong
-		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", root.Name(), err, command.CommandPath())
+		sayError(stderr, env, fmt.Sprintf("%s: %v\nTry '%s --help'.", root.Name(), err, command.CommandPath()))
 		return exitUsage
 	}
 	if bad, ok := errors.AsType[config.Error](in.err); ok {
-		fmt.Fprintln(stderr, bad) // file:line:column has to stand first, where editors look for it
+		sayError(stderr, env, bad.Error()) // file:line:column has to stand first, where editors look for it
 	} else if in.err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), in.err)
+		sayError(stderr, env, fmt.Sprintf("%s: %v", root.Name(), in.err))
 	}
 	return in.status
+}
+
+// sayError tells why the program ends. The journal takes it for an error, line by line.
+func sayError(stderr io.Writer, env func(string) (string, bool), text string) {
+	if logging.IsJournal(stderr, env) {
+		text = "<3>" + strings.ReplaceAll(text, "\n", "\n<3>")
+	}
+	fmt.Fprintln(stderr, text)
 }
 
 // Exit statuses. What a status means in detail stands in each command's help.

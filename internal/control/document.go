@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -12,18 +13,62 @@ import (
 // Versions are 0 where there is none.
 type Status struct {
 	Instances []sync.InstanceStatus `json:"instances"`
+	Warnings  []Warning             `json:"warnings"` // what needs a person and concerns no one instance
 	Vault     Vault                 `json:"vault"`
+	Daemon    Process               `json:"daemon"`
 }
 
-// Vault is what is known of Vault. Where no instance has its credential there, it is reachable and was never polled.
+// Vault is what is known of Vault. All but Used is zero where no instance has its credential there.
 type Vault struct {
-	Reachable    bool        `json:"reachable"`
-	TokenExpires sync.Moment `json:"token_expires_at"`
-	LastPoll     sync.Moment `json:"last_poll"`
+	Used            bool        `json:"used"`
+	Reachable       bool        `json:"reachable"`
+	TokenExpires    sync.Moment `json:"token_expires_at"`
+	SecretIDExpires sync.Moment `json:"secret_id_expires_at"`
+	LastPoll        sync.Moment `json:"last_poll"`
 }
 
-// Used reports whether any instance has its credential in Vault: one that was never polled is not reachable.
-func (v Vault) Used() bool { return !v.Reachable || !v.LastPoll.IsZero() }
+// MarshalJSON serves encoding/json.
+func (v Vault) MarshalJSON() ([]byte, error) {
+	if !v.Used {
+		return []byte(`{"used":false}`), nil
+	}
+	type plain Vault
+	return json.Marshal(plain(v))
+}
+
+// Process is the daemon itself.
+type Process struct {
+	Version        string      `json:"version"`
+	StartedAt      sync.Moment `json:"started_at"`
+	ConfigFile     string      `json:"config_file"`
+	ConfigLoadedAt sync.Moment `json:"config_loaded_at"` // that is in force
+	ReloadError    string      `json:"reload_error"`     // why the file as it is now is not in force; one line
+}
+
+// Warning needs a person.
+type Warning struct {
+	Code WarningCode `json:"code"`
+	Text string      `json:"text"` // what to do; one line
+}
+
+// WarningCode says what a warning is about. The codes are public.
+type WarningCode string
+
+// The warnings.
+const (
+	WarnReloadRejected WarningCode = "reload_rejected"
+	WarnSecretIDEnds   WarningCode = "secret_id_ends"
+	WarnNotifyFailing  WarningCode = "notify_failing"
+	WarnHistoryFailing WarningCode = "history_failing"
+)
+
+// WarningCodes are all warnings.
+var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing}
+
+// Warns reports whether there is a warning.
+func (s Status) Warns(code WarningCode) bool {
+	return slices.ContainsFunc(s.Warnings, func(w Warning) bool { return w.Code == code })
+}
 
 // InSync reports whether every instance is in sync.
 func (s Status) InSync() bool {

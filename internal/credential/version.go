@@ -98,6 +98,7 @@ type Reading struct {
 type Refusal struct {
 	Version Version // zero when there is none (no such secret)
 	Reason  string  // what is wrong and what to do, without any value
+	Code    Reason
 }
 
 // Error tells the reason, and the version if its number says something.

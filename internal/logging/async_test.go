@@ -28,7 +28,7 @@ func (g *gate) Write(p []byte) (int, error) {
 // TestLogReaderComesBack: who logs never waits; what found room is there in order, and then how much did not, whatever the level.
 func TestLogReaderComesBack(t *testing.T) {
 	g := newGate()
-	log, end := New(config.Log{Level: "error", Format: "text"}, g, new(slog.LevelVar))
+	log, end := New(config.Log{Level: "error", Format: "text"}, g, environment(), new(slog.LevelVar))
 	var want strings.Builder
 	say := func(n int) { log.Error("line", "n", n) }
 	say(0)
@@ -42,7 +42,7 @@ func TestLogReaderComesBack(t *testing.T) {
 	want.WriteString("level=WARN msg=\"log lines were lost\" count=10\n")
 	close(g.open)
 	end()
-	if got := g.written.String(); got != want.String() {
+	if got := untimed(t, g.written.String()); got != want.String() {
 		t.Errorf("%d bytes, want %d; they end with %q", len(got), want.Len(), got[max(0, len(got)-200):])
 	}
 }
@@ -50,7 +50,7 @@ func TestLogReaderComesBack(t *testing.T) {
 // TestLogIsWrittenAtTheEnd: no line is lost to a reader that reads.
 func TestLogIsWrittenAtTheEnd(t *testing.T) {
 	var out strings.Builder
-	log, end := New(config.Log{Level: "info", Format: "text"}, &out, new(slog.LevelVar))
+	log, end := New(config.Log{Level: "info", Format: "text"}, &out, environment(), new(slog.LevelVar))
 	for n := range maxWaiting / 2 {
 		log.Info("line", "n", n)
 	}
@@ -64,7 +64,7 @@ func TestLogIsWrittenAtTheEnd(t *testing.T) {
 // TestLogReaderStaysAway: the end does not wait for it.
 func TestLogReaderStaysAway(t *testing.T) {
 	g := newGate()
-	log, end := New(config.Log{Level: "info", Format: "text"}, g, new(slog.LevelVar))
+	log, end := New(config.Log{Level: "info", Format: "text"}, g, environment(), new(slog.LevelVar))
 	log.Info("line")
 	end()
 	close(g.open)

@@ -21,31 +21,52 @@ import (
 // New builds the logger that writes to stream as the configuration wants it. It is safe for concurrent use, and waits for no reader: a
 // write to a full pipe hangs until somebody reads. Lines for which there is no room are lost, and counted. level is set, and may be
 // changed at any time. end writes the lines that wait, if they are read; the logger may be used after it, and writes nothing.
-func New(c config.Log, stream io.Writer, level *slog.LevelVar) (log *slog.Logger, end func()) {
+func New(c config.Log, stream io.Writer, env func(string) (string, bool), level *slog.LevelVar) (log *slog.Logger, end func()) {
 	level.UnmarshalText([]byte(c.Level)) // config has refused every other name
-	terminal := isTerminal(stream)
-	w := &asyncWriter{
-		stream: stream,
-		direct: slog.New(handler(c.Format, stream, terminal, slog.LevelInfo)),
-		lines:  make(chan []byte, maxWaiting), ending: make(chan struct{}), ended: make(chan struct{}),
+	to := destinationOf(stream, env)
+	q := &queue{
+		direct: slog.New(to.handler(c.Format, slog.LevelInfo)),
+		lines:  make(chan func() error, maxWaiting), ending: make(chan struct{}), ended: make(chan struct{}),
 	}
-	go w.work()
-	return slog.New(handler(c.Format, w, terminal, level)), w.close
+	go q.work()
+	return slog.New(async{to.handler(c.Format, level), q}), q.close
 }
 
-// handler writes to stream. Colour and time are for people at a terminal. The journal has a time of its own, and two that differ by a
-// millisecond help nobody.
-func handler(format string, stream io.Writer, terminal bool, level slog.Leveler) slog.Handler {
-	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr(terminal)}
+// destination is where lines go.
+type destination struct {
+	stream   io.Writer
+	terminal bool
+	journal  bool // the stream is a socket of the journal
+	colour   bool
+}
+
+func destinationOf(stream io.Writer, env func(string) (string, bool)) destination {
+	noColor, _ := env("NO_COLOR")
+	d := destination{stream: stream, terminal: isTerminal(stream), journal: IsJournal(stream, env)}
+	d.colour = d.terminal && noColor == ""
+	return d
+}
+
+// handler writes as the configuration wants it. Colour and a short time are for people at a terminal; the journal has a time of its own,
+// and two that differ by a millisecond help nobody; elsewhere it is RFC 3339.
+func (d destination) handler(format string, level slog.Leveler) slog.Handler {
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: replaceAttr(!d.journal)}
+	text := slog.NewTextHandler(d.stream, options)
 	switch {
-	case format == "tint", format == "auto" && terminal:
-		return tint.NewTextHandler(stream, &tint.Options{
-			Level: level, ReplaceAttr: options.ReplaceAttr, TimeFormat: time.TimeOnly, NoColor: !terminal,
+	case format == "tint", format == "auto" && d.terminal:
+		times := time.RFC3339
+		if d.terminal {
+			times = time.TimeOnly
+		}
+		return tint.NewTextHandler(d.stream, &tint.Options{
+			Level: level, ReplaceAttr: options.ReplaceAttr, TimeFormat: times, NoColor: !d.colour,
 		})
 	case format == "json":
-		return slog.NewJSONHandler(stream, options)
+		return slog.NewJSONHandler(d.stream, options)
+	case format == "auto" && d.journal:
+		return &journalHandler{level: level, instead: text}
 	}
-	return slog.NewTextHandler(stream, options)
+	return text
 }
 
 // replaceAttr drops the time where it is not wanted, and escapes what could take over a terminal or look like another line: tint writes
@@ -80,6 +101,18 @@ func escaped(value slog.Value, text string) slog.Value {
 		return slog.StringValue(credential.Escape(text))
 	}
 	return value
+}
+
+// IsJournal reports whether stream is the journal's: systemd says in JOURNAL_STREAM which socket that is. Who inherits the variable and has
+// another stream is not meant.
+func IsJournal(stream io.Writer, env func(string) (string, bool)) bool {
+	file, ok := stream.(*os.File)
+	named, set := env("JOURNAL_STREAM")
+	var stat unix.Stat_t
+	if !ok || !set || unix.Fstat(int(file.Fd()), &stat) != nil {
+		return false
+	}
+	return named == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
 func isTerminal(stream io.Writer) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,21 +17,42 @@ import (
 	"campaign-credsync/test/skip"
 )
 
-// TestLogFormats: what each format writes where there is no terminal: neither time nor colour.
+func environment(pairs ...string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1], true
+			}
+		}
+		return "", false
+	}
+}
+
+// untimed takes the RFC 3339 times out of lines, which each must have.
+func untimed(t *testing.T, lines string) string {
+	t.Helper()
+	times := regexp.MustCompile(`(?m)^(time=|{"time":"|)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)(",| )`)
+	if times, all := len(times.FindAllString(lines, -1)), strings.Count(lines, "\n"); times != all {
+		t.Errorf("%d times in %d lines: %.200s", times, all, lines)
+	}
+	return times.ReplaceAllString(lines, "")
+}
+
+// TestLogFormats: what each format writes where there is no terminal: a time, and no colour.
 func TestLogFormats(t *testing.T) {
 	for format, want := range map[string]string{
 		"auto": "level=INFO msg=applied instance=prod version=4\n",
 		"text": "level=INFO msg=applied instance=prod version=4\n",
-		"json": `{"level":"INFO","msg":"applied","instance":"prod","version":4}` + "\n",
+		"json": `"level":"INFO","msg":"applied","instance":"prod","version":4}` + "\n",
 		"tint": "INF applied instance=prod version=4\n",
 	} {
 		var out strings.Builder
-		log, end := New(config.Log{Level: "info", Format: format}, &out, new(slog.LevelVar))
+		log, end := New(config.Log{Level: "info", Format: format}, &out, environment(), new(slog.LevelVar))
 		log.Info("applied", "instance", "prod", "version", 4)
 		log.Debug("not this")
 		end()
-		if out.String() != want {
-			t.Errorf("%s: %q, want %q", format, out.String(), want)
+		if got := untimed(t, out.String()); got != want {
+			t.Errorf("%s: %q, want %q", format, got, want)
 		}
 	}
 }
@@ -38,12 +60,12 @@ func TestLogFormats(t *testing.T) {
 func TestLogLevelChanges(t *testing.T) {
 	var out strings.Builder
 	level := new(slog.LevelVar)
-	log, end := New(config.Log{Level: "error", Format: "text"}, &out, level)
+	log, end := New(config.Log{Level: "error", Format: "text"}, &out, environment(), level)
 	log.Warn("before")
 	level.Set(slog.LevelDebug)
 	log.Debug("after")
 	end()
-	if got, want := out.String(), "level=DEBUG msg=after\n"; got != want {
+	if got, want := untimed(t, out.String()), "level=DEBUG msg=after\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -53,7 +75,7 @@ func TestLogEscapes(t *testing.T) {
 	hostile := "a\x1b[2J\nlevel=ERROR msg=forged\u202e\x9b"
 	for _, format := range []string{"tint", "text", "json"} {
 		var out strings.Builder
-		log, end := New(config.Log{Level: "info", Format: format}, &out, new(slog.LevelVar))
+		log, end := New(config.Log{Level: "info", Format: format}, &out, environment(), new(slog.LevelVar))
 		log.With("with", hostile).Info(hostile, "text", hostile, "error", errors.New(hostile),
 			slog.Group("group", "list", []string{hostile}), "secret", credential.NewSecret("canary"))
 		end()
@@ -67,18 +89,34 @@ func TestLogEscapes(t *testing.T) {
 	}
 }
 
-// TestLogOnTerminal: tint with time and colour.
+// TestLogOnTerminal: tint with time and colour, unless NO_COLOR is there.
 func TestLogOnTerminal(t *testing.T) {
-	terminal, read := pseudoTerminal(t)
-	log, end := New(config.Log{Level: "info", Format: "auto"}, terminal, new(slog.LevelVar))
-	log.Info("hello")
-	end()
-	got := read()
-	if !strings.Contains(got, "\x1b[") || !strings.Contains(got, ":") { // 15:04:05
-		t.Errorf("no colour, or no time: %q", got)
-	}
-	if !strings.Contains(got, "hello") || strings.Contains(got, "msg=") {
-		t.Errorf("not tint: %q", got)
+	for _, test := range []struct {
+		name         string
+		env          func(string) (string, bool)
+		colour, time bool
+	}{
+		{"plain", environment(), true, true},
+		{"empty NO_COLOR", environment("NO_COLOR", ""), true, true},
+		{"NO_COLOR", environment("NO_COLOR", "1"), false, true},
+		{"journal of another stream", environment("JOURNAL_STREAM", "8:1"), true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			terminal, read := pseudoTerminal(t)
+			log, end := New(config.Log{Level: "info", Format: "auto"}, terminal, test.env, new(slog.LevelVar))
+			log.Info("hello")
+			end()
+			got := read()
+			if strings.Contains(got, "\x1b[") != test.colour {
+				t.Errorf("colour is not %v: %q", test.colour, got)
+			}
+			if strings.Contains(got, ":") != test.time { // 15:04:05
+				t.Errorf("time is not %v: %q", test.time, got)
+			}
+			if !strings.Contains(got, "hello") || strings.Contains(got, "msg=") {
+				t.Errorf("not tint: %q", got)
+			}
+		})
 	}
 }
 

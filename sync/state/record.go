@@ -30,14 +30,46 @@ type Record struct {
 	Applying             *credential.Version `json:"applying,omitempty"`
 	RevertOwesActivation bool                `json:"revert_owes_activation,omitempty"`
 
-	Activation      []credential.Step `json:"activation,omitempty"` // steps still to be done, in order
-	ActivationSince time.Time         `json:"activation_since"`
-	ActivatedAt     time.Time         `json:"activated_at"`
+	// Held is there while the first apply waits, as a credential that somebody else set is on disk; then Attributes guard that one.
+	Held *Held `json:"held,omitempty"`
+	// Paused is there while an operator has the daemon write nothing.
+	Paused *Pause `json:"paused,omitempty"`
+
+	Activation       []credential.Step `json:"activation,omitempty"` // steps still to be done, in order
+	ActivationSince  time.Time         `json:"activation_since"`
+	ActivatedAt      time.Time         `json:"activated_at"`
+	ActivatedVersion int               `json:"activated_version,omitempty"` // that the processes were told of
 
 	Reverts       []time.Time `json:"reverts,omitempty"` // those of the last hour
 	RevertedTotal int         `json:"reverted_total"`
 
 	unknown durable.Unknown // of a newer release: after a downgrade, what is applied is not applied anew
+}
+
+// Held is what a first apply that waits is compared with: the first version that could be read. All of that is zero until then.
+type Held struct {
+	Since    time.Time          `json:"since"`
+	Version  credential.Version `json:"version"`
+	Digest   string             `json:"digest"`             // keyed
+	Key      string             `json:"digest_key"`         // which key that was
+	Released bool               `json:"released,omitempty"` // by an operator
+}
+
+// Pause is an operator's word.
+type Pause struct {
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason,omitempty"`
+	ByUID  *int      `json:"by_uid,omitempty"`
+}
+
+// String says until when, and why.
+func (p Pause) String() string {
+	text := "paused until " + p.Until.UTC().Format(time.RFC3339)
+	if p.Reason != "" {
+		text += ": " + p.Reason
+	}
+	return text
 }
 
 const recordFormat = 1

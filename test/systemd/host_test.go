@@ -158,7 +158,7 @@ func (h *host) reconfigure(t *testing.T, oldNew ...string) {
 	h.configure(t, h.config)
 	mark := h.journalEnd(t)
 	h.run(t, "systemctl", "reload", unit)
-	h.awaitJournal(t, mark, `msg="configuration reloaded"`)
+	h.awaitJournal(t, mark, "configuration reloaded")
 }
 
 // show returns properties of the unit.
@@ -344,14 +344,27 @@ func (h *host) journalEnd(t *testing.T) (mark string) {
 	return mark
 }
 
-// journal is what the daemon and systemd said about the unit, since a mark or, with an empty one, from the start.
-func (h *host) journal(t *testing.T, mark string) string {
+// journal is what the daemon and systemd said about the unit, since a mark or, with an empty one, from the start: a line for each entry.
+// That of the daemon begins with its priority, "level=WARN ".
+func (h *host) journal(t *testing.T, mark string, also ...string) string {
 	t.Helper()
-	command := []string{"journalctl", "--no-pager", "-o", "cat", "-u", unit}
+	command := append([]string{"journalctl", "--no-pager", "-o", "json", "-u", unit}, also...)
 	if mark != "" {
 		command = append(command, "--after-cursor="+mark)
 	}
-	return h.run(t, command...)
+	levels := map[string]string{"3": "ERROR", "4": "WARN", "6": "INFO", "7": "DEBUG"}
+	var lines strings.Builder
+	for entry := range strings.Lines(h.run(t, command...)) {
+		var fields struct{ MESSAGE, PRIORITY, SYSLOG_IDENTIFIER string }
+		if err := json.Unmarshal([]byte(entry), &fields); err != nil {
+			t.Fatalf("%v: %s", err, entry)
+		}
+		if fields.SYSLOG_IDENTIFIER == "campaign-credsync" {
+			lines.WriteString("level=" + levels[fields.PRIORITY] + " ")
+		}
+		lines.WriteString(fields.MESSAGE + "\n")
+	}
+	return lines.String()
 }
 
 // awaitJournal waits for a line with text and returns it.

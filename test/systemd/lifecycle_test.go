@@ -97,7 +97,35 @@ func testBrokenReload(t *testing.T, h *host) {
 	h.configure(t, h.config)
 	mark = h.journalEnd(t)
 	h.run(t, "systemctl", "reload", unit)
-	h.awaitJournal(t, mark, `msg="configuration reloaded"`)
+	h.awaitJournal(t, mark, "configuration reloaded")
+}
+
+// testJournalFields: journalctl finds entries by what they are about, and by how much they need a person.
+func testJournalFields(t *testing.T, h *host) {
+	h.awaitApplied(t, 1)
+	mark := h.journalEnd(t)
+	h.configure(t, h.config+"\nno_such_key: 1\n")
+	h.run(t, "systemctl", "reload", unit)
+	h.awaitJournal(t, mark, "configuration not reloaded")
+	h.configure(t, h.config)
+	h.run(t, "systemctl", "reload", unit)
+	version, _ := h.rotate(t)
+	h.awaitApplied(t, version)
+	h.run(t, "journalctl", "--sync")
+	// No mark here: see journalEnd.
+	for line := range strings.Lines(h.journal(t, "", "-p", "err")) {
+		if strings.HasPrefix(line, "level=") && !strings.HasPrefix(line, "level=ERROR ") {
+			t.Errorf("no error: %s", line)
+		}
+	}
+	if errors := h.journal(t, "", "-p", "err"); !strings.Contains(errors, "level=ERROR configuration not reloaded") {
+		t.Errorf("the errors are: %s", errors)
+	}
+	ofInstance := h.journal(t, "", "INSTANCE="+instance)
+	applied := fmt.Sprintf("level=INFO credential applied instance=%s version=%d", instance, version)
+	if !strings.Contains(ofInstance, applied) || strings.Contains(ofInstance, "configuration not reloaded") {
+		t.Errorf("of the instance, want %q: %s", applied, ofInstance)
+	}
 }
 
 // testStop: a stopped unit leaves no token behind.
@@ -153,7 +181,7 @@ func testBadConfiguration(t *testing.T, h *host) {
 	}
 	said := h.awaitJournal(t, mark, fmt.Sprintf("%s:%d:", configFile, line))
 	t.Logf("the journal says: %s", said)
-	if !strings.Contains(said, "secret_id") || !strings.HasPrefix(said, fmt.Sprintf("%s:%d:5:", configFile, line)) {
+	if !strings.Contains(said, "secret_id") || !strings.HasPrefix(said, fmt.Sprintf("level=ERROR %s:%d:5:", configFile, line)) {
 		t.Errorf("%s, want the key secret_id at line %d, column 5", said, line)
 	}
 	if shows(h.journal(t, mark), secretID) {

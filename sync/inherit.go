@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// adopt goes on with what the Daemon before knew of an instance (Config.Before): one that is in sync stays so in the status, what was
+// inherit goes on with what the Daemon before knew of an instance (Config.Before): one that is in sync stays so in the status, what was
 // logged is not logged again, and a credential in hand needs no source.
-func (in *instance) adopt(before *instance, now time.Time) {
+func (in *instance) inherit(before *instance, now time.Time) {
 	in.record, in.activation = before.record, before.activation // the record may be what could not be saved
 	if r := &in.record; r.saving || len(r.Reverts) > 0 {
 		r.saving = false // a save that was left behind tells nobody how it ended

@@ -1,0 +1,63 @@
+package control
+
+import (
+	"fmt"
+	"time"
+
+	"campaign-credsync/sync"
+)
+
+// remedies tell what to do, for each reason why an instance is not in sync.
+var remedies = map[credential.Reason]string{
+	credential.ReasonPaused:           "An operator paused it. To go on sooner: campaign-credsync resume.",
+	credential.ReasonFileMissing:      "Put the instance's configuration file back from a backup; it is never created here.",
+	credential.ReasonFileDamaged:      "Repair the instance's configuration file or put it back from a backup; nothing is written until it can be parsed.",
+	credential.ReasonFileBusy:         "Another program has the file open for writing. Find it with: fuser -v FILE.",
+	credential.ReasonFileUnreadable:   "Give the daemon's user the right to read and replace the file; see the error.",
+	credential.ReasonDriftAlert:       "drift.revert is alert: somebody changed the credential, and only a person puts it back. See what differs: campaign-credsync diff.",
+	credential.ReasonDriftBrake:       "Another program keeps changing the credential. Find it in: campaign-credsync history. Reverts go on after the hour, or after SIGHUP.",
+	credential.ReasonDriftStuck:       "The change could not be reverted; see the error. See what differs: campaign-credsync diff.",
+	credential.ReasonSecretMissing:    "There is no secret at the path. Write it, or correct mount and path of the instance.",
+	credential.ReasonSecretDeleted:    "The newest version of the secret was deleted or destroyed. Write a new one, or undelete it.",
+	credential.ReasonSecretMalformed:  "The secret lacks a field or has one of the wrong shape; see the error. Write a corrected version.",
+	credential.ReasonSecretRollback:   "The secret's version goes back. Is a node of the cluster behind? If the rollback is meant, set allow_rollback for the instance.",
+	credential.ReasonFirstApply:       "Somebody else set the credential that is on disk. To have Vault's applied: campaign-credsync sync. To keep what is on disk: campaign-credsync adopt.",
+	credential.ReasonApplyFailed:      "nlserver did not write the credential; see the error. It is tried again; at once with: campaign-credsync sync.",
+	credential.ReasonApplyWaits:       "The apply waits for its turn.",
+	credential.ReasonNotChecked:       "It is being checked for the first time.",
+	credential.ReasonWindow:           "Activation waits for schedule.activate.",
+	credential.ReasonActivationFailed: "The processes could not be told of the credential; see the error. It is tried again; at once with: campaign-credsync sync.",
+	credential.ReasonVaultUnreachable: "Vault does not answer. The applied credential stays. See whether address, network and certificate are right.",
+	credential.ReasonVaultSealed:      "Unseal Vault. The applied credential stays.",
+	credential.ReasonVaultDenied:      "The policy does not allow to read the secret; see the error for the path and the capability.",
+	credential.ReasonLoginRefused:     "Vault refuses the login. Put a new secret-id (or what the method needs) into its file.",
+	credential.ReasonLoginLocked:      "Vault has locked the role after refused logins. It unlocks by itself; find out which host has an old secret-id.",
+	credential.ReasonSourceUnreadable: "The file of the credential cannot be read; see the error.",
+	credential.ReasonRecovering:       "What an earlier run left is being finished; see the error.",
+	credential.ReasonStuck:            "A step does not end. See whether the disk or mount answers.",
+}
+
+// Remedy tells what to do about a reason.
+func Remedy(r credential.Reason) string { return remedies[r] }
+
+// Age is a time as people say it: "3 min ago", or "in 2 h" for one to come, "never" for none.
+func Age(away time.Duration, never bool) string {
+	if never {
+		return "never"
+	}
+	text := func(d time.Duration) string {
+		switch {
+		case d < 2*time.Minute:
+			return fmt.Sprintf("%d s", d/time.Second)
+		case d < 2*time.Hour:
+			return fmt.Sprintf("%d min", d/time.Minute)
+		case d < 48*time.Hour:
+			return fmt.Sprintf("%d h", d/time.Hour)
+		}
+		return fmt.Sprintf("%d d", d/(24*time.Hour))
+	}
+	if away > 0 {
+		return "in " + text(away)
+	}
+	return text(-away) + " ago"
+}

@@ -1,0 +1,159 @@
+package hook_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"campaign-credsync/internal/hook"
+	"campaign-credsync/sync/event"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = time.Minute // a wait's end, for what hangs
+
+func open(t *testing.T, log *strings.Builder, timeout time.Duration, changed func(), command ...string) *hook.Hook {
+	t.Helper()
+	return hook.Open(hook.Config{
+		Command: command, Timeout: timeout, Env: os.Environ(), Changed: changed,
+		Logger: slog.New(slog.NewTextHandler(log, nil)), // read after Close only
+	})
+}
+
+func shell(script string) []string { return []string{"/bin/sh", "-c", script} }
+
+func toldTo(t *testing.T, path string) (events []event.Event) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		var e event.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		events = append(events, e)
+	}
+	return events
+}
+
+func TestProgramIsToldOfEachEvent(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	var log strings.Builder
+	h := open(t, &log, patience, nil, shell("cat >>"+out)...)
+	for i := range 3 {
+		h.Tell(event.Event{Kind: event.Applied, Instance: "prod", Version: i + 1})
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if data, _ := os.ReadFile(out); strings.Count(string(data), "\n") == i+1 {
+				break
+			}
+		}
+	}
+	h.Close(patience)
+	events := toldTo(t, out)
+	if len(events) != 3 || events[2].Version != 3 || events[2].Count != 0 || log.String() != "" || h.Status() != (hook.Status{}) {
+		t.Errorf("told %v, %v, logged %s", events, h.Status(), log.String())
+	}
+}
+
+// A thousand events at once are few runs, and all of them are counted.
+func TestManyEventsAreJoined(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	var log strings.Builder
+	h := open(t, &log, patience, nil, shell("cat >>"+out)...)
+	const all = 1000
+	for i := range all {
+		h.Tell(event.Event{Kind: event.Applied, Version: i + 1})
+	}
+	h.Close(patience)
+	events, sum := toldTo(t, out), 0
+	for _, e := range events {
+		sum += max(e.Count, 1)
+	}
+	if len(events) > 11 || sum != all || events[len(events)-1].Version != all {
+		t.Errorf("%d runs for %d events: %v", len(events), sum, events)
+	}
+}
+
+func TestProgramFails(t *testing.T) {
+	dir := t.TempDir()
+	ok := filepath.Join(dir, "ok")
+	for name, c := range map[string]struct {
+		timeout time.Duration
+		command []string
+		says    string
+	}{
+		"exit status":   {patience, shell("echo no such user p8e-SecretSecretSecret >&2; exit 3"), "exit status 3"},
+		"missing":       {patience, []string{filepath.Join(dir, "nowhere")}, "no such file"},
+		"hangs":         {50 * time.Millisecond, shell("sleep 600 & sleep 600"), "killed after 50ms"},
+		"prints a lot":  {patience, shell("head -c 1073741824 /dev/zero; exit 1"), "exit status 1"},
+		"reads nothing": {patience, shell("exec <&-; exit 1"), "exit status 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log strings.Builder
+			var changes atomic.Int32
+			h := open(t, &log, c.timeout, func() { changes.Add(1) }, c.command...)
+			h.Tell(event.Event{Kind: event.Applied})
+			for end := time.Now().Add(patience); changes.Load() == 0 && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			h.Tell(event.Event{Kind: event.Applied})
+			h.Close(patience)
+			s := h.Status()
+			if s.Failures != 2 || !strings.Contains(s.Failing, c.says) || len(s.Failing) > 1000 || strings.Contains(s.Failing, "p8e-S") {
+				t.Errorf("%+v", s)
+			}
+			if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, c.says) {
+				t.Errorf("logged: %s", got)
+			}
+			if changes.Load() != 1 {
+				t.Errorf("told of %d changes", changes.Load())
+			}
+		})
+	}
+	t.Run("and works again", func(t *testing.T) {
+		var log strings.Builder
+		var changes atomic.Int32
+		h := open(t, &log, patience, func() { changes.Add(1) }, shell(fmt.Sprintf("test -e %s", ok))...)
+		h.Tell(event.Event{Kind: event.Applied})
+		for end := time.Now().Add(patience); changes.Load() == 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if err := os.WriteFile(ok, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.Tell(event.Event{Kind: event.Applied})
+		h.Close(patience)
+		if s := h.Status(); s.Failures != 1 || s.Failing != "" || changes.Load() != 2 || !strings.Contains(log.String(), "works again") {
+			t.Errorf("%+v, %d changes, logged: %s", s, changes.Load(), log.String())
+		}
+	})
+}
+
+// The end of the daemon does not wait for a program that hangs.
+func TestCloseEndsAProgramThatHangs(t *testing.T) {
+	started := filepath.Join(t.TempDir(), "started")
+	var log strings.Builder
+	h := open(t, &log, patience, nil, shell("touch "+started+"; sleep 600")...)
+	h.Tell(event.Event{Kind: event.Stopped})
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(started); err == nil {
+			break
+		}
+	}
+	h.Close(10 * time.Millisecond)
+	h.Tell(event.Event{Kind: event.Stopped}) // and no panic
+	if !strings.Contains(h.Status().Failing, "the daemon stopped") {
+		t.Errorf("%+v", h.Status())
+	}
+}
