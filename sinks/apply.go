@@ -129,6 +129,22 @@ func asBefore(before, after credential.Attributes) credential.Attributes {
 // mostLearned bounds what is learned: nlserver writes the org id to one attribute, or to none.
 const mostLearned = 16
 
+// Managed picks the attributes to be guarded where nobody knows the credential: the documented ones, also those that are absent.
+// complete says that they make a credential.
+func (i *Instance) Managed(seen credential.Attributes) (managed credential.Attributes, complete bool) {
+	for _, name := range []string{attrClientID, attrClientSecret, attrAccountID} {
+		if seen.Get(name).Value == "" {
+			return nil, false
+		}
+	}
+	return seen.Select(documented), true
+}
+
+// WrongIDs names the attributes that are there in clear and are not those of c.
+func (i *Instance) WrongIDs(c credential.Credential, seen credential.Attributes) []string {
+	return wrongIDs(c, seen)
+}
+
 // managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
 // that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
 func (i *Instance) managed(c credential.Credential, after credential.Attributes) credential.Attributes {

@@ -11,7 +11,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -109,6 +113,19 @@ func (i *Instance) splice(wanted credential.Attributes, found *credential.Attrib
 
 // ChangedAt is the file's change time, which the kernel sets with every write, and with a rename of the file.
 func (i *Instance) ChangedAt() time.Time { return i.file.ChangedAt() }
+
+// Owner is the file's owner, by name where there is one. Empty: there is no file.
+func (i *Instance) Owner() string {
+	info, err := os.Stat(i.cfg.File)
+	if err != nil {
+		return ""
+	}
+	uid := strconv.Itoa(int(info.Sys().(*syscall.Stat_t).Uid)) // always that on Linux
+	if owner, err := user.LookupId(uid); err == nil {
+		return owner.Username
+	}
+	return uid
+}
 
 // Wait returns when what Restore, Apply and Recover do aside is done, within 0.3 s where nobody is writing the file, or when ctx
 // ends. None of them may be called meanwhile.

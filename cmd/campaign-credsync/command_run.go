@@ -46,7 +46,7 @@ func (in *invocation) runDaemon(ctx context.Context) (int, error) {
 	defer closeLog()
 	err = assembly.Run(ctx, assembly.Options{
 		Config: c, Load: func() (*config.Config, error) { return in.load(ctx) },
-		Logger: log, Level: level, Version: version,
+		Logger: log, Level: level, File: in.configFile, Version: version, Commit: commit,
 	})
 	if err != nil {
 		return exitFailed, err

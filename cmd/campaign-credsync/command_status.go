@@ -1,105 +1,221 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/control"
+	"campaign-credsync/internal/logging"
 	"campaign-credsync/sync"
 )
 
 func newStatusCommand(in *invocation) *cobra.Command {
-	var asJSON, watch bool
-	c := in.command("status [--json] [--watch]", "Show the daemon's status",
-		`Asks the running daemon for the state of each instance and of Vault.
+	var asJSON, watch, prometheus bool
+	c := in.command("status [--json] [--watch] [--prometheus]", "Show the daemon's status",
+		`Asks the running daemon for the state of each instance and of Vault, and says what to do.
 
-Exit status: 0 if all is in sync, 3 if not, 1 if there is no daemon, 2 if the configuration is bad.`,
+Exit status: 0 if all is in sync, 3 if not or if the last reload was rejected, 1 if there is no daemon, 2 if the
+configuration is bad, 4 if this user may not ask the daemon.`,
 		func(ctx context.Context) (int, error) {
 			// The socket is all that is needed. Whatever else is wrong is the daemon's business, and may be why status is asked.
-			c, problem := in.load(ctx)
+			c, problem := in.loadForDaemon(ctx)
 			if c == nil || c.ControlSocket == "" {
 				return exitUsage, problem
 			}
-			status, err := in.runStatus(ctx, c.ControlSocket, asJSON, watch)
+			status, err := in.runStatus(ctx, c.ControlSocket, asJSON, watch, prometheus)
 			if errors.Is(err, control.ErrNoDaemon) && problem != nil {
 				return exitUsage, problem
 			}
 			return status, err
 		})
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVar(&watch, "watch", false, "print again at each change, until interrupted")
+	c.Flags().BoolVar(&watch, "watch", false, "go on showing it, until interrupted")
+	c.Flags().BoolVar(&prometheus, "prometheus", false, "print the metrics, such as for a textfile of node_exporter")
+	c.MarkFlagsMutuallyExclusive("json", "prometheus")
+	c.MarkFlagsMutuallyExclusive("watch", "prometheus")
 	return c
 }
 
 // watchEvery is how often status --watch asks.
 const watchEvery = 500 * time.Millisecond
 
-func (in *invocation) runStatus(ctx context.Context, socket string, asJSON, watch bool) (int, error) {
-	for shown := (control.Status{}); ; {
-		now, err := control.AskStatus(ctx, socket)
-		switch {
-		case watch && ctx.Err() != nil:
-			return exitOK, nil // the watcher has seen enough
-		case err != nil:
-			return exitFailed, err
-		case !looksLike(now, shown):
-			show(in.stdout, now, asJSON)
-			shown = now
+func (in *invocation) runStatus(ctx context.Context, socket string, asJSON, watch, prometheus bool) (int, error) {
+	now, err := control.AskStatus(ctx, socket)
+	switch {
+	case errors.Is(err, control.ErrNoDaemon):
+		err = fmt.Errorf("%w; to start it: systemctl start campaign-credsync", err)
+	case err == nil && watch:
+		return exitOK, in.watch(ctx, socket, asJSON, now)
+	case err == nil && prometheus:
+		var text []byte
+		if text, err = control.AskMetrics(ctx, socket); err == nil {
+			_, err = in.stdout.Write(text)
 		}
-		if !watch && !now.InSync() {
-			return exitDiffers, nil
-		}
-		if !watch {
-			return exitOK, nil
-		}
+	case err == nil:
+		in.show(now, asJSON)
+	}
+	switch {
+	case err != nil:
+		return exitOf(err), err
+	case !now.InSync() || now.Daemon.ReloadError != "":
+		return exitDiffers, nil
+	}
+	return exitOK, nil
+}
+
+// watch shows the status until ctx ends, also over a restart of the daemon: on a terminal in place, else again when it has changed.
+func (in *invocation) watch(ctx context.Context, socket string, asJSON bool, shown control.Status) error {
+	inPlace := logging.IsTerminal(in.stdout) && !asJSON
+	in.showAgain(shown, asJSON, inPlace, nil)
+	for {
 		select {
 		case <-ctx.Done():
+			return nil // the watcher has seen enough
 		case <-time.After(watchEvery):
 		}
+		now, err := control.AskStatus(ctx, socket)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && !errors.Is(err, control.ErrNoDaemon) && !errors.Is(err, control.ErrNoAnswer):
+			return err
+		case err != nil && inPlace:
+			in.showAgain(shown, asJSON, inPlace, err)
+		case err == nil && (inPlace || !looksLike(now, shown)):
+			in.showAgain(now, asJSON, inPlace, nil)
+			shown = now
+		}
+	}
+}
+
+func (in *invocation) showAgain(d control.Status, asJSON, inPlace bool, err error) {
+	var text bytes.Buffer
+	out := in.stdout
+	in.stdout = &text
+	in.show(d, asJSON)
+	in.stdout = out
+	switch {
+	case inPlace && err != nil:
+		fmt.Fprintf(out, "\x1b[H\x1b[2J%s\n%v; waiting for it\n", text.Bytes(), err)
+	case inPlace:
+		fmt.Fprintf(out, "\x1b[H\x1b[2J%s", text.Bytes())
+	default:
+		out.Write(text.Bytes())
 	}
 }
 
 // looksLike compares all but the times that change with every check.
 func looksLike(a, b control.Status) bool {
-	return a.Vault.Reachable == b.Vault.Reachable && slices.EqualFunc(a.Instances, b.Instances, func(a, b sync.InstanceStatus) bool {
-		a.LastCheck = b.LastCheck
-		return a == b
-	})
+	for _, s := range []*control.Status{&a, &b} {
+		s.Vault.LastPoll, s.Vault.TokenExpires = sync.Moment{}, sync.Moment{}
+		s.Instances = slices.Clone(s.Instances)
+		for i := range s.Instances {
+			s.Instances[i].LastCheck, s.Instances[i].NextRetryAt = sync.Moment{}, sync.Moment{}
+		}
+	}
+	return reflect.DeepEqual(a, b)
 }
 
-func show(w io.Writer, d control.Status, asJSON bool) {
+// columns is how wide the status is at most, where an instance's name is not longer than usual.
+const columns = 80
+
+func (in *invocation) show(d control.Status, asJSON bool) {
+	w := in.stdout
 	if asJSON {
 		json.NewEncoder(w).Encode(d)
 		return
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "INSTANCE\tSTATE\tWANTED\tAPPLIED\tAPPLIED AT\tACTIVATED AT\tLAST CHECK\tREVERTED")
-	for _, in := range d.Instances {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", in.Name, in.State, number(in.WantedVersion), number(in.AppliedVersion),
-			moment(in.AppliedAt), moment(in.ActivatedAt), moment(in.LastCheck), in.RevertedTotal)
+	now := time.Now()
+	age := func(m sync.Moment) string { return control.Age(m.Sub(now), m.IsZero()) }
+	in.table(d.Instances, age)
+	for _, i := range d.Instances {
+		if i.Reason == "" && i.LastError == "" {
+			continue
+		}
+		next := ""
+		if !i.NextRetryAt.IsZero() {
+			next = ", next attempt " + age(i.NextRetryAt)
+		}
+		say(w, "", "%s: %s%s", i.Name, i.Reason, next)
+		say(w, "  ", "%s", i.LastError)
+		say(w, "  ", "%s", control.Remedy(i.Reason))
+	}
+	for _, warning := range d.Warnings {
+		say(w, "", "warning %s: %s", warning.Code, warning.Text)
+	}
+	if v := d.Vault; v.Used {
+		reachable := "out of reach"
+		if v.Reachable {
+			reachable = "reachable"
+		}
+		end := ""
+		if !v.SecretIDExpires.IsZero() {
+			end = ", secret-id ends " + age(v.SecretIDExpires)
+		}
+		say(w, "  ", "vault: %s, polled %s, token ends %s%s", reachable, age(v.LastPoll), age(v.TokenExpires), end)
+	} else {
+		say(w, "  ", "vault: not used")
+	}
+	p := d.Daemon
+	say(w, "  ", "daemon: %s, started %s, configuration %s loaded %s", p.Version, age(p.StartedAt), p.ConfigFile, age(p.ConfigLoadedAt))
+}
+
+func (in *invocation) table(instances []sync.InstanceStatus, age func(sync.Moment) string) {
+	var text bytes.Buffer
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "INSTANCE\tSTATE\tSINCE\tWANTED\tAPPLIED\tACTIVATED\tCHECKED\tREVERTS")
+	for _, i := range instances {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", i.Name, i.State, age(i.Since), number(i.WantedVersion), number(i.AppliedVersion),
+			number(i.ActivatedVersion), age(i.LastCheck), i.RevertedTotal)
 	}
 	table.Flush()
-	reachable := "out of reach"
-	if d.Vault.Reachable {
-		reachable = "reachable"
-	}
-	if d.Vault.Used() {
-		fmt.Fprintf(w, "vault: %s, last poll %s, token until %s\n", reachable, moment(d.Vault.LastPoll), moment(d.Vault.TokenExpires))
-	} else {
-		fmt.Fprintln(w, "vault: not used")
-	}
-	for _, in := range d.Instances {
-		if in.LastError != "" {
-			fmt.Fprintf(w, "%s: %s\n", in.Name, in.LastError)
+	noColor, _ := in.env("NO_COLOR")
+	n, at := -1, strings.Index(text.String(), "STATE") // the head is first; names have only ASCII
+	for line := range strings.Lines(text.String()) {
+		if n >= 0 && noColor == "" && logging.IsTerminal(in.stdout) {
+			state := string(instances[n].State)
+			line = line[:at] + colourOf(instances[n].State) + state + "\x1b[0m" + line[at+len(state):]
 		}
+		io.WriteString(in.stdout, line)
+		n++
+	}
+}
+
+func colourOf(s sync.State) string {
+	switch s {
+	case sync.StateInSync:
+		return "\x1b[32m"
+	case sync.StatePending, sync.StateActivationPending, sync.StatePaused, sync.StateHeld:
+		return "\x1b[33m"
+	}
+	return "\x1b[31m"
+}
+
+// say prints a text in lines of at most columns, of which all but the first are indented; indent is for all of them.
+func say(w io.Writer, indent, format string, args ...any) {
+	line := indent
+	for _, word := range strings.Fields(fmt.Sprintf(format, args...)) {
+		if len(line) > len(indent) && len(line)+1+len(word) > columns {
+			fmt.Fprintln(w, line)
+			line = indent + "  "
+		}
+		if strings.TrimSpace(line) != "" {
+			line += " "
+		}
+		line += word
+	}
+	if strings.TrimSpace(line) != "" {
+		fmt.Fprintln(w, line)
 	}
 }
 
@@ -108,11 +224,4 @@ func number(version int) string {
 		return "-"
 	}
 	return fmt.Sprint(version)
-}
-
-func moment(m sync.Moment) string {
-	if m.IsZero() {
-		return "-"
-	}
-	return m.UTC().Format(time.RFC3339)
 }

@@ -2,19 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"campaign-credsync/internal/assembly"
 	"campaign-credsync/internal/control"
-	"campaign-credsync/internal/logging"
 	"campaign-credsync/sync"
-	"campaign-credsync/sync/state"
 )
 
 func newSyncCommand(in *invocation) *cobra.Command {
@@ -22,7 +16,10 @@ func newSyncCommand(in *invocation) *cobra.Command {
 	c := in.command("sync [--instance NAME] [--dry-run]", "Do one pass: what run would do once",
 		`Does one pass over the instances and ends. Where the daemon runs, the daemon does the pass and its result is reported.
 
-Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration is bad.`,
+Where a first apply is held, this is the word that it waits for.
+
+Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration is bad; with --dry-run 3 if something would
+be done; 4 if the daemon may not be asked.`,
 		func(ctx context.Context) (int, error) {
 			if dryRun {
 				return in.runDry(ctx)
@@ -34,32 +31,9 @@ Exit status: 0 if all is in sync, 1 if something failed, 2 if the configuration 
 	return c
 }
 
-// daemonStarts is how long a daemon that has locked the state directory may take to open its control socket.
-const daemonStarts = 3 * time.Second
-
-// runSync does one pass. Where a daemon has the state directory, or only its user may do a pass, the daemon does it.
+// runSync does one pass.
 func (in *invocation) runSync(ctx context.Context) (int, error) {
-	c, err := in.load(ctx)
-	if err != nil {
-		return exitUsage, err
-	}
-	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
-	defer closeLog()
-	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
-		status, err := assembly.Sync(ctx, c, log)
-		if errors.Is(err, state.ErrLocked) || errors.Is(err, assembly.ErrWrongUser) {
-			if byDaemon, failed := control.AskSync(ctx, c.ControlSocket, in.instance); !errors.Is(failed, control.ErrNoDaemon) {
-				status, err = byDaemon, failed
-			}
-		}
-		if errors.Is(err, state.ErrLocked) && time.Since(began) < daemonStarts {
-			continue
-		}
-		if err != nil {
-			return exitFailed, err
-		}
-		return in.report(status), nil
-	}
+	return in.order(ctx, control.Order{Do: control.DoSync}, in.report)
 }
 
 // report prints the result of a pass, a line an instance, and returns the exit status.
@@ -88,9 +62,10 @@ func (in *invocation) report(d control.Status) int {
 
 // runDry tells what a pass would do. It fails where the pass would fail.
 func (in *invocation) runDry(ctx context.Context) (int, error) {
-	failed := false
+	failed, differs := false, false
 	status, err := in.preview(ctx, func(p sync.Preview, say func(string, ...any)) {
 		failed = failed || p.Refused != nil || p.Left != ""
+		differs = differs || len(p.Steps) > 0
 		if p.Refused != nil {
 			say("would keep what is applied: %v", p.Refused)
 		}
@@ -103,8 +78,11 @@ func (in *invocation) runDry(ctx context.Context) (int, error) {
 			say("in sync, nothing to do")
 		}
 	})
-	if failed {
-		status = exitFailed
+	switch {
+	case failed:
+		return exitFailed, err
+	case status == exitOK && differs:
+		return exitDiffers, err
 	}
 	return status, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +50,8 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2 // a wrong command line or a bad configuration
 	exitDiffers = 3 // not in sync: drift, or a version that waits
+
+	exitMayNotAsk = 4 // a daemon is there, and this user may not ask it
 )
 
 // invocation is what every command knows of its surroundings, and how it ended.
@@ -80,7 +83,7 @@ applies each new version through nlserver, and puts the credential back when any
 	root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
 	root.AddCommand(
 		newRunCommand(in), newSyncCommand(in), newValidateCommand(in), newDiffCommand(in), newStatusCommand(in),
-		newVersionCommand(in),
+		newAdoptCommand(in), newPauseCommand(in), newResumeCommand(in), newHistoryCommand(in), newVersionCommand(in),
 	)
 	return root
 }
@@ -112,6 +115,15 @@ func (in *invocation) load(ctx context.Context) (*config.Config, error) {
 		return nil, fmt.Errorf("--instance: the configuration has no instance %q", in.instance)
 	}
 	return c, nil
+}
+
+// loadForDaemon is load for commands that only ask the daemon. Who may ask it need not be able to read its configuration.
+func (in *invocation) loadForDaemon(ctx context.Context) (*config.Config, error) {
+	c, err := in.load(ctx)
+	if errors.Is(err, fs.ErrPermission) {
+		return &config.Config{ControlSocket: config.DefaultSocket}, nil
+	}
+	return c, err
 }
 
 // addInstanceFlag adds --instance, which load heeds.

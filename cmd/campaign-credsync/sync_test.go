@@ -27,7 +27,7 @@ func TestSyncAsksTheDaemonOfItsStateDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	listen := func() *control.Server {
-		server, err := control.Listen(socket, slog.New(slog.DiscardHandler))
+		server, err := control.Listen(socket, "", slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,10 +64,10 @@ func TestSyncAsksTheDaemonOfItsStateDirectory(t *testing.T) {
 }
 
 // answering is a daemon that answers without a pass.
-type answering struct{}
+type answering struct{ control.Daemon }
 
 func (answering) Ping(context.Context) error { return nil }
 func (answering) Status() control.Status {
 	return control.Status{Instances: []sync.InstanceStatus{{Name: "prod", State: sync.StateInSync, AppliedVersion: 7}}}
 }
-func (d answering) Sync(context.Context, ...string) (control.Status, error) { return d.Status(), nil }
+func (d answering) Do(context.Context, control.Order) (control.Status, error) { return d.Status(), nil }

@@ -9,6 +9,7 @@ import (
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/filelock"
+	"campaign-credsync/internal/metrics"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sinks/nlserver"
 	"campaign-credsync/sources/vault"
@@ -29,7 +30,8 @@ type assembly struct {
 	owners   map[filelock.ID]int            // instance whose file it is
 	locks    map[filelock.ID]*filelock.Lock // those that are held
 	settings sync.Config
-	daemon   *sync.Daemon // runs the assembly; before that, the one of the assembly that this one replaces, or nil
+	meter    *metrics.Metrics // nil: nobody counts
+	daemon   *sync.Daemon     // runs the assembly; before that, the one of the assembly that this one replaces, or nil
 }
 
 // assemble makes the assembly of a configuration. It reads certificates, sends nothing and locks no file. With onlyLooks, logins write
@@ -39,7 +41,7 @@ type assembly struct {
 // its token and connection, secrets, files. So the new one may be started only when before has ended.
 func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks bool, before *assembly) (*assembly, error) {
 	a := &assembly{
-		config: c, store: store, log: log, daemon: before.daemon,
+		config: c, store: store, log: log, meter: before.meter, daemon: before.daemon,
 		sources: map[secret]sync.Source{}, sinks: map[sinks.Config]*sinks.Instance{},
 		owners: map[filelock.ID]int{}, locks: map[filelock.ID]*filelock.Lock{},
 	}
@@ -52,6 +54,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		Activator: a.nlserver,
 		Poll:      c.Watch.Poll, CommandRuns: nlserver.CommandRuns,
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
+		HoldFirst: c.Campaign.FirstApply == config.FirstApplyHold, Meter: a.meter,
 		Verify: c.Schedule.VerifyAt, Reapply: c.Schedule.ReapplyAt, ActivateAt: c.Schedule.ActivateAt,
 	}
 	for _, i := range c.Instances {
@@ -80,7 +83,7 @@ func (a *assembly) nlserverConfig() nlserver.Config {
 	c := a.config.Campaign
 	return nlserver.Config{
 		Home: c.Home, Executable: c.Nlserver, EnvScript: c.EnvScript,
-		Command: c.Command, Timeout: c.Timeout, StateDir: a.config.StateDir, Logger: a.log,
+		Command: c.Command, Timeout: c.Timeout, StateDir: a.config.StateDir, Logger: a.log, Meter: a.meter,
 	}
 }
 

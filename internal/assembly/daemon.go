@@ -4,15 +4,21 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	stdsync "sync"
+	"sync/atomic"
 	"time"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/deadline"
+	"campaign-credsync/internal/history"
+	"campaign-credsync/internal/metrics"
 	"campaign-credsync/internal/signals"
 	"campaign-credsync/internal/systemd"
+	"campaign-credsync/internal/web"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
 )
 
@@ -22,7 +28,9 @@ type Options struct {
 	Load    func() (*config.Config, error) // reads the configuration again, for a reload
 	Logger  *slog.Logger
 	Level   *slog.LevelVar // of Logger; a reload sets it
+	File    string         // of the configuration
 	Version string
+	Commit  string
 }
 
 const (
@@ -34,25 +42,38 @@ const (
 // Run is the daemon, until ctx ends. On SIGHUP a new assembly replaces the one that runs, and takes over in memory what it knows; the
 // state directory stays locked all the time.
 func Run(ctx context.Context, o Options) error {
-	a, err := prepare(ctx, o.Config, o.Logger, time.Second)
+	meter := metrics.New(o.Version, o.Commit, runtime.Version())
+	a, err := prepare(ctx, o.Config, o.Logger, time.Second, &assembly{meter: meter})
 	if err != nil {
 		return err
 	}
 	defer a.store.Close()
 	defer func() { a.unlockFiles(&assembly{}) }()
-	socket, err := control.Listen(o.Config.ControlSocket, o.Logger)
-	if err != nil {
+	p := &process{Options: o, started: time.Now(), meter: meter, service: systemd.New(), history: history.Open(o.Config.StateDir, o.Logger)}
+	defer p.history.Close(closeTime)
+	if p.control, err = control.Listen(o.Config.ControlSocket, o.Config.ControlGroup, o.Logger); err != nil {
 		return err
 	}
-	defer socket.Close()
-	o.Logger.Info("started", "version", o.Version, "instances", len(o.Config.Instances))
-	p := &process{load: o.Load, log: o.Logger, control: socket, service: systemd.New()}
+	defer p.control.Close()
+	defer func() { p.current.Load().hook.Close(closeTime) }()
+	if o.Config.Listen != "" {
+		page, err := web.Listen(o.Config.Listen, p.web())
+		if err != nil {
+			return o.Config.At("listen", err)
+		}
+		defer page.Close()
+	}
+	o.Logger.Info("started", "version", o.Version, "config", o.File, "instances", len(o.Config.Instances), "vault", o.Config.Vault.Address,
+		"poll", o.Config.Watch.Poll, "verify", o.Config.Schedule.Verify)
+	p.tell(event.Event{Kind: event.Started, Text: "version " + o.Version})
 	for {
 		next := p.run(ctx, a)
 		if next == nil {
+			p.tell(event.Event{Kind: event.Stopped})
 			o.Logger.Info("stopped")
 			return nil
 		}
+		p.tell(event.Event{Kind: event.Reloaded})
 		a.unlockFiles(next)
 		a = next
 		o.Level.UnmarshalText([]byte(a.config.Log.Level)) // config has refused every other name
@@ -60,7 +81,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // prepare locks the state directory and the instances' files for this process: all of them, or none.
-func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience time.Duration) (*assembly, error) {
+func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience time.Duration, before *assembly) (*assembly, error) {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
 		if err := checkUser(c); err != nil {
 			return nil, err
@@ -69,7 +90,7 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience t
 		if err != nil {
 			return nil, err
 		}
-		a, err := assemble(c, store, log, false, &assembly{})
+		a, err := assemble(c, store, log, false, before)
 		if err != nil {
 			store.Close()
 		}
@@ -87,8 +108,11 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience t
 
 // process is what stays of the daemon over its reloads.
 type process struct {
-	load    func() (*config.Config, error)
-	log     *slog.Logger
+	Options
+	started time.Time
+	meter   *metrics.Metrics
+	history *history.Log
+	current atomic.Pointer[inForce]
 	control *control.Server
 	service *systemd.Service
 	closing stdsync.WaitGroup // of each Vault that is no longer used
@@ -97,13 +121,15 @@ type process struct {
 // run runs an assembly until ctx ends, or until SIGHUP has brought a configuration that is good: then it returns the next one.
 func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	for _, warning := range a.config.Warnings {
-		p.log.Warn("configuration", "reason", warning)
+		p.Logger.Warn("configuration", "reason", warning)
 	}
 	settings := a.settings
 	settings.Before = a.daemon
 	settings.OnStatus = func(s []sync.InstanceStatus) { p.service.Show(control.Summary(s)) }
+	settings.OnEvent = p.tell
 	a.daemon = sync.New(settings)
-	p.control.Serve(a)
+	p.loaded(a)
+	p.control.Serve(p)
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -115,7 +141,7 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 
 	next := p.untilReload(running, a)
 	if next == nil {
-		p.log.Info("stopping", "reason", context.Cause(ctx))
+		p.Logger.Info("stopping", "reason", context.Cause(ctx))
 		p.service.Stopping()
 	}
 	stop()
@@ -125,7 +151,7 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	})
 	<-ended // Run has its own limits
 	if err != nil {
-		p.log.Warn("no longer waiting for the end of the watches", "reason", err)
+		p.Logger.Warn("no longer waiting for the end of the watches", "reason", err)
 	}
 	if next == nil || next.vault != a.vault {
 		p.closing.Go(a.closeVault) // beside the next daemon, as Vault may hang
@@ -142,7 +168,7 @@ func (p *process) untilReload(ctx context.Context, a *assembly) *assembly {
 	for {
 		select {
 		case <-signals.Check:
-			p.log.Info("full check requested", "reason", "SIGUSR1")
+			p.Logger.Info("full check requested", "reason", "SIGUSR1")
 			a.retry()
 			a.daemon.CheckSoon()
 		case <-signals.Reload:
@@ -152,7 +178,7 @@ func (p *process) untilReload(ctx context.Context, a *assembly) *assembly {
 				return next
 			}
 			if ctx.Err() == nil {
-				p.log.Error("configuration not reloaded, keeping the old one", "reason", err)
+				p.rejected(err)
 				p.service.ReloadRefused()
 			}
 		case <-ctx.Done():
@@ -170,31 +196,33 @@ func (p *process) reload(ctx context.Context, a *assembly) (*assembly, error) {
 	if err := next.lockFiles(a); err != nil {
 		return nil, err
 	}
-	p.log.Debug("configuration read, waiting for running steps to end")
+	p.Logger.Debug("configuration read, waiting for running steps to end")
 	if err := a.daemon.Drain(); err != nil {
 		next.unlockFiles(a)
 		return nil, err
 	}
 	next.retry()          // a refused secret-id gets one more try
 	next.nlserver.Retry() // so does a module whose restarts failed
-	p.log.Info("configuration reloaded", "instances", len(next.config.Instances))
+	p.Logger.Info("configuration reloaded", "instances", len(next.config.Instances))
 	return next, nil
 }
 
 // reassemble reads the configuration again. Some keys can change by a restart only.
 func (p *process) reassemble(a *assembly) (*assembly, error) {
-	c, err := p.load()
+	c, err := p.Load()
 	if err != nil {
 		return nil, err
 	}
 	for _, fixed := range []struct{ key, was, is string }{
 		{"state_dir", a.config.StateDir, c.StateDir},
 		{"control_socket", a.config.ControlSocket, c.ControlSocket},
+		{"control_group", a.config.ControlGroup, c.ControlGroup},
+		{"listen", a.config.Listen, c.Listen},
 		{"log.format", a.config.Log.Format, c.Log.Format},
 	} {
 		if fixed.was != fixed.is {
 			return nil, c.At(fixed.key, fmt.Errorf("changes from %s to %s, which takes a restart", fixed.was, fixed.is))
 		}
 	}
-	return assemble(c, a.store, p.log, false, a)
+	return assemble(c, a.store, p.Logger, false, a)
 }

@@ -29,7 +29,7 @@ func TestReloadThatIsGivenUpLocksNothing(t *testing.T) {
 	}
 	defer store.Close()
 	log := slog.New(slog.DiscardHandler)
-	p := &process{load: func() (*config.Config, error) { return c, nil }, log: log}
+	p := &process{Options: Options{Load: func() (*config.Config, error) { return c, nil }, Logger: log}}
 	if _, err := p.reassemble(&assembly{config: c, store: store, log: log}); err != nil {
 		t.Fatal(err)
 	}

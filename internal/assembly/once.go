@@ -1,29 +1,47 @@
 package assembly
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/deadline"
+	"campaign-credsync/internal/history"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
 )
 
 // lookTimeout is for a look that asks Vault too.
 const lookTimeout = time.Minute
 
-// Sync does one pass. It answers state.ErrLocked when a daemon runs.
-func Sync(ctx context.Context, c *config.Config, log *slog.Logger) (control.Status, error) {
-	a, err := prepare(ctx, c, log, 0)
+// Once carries out an order where no daemon runs. It answers state.ErrLocked where one does.
+func Once(ctx context.Context, c *config.Config, log *slog.Logger, o control.Order) (control.Status, error) {
+	a, err := prepare(ctx, c, log, 0, &assembly{})
 	if err != nil {
 		return control.Status{}, err
 	}
 	defer a.store.Close()
 	defer a.unlockFiles(&assembly{})
 	defer a.closeVault()
+	past := history.Open(c.StateDir, log)
+	defer past.Close(closeTime)
+	tell := func(e event.Event) {
+		if e.Time.IsZero() {
+			e.Time = time.Now()
+		}
+		e.Host, _ = os.Hostname()
+		past.Append(e)
+	}
+	if o.Do == control.DoPause || o.Do == control.DoResume {
+		return control.Status{}, a.pause(o, tell)
+	}
+	a.settings.OnEvent = tell
+	a.settings.Ordered, a.settings.OnlyLooks = o.Do == control.DoSync, o.Do != control.DoSync
 	a.daemon = sync.New(a.settings)
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -32,11 +50,35 @@ func Sync(ctx context.Context, c *config.Config, log *slog.Logger) (control.Stat
 	case <-a.daemon.Ready():
 	case <-ctx.Done():
 	}
-	status := a.Status()
+	if o.Do == control.DoAdopt {
+		err = a.daemon.Adopt(ctx, o.ByUID)
+	}
+	status := a.document(a.daemon.Status())
 	stop()
 	<-ended
 	a.settle()
-	return status, ctx.Err()
+	return status, cmp.Or(err, ctx.Err())
+}
+
+// pause pauses, or resumes, the instances of an assembly that does not run.
+func (a *assembly) pause(o control.Order, tell func(event.Event)) error {
+	e := event.Event{Kind: event.Resumed, ByUID: o.ByUID, Text: "an operator resumed it"}
+	var pause *state.Pause
+	if o.Do == control.DoPause {
+		asked, err := pauseOf(o)
+		if err != nil {
+			return err
+		}
+		pause, e = &asked, event.Event{Kind: event.Paused, Reason: asked.Reason, ByUID: o.ByUID, Text: asked.String()}
+	}
+	for _, i := range a.config.Instances {
+		if err := sync.PauseRecord(a.store, i.Name, pause); err != nil {
+			return err
+		}
+		e.Instance = i.Name
+		tell(e)
+	}
+	return nil
 }
 
 // Look compares what is wanted, applied and on disk, and has show tell what a pass would do for each instance, or why nobody knows. It

@@ -48,7 +48,7 @@ func (a *assembly) useVault(onlyLooks bool, before *assembly) (err error) {
 		return nil
 	}
 	from := vault.Config{
-		Vault: c.Vault, Logger: a.log,
+		Vault: c.Vault, Logger: a.log, Meter: a.meter,
 		State: login.State{StateDir: c.StateDir, DigestKey: a.store.Key()},
 	}
 	if onlyLooks {

@@ -1,44 +1,214 @@
 package assembly
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
 
 	"campaign-credsync/internal/control"
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/history"
+	"campaign-credsync/internal/hook"
+	"campaign-credsync/internal/web"
 	"campaign-credsync/sources/jsonfile"
 	"campaign-credsync/sync"
+	"campaign-credsync/sync/event"
+	"campaign-credsync/sync/state"
 )
 
-// Ping, Status and Sync make a running assembly a control.Daemon.
+// inForce is the configuration in force. It is a value; nothing in it is changed later.
+type inForce struct {
+	assembly *assembly
+	hook     *hook.Hook
+	at       time.Time
+	rejected string // why the file as it is now is not
+}
+
+// loaded puts the configuration of an assembly in force.
+func (p *process) loaded(a *assembly) {
+	c := a.config.Notify
+	before := p.current.Swap(&inForce{assembly: a, at: time.Now(), hook: hook.Open(hook.Config{
+		Command: c.Exec, Timeout: c.Timeout, Env: hookEnv(), Logger: p.Logger, Meter: p.meter,
+	})})
+	if before != nil {
+		p.closing.Go(func() { before.hook.Close(closeTime) })
+	}
+}
+
+// hookEnv is the environment of the program of notify.exec: nothing of the daemon's that may be secret.
+func hookEnv() []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "LANG", "TZ"} {
+		if value, set := os.LookupEnv(name); set {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// rejected keeps the configuration in force and says why.
+func (p *process) rejected(err error) {
+	now := *p.current.Load()
+	now.rejected = oneLine(err.Error())
+	p.current.Store(&now)
+	p.Logger.Error("configuration not reloaded, keeping the old one", "reason", err)
+	p.tell(event.Event{Kind: event.ReloadRejected, Text: now.rejected})
+}
+
+func oneLine(text string) string { return credential.Cut(strings.ReplaceAll(text, "\n", "; "), 4<<10) }
+
+// tell has an event in the history, and the program of notify.exec told of it.
+func (p *process) tell(e event.Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Host, _ = os.Hostname()
+	p.history.Append(e)
+	if now := p.current.Load(); now != nil && len(now.assembly.config.Notify.Exec) > 0 {
+		now.hook.Tell(e)
+	}
+}
+
+// process is a control.Daemon.
 
 // Ping returns nil when the daemon is alive.
-func (a *assembly) Ping(ctx context.Context) error { return a.daemon.Ping(ctx) }
-
-// Status is the newest status.
-func (a *assembly) Status() control.Status { return a.document(a.daemon.Status()) }
-
-// Sync does a pass, and waits for no retry.
-func (a *assembly) Sync(ctx context.Context, instances ...string) (control.Status, error) {
-	if a.vault != nil {
-		a.vault.ResetBackoff()
+func (p *process) Ping(ctx context.Context) error {
+	if now := p.current.Load(); now != nil {
+		return now.assembly.daemon.Ping(ctx)
 	}
-	status, err := a.daemon.Check(ctx, instances...)
-	return a.document(status), err
+	return nil
+}
+
+// Status is what is known now; nothing before the first assembly runs.
+func (p *process) Status() control.Status {
+	now := p.current.Load()
+	if now == nil {
+		return control.Status{}
+	}
+	return p.document(now, now.assembly.daemon.Status())
+}
+
+// Do carries out an order.
+func (p *process) Do(ctx context.Context, o control.Order) (control.Status, error) {
+	now := p.current.Load()
+	err := now.assembly.do(ctx, o, p.tell)
+	return p.document(now, now.assembly.daemon.Status()), err
+}
+
+// The bounds of a pause.
+const (
+	MinPause = time.Minute
+	MaxPause = 168 * time.Hour
+)
+
+func (a *assembly) do(ctx context.Context, o control.Order, tell func(event.Event)) error {
+	switch o.Do {
+	case control.DoSync:
+		tell(event.Event{Kind: event.SyncAsked, Instance: strings.Join(o.Instances, " "), ByUID: o.ByUID})
+		if a.vault != nil {
+			a.vault.ResetBackoff()
+		}
+		_, err := a.daemon.Check(ctx, o.Instances...)
+		return err
+	case control.DoAdopt:
+		return a.daemon.Adopt(ctx, o.ByUID, o.Instances...)
+	case control.DoResume:
+		return a.daemon.Resume(ctx, o.ByUID, o.Instances...)
+	case control.DoPause:
+		pause, err := pauseOf(o)
+		if err != nil {
+			return err
+		}
+		return a.daemon.Pause(ctx, pause, o.Instances...)
+	}
+	return fmt.Errorf("no order is called %q", o.Do)
+}
+
+// pauseOf is the pause that an order asks for.
+func pauseOf(o control.Order) (state.Pause, error) {
+	if o.For < MinPause || o.For > MaxPause {
+		return state.Pause{}, fmt.Errorf("a pause lasts from %v to %v, and not %v", MinPause, MaxPause, o.For)
+	}
+	now := time.Now()
+	return state.Pause{Since: now, Until: now.Add(o.For), Reason: credential.Clean(o.Reason), ByUID: o.ByUID}, nil
+}
+
+// History has the events of the history, a line of JSON each.
+func (p *process) History() ([]byte, error) {
+	events, _, err := history.Read(p.Config.StateDir, func(event.Event) bool { return true })
+	var lines bytes.Buffer
+	for _, e := range events {
+		lines.Write(e.Line())
+	}
+	return lines.Bytes(), err
+}
+
+// Metrics is what Prometheus would be answered.
+func (p *process) Metrics() []byte { return p.meter.Text(p.Status()) }
+
+// web is what metrics, health and page are made of.
+func (p *process) web() web.Config {
+	return web.Config{
+		Ping: p.Ping, Status: p.Status, Metrics: p.meter.Handler(p.Status), Logger: p.Logger,
+		Drift: func() []event.Event {
+			events, _, _ := history.Read(p.Config.StateDir, func(e event.Event) bool {
+				return slices.Contains([]event.Kind{event.DriftReverted, event.DriftLeft, event.Brake}, e.Kind)
+			})
+			return events
+		},
+	}
+}
+
+// document makes the status document of a daemon.
+func (p *process) document(now *inForce, s []sync.InstanceStatus) control.Status {
+	d := now.assembly.document(s)
+	d.Daemon = control.Process{
+		Version: p.Version, StartedAt: sync.Moment{Time: p.started}, ConfigFile: p.File,
+		ConfigLoadedAt: sync.Moment{Time: now.at}, ReloadError: now.rejected,
+	}
+	d.Warnings = append(d.Warnings, p.warnings(now)...)
+	return d
+}
+
+func (p *process) warnings(now *inForce) (all []control.Warning) {
+	if now.rejected != "" {
+		all = append(all, control.Warning{Code: control.WarnReloadRejected,
+			Text: "the configuration file was rejected, the one before is in force; correct it and reload: " + now.rejected})
+	}
+	if why := now.hook.Status().Failing; why != "" {
+		all = append(all, control.Warning{Code: control.WarnNotifyFailing, Text: "the program of notify.exec fails; " + why})
+	}
+	if why := p.history.Failing(); why != "" {
+		all = append(all, control.Warning{Code: control.WarnHistoryFailing, Text: "events are missing from the history; " + why})
+	}
+	return all
 }
 
 // document makes the status document. What it says of Vault is what the instances saw whose credential is there.
 func (a *assembly) document(s []sync.InstanceStatus) control.Status {
-	vault := control.Vault{Reachable: true}
+	d := control.Status{Instances: s, Warnings: []control.Warning{}, Vault: control.Vault{Reachable: true}}
+	v := &d.Vault
 	for i, in := range s {
 		if _, isFile := a.settings.Instances[i].Source.(*jsonfile.File); isFile {
 			continue
 		}
-		vault.Reachable = vault.Reachable && in.SourceReached
-		if in.LastPoll.After(vault.LastPoll.Time) {
-			vault.LastPoll.Time = in.LastPoll
+		v.Used = true
+		v.Reachable = v.Reachable && in.SourceReached
+		if in.LastPoll.After(v.LastPoll.Time) {
+			v.LastPoll.Time = in.LastPoll
 		}
 	}
-	if a.vault != nil {
-		vault.TokenExpires.Time = a.vault.TokenExpires()
+	if a.vault == nil {
+		return d
 	}
-	return control.Status{Instances: s, Vault: vault}
+	v.TokenExpires.Time, v.SecretIDExpires.Time = a.vault.TokenExpires(), a.vault.SecretIDEnds()
+	if end := v.SecretIDExpires.Time; !end.IsZero() && time.Until(end) < a.config.Vault.Auth.SecretIDWarn {
+		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnSecretIDEnds,
+			Text: "the secret-id ends " + end.UTC().Format(time.RFC3339) + "; put a new one in " + a.config.Vault.Auth.SecretIDFile + " before"})
+	}
+	return d
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"path"
@@ -43,8 +44,22 @@ func (r *reader) check(c *Config) {
 	}
 	r.refuseIf(c.Drift.MaxReverts < 1 || c.Drift.MaxReverts > maxReverts, "drift.max_reverts", "must be from 1 to %d", maxReverts)
 	r.checkInstances(c)
+	r.checkListen(c.Listen)
+	r.refuseIf(len(c.Notify.Exec) > 0 && !path.IsAbs(c.Notify.Exec[0]), "notify.exec", "must begin with the absolute path of a program")
+	r.refuseIf(c.Notify.Timeout <= 0 || c.Notify.Timeout > time.Hour, "notify.timeout", "must be longer than 0s, and at most 1h")
 	r.refuseIf(len(c.ControlSocket) > maxSocketPath, "control_socket",
 		"is longer than %d bytes, the most that a socket's path may have", maxSocketPath)
+}
+
+func (r *reader) checkListen(address string) {
+	const allowed = "must be host:port, such as 127.0.0.1:9809, or unix:/run/campaign-credsync/http.sock"
+	if path, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
+		r.refuseIf(!strings.HasPrefix(path, "/") || len(path) > maxSocketPath, "listen", allowed)
+	} else if address != "" {
+		_, port, err := net.SplitHostPort(address)
+		n, wrong := strconv.Atoi(port)
+		r.refuseIf(err != nil || wrong != nil || n < 1 || n > 65535, "listen", allowed)
+	}
 }
 
 func (r *reader) checkVault(c *Config) {

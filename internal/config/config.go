@@ -19,7 +19,9 @@ import (
 const (
 	// DefaultFile is where the configuration is expected.
 	DefaultFile = "/etc/campaign-credsync/config.yaml"
-	maxSize     = 64 << 10 // bytes; the YAML parser takes time quadratic in it
+	// DefaultSocket is where the daemon is asked unless the configuration says otherwise.
+	DefaultSocket = "/run/campaign-credsync/control.sock"
+	maxSize       = 64 << 10 // bytes; the YAML parser takes time quadratic in it
 )
 
 // Load reads, completes and checks the file. It uses neither the network nor any file that the configuration names. env is
@@ -65,7 +67,9 @@ type Config struct {
 	IMS           IMS        `yaml:"ims"`
 	StateDir      string     `yaml:"state_dir" default:"/var/lib/campaign-credsync" is:"absolute" needed:"true"`
 	ControlSocket string     `yaml:"control_socket" default:"/run/campaign-credsync/control.sock" is:"absolute" needed:"true"`
-	Listen        string     `yaml:"listen" later:""`
+	ControlGroup  string     `yaml:"control_group"` // may ask for status and history; empty: only root and the daemon's user
+	Listen        string     `yaml:"listen"`        // host:port or unix:PATH; empty: nowhere
+	Notify        Notify     `yaml:"notify"`
 	Log           Log        `yaml:"log"`
 
 	// Warnings are settings that are allowed and yet probably not meant. validate prints them, run logs them.
@@ -126,12 +130,20 @@ type Campaign struct {
 	Command   string        `yaml:"command" default:"auto" oneof:"auto setimsoauth setimsauth setimsjwtauth"`
 	Timeout   time.Duration `yaml:"timeout" default:"60s"`
 	Activate  Activate      `yaml:"activate"`
+	// FirstApply says what becomes of a credential that somebody else set before there was a daemon.
+	FirstApply string `yaml:"first_apply" default:"hold" oneof:"hold now"`
 }
 
 // Activate is what tells Campaign's processes of a new credential.
 type Activate struct {
 	Reload  bool     `yaml:"reload" default:"true"`
 	Restart []string `yaml:"restart" default:"[]"` // modules without their @instance
+}
+
+// Notify is the program that is told of events.
+type Notify struct {
+	Exec    []string      `yaml:"exec" default:"[]"` // with its arguments; empty: none
+	Timeout time.Duration `yaml:"timeout" default:"10s"`
 }
 
 // Drift is what becomes of drift.
@@ -179,6 +191,8 @@ type Log struct {
 const (
 	SourceFile = "file" // of Instance.Source
 	EventsOff  = "off"  // of Watch.Events
+
+	FirstApplyHold = "hold" // of Campaign.FirstApply
 )
 
 // At makes an [Error], with the place of key in the file, of an error that was found when the setting was used.

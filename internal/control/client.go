@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,8 @@ import (
 var (
 	ErrNoDaemon = errors.New("no daemon answers")
 	ErrNoAnswer = errors.New("the daemon does not answer")
+	// ErrMayNotAsk says that a daemon is there, and not for this user.
+	ErrMayNotAsk = errors.New("this user may not ask the daemon")
 )
 
 // answerTimeout is how long an answer about the status may take.
@@ -28,12 +31,29 @@ func AskStatus(ctx context.Context, socket string) (Status, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%w: nothing came from control_socket %s in %v",
 		ErrNoAnswer, socket, answerTimeout))
 	defer cancel()
-	return ask(limited, socket, http.MethodGet, "/status")
+	return askStatus(limited, socket, http.MethodGet, "/status")
 }
 
-// AskSync has the daemon do a pass over an instance, or over all of them where it is empty. That takes as long as nlserver does,
-// so it is waited for until the daemon has not told its status for answerTimeout.
-func AskSync(ctx context.Context, socket, instance string) (Status, error) {
+// AskHistory asks for the events of the history, a line of JSON each, and AskMetrics for what Prometheus would be answered.
+func AskHistory(ctx context.Context, socket string) ([]byte, error) {
+	return askShortly(ctx, socket, "/history")
+}
+
+// AskMetrics is described at AskHistory.
+func AskMetrics(ctx context.Context, socket string) ([]byte, error) {
+	return askShortly(ctx, socket, "/metrics")
+}
+
+func askShortly(ctx context.Context, socket, path string) ([]byte, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%w: nothing came from control_socket %s in %v",
+		ErrNoAnswer, socket, answerTimeout))
+	defer cancel()
+	return ask(limited, socket, http.MethodGet, path)
+}
+
+// AskFor has the daemon carry out an order. A pass takes as long as nlserver does, so that is waited for until the daemon has not told
+// its status for answerTimeout.
+func AskFor(ctx context.Context, socket string, o Order) (Status, error) {
 	waiting, giveUp := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -50,19 +70,29 @@ func AskSync(ctx context.Context, socket, instance string) (Status, error) {
 			}
 		}
 	}()
-	path := "/sync"
-	if instance != "" {
-		path += "?" + url.Values{"instance": {instance}}.Encode()
+	query := url.Values{"instance": o.Instances}
+	if o.Do == DoPause {
+		query.Set("for", o.For.String())
+		query.Set("reason", o.Reason)
 	}
-	status, err := ask(waiting, socket, http.MethodPost, path)
+	status, err := askStatus(waiting, socket, http.MethodPost, "/"+o.Do+"?"+query.Encode())
 	giveUp(nil)
 	<-watched
 	return status, err
 }
 
+func askStatus(ctx context.Context, socket, method, path string) (status Status, err error) {
+	body, err := ask(ctx, socket, method, path)
+	if err == nil {
+		if err = json.Unmarshal(body, &status); err != nil {
+			err = fmt.Errorf("read the daemon's answer: %w", err)
+		}
+	}
+	return status, err
+}
+
 // ask sends a request to the daemon behind the socket. An error of ctx comes as its cause.
-func ask(ctx context.Context, socket, method, path string) (Status, error) {
-	var status Status
+func ask(ctx context.Context, socket, method, path string) ([]byte, error) {
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -71,33 +101,34 @@ func ask(ctx context.Context, socket, method, path string) (Status, error) {
 	}}
 	request, err := http.NewRequestWithContext(ctx, method, "http://daemon"+path, nil)
 	if err != nil {
-		return status, err
+		return nil, err
 	}
 	response, err := client.Do(request)
 	system, _ := errors.AsType[*net.OpError](err)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
-		return status, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case errors.Is(err, unix.EAGAIN):
-		return status, fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
+		return nil, fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
+	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("%w at control_socket %s: run it with sudo, or join control_group", ErrMayNotAsk, socket)
 	case system != nil && system.Op == "dial":
-		return status, fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
+		return nil, fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
 	default:
-		return status, fmt.Errorf("ask the daemon: %w", err)
+		return nil, fmt.Errorf("ask the daemon: %w", err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	switch {
 	case ctx.Err() != nil:
-		return status, context.Cause(ctx)
-	case err == nil && response.StatusCode != http.StatusOK:
-		return status, fmt.Errorf("the daemon answers: %s", body)
-	case err == nil:
-		err = json.Unmarshal(body, &status)
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	case response.StatusCode == http.StatusForbidden:
+		return nil, fmt.Errorf("%w so: %s; run it with sudo", ErrMayNotAsk, bytes.TrimSpace(body))
+	case response.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("the daemon answers: %s", bytes.TrimSpace(body))
 	}
-	if err != nil {
-		return status, fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	return status, nil
+	return body, nil
 }

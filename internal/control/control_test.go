@@ -39,7 +39,8 @@ func TestSyncThatFails(t *testing.T) {
 	}{{errors.New("no such instance"), false}, {sync.ErrEnded, true}} {
 		c := serving(failing{err: test.err})
 		w, began := httptest.NewRecorder(), time.Now()
-		c.sync(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/sync", nil))
+		ctx := context.WithValue(t.Context(), peer{}, peer{os.Geteuid()})
+		c.order(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/sync", nil), DoSync)
 		if waits := time.Since(began) >= loopTimeout; waits != test.waits || !strings.Contains(w.Body.String(), test.err.Error()) {
 			t.Errorf("%v: waits %v, answers %s", test.err, waits, w.Body)
 		}
@@ -59,13 +60,13 @@ type failing struct {
 	err error
 }
 
-func (d failing) Sync(context.Context, ...string) (Status, error) { return Status{}, d.err }
+func (d failing) Do(context.Context, Order) (Status, error) { return Status{}, d.err }
 
 // hanging is a daemon whose loop takes no turn.
 type hanging struct{ Daemon }
 
 func (hanging) Ping(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-func (hanging) Sync(ctx context.Context, _ ...string) (Status, error) {
+func (hanging) Do(ctx context.Context, _ Order) (Status, error) {
 	<-ctx.Done()
 	return Status{}, ctx.Err()
 }
@@ -74,7 +75,7 @@ func (hanging) Sync(ctx context.Context, _ ...string) (Status, error) {
 func TestSyncOfAHangingLoop(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "control.sock")
-	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,13 +83,14 @@ func TestSyncOfAHangingLoop(t *testing.T) {
 	s.Serve(hanging{})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := AskSync(ctx, path, ""); err == nil || !strings.Contains(err.Error(), "the daemon hangs") {
+	if _, err := AskFor(ctx, path, Order{Do: DoSync}); err == nil || !strings.Contains(err.Error(), "the daemon hangs") {
 		t.Errorf("ends with %v", err)
 	}
 }
 
 // waiting is a daemon whose passes take until released.
 type waiting struct {
+	Daemon
 	begun    chan struct{}
 	released chan struct{}
 }
@@ -97,7 +99,7 @@ func (waiting) Ping(context.Context) error { return nil }
 func (waiting) Status() Status {
 	return Status{Instances: []sync.InstanceStatus{{Name: "prod", State: sync.StateInSync}}}
 }
-func (d waiting) Sync(ctx context.Context, _ ...string) (Status, error) {
+func (d waiting) Do(ctx context.Context, _ Order) (Status, error) {
 	d.begun <- struct{}{}
 	select {
 	case <-d.released:
@@ -111,12 +113,12 @@ func (d waiting) Sync(ctx context.Context, _ ...string) (Status, error) {
 func TestStatusWhileManyWaitForAPass(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "control.sock")
-	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	d := waiting{make(chan struct{}), make(chan struct{})}
+	d := waiting{begun: make(chan struct{}), released: make(chan struct{})}
 	s.Serve(d)
 	passes := make(chan error)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -126,7 +128,7 @@ func TestStatusWhileManyWaitForAPass(t *testing.T) {
 		<-d.begun
 	}
 	for range maxConnections {
-		if _, err := ask(ctx, path, http.MethodPost, "/sync"); err == nil || !strings.Contains(err.Error(), "others wait for a pass") {
+		if _, err := ask(ctx, path, http.MethodPost, "/sync"); err == nil || !strings.Contains(err.Error(), "others wait already") {
 			t.Fatalf("one more: %v", err)
 		}
 	}
@@ -145,7 +147,7 @@ func TestStatusWhileManyWaitForAPass(t *testing.T) {
 func TestConnectionsAreLimited(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "control.sock")
-	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +192,7 @@ func TestDaemonDoesNotAnswer(t *testing.T) {
 	path, _ := deafSocket(t, 100)
 	for name, question := range map[string]func() error{
 		"status": func() error { _, err := AskStatus(t.Context(), path); return err },
-		"sync":   func() error { _, err := AskSync(t.Context(), path, ""); return err },
+		"sync":   func() error { _, err := AskFor(t.Context(), path, Order{Do: DoSync}); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -221,7 +223,7 @@ func TestControlSocketWithAFullQueue(t *testing.T) {
 	}
 
 	end() // and now nobody is behind it
-	c, err := Listen(path, slog.New(slog.DiscardHandler))
+	c, err := Listen(path, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +239,7 @@ func staysTaken(t *testing.T, path, want string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err := Listen(path, slog.New(slog.DiscardHandler)); err == nil {
+	if c, err := Listen(path, "", slog.New(slog.DiscardHandler)); err == nil {
 		c.Close()
 		t.Error("the socket of another daemon is taken")
 	} else if !strings.Contains(err.Error(), want) {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"campaign-credsync/sync"
+	"campaign-credsync/internal/credential"
 )
 
 // remedies tell what to do, for each reason why an instance is not in sync.

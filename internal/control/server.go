@@ -1,7 +1,7 @@
 // Package control is the daemon's control socket: the server, its client, and the status document that both speak of.
 //
-// The socket speaks HTTP: GET /status answers the status, POST /sync does a pass first. Who may open the socket may ask; that is
-// the daemon's user and root.
+// The socket speaks HTTP: GET /status, /history and /metrics answer what is known; POST /sync, /adopt, /pause and /resume are orders. The
+// daemon's user and root may do both. Whoever else may open the socket, which are members of control_group, may ask and not order.
 package control
 
 import (
@@ -29,10 +29,30 @@ type Daemon interface {
 	Ping(ctx context.Context) error
 	// Status is what is known now.
 	Status() Status
-	// Sync does a pass over the named instances (none: all) and returns the status after it, or sync.ErrEnded where the daemon ends,
-	// or is replaced after a reload.
-	Sync(ctx context.Context, instances ...string) (Status, error)
+	// Do carries out an order and returns the status after it, or sync.ErrEnded where the daemon ends, or is replaced after a reload.
+	Do(ctx context.Context, o Order) (Status, error)
+	// History has the events of the history, a line of JSON each.
+	History() ([]byte, error)
+	// Metrics is what Prometheus would be answered.
+	Metrics() []byte
 }
+
+// Order is what an operator wants done.
+type Order struct {
+	Do        string   // one of the Do constants
+	Instances []string // none: all
+	For       time.Duration
+	Reason    string
+	ByUID     *int // nil where that is not known
+}
+
+// What an operator may want done.
+const (
+	DoSync   = "sync" // a pass, which a first apply that is held waits for
+	DoAdopt  = "adopt"
+	DoPause  = "pause" // for For, because of Reason
+	DoResume = "resume"
+)
 
 const (
 	// loopTimeout is how long a daemon may take to answer a Ping before its status counts as old.
@@ -48,11 +68,13 @@ const (
 	// them wait for a pass, so that there is always one for the status.
 	maxConnections = 16
 	maxPasses      = 8
+	maxHeader      = 8 << 10 // bytes
 )
 
 // Server answers at the control socket.
 type Server struct {
 	path     string
+	group    string
 	log      *slog.Logger
 	listener net.Listener // nil: there is no room for the socket
 	server   *http.Server
@@ -64,8 +86,9 @@ type Server struct {
 
 // Listen opens the socket; who asks there waits for the first Serve. One that a killed daemon left is replaced. Where there is no room
 // for it (a full /run), that is logged and tried again later: a daemon that nobody can ask still guards the credential.
-func Listen(path string, log *slog.Logger) (*Server, error) {
-	listener, err := openSocket(path)
+// group, if not empty, may ask too.
+func Listen(path, group string, log *slog.Logger) (*Server, error) {
+	listener, err := openSocket(path, group)
 	if errors.Is(err, unix.ENOSPC) {
 		log.Error("nobody can ask this daemon for its status until there is room for its control socket; make room", "reason", err)
 	} else if err != nil {
@@ -73,15 +96,24 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 	}
 	mux := http.NewServeMux()
 	s := &Server{
-		path: path, log: log, listener: listener, passes: make(chan struct{}, maxPasses),
+		path: path, group: group, log: log, listener: listener, passes: make(chan struct{}, maxPasses),
 		closing: make(chan struct{}), ended: make(chan struct{}),
 		server: &http.Server{
-			Handler: mux, ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit,
+			Handler: mux, ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+				return context.WithValue(ctx, peer{}, c.RemoteAddr())
+			},
 			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		},
 	}
 	mux.HandleFunc("GET /status", s.status)
-	mux.HandleFunc("POST /sync", s.sync)
+	mux.HandleFunc("GET /history", s.history)
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		write(w, "text/plain; version=0.0.4", (*s.current.Load()).Metrics())
+	})
+	for _, do := range []string{DoSync, DoAdopt, DoPause, DoResume} {
+		mux.HandleFunc("POST /"+do, func(w http.ResponseWriter, r *http.Request) { s.order(w, r, do) })
+	}
 	return s, nil
 }
 
@@ -109,7 +141,7 @@ func (s *Server) run() {
 		case <-time.After(openAgain):
 		}
 		var err error
-		if s.listener, err = openSocket(s.path); err == nil {
+		if s.listener, err = openSocket(s.path, s.group); err == nil {
 			s.log.Info("the control socket is open")
 		}
 	}
@@ -135,20 +167,42 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	answer(w, daemon.Status())
 }
 
-func (s *Server) sync(w http.ResponseWriter, r *http.Request) {
+func (s *Server) history(w http.ResponseWriter, _ *http.Request) {
+	lines, err := (*s.current.Load()).History()
+	if err != nil {
+		refuse(w, err.Error())
+		return
+	}
+	write(w, "application/jsonl", lines)
+}
+
+// order has an order carried out, if who asks may give it.
+func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
+	who, known := r.Context().Value(peer{}).(peer)
+	if !known || who.uid != 0 && who.uid != os.Geteuid() {
+		http.Error(w, "members of control_group may ask for status and history only", http.StatusForbidden)
+		return
+	}
 	select {
 	case s.passes <- struct{}{}:
 		defer func() { <-s.passes }()
 	default:
-		refuse(w, fmt.Sprintf("%d others wait for a pass already; try again later", maxPasses))
+		refuse(w, fmt.Sprintf("%d others wait already; try again later", maxPasses))
 		return
 	}
-	daemon, instances := s.current.Load(), r.URL.Query()["instance"]
-	status, err := (*daemon).Sync(r.Context(), instances...)
+	query := r.URL.Query()
+	length, err := time.ParseDuration(query.Get("for"))
+	if err != nil && do == DoPause {
+		http.Error(w, "for: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	o := Order{Do: do, Instances: query["instance"], For: length, Reason: query.Get("reason"), ByUID: &who.uid}
+	daemon := s.current.Load()
+	status, err := (*daemon).Do(r.Context(), o)
 	for began := time.Now(); errors.Is(err, sync.ErrEnded) && r.Context().Err() == nil && time.Since(began) < loopTimeout; time.Sleep(replaceCheck) {
 		if next := s.current.Load(); next != daemon { // a reload has replaced the one that was asked
 			daemon = next
-			status, err = (*daemon).Sync(r.Context(), instances...)
+			status, err = (*daemon).Do(r.Context(), o)
 		}
 	}
 	if err != nil {
@@ -163,12 +217,18 @@ func refuse(w http.ResponseWriter, reason string) {
 }
 
 func answer(w http.ResponseWriter, s Status) {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerLimit)) // our connections can that
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(s) // fails only when the asker has gone
+	text, _ := json.Marshal(s) // of what can always be encoded
+	write(w, "application/json", append(text, '\n'))
 }
 
-func openSocket(path string) (net.Listener, error) {
+// write fails only when the asker has gone, or does not read.
+func write(w http.ResponseWriter, kind string, text []byte) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerLimit)) // our connections can that
+	w.Header().Set("Content-Type", kind)
+	w.Write(text)
+}
+
+func openSocket(path, group string) (net.Listener, error) {
 	if err := removeDeadSocket(path); err != nil {
 		return nil, err
 	}
@@ -182,7 +242,11 @@ func openSocket(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open control socket: %w; the directory of control_socket must exist and belong to the daemon's user", err)
 	}
-	return listener, nil
+	if err := admit(path, group); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return peers{listener}, nil
 }
 
 // removeDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only

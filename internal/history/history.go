@@ -34,14 +34,14 @@ type Log struct {
 	log     *slog.Logger
 	lines   chan []byte
 	dropped atomic.Int64
+	failed  atomic.Pointer[string] // why the last event was dropped; nil if it was not
 	ending  chan struct{}
 	ended   chan struct{}
 
 	// ---- belongs to work ----
-	file    *os.File // nil: to be opened
-	size    int64
-	failing bool
-	told    int64 // of dropped
+	file *os.File // nil: to be opened
+	size int64
+	told int64 // of dropped
 }
 
 // Open begins to append. The file is opened by the first event.
@@ -65,6 +65,14 @@ func (l *Log) Append(e event.Event) {
 
 // Dropped counts the events that were not written.
 func (l *Log) Dropped() int64 { return l.dropped.Load() }
+
+// Failing tells why events are being dropped; it is empty if they are not.
+func (l *Log) Failing() string {
+	if why := l.failed.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
 
 // Close waits until what was appended is written, and no longer than limit, as the disk may hang.
 func (l *Log) Close(limit time.Duration) {
@@ -96,8 +104,8 @@ func (l *Log) write(line []byte) {
 	if err := l.append(line); err != nil {
 		l.close()
 		l.dropped.Add(1)
-		if !l.failing {
-			l.failing = true
+		why := err.Error()
+		if l.failed.Swap(&why) == nil {
 			l.log.Warn("history cannot be written, events are missing from it", "reason", err)
 		}
 		return
@@ -106,7 +114,7 @@ func (l *Log) write(line []byte) {
 		l.log.Warn("history is written again", "count", dropped-l.told)
 		l.told = dropped
 	}
-	l.failing = false
+	l.failed.Store(nil)
 }
 
 func (l *Log) append(line []byte) error {

@@ -34,9 +34,13 @@ type Config struct {
 	Timeout time.Duration // after which it is killed, with all its process group
 	Env     []string      // its environment
 	Logger  *slog.Logger
+	Meter   Meter // nil: nobody counts
 	// Changed is called, if set, when Status may be another one.
 	Changed func()
 }
+
+// Meter counts runs that failed. It does not block.
+type Meter interface{ NotifyFailed() }
 
 // Status is how the program fares.
 type Status struct {
@@ -136,6 +140,9 @@ func (h *Hook) note(err error) {
 		h.status.Failures++
 	}
 	h.mu.Unlock()
+	if err != nil && h.cfg.Meter != nil {
+		h.cfg.Meter.NotifyFailed()
+	}
 	switch {
 	case err != nil && !failed:
 		h.cfg.Logger.Warn("the program of notify.exec failed, it was not told of an event", "reason", err)

@@ -42,7 +42,7 @@ type destination struct {
 
 func destinationOf(stream io.Writer, env func(string) (string, bool)) destination {
 	noColor, _ := env("NO_COLOR")
-	d := destination{stream: stream, terminal: isTerminal(stream), journal: IsJournal(stream, env)}
+	d := destination{stream: stream, terminal: IsTerminal(stream), journal: IsJournal(stream, env)}
 	d.colour = d.terminal && noColor == ""
 	return d
 }
@@ -115,7 +115,8 @@ func IsJournal(stream io.Writer, env func(string) (string, bool)) bool {
 	return named == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
-func isTerminal(stream io.Writer) bool {
+// IsTerminal reports whether a stream ends at a terminal.
+func IsTerminal(stream io.Writer) bool {
 	file, ok := stream.(*os.File)
 	if !ok {
 		return false

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/control"
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/event"
 )
@@ -152,6 +153,9 @@ func say(w http.ResponseWriter, status int, text string) {
 
 // notReady tells which instances were not checked yet, or are in a state that needs a person.
 func notReady(instances []sync.InstanceStatus) (lines []string) {
+	if len(instances) == 0 {
+		return []string{"the daemon is starting"}
+	}
 	for _, in := range instances {
 		bad := slices.Contains([]sync.State{sync.StateBlocked, sync.StateDegraded, sync.StateDrift}, in.State)
 		if bad || in.Reason == credential.ReasonNotChecked {

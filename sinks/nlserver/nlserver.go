@@ -34,6 +34,29 @@ type Config struct {
 	// Timeout bounds each single run of nlserver and of the environment script.
 	Timeout time.Duration
 	Logger  *slog.Logger
+	Meter   Meter // nil: nobody counts
+}
+
+// Meter counts runs. Its methods may be called concurrently, and do not block.
+type Meter interface {
+	// Ran counts a run that has ended: "ok", "failed" or "timeout". instance is empty for a run that serves all.
+	Ran(instance, command, result string)
+	// Restarted counts a restart of a module that was begun.
+	Restarted(instance, module string)
+}
+
+// ran counts a run of a command that has ended.
+func (b *Binary) ran(instance, command string, err error) {
+	result := "ok"
+	switch {
+	case b.cfg.Meter == nil:
+		return
+	case errors.Is(err, context.DeadlineExceeded):
+		result = "timeout"
+	case err != nil:
+		result = "failed"
+	}
+	b.cfg.Meter.Ran(instance, command, result)
 }
 
 // Binary is Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
@@ -91,6 +114,7 @@ func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Cred
 	return func(ctx context.Context, inherit *os.File) (string, time.Duration, error) {
 		secrets := []credential.Secret{c.ClientSecret, c.PrivateKey}
 		printed, took, err := b.nlserver(ctx, step, child{args: args, env: env, inherit: inherit}, secrets...)
+		b.ran(instance, option, err)
 		if _, exited := errors.AsType[*exec.ExitError](err); exited {
 			b.offer.Store(nil) // behind a wrapper script that stayed as it is, another build may know other options
 		}

@@ -30,6 +30,7 @@ type Config struct {
 	config.Vault
 	login.State
 	Logger *slog.Logger
+	Meter  connection.Meter // nil: nobody counts
 }
 
 // Vault is one Vault server and the one token that all secrets read from it share. All methods may be called
@@ -50,7 +51,7 @@ func New(config Config) (*Vault, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	conn, err := connection.New(config.Vault, config.Logger)
+	conn, err := connection.New(config.Vault, config.Logger, config.Meter)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +130,14 @@ func (v *Vault) RetryRefused() {
 	v.connection.ResetThrottle()
 	v.session.retry(true)
 	v.health.AskAgain()
+}
+
+// SecretIDEnds returns when the secret-id ends that the login was made with. Zero: never, or not known.
+func (v *Vault) SecretIDEnds() time.Time {
+	if t := v.session.current.Load(); t != nil {
+		return t.SecretIDEnds
+	}
+	return time.Time{}
 }
 
 // TokenExpires tells when the token in use ends; zero when there is none, it never ends or its end is not known.

@@ -55,3 +55,9 @@ func (*file) ChangedAt() time.Time { return time.Time{} }
 type nothing struct{}
 
 func (nothing) Activate(context.Context, credential.Step, time.Time) error { return nil }
+
+func (*file) Owner() string { return "" }
+
+func (*file) Managed(credential.Attributes) (credential.Attributes, bool) { return nil, false }
+
+func (*file) WrongIDs(credential.Credential, credential.Attributes) []string { return nil }

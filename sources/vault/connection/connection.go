@@ -17,6 +17,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ import (
 
 // Connection is the way to one Vault server. Its methods may be called concurrently.
 type Connection struct {
+	meter     Meter // nil: nobody counts
 	address   string
 	client    *api.Client // without token and namespace; its copies carry them
 	transport *http.Transport
@@ -50,8 +52,10 @@ type SettingError struct {
 func (e *SettingError) Error() string { return e.Key + ": " + e.Err.Error() }
 
 // New reads the certificates. It talks to nobody. The environment is not consulted, apart from the proxy variables.
-func New(config config.Vault, logger *slog.Logger) (*Connection, error) {
-	c := &Connection{address: config.Address, turn: make(chan struct{}, 1)}
+//
+// meter, which may be nil, counts requests.
+func New(config config.Vault, logger *slog.Logger, meter Meter) (*Connection, error) {
+	c := &Connection{address: config.Address, turn: make(chan struct{}, 1), meter: meter}
 	var err error
 	if c.pair, err = newClientPair(config, logger); err != nil {
 		return nil, err
@@ -152,6 +156,7 @@ func (c *Connection) ask(ctx context.Context, r Request, into any) (now time.Tim
 			response, err = client.Logical().WriteRawWithContext(ctx, r.Path, body)
 		}
 	}
+	c.count(r.Path, response)
 	if response == nil {
 		return now, err
 	}
@@ -179,6 +184,39 @@ func (c *Connection) ask(ctx context.Context, r Request, into any) (now time.Tim
 		return now, ErrUnexpected
 	}
 	return clock(response), nil
+}
+
+// Meter counts requests by what they are for and the status of the answer; 0 stands for none. It may be called concurrently, and does not
+// block.
+type Meter interface {
+	Requested(operation string, status int)
+}
+
+func (c *Connection) count(path string, response *api.Response) {
+	if c.meter == nil {
+		return
+	}
+	status := 0
+	if response != nil {
+		status = response.StatusCode
+	}
+	c.meter.Requested(operationOf(path), status)
+}
+
+// operationOf tells what a request is for, without the names in its path.
+func operationOf(path string) string {
+	parts := strings.Split(path, "/")
+	switch last := parts[len(parts)-1]; {
+	case parts[0] == "auth" && parts[1] == "token", parts[0] == "sys":
+		return last
+	case parts[0] == "auth" && last == "lookup":
+		return "secret_id_lookup"
+	case parts[0] == "auth":
+		return "login"
+	case slices.Contains(parts, "metadata"):
+		return "metadata"
+	}
+	return "read"
 }
 
 // isVaults reports whether an error answer has the form of Vault's: a list of errors, or, as a 404 may have, what a secret is

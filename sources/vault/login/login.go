@@ -65,6 +65,9 @@ type Token struct {
 	Expires   time.Time // zero: never or not known
 	Revocable bool      // by this process, which has logged in for it; a batch token is not
 
+	// SecretIDEnds is when the secret-id ends that it was got with; zero: never, or not known.
+	SecretIDEnds time.Time
+
 	renew time.Time     // when to log in again; zero: never
 	uses  *atomic.Int64 // that are left; nil: any number
 }

@@ -31,6 +31,7 @@ func (m *Method) warnOfEnd(ctx context.Context, t *Token, secretID credential.Se
 		Namespace: m.auth.Namespace, Token: t.Text, Hide: []credential.Secret{secretID},
 	}, &answer)
 	end := answer.Data.End
+	t.SecretIDEnds = end
 	near := end.Add(-m.auth.SecretIDWarn)
 	switch {
 	case err != nil:

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"campaign-credsync/internal/assembly"
+	"campaign-credsync/internal/control"
+	"campaign-credsync/internal/logging"
+	"campaign-credsync/sync/state"
+)
+
+// daemonStarts is how long a daemon that has locked the state directory may take to open its control socket.
+const daemonStarts = 3 * time.Second
+
+// order has an order carried out, and show print what came of it. Where a daemon has the state directory, or only its user may use that,
+// the daemon does it.
+func (in *invocation) order(ctx context.Context, o control.Order, show func(control.Status) int) (int, error) {
+	c, err := in.load(ctx)
+	if err != nil {
+		return exitUsage, err
+	}
+	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
+	defer closeLog()
+	uid := os.Getuid()
+	o.ByUID = &uid
+	if in.instance != "" {
+		o.Instances = []string{in.instance}
+	}
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		status, err := assembly.Once(ctx, c, log, o)
+		if errors.Is(err, state.ErrLocked) || errors.Is(err, assembly.ErrWrongUser) || errors.Is(err, fs.ErrPermission) {
+			if byDaemon, failed := control.AskFor(ctx, c.ControlSocket, o); !errors.Is(failed, control.ErrNoDaemon) {
+				status, err = byDaemon, failed
+			}
+		}
+		if errors.Is(err, state.ErrLocked) && time.Since(began) < daemonStarts {
+			continue
+		}
+		if err != nil {
+			return exitOf(err), err
+		}
+		return show(status), nil
+	}
+}
+
+// exitOf is the exit status of a command that the daemon did not answer.
+func exitOf(err error) int {
+	if errors.Is(err, control.ErrMayNotAsk) {
+		return exitMayNotAsk
+	}
+	return exitFailed
+}
