@@ -7,8 +7,6 @@ import (
 	"campaign-credsync/sync/event"
 )
 
-// Owner of a file, for people: a name, or a number where there is none.
-
 // emit tells of an event, with what it does not say filled in.
 func (d *Daemon) emit(in *instance, e event.Event) {
 	if d.cfg.OnEvent == nil {
@@ -41,4 +39,12 @@ func changesOf(wanted, seen credential.Attributes) (changes []event.Change) {
 		changes = append(changes, event.Change{Name: name, Change: change})
 	}
 	return changes
+}
+
+// wordsOf tells what was done to each attribute, for a log that names the attributes before.
+func wordsOf(changes []event.Change) (words []string) {
+	for _, c := range changes {
+		words = append(words, c.Change)
+	}
+	return words
 }

@@ -146,7 +146,7 @@ func (d *Daemon) restore(in *instance) {
 		d.onRevert(in, now)
 		d.onLook(in, wanted, nil, now, now)
 		changes := changesOf(wanted, seen)
-		in.log.Warn("drift reverted", "attribute", drift, "change", changes, "file_owner", owner,
+		in.log.Warn("drift reverted", "attribute", drift, "change", wordsOf(changes), "file_owner", owner,
 			"file_changed_at", changedAt.UTC(), "duration", now.Sub(began))
 		if in.detected++; d.cfg.Meter != nil {
 			d.cfg.Meter.Reverted(now.Sub(began))
