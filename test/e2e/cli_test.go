@@ -240,7 +240,7 @@ func TestValidate(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, container.Options{})
 	w.Proxy.Down() // it is offline
-	stdout := w.Exits(0, "poll: 1s", "validate")
+	stdout := w.Exits(0, "poll: 1s", "validate", "--effective")
 	for _, secret := range append(w.Secrets, w.RoleID) {
 		if strings.Contains(stdout, secret) {
 			t.Error("validate shows a secret or the role id")
@@ -250,7 +250,7 @@ func TestValidate(t *testing.T) {
 	again := w.Path("again.yaml")
 	w.Must(os.WriteFile(again, []byte(stdout), 0o600))
 	if out, err := exec.Command(world.Plain().Command, "--config", again, "validate").CombinedOutput(); err != nil {
-		t.Errorf("what validate prints is not valid: %v\n%s", err, out)
+		t.Errorf("what validate --effective prints is not valid: %v\n%s", err, out)
 	}
 
 	good, err := os.ReadFile(w.Config)

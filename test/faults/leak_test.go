@@ -97,7 +97,7 @@ func (c canary) absentInAnswers(when string) {
 		c.absent(when+", the answer to "+strings.TrimSpace(request), c.raw(request))
 	}
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"diff"}, {"sync"}, {"sync", "--dry-run"}, {"validate"}, {"version"}, {"help"}, {"nonsense"},
+		{"status"}, {"status", "--json"}, {"diff"}, {"sync"}, {"sync", "--dry-run"}, {"validate"}, {"validate", "--effective"}, {"version"}, {"help"}, {"nonsense"},
 	} {
 		stdout, stderr, _ := c.RunCommand(args...)
 		c.absent(when+", the output of "+strings.Join(args, " "), []byte(stdout+stderr))

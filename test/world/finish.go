@@ -123,7 +123,7 @@ func (w *World) checkStateDir() {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		w.T.Error(err)
 	}
-	known := regexp.MustCompile(`^(lock|digest\.key|secret-id\.key|refused-secret-id\.json|[a-zA-Z0-9_-]+\.json|[a-zA-Z0-9_-]+\.nlserver\.lock|[a-zA-Z0-9_@-]+\.restart)$`)
+	known := regexp.MustCompile(`^(lock|digest\.key|secret-id\.key|refused-secret-id\.json|history\.jsonl(\.1)?|[a-zA-Z0-9_-]+\.json|[a-zA-Z0-9_-]+\.nlserver\.lock|[a-zA-Z0-9_@-]+\.restart)$`)
 	for _, e := range entries {
 		if !known.MatchString(e.Name()) {
 			w.T.Errorf("a stray file in the state directory: %s\n%s", e.Name(), w.Log())
