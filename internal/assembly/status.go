@@ -30,6 +30,9 @@ type inForce struct {
 
 // loaded puts the configuration of an assembly in force.
 func (p *process) loaded(a *assembly) {
+	for _, in := range a.settings.Instances {
+		a.nlserver.Expect(in.Name, in.Steps)
+	}
 	c := a.config.Notify
 	before := p.current.Swap(&inForce{assembly: a, at: time.Now(), hook: hook.Open(hook.Config{
 		Command: c.Exec, Timeout: c.Timeout, Env: hookEnv(), Logger: p.Logger, Meter: p.meter,
@@ -148,7 +151,7 @@ func (p *process) History() ([]byte, error) {
 }
 
 // Metrics is what Prometheus would be answered.
-func (p *process) Metrics() []byte { return p.meter.Text(p.Status()) }
+func (p *process) Metrics() ([]byte, error) { return p.meter.Text(p.Status()) }
 
 // web is what metrics, health and page are made of.
 func (p *process) web() web.Config {

@@ -34,7 +34,7 @@ type Daemon interface {
 	// History has the events of the history, a line of JSON each.
 	History() ([]byte, error)
 	// Metrics is what Prometheus would be answered.
-	Metrics() []byte
+	Metrics() ([]byte, error)
 }
 
 // Order is what an operator wants done.
@@ -107,10 +107,8 @@ func Listen(path, group string, log *slog.Logger) (*Server, error) {
 		},
 	}
 	mux.HandleFunc("GET /status", s.status)
-	mux.HandleFunc("GET /history", s.history)
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, "text/plain; version=0.0.4", (*s.current.Load()).Metrics())
-	})
+	mux.HandleFunc("GET /history", s.text("application/jsonl", Daemon.History))
+	mux.HandleFunc("GET /metrics", s.text("text/plain; version=0.0.4", Daemon.Metrics))
 	for _, do := range []string{DoSync, DoAdopt, DoPause, DoResume} {
 		mux.HandleFunc("POST /"+do, func(w http.ResponseWriter, r *http.Request) { s.order(w, r, do) })
 	}
@@ -167,13 +165,16 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	answer(w, daemon.Status())
 }
 
-func (s *Server) history(w http.ResponseWriter, _ *http.Request) {
-	lines, err := (*s.current.Load()).History()
-	if err != nil {
-		refuse(w, err.Error())
-		return
+// text answers with what the daemon has.
+func (s *Server) text(kind string, get func(Daemon) ([]byte, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		text, err := get(*s.current.Load())
+		if err != nil {
+			refuse(w, err.Error())
+			return
+		}
+		write(w, kind, text)
 	}
-	write(w, "application/jsonl", lines)
 }
 
 // order has an order carried out, if who asks may give it.
@@ -229,8 +230,8 @@ func write(w http.ResponseWriter, kind string, text []byte) {
 }
 
 func openSocket(path, group string) (net.Listener, error) {
-	if err := removeDeadSocket(path); err != nil {
-		return nil, err
+	if err := RemoveDeadSocket(path); err != nil {
+		return nil, fmt.Errorf("control_socket: %w", err)
 	}
 	// The socket has the mode of its descriptor, so it is never open to others, not even for an instant.
 	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -249,26 +250,26 @@ func openSocket(path, group string) (net.Listener, error) {
 	return peers{listener}, nil
 }
 
-// removeDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
+// RemoveDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
 // "connection refused" says that nobody does. One whose queue is full belongs to a daemon that hangs.
-func removeDeadSocket(path string) error {
+func RemoveDeadSocket(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil // whatever is wrong, to open it tells
 	}
 	if info.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("control_socket %s is there and no socket: remove it, or set control_socket to another path", path)
+		return fmt.Errorf("%s is there and no socket: remove it, or choose another path", path)
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		conn.Close()
-		return fmt.Errorf("control_socket %s is in use by another process", path)
+		return fmt.Errorf("%s is in use by another process", path)
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("control_socket %s may be in use by another process; if it is not, remove it: %w", path, err)
+		return fmt.Errorf("%s may be in use by another process; if it is not, remove it: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove old control socket: %w", err)
+		return fmt.Errorf("remove the old socket: %w", err)
 	}
 	return nil
 }

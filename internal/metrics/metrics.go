@@ -10,11 +10,12 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 
 	"campaign-credsync/internal/control"
 )
@@ -27,6 +28,9 @@ type Metrics struct {
 	reverts, applies, activations prometheus.Histogram
 	runs, restarts, requests      *prometheus.CounterVec
 	notifyFailures                prometheus.Counter
+
+	encoding sync.Mutex
+	lastSize int // of an answer, in bytes
 }
 
 // New makes the metrics of a daemon of that version.
@@ -80,6 +84,20 @@ func (m *Metrics) Activated(took time.Duration) {
 	}
 }
 
+// Expect has the counters of a command of nlserver begin at 0, and that of the module that it restarts, so that the first time is an
+// increase, too.
+func (m *Metrics) Expect(instance, command, module string) {
+	if m == nil {
+		return
+	}
+	for _, result := range []string{"ok", "failed", "timeout"} {
+		m.runs.WithLabelValues(instance, command, result)
+	}
+	if module != "" {
+		m.restarts.WithLabelValues(instance, module)
+	}
+}
+
 // Ran counts a run of nlserver: "ok", "failed" or "timeout".
 func (m *Metrics) Ran(instance, command, result string) {
 	if m != nil {
@@ -108,33 +126,54 @@ func (m *Metrics) NotifyFailed() {
 	}
 }
 
-// maxScrapes are answered at a time.
-const maxScrapes = 3
-
 // Handler answers scrapes, in OpenMetrics where that is asked for.
 func (m *Metrics) Handler(status func() control.Status) http.Handler {
-	gather := func() ([]*dto.MetricFamily, error) {
-		counted, err := m.registry.Gather()
-		all := append(counted, families(status())...)
-		slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
-		return all, err
-	}
-	return promhttp.HandlerFor(prometheus.GathererFunc(gather), promhttp.HandlerOpts{
-		DisableCompression: true, // it would take longer than the rest
-		EnableOpenMetrics:  true, MaxRequestsInFlight: maxScrapes,
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		format := expfmt.FmtText
+		if asked := expfmt.NegotiateIncludingOpenMetrics(r.Header); asked.FormatType() == expfmt.TypeOpenMetrics {
+			format = asked
+		}
+		text, err := m.encode(status, format)
+		if err != nil {
+			http.Error(w, "the metrics could not be made", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", string(format))
+		w.Write(text)
 	})
 }
 
 // Text is what a scrape would be answered.
-func (m *Metrics) Text(status control.Status) []byte {
-	request, _ := http.NewRequest(http.MethodGet, "/metrics", nil) // of constants, which cannot be wrong
-	var w answer
-	m.Handler(func() control.Status { return status }).ServeHTTP(&w, request)
-	return w.Bytes()
+func (m *Metrics) Text(status control.Status) ([]byte, error) {
+	return m.encode(func() control.Status { return status }, expfmt.FmtText)
 }
 
-// answer is an http.ResponseWriter in memory.
-type answer struct{ bytes.Buffer }
-
-func (*answer) Header() http.Header { return http.Header{} }
-func (*answer) WriteHeader(int)     {}
+// encode makes the answer to one scrape at a time, so that many of them take no more of the processor from the daemon than one does. It
+// is whole before any of it is sent: a slow reader holds up no other.
+func (m *Metrics) encode(status func() control.Status, format expfmt.Format) ([]byte, error) {
+	m.encoding.Lock()
+	defer m.encoding.Unlock()
+	all, err := m.registry.Gather()
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, families(status())...)
+	slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	text := bytes.NewBuffer(make([]byte, 0, m.lastSize+m.lastSize/8))
+	isOpen := format.FormatType() == expfmt.TypeOpenMetrics
+	for _, family := range all {
+		if isOpen {
+			_, err = expfmt.MetricFamilyToOpenMetrics(text, family)
+		} else {
+			_, err = expfmt.MetricFamilyToText(text, family)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if isOpen {
+		_, err = expfmt.FinalizeOpenMetrics(text)
+	}
+	m.lastSize = text.Len()
+	return text.Bytes(), err
+}

@@ -12,10 +12,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/net/netutil"
 
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/credential"
@@ -53,21 +54,12 @@ type Server struct {
 func Listen(address string, c Config) (*Server, error) {
 	listener, err := open(address)
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, err
 	}
-	slots := make(chan struct{}, maxConnections)
 	s := &Server{closing: make(chan struct{}), ended: make(chan struct{})}
 	s.server = &http.Server{
-		Handler: handler(c), ReadHeaderTimeout: idleLimit, ReadTimeout: idleLimit, IdleTimeout: idleLimit, WriteTimeout: answerLimit,
+		Handler: newHandler(c), ReadHeaderTimeout: idleLimit, ReadTimeout: idleLimit, IdleTimeout: idleLimit, WriteTimeout: answerLimit,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
-		ConnState: func(_ net.Conn, state http.ConnState) { // holds up the next accept
-			switch state {
-			case http.StateNew:
-				slots <- struct{}{}
-			case http.StateClosed:
-				<-slots
-			}
-		},
 	}
 	go s.run(address, listener, c.Logger)
 	return s, nil
@@ -79,10 +71,10 @@ func (s *Server) run(address string, listener net.Listener, log *slog.Logger) {
 	var err error
 	for {
 		if err == nil {
-			if err = s.server.Serve(listener); errors.Is(err, http.ErrServerClosed) {
+			if err = s.server.Serve(netutil.LimitListener(listener, maxConnections)); errors.Is(err, http.ErrServerClosed) {
 				return
 			}
-			log.Warn("metrics and page were closed by an error, opening them again", "reason", err)
+			log.Warn("metrics and page closed after an error, opening them again", "reason", err)
 		}
 		select {
 		case <-s.closing:
@@ -105,44 +97,55 @@ func open(address string) (net.Listener, error) {
 	if !isUnix {
 		return net.Listen("tcp", address)
 	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
-		os.Remove(path) // a daemon that was killed left it; if not, Listen tells
+	if err := control.RemoveDeadSocket(path); err != nil {
+		return nil, err
 	}
 	return net.Listen("unix", path)
 }
 
-func handler(c Config) http.Handler {
+// handler answers requests.
+type handler struct {
+	Config
+	reading chan struct{} // has room for one who reads the history
+}
+
+func newHandler(c Config) http.Handler {
+	h := &handler{c, make(chan struct{}, 1)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { servePage(w, c) })
-	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /{$}", h.servePage)
+	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/css; charset=utf-8")
 		w.Write(style)
 	})
 	mux.Handle("GET /metrics", c.Metrics)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
-		defer cancel()
-		if c.Ping(ctx) != nil && ctx.Err() != nil {
-			say(w, http.StatusServiceUnavailable, fmt.Sprintf("the daemon hangs: it has done nothing for %v", pingTimeout))
-			return
-		}
-		say(w, http.StatusOK, "ok")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if waits := notReady(c.Status().Instances); len(waits) > 0 {
-			say(w, http.StatusServiceUnavailable, strings.Join(waits, "\n"))
-			return
-		}
-		say(w, http.StatusOK, "ok")
-	})
+	mux.HandleFunc("GET /healthz", h.serveHealth)
+	mux.HandleFunc("GET /readyz", h.serveReadiness)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
+		head := w.Header()
+		head.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		head.Set("X-Content-Type-Options", "nosniff")
+		head.Set("Referrer-Policy", "no-referrer")
+		head.Set("Cache-Control", "no-store")
 		mux.ServeHTTP(w, r)
 	})
+}
+
+func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+	defer cancel()
+	if h.Ping(ctx) != nil && ctx.Err() != nil {
+		say(w, http.StatusServiceUnavailable, fmt.Sprintf("the daemon hangs: it has done nothing for %v", pingTimeout))
+		return
+	}
+	say(w, http.StatusOK, "ok")
+}
+
+func (h *handler) serveReadiness(w http.ResponseWriter, _ *http.Request) {
+	if waits := notReady(h.Status().Instances); len(waits) > 0 {
+		say(w, http.StatusServiceUnavailable, strings.Join(waits, "\n"))
+		return
+	}
+	say(w, http.StatusOK, "ok")
 }
 
 func say(w http.ResponseWriter, status int, text string) {

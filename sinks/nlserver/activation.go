@@ -60,7 +60,7 @@ func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.
 	defer cut()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(reloadGrace, cut) })()
 	_, _, err = b.nlserver(begun, "nlserver config -reload", child{args: []string{"config", "-reload"}, env: env})
-	b.ran("", "reload", err)
+	b.ran("", doReload, err)
 	return err
 }
 
@@ -125,11 +125,11 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 	select {
 	case <-r.ended:
 	case <-time.After(b.cfg.Timeout):
-		b.ran(instance, "restart", context.DeadlineExceeded)
+		b.ran(instance, doRestart, context.DeadlineExceeded)
 		return fmt.Errorf("nlserver restart %s: still running after %s, the limit of campaign.timeout; it is left to run, and no other is begun before it has ended: %w",
 			module, b.cfg.Timeout, context.DeadlineExceeded)
 	}
-	b.ran(instance, "restart", r.err)
+	b.ran(instance, doRestart, r.err)
 	if r.err != nil {
 		if exit, _ := errors.AsType[*exec.ExitError](r.err); exit != nil && (exit.ExitCode() == 126 || exit.ExitCode() == 127) {
 			r.failures-- // nlserver could not be started, so the module was not touched

@@ -37,16 +37,43 @@ type Config struct {
 	Meter   Meter // nil: nobody counts
 }
 
-// Meter counts runs. Its methods may be called concurrently, and do not block.
+// Meter counts runs, by the instance that they are for (empty: all) and what they do: one of the do constants. Its methods may be called
+// concurrently, and do not block.
 type Meter interface {
-	// Ran counts a run that has ended: "ok", "failed" or "timeout". instance is empty for a run that serves all.
-	Ran(instance, command, result string)
+	// Expect announces runs, and the module that they restart, if any.
+	Expect(instance, do, module string)
+	// Ran counts a run that has ended: "ok", "failed" or "timeout".
+	Ran(instance, do, result string)
 	// Restarted counts a restart of a module that was begun.
 	Restarted(instance, module string)
 }
 
-// ran counts a run of a command that has ended.
-func (b *Binary) ran(instance, command string, err error) {
+// What nlserver is run for.
+const (
+	doSet     = "set" // of a credential
+	doReload  = "reload"
+	doRestart = "restart"
+	doOptions = "options" // lists what this build takes
+)
+
+// Expect announces to the meter what will be run for an instance with these steps.
+func (b *Binary) Expect(instance string, steps []credential.Step) {
+	if b.cfg.Meter == nil {
+		return
+	}
+	b.cfg.Meter.Expect(instance, doSet, "")
+	for _, step := range steps {
+		if step.Kind == credential.StepReload {
+			b.cfg.Meter.Expect("", doReload, "")
+			continue
+		}
+		module, of, _ := strings.Cut(step.Module, "@")
+		b.cfg.Meter.Expect(of, doRestart, module)
+	}
+}
+
+// ran counts a run that has ended.
+func (b *Binary) ran(instance, do string, err error) {
 	result := "ok"
 	switch {
 	case b.cfg.Meter == nil:
@@ -56,7 +83,7 @@ func (b *Binary) ran(instance, command string, err error) {
 	case err != nil:
 		result = "failed"
 	}
-	b.cfg.Meter.Ran(instance, command, result)
+	b.cfg.Meter.Ran(instance, do, result)
 }
 
 // Binary is Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
@@ -114,7 +141,7 @@ func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Cred
 	return func(ctx context.Context, inherit *os.File) (string, time.Duration, error) {
 		secrets := []credential.Secret{c.ClientSecret, c.PrivateKey}
 		printed, took, err := b.nlserver(ctx, step, child{args: args, env: env, inherit: inherit}, secrets...)
-		b.ran(instance, option, err)
+		b.ran(instance, doSet, err)
 		if _, exited := errors.AsType[*exec.ExitError](err); exited {
 			b.offer.Store(nil) // behind a wrapper script that stayed as it is, another build may know other options
 		}

@@ -41,7 +41,7 @@ func (b *Binary) chooseOption(ctx context.Context, env []string) (string, error)
 		return o.option, nil
 	}
 	list, _, err := b.nlserver(ctx, "nlserver config -?", child{args: []string{"config", "-?"}, env: env})
-	b.ran("", "options", err)
+	b.ran("", doOptions, err)
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		return "", err
 	}
