@@ -9,21 +9,43 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
-// Preview is what a pass over an instance would do: the Daemon's plan, not carried out.
+// Preview is what a pass by an operator's word would do for an instance: the Daemon's plan, not carried out.
 type Preview struct {
 	Applied credential.Version
-	Steps   []string            // what would be done, in order, in words
 	Drift   []string            // attributes that differ from what was applied
 	Left    string              // why drift would stay; empty if it would not
 	Refused *credential.Refusal // why the source's newest version would not be applied
+	Held    bool                // the first apply is held until that word, which releases it
+	Paused  *state.Pause        // until then nothing would be done; nil: not paused
 	// Next is the version that would be applied (zero: none), Credential what it holds, and Seen what is on disk.
 	Next       credential.Version
 	Credential credential.Credential
 	Seen       credential.Attributes
 	Activation []credential.Step // still to be done
+	Steps      []PlannedStep     // what would be done, in order
 }
+
+// PlannedStep is one step of a pass.
+type PlannedStep struct {
+	Action     string   `json:"action"`               // one of the Planned constants
+	Version    int      `json:"version,omitempty"`    // of PlannedApply, PlannedRecord
+	Attributes []string `json:"attributes,omitempty"` // of PlannedRevert
+	Module     string   `json:"module,omitempty"`     // of PlannedRestart
+	Why        string   `json:"why"`
+	NotBefore  Moment   `json:"not_before"` // zero: at once
+}
+
+// The actions of a PlannedStep.
+const (
+	PlannedApply   = "apply"                // nlserver writes the credential
+	PlannedRevert  = "revert"               // the attributes are put back into the file
+	PlannedRecord  = "record"               // a version with the same credential is noted
+	PlannedReload  = credential.StepReload  // of the web module
+	PlannedRestart = credential.StepRestart // of a module
+)
 
 // Look makes the Preview of the only instance in cfg. It reads the record, the file and the source, and writes nothing.
 func Look(ctx context.Context, cfg Config) (p Preview, err error) {
@@ -45,34 +67,66 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 	d.onPoll(in.source, reading, err, now)
 	in.file.recovered = true // what a command left is finished by a pass, and not by a look
 
-	p.Drift, p.Refused, p.Activation = in.drift(), in.wanted.refusal, in.record.Activation
-	drift, after := strings.Join(p.Drift, ", "), in.Steps
+	p.Drift, p.Refused, p.Activation, p.Held = in.drift(), in.wanted.refusal, in.record.Activation, in.isHeld()
+	if in.isPaused(now) {
+		p.Paused, in.record.Paused = in.record.Paused, nil // to tell what waits
+	}
+	in.order()
+	d.preview(in, &p, now)
+	if p.Paused != nil {
+		p.Steps = nil
+	}
+	return p, nil
+}
+
+// preview tells what the plan comes to.
+func (d *Daemon) preview(in *instance, p *Preview, now time.Time) {
+	differs := strings.Join(p.Drift, ", ") + " differs from what was applied"
+	after, since, whyAfter := in.Steps, now, "the running processes do not know the credential yet"
 	switch d.plan(in, now).action {
 	case actionApply:
 		p.Next, p.Credential = in.wanted.pending.version, in.wanted.pending.credential
-		p.Steps = []string{fmt.Sprintf("apply version %v", p.Next)}
-		if !p.Applied.IsZero() {
-			p.Steps[0] += fmt.Sprintf(" (applied: %v)", p.Applied)
-		}
+		p.Steps = []PlannedStep{{Action: PlannedApply, Version: p.Next.Number, Why: in.whyApply(p)}}
+	case actionFetch:
+		p.Steps = []PlannedStep{{Action: PlannedApply, Version: p.Applied.Number, Why: differs}}
 	case actionRestore, actionRecordIntent:
-		p.Steps = []string{"put back " + drift}
+		p.Steps = []PlannedStep{{Action: PlannedRevert, Attributes: p.Drift, Why: differs}}
+		whyAfter = "the running processes may have read the drift"
 		if !in.file.mayHaveLoaded(now) {
 			after = p.Activation
 		}
-	case actionFetch:
-		p.Steps = []string{fmt.Sprintf("apply version %v again, as %s differs", p.Applied, drift)}
+	case actionRecordSame:
+		p.Steps = []PlannedStep{{Action: PlannedRecord, Version: in.wanted.pending.version.Number, Why: "it holds the credential that is applied"}}
+		after = p.Activation
 	default:
 		after = p.Activation
 		if d.logDriftLeft(in, now); len(p.Drift) > 0 {
 			p.Left = d.driftCondition(in).text
 		}
 	}
-	var names []string
+	if len(p.Activation) > 0 {
+		since = in.record.ActivationSince
+	}
+	var at Moment
+	if d.cfg.ActivateAt != nil {
+		if at.Time = d.cfg.ActivateAt.Next(since); !at.After(now) {
+			at = Moment{}
+		}
+	}
 	for _, s := range after {
-		names = append(names, s.String())
+		p.Steps = append(p.Steps, PlannedStep{Action: s.Kind, Module: s.Module, Why: whyAfter, NotBefore: at})
 	}
-	if len(names) > 0 {
-		p.Steps = append(p.Steps, "activate: "+strings.Join(names, ", "))
+}
+
+// whyApply tells why the version in hand would be applied.
+func (in *instance) whyApply(p *Preview) string {
+	switch {
+	case p.Held:
+		return "the first apply is held, and sync is the word that it waits for"
+	case in.record.Applying != nil:
+		return fmt.Sprintf("nobody knows how the apply of version %d ended", in.record.Applying.Number)
+	case p.Applied.IsZero():
+		return "no version is applied yet"
 	}
-	return p, nil
+	return fmt.Sprintf("version %d is applied", p.Applied.Number)
 }

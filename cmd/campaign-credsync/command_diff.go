@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"campaign-credsync/internal/assembly"
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/logging"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sync"
@@ -18,8 +19,8 @@ func newDiffCommand(in *invocation) *cobra.Command {
 		`Compares Vault, what was applied and what is on disk, and names the attributes that differ. It prints no value and
 writes nothing.
 
-Exit status: 0 if nothing differs, 3 if there is drift or a version waits, 1 if it could not tell, 2 if the configuration
-is bad.`,
+Exit status: 0 if nothing differs, 3 if there is drift or a version waits, is held or refused, 1 if it could not tell, 2 if
+the configuration is bad.`,
 		in.runDiff)
 	in.addInstanceFlag(c)
 	return c
@@ -27,8 +28,11 @@ is bad.`,
 
 func (in *invocation) runDiff(ctx context.Context) (int, error) {
 	differs := false
-	status, err := in.preview(ctx, func(p sync.Preview, say func(string, ...any)) {
-		differs = differs || len(p.Drift) > 0 || !p.Next.IsZero() || p.Refused != nil || len(p.Activation) > 0
+	_, status, err := in.preview(ctx, func(instance string, p sync.Preview) {
+		say := func(format string, args ...any) {
+			differs = true
+			fmt.Fprintf(in.stdout, "%s: %s\n", instance, fmt.Sprintf(format, args...))
+		}
 		for _, name := range p.Drift {
 			say("%s differs from what was applied", name)
 		}
@@ -36,6 +40,9 @@ func (in *invocation) runDiff(ctx context.Context) (int, error) {
 			for _, name := range sinks.Changes(p.Credential, p.Seen) {
 				say("%s changes with version %v, which waits to be applied (applied: %s)", name, p.Next, number(p.Applied.Number))
 			}
+		}
+		if p.Held {
+			say("the first apply is held; to apply the source's credential, run sync; to keep what is on disk, run adopt")
 		}
 		if p.Refused != nil {
 			say("the secret is refused: %v", p.Refused)
@@ -50,12 +57,11 @@ func (in *invocation) runDiff(ctx context.Context) (int, error) {
 	return status, err
 }
 
-// preview has show tell what a pass would do for each instance; say prints a line of that instance, as Printf does. It fails if nobody
-// can tell for one.
-func (in *invocation) preview(ctx context.Context, show func(p sync.Preview, say func(string, ...any))) (status int, err error) {
-	c, err := in.load(ctx)
+// preview has show tell what a pass would do for each instance. The status is exitFailed if nobody can tell for one.
+func (in *invocation) preview(ctx context.Context, show func(instance string, p sync.Preview)) (c *config.Config, status int, err error) {
+	c, err = in.load(ctx)
 	if err != nil {
-		return exitUsage, err
+		return c, exitUsage, err
 	}
 	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
 	defer closeLog()
@@ -65,12 +71,10 @@ func (in *invocation) preview(ctx context.Context, show func(p sync.Preview, say
 			status = exitFailed
 			return
 		}
-		show(p, func(format string, args ...any) {
-			fmt.Fprintf(in.stdout, "%s: %s\n", instance, fmt.Sprintf(format, args...))
-		})
+		show(instance, p)
 	})
 	if err != nil {
-		return exitFailed, err
+		return c, exitFailed, err
 	}
-	return status, nil
+	return c, status, nil
 }

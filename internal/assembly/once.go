@@ -11,6 +11,7 @@ import (
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/deadline"
 	"campaign-credsync/internal/history"
+	"campaign-credsync/sinks/nlserver"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
@@ -99,4 +100,14 @@ func Look(ctx context.Context, c *config.Config, log *slog.Logger, show func(ins
 		show(one.Name, p, err)
 	}
 	return nil
+}
+
+// Option tells by which option of nlserver config a credential would be applied. It asks nlserver where campaign.command is auto, but not
+// as root where Campaign belongs to another user: then it is auto.
+func Option(ctx context.Context, c *config.Config, log *slog.Logger) (string, error) {
+	if checkUser(c) != nil {
+		return c.Campaign.Command, nil
+	}
+	a := &assembly{config: c, log: log}
+	return nlserver.New(a.nlserverConfig()).Option(ctx)
 }

@@ -63,3 +63,15 @@ func (b *Binary) chooseOption(ctx context.Context, env []string) (string, error)
 func offers(text, option string) bool {
 	return regexp.MustCompile(`(^|[^\w-])-` + regexp.QuoteMeta(option) + `([^\w-]|$)`).MatchString(text)
 }
+
+// Option returns the option by which a credential would be handed over. It may run nlserver config -?.
+func (b *Binary) Option(ctx context.Context) (string, error) {
+	if b.cfg.Command != commandAuto {
+		return b.cfg.Command, nil
+	}
+	env, err := b.environment(ctx)
+	if err != nil {
+		return "", err
+	}
+	return b.chooseOption(ctx, env)
+}

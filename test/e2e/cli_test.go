@@ -24,13 +24,13 @@ func TestCommandsWithoutDaemon(t *testing.T) {
 	w.Exits(1, "no daemon answers", "status")
 	w.Exits(1, "no daemon answers", "status", "--json")
 
-	before := w.Snapshot()
+	before := written(w)
 	w.Exits(1, "no secret at", "sync", "--dry-run")
 	w.Exits(3, "no secret at", "diff")
 	_, secret := w.NewSecret("prod")
-	w.Exits(0, "would apply version 1", "sync", "--dry-run")
+	w.Exits(3, "would apply version 1 with nlserver config -instance:prod -setimsoauth: no version is applied yet", "sync", "--dry-run")
 	w.Exits(3, "version 1, which waits", "diff")
-	if after := w.Snapshot(); after != before {
+	if after := written(w); after != before {
 		t.Errorf("something was written:\n%s\nbefore\n%s", after, before)
 	}
 
@@ -48,17 +48,17 @@ func TestCommandsWithoutDaemon(t *testing.T) {
 	w.Ran(1, "end", "set")
 
 	w.Blank("prod")
-	before = w.Snapshot()
-	w.Exits(0, "would put back authIMSTAClientSecret", "sync", "--dry-run")
+	before = written(w)
+	w.Exits(3, "would put back authIMSTAClientSecret: ", "sync", "--dry-run")
 	w.Exits(3, "authIMSTAClientSecret differs", "diff")
-	if after := w.Snapshot(); after != before {
+	if after := written(w); after != before {
 		t.Errorf("something was written:\n%s\nbefore\n%s", after, before)
 	}
 	w.Exits(0, "prod: in_sync", "sync")
 	w.Holds("prod", secret)
 
 	w.WriteSecret("prod", container.Credential(secret)) // the same credential again
-	w.Exits(0, "nothing to do", "sync", "--dry-run")
+	w.Exits(3, "would record version 2", "sync", "--dry-run")
 	w.Exits(0, "version 2 applied", "sync")
 	w.Ran(1, "end", "set")
 
@@ -66,14 +66,14 @@ func TestCommandsWithoutDaemon(t *testing.T) {
 	data := container.Credential(secret)
 	data["ims_org_id"] = "0123456789ABCDEF01234568@AdobeOrg"
 	w.WriteSecret("prod", data)
-	w.Exits(0, "would apply version 3", "sync", "--dry-run")
+	w.Exits(3, "would apply version 3", "sync", "--dry-run")
 	w.Exits(3, "version 3", "diff")
 	w.Exits(0, "version 3 applied", "sync")
 	w.Ran(2, "end", "set")
 
 	w.WriteSecret("prod", map[string]any{"client_id": "x"})
 	w.Exits(3, "field ims_org_id", "diff")
-	w.Exits(1, "would keep what is applied", "sync", "--dry-run")
+	w.Exits(1, "sync fails: keeps what is applied", "sync", "--dry-run")
 	w.Exits(1, "blocked", "sync")
 	w.NewSecret("prod")
 
@@ -107,11 +107,11 @@ func TestCommandsWithDaemon(t *testing.T) {
 	w, _ := world.Started(t, container.Options{Settings: "watch: {poll: 1h}", Instances: []string{"a", "b"}})
 	w.Pass() // what there is to save has been
 	_, second := w.NewSecret("a")
-	before := w.Snapshot()
-	w.Exits(0, "a: would apply version 2 (applied: 1)", "sync", "--dry-run")
+	before := written(w)
+	w.Exits(3, "a: would apply version 2 with nlserver config -instance:a -setimsoauth: version 1 is applied", "sync", "--dry-run")
 	w.Exits(3, "a: authIMSTAClientSecret changes with version 2", "diff")
 	w.Exits(0, "", "diff", "--instance", "b")
-	if after := w.Snapshot(); after != before {
+	if after := written(w); after != before {
 		t.Errorf("something was written:\n%s\nbefore\n%s", after, before)
 	}
 	if got := w.Exits(0, "b: in_sync", "sync", "--instance", "b"); strings.Contains(got, "a:") {

@@ -230,7 +230,7 @@ func TestFileIsOfNoUse(t *testing.T) {
 			t.Fatalf("%s: %d errors were told, want %d\n%s", c.name, told, n+1, v.Log())
 		}
 		if c.name == "half" {
-			v.Exits(1, "would keep what is applied: "+v.file+" is not a whole JSON object", "sync", "--dry-run")
+			v.Exits(1, "keeps what is applied: "+v.file+" is not a whole JSON object", "sync", "--dry-run")
 			v.Exits(3, "the secret is refused: "+v.file+" is not a whole JSON object", "diff")
 		}
 		v.Must(os.RemoveAll(v.file))
@@ -285,7 +285,7 @@ func TestFileIsCounted(t *testing.T) {
 	v.Stop()
 	write(11, 5)
 	v.Exits(3, "changes with version 11", "diff")
-	v.Exits(0, "would apply version 11 (applied: 10)", "sync", "--dry-run")
+	v.Exits(3, "would apply version 11 with nlserver", "sync", "--dry-run")
 }
 
 // From Vault to a file and back, by a reload each: sources of different kinds have no order between them.
