@@ -10,7 +10,7 @@ func FromJSON(name string, version Version, object []byte) func(Fields) (Credent
 	return func(fields Fields) (Credential, *Refusal) {
 		c, reason := decode(fields, object)
 		if reason != "" {
-			return Credential{}, &Refusal{Version: version, Reason: name + ": " + reason}
+			return Credential{}, &Refusal{Version: version, Code: ReasonSecretMalformed, Reason: name + ": " + reason}
 		}
 		return c, nil
 	}

@@ -68,7 +68,7 @@ func (f *File) Poll(ctx context.Context, need func(credential.Version) bool) (cr
 	f.warnOfRights(c.mode)
 	version, problem := f.version(c.data)
 	if problem != "" {
-		return credential.Reading{}, &credential.Refusal{Version: version, Reason: f.name() + " " + problem}
+		return credential.Reading{}, &credential.Refusal{Version: version, Code: credential.ReasonSecretMalformed, Reason: f.name() + " " + problem}
 	}
 	if !need(version) {
 		return credential.Reading{Version: version}, nil
@@ -150,9 +150,9 @@ func (f *File) explain(err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &credential.Refusal{Reason: fmt.Sprintf("no file at %s; write it there, or correct file", f.name())}
+		return &credential.Refusal{Code: credential.ReasonSecretMissing, Reason: fmt.Sprintf("no file at %s; write it there, or correct file", f.name())}
 	case errors.Is(err, regularfile.ErrNotRegular), errors.Is(err, errSize):
-		return &credential.Refusal{Reason: fmt.Sprintf("%s %v", f.name(), err)}
+		return &credential.Refusal{Code: credential.ReasonSecretMalformed, Reason: fmt.Sprintf("%s %v", f.name(), err)}
 	case errors.Is(err, fs.ErrPermission),
 		errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
 		return credential.NeedsOperator(fmt.Errorf("file %s: %w; correct the path, or make it readable for the daemon's user", f.name(), err))

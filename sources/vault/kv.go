@@ -44,7 +44,7 @@ func (k *KV) Poll(ctx context.Context, need func(credential.Version) bool) (cred
 	if err == nil || isRefusal(err) {
 		k.vault.health.Succeeded(k.worked)
 	}
-	return reading, err
+	return reading, credential.Because(connection.Reason(err), err)
 }
 
 func (k *KV) poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
@@ -58,7 +58,7 @@ func (k *KV) poll(ctx context.Context, need func(credential.Version) bool) (cred
 	}
 	reading, err := k.read(ctx, t, need)
 	if isForbidden(err) {
-		other, loginErr := session.replace(ctx, t, k.worked == t || isInvalidToken(err))
+		other, loginErr := session.replace(ctx, t, k.worked == t || connection.Answer(err).InvalidToken())
 		switch {
 		case loginErr != nil:
 			return credential.Reading{}, fmt.Errorf("%w; logging in again: %w", err, loginErr)
@@ -110,11 +110,6 @@ func (k *KV) forbidden(err error) error {
 
 func isForbidden(err error) bool { return connection.Answer(err).Status == http.StatusForbidden }
 
-// isInvalidToken reports what newer Vaults say of a token that has ended; older ones say no more than of a path that is forbidden.
-func isInvalidToken(err error) bool {
-	return strings.Contains(connection.Answer(err).Said, "invalid token")
-}
-
 func isNotFound(err error) bool { return connection.Answer(err).Status == http.StatusNotFound }
 
 func isRefusal(err error) bool {
@@ -152,16 +147,16 @@ func (k *KV) at(kind string) string {
 // name is at for errors and logs.
 func (k *KV) name(kind string) string { return credential.Escape(k.at(kind)) }
 
-func (k *KV) refuse(version credential.Version, format string, args ...any) error {
-	return &credential.Refusal{Version: version, Reason: k.name("") + " " + fmt.Sprintf(format, args...)}
+func (k *KV) refuse(code credential.Reason, version credential.Version, format string, args ...any) error {
+	return &credential.Refusal{Version: version, Code: code, Reason: k.name("") + " " + fmt.Sprintf(format, args...)}
 }
 
 func (k *KV) tooLarge(version credential.Version) error {
-	return k.refuse(version, "is larger than %d KiB; write a secret there that holds the credential only", connection.MaxAnswer>>10)
+	return k.refuse(credential.ReasonSecretMalformed, version, "is larger than %d KiB; write a secret there that holds the credential only", connection.MaxAnswer>>10)
 }
 
 func (k *KV) missing() error {
-	return &credential.Refusal{Reason: fmt.Sprintf("no secret at %s, or the policy hides it; write it there, or correct mount and path "+
+	return &credential.Refusal{Code: credential.ReasonSecretMissing, Reason: fmt.Sprintf("no secret at %s, or the policy hides it; write it there, or correct mount and path "+
 		`(without "data/") and kv_version`, k.name(""))}
 }
 

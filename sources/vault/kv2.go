@@ -48,9 +48,9 @@ func (k *KV) judge(version credential.Version, m versionMetadata, now time.Time)
 	}
 	k.gone = version
 	if m.Destroyed {
-		return k.refuse(version, "is destroyed; write a new version")
+		return k.refuse(credential.ReasonSecretDeleted, version, "is destroyed; write a new version")
 	}
-	return k.refuse(version, "is deleted; undelete it or write a new version")
+	return k.refuse(credential.ReasonSecretDeleted, version, "is deleted; undelete it or write a new version")
 }
 
 // readMetadata returns the newest version, or a Refusal when that is none to be read.
@@ -71,13 +71,13 @@ func (k *KV) readMetadata(ctx context.Context, t *login.Token) (credential.Versi
 	case number == nil:
 		return credential.Version{}, k.notKV()
 	case *number == 0:
-		return credential.Version{}, k.refuse(credential.Version{}, "has no version yet; write the credential there")
+		return credential.Version{}, k.refuse(credential.ReasonSecretMissing, credential.Version{}, "has no version yet; write the credential there")
 	}
 	newest, listed := answer.Data.Versions[strconv.Itoa(*number)]
 	version := k.version(*number, newest.CreatedTime)
 	if !listed {
 		k.gone = version
-		return credential.Version{}, k.refuse(version, "does not list its newest version any more; write a new one")
+		return credential.Version{}, k.refuse(credential.ReasonSecretDeleted, version, "does not list its newest version any more; write a new one")
 	}
 	return version, k.judge(version, newest, now)
 }

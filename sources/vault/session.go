@@ -177,7 +177,7 @@ func (s *session) close(ctx context.Context) error {
 	_, err := s.connection.Do(ctx, connection.Request{
 		Step: "revoke the token", Path: "auth/token/revoke-self", Body: struct{}{}, Namespace: s.auth.Namespace, Token: t.Text, Urgent: true,
 	}, nil)
-	if isInvalidToken(err) {
+	if connection.Answer(err).InvalidToken() {
 		return nil // it has ended already
 	}
 	if isForbidden(err) {

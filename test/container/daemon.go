@@ -102,6 +102,7 @@ type Status struct {
 type InstanceStatus struct {
 	Name           string    `json:"name"`
 	State          string    `json:"state"`
+	Reason         string    `json:"reason"`
 	WantedVersion  int       `json:"wanted_version"`
 	AppliedVersion int       `json:"applied_version"`
 	AppliedAt      time.Time `json:"applied_at"`

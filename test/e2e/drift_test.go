@@ -259,7 +259,7 @@ func TestDriftIsOnlyReported(t *testing.T) {
 	right := w.Read("prod")
 	w.Edits("prod", func(d []byte) []byte { return world.Replaced(t, d, "0123456789ABCDEF@techacct", "mallory@techacct") })
 	wrong := w.Read("prod")
-	w.Is("prod", "drift", "drift.revert: alert")
+	w.Is("prod", "drift/drift_alert", "drift.revert: alert")
 	w.Pass()
 	w.Is("prod", "drift")
 	if !bytes.Equal(w.Read("prod"), wrong) {

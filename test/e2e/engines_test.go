@@ -100,8 +100,12 @@ func TestKV1(t *testing.T) {
 		"technical_account_id is em": func() { data := credentialWith(first, otherSecret); data["technical_account_id"] = ""; write(data) },
 	} {
 		spoil()
-		w.Is("a", "blocked", name)
-		w.Is("b", "blocked", name)
+		reason := "secret_malformed"
+		if name == "no secret" {
+			reason = "secret_missing"
+		}
+		w.Is("a", "blocked/"+reason, name)
+		w.Is("b", "blocked/"+reason, name)
 		w.Blank("a")
 		w.OnDisk("a", first)
 		write(credentialWith(first, otherSecret))
@@ -144,7 +148,7 @@ func TestSharedSecretWithOtherFields(t *testing.T) {
 
 	_, second := w.NewSecret("a") // without the other key
 	w.OnDisk("a", second)
-	w.Is("b", "blocked", "client_secret", "other_secret")
+	w.Is("b", "blocked/secret_malformed", "client_secret", "other_secret")
 	w.Is("a", "in_sync")
 	w.Holds("b", otherSecret)
 	polledOnce(w, w.Vault.Mount+"/metadata/"+w.SecretPath("a"))

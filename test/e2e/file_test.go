@@ -210,14 +210,14 @@ func TestFileIsOfNoUse(t *testing.T) {
 		name, state, says string
 		make              func()
 	}{
-		{"missing", "blocked", "no file at", func() {}},
-		{"half", "blocked", "not a whole JSON object", func() { v.owned(v.file, good[:len(good)/2]) }},
-		{"a newline too many", "blocked", "client_secret ends in a newline", func() { v.owned(v.file, v.content(secretOf(2)+"\n", nil)) }},
-		{"a number", "blocked", "client_secret is not a string", func() { v.owned(v.file, v.content(secretOf(2), map[string]any{"client_secret": 5})) }},
-		{"huge", "blocked", "larger than", func() { v.renamed(make([]byte, 8<<20)) }},
-		{"a version that is none", "blocked", "whole number", func() { v.owned(v.file, v.content(secretOf(2), map[string]any{"version": "2"})) }},
-		{"FIFO", "blocked", "not a regular file", func() { v.Must(unix.Mkfifo(v.file, 0o600)) }},
-		{"loop", "degraded", "symbolic links", func() { v.Must(os.Symlink("credential.json", v.file)) }},
+		{"missing", "blocked/secret_missing", "no file at", func() {}},
+		{"half", "blocked/secret_malformed", "not a whole JSON object", func() { v.owned(v.file, good[:len(good)/2]) }},
+		{"a newline too many", "blocked/secret_malformed", "client_secret ends in a newline", func() { v.owned(v.file, v.content(secretOf(2)+"\n", nil)) }},
+		{"a number", "blocked/secret_malformed", "client_secret is not a string", func() { v.owned(v.file, v.content(secretOf(2), map[string]any{"client_secret": 5})) }},
+		{"huge", "blocked/secret_malformed", "larger than", func() { v.renamed(make([]byte, 8<<20)) }},
+		{"a version that is none", "blocked/secret_malformed", "whole number", func() { v.owned(v.file, v.content(secretOf(2), map[string]any{"version": "2"})) }},
+		{"FIFO", "blocked/secret_malformed", "not a regular file", func() { v.Must(unix.Mkfifo(v.file, 0o600)) }},
+		{"loop", "degraded/source_unreadable", "symbolic links", func() { v.Must(os.Symlink("credential.json", v.file)) }},
 	} {
 		v.Must(os.RemoveAll(v.file))
 		c.make()
@@ -241,7 +241,7 @@ func TestFileIsOfNoUse(t *testing.T) {
 	v.renamed(v.content(secretOf(3), nil))
 	v.OnDisk("prod", secretOf(3))
 	v.Must(os.RemoveAll(filepath.Dir(v.file)))
-	v.Is("prod", "blocked", "no file at")
+	v.Is("prod", "blocked/secret_missing", "no file at")
 	v.Must(os.Mkdir(filepath.Dir(v.file), 0o755))
 	v.renamed(v.content(secretOf(4), nil))
 	v.OnDisk("prod", secretOf(4))
@@ -266,7 +266,7 @@ func TestFileIsCounted(t *testing.T) {
 	v.OnDisk("prod", secretOf(2))
 	v.InSync(8)
 	write(7, 1)
-	v.Is("prod", "blocked", "goes back from version 8", "allow_rollback")
+	v.Is("prod", "blocked/secret_rollback", "goes back from version 8", "allow_rollback")
 	v.Holds("prod", secretOf(2))
 	v.configure("allow_rollback: true, fields: {client_secret: secret}")
 	v.HangUp()
@@ -319,7 +319,7 @@ func TestFileRights(t *testing.T) {
 	v.StartDaemon()
 	v.Is("prod", "in_sync")
 	v.Must(os.Chmod(v.file, 0o600))
-	v.Is("prod", "degraded", "permission denied", v.file, "readable for the daemon's user")
+	v.Is("prod", "degraded/source_unreadable", "permission denied", v.file, "readable for the daemon's user")
 	v.Blank("prod")
 	v.OnDisk("prod", secretOf(1))
 	v.Must(os.Chown(v.file, 0, 65534))

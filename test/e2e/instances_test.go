@@ -22,18 +22,19 @@ func TestBrokenInstancesDoNotHoldUpOthers(t *testing.T) {
 	broken := map[string]struct {
 		make func(file string, whole []byte) error
 		says []string
+		why  string
 	}{
-		"gone":   {func(file string, _ []byte) error { return nil }, []string{"missing"}},
-		"cut":    {func(file string, d []byte) error { return os.WriteFile(file, d[:len(d)/2], 0o640) }, []string{"not well-formed"}},
-		"empty":  {func(file string, d []byte) error { return os.WriteFile(file, nil, 0o640) }, []string{"not well-formed"}},
-		"pipe":   {func(file string, d []byte) error { return unix.Mkfifo(file, 0o640) }, []string{"not a regular file"}},
-		"folder": {func(file string, d []byte) error { return os.Mkdir(file, 0o755) }, []string{"not a regular file"}},
+		"gone":   {func(file string, _ []byte) error { return nil }, []string{"missing"}, "file_missing"},
+		"cut":    {func(file string, d []byte) error { return os.WriteFile(file, d[:len(d)/2], 0o640) }, []string{"not well-formed"}, "file_damaged"},
+		"empty":  {func(file string, d []byte) error { return os.WriteFile(file, nil, 0o640) }, []string{"not well-formed"}, "file_damaged"},
+		"pipe":   {func(file string, d []byte) error { return unix.Mkfifo(file, 0o640) }, []string{"not a regular file"}, "file_unreadable"},
+		"folder": {func(file string, d []byte) error { return os.Mkdir(file, 0o755) }, []string{"not a regular file"}, "file_unreadable"},
 		"outside": {func(file string, d []byte) error {
 			if err := os.WriteFile(w.Path("elsewhere.xml"), d, 0o640); err != nil {
 				return err
 			}
 			return os.Symlink(w.Path("elsewhere.xml"), file)
-		}, []string{"symbolic link", "config_file"}},
+		}, []string{"symbolic link", "config_file"}, "file_unreadable"},
 	}
 	for _, name := range w.Instances {
 		_, secrets[name] = w.NewSecret(name)
@@ -55,7 +56,7 @@ func TestBrokenInstancesDoNotHoldUpOthers(t *testing.T) {
 		t.Errorf("sync ended with %d", status)
 	}
 	for name, b := range broken {
-		w.Is(name, "degraded", append(b.says, w.File(name))...)
+		w.Is(name, "degraded/"+b.why, append(b.says, w.File(name))...)
 		world.Says(t, stdout, name+": degraded")
 		if n := strings.Count(w.Log(), "level=ERROR msg=\"instance file unusable, not writing\" instance="+name+" "); n != 1 {
 			t.Errorf("%s: told %d times", name, n)
@@ -95,7 +96,7 @@ func TestFileThatBreaksLaterIsLeftAlone(t *testing.T) {
 	if err := os.Remove(w.File("prod")); err != nil {
 		t.Fatal(err)
 	}
-	w.Is("prod", "degraded", "missing", w.File("prod"))
+	w.Is("prod", "degraded/file_missing", "missing", w.File("prod"))
 	_, second := w.NewSecret("prod")
 	w.Pass()
 	if _, err := os.Stat(w.File("prod")); !os.IsNotExist(err) {
@@ -106,7 +107,7 @@ func TestFileThatBreaksLaterIsLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Pass()
-		w.Is("prod", "degraded", "not well-formed", w.File("prod"))
+		w.Is("prod", "degraded/file_damaged", "not well-formed", w.File("prod"))
 		if !bytes.Equal(w.Read("prod"), damaged) {
 			t.Error("the damaged file was changed")
 		}

@@ -186,7 +186,7 @@ func TestSignedTokenIsReplaced(t *testing.T) {
 		o.Settings = strings.Replace(o.Settings, "poll: 1s", "poll: 1h", 1)
 	})
 	w.StartDaemon()
-	w.Is("prod", "degraded", "login at auth/", filepath.Join(dir, "token"), "another in the file is tried at once")
+	w.Is("prod", "degraded/login_refused", "login at auth/", filepath.Join(dir, "token"), "another in the file is tried at once")
 	put("..2", sign("campaign"))
 	w.InSync(1)
 }

@@ -205,7 +205,7 @@ func TestReadmePolicyLineByLine(t *testing.T) {
 	t.Parallel()
 	missed := map[string]func(w *world.World){
 		"/data/": func(w *world.World) {
-			w.Is("prod", "degraded", "permission denied", "/data/"+w.SecretPath("prod"), "give the role a policy")
+			w.Is("prod", "degraded/vault_denied", "permission denied", "/data/"+w.SecretPath("prod"), "give the role a policy")
 			w.Ran(0, "start", "set")
 		},
 		"/metadata/": func(w *world.World) {

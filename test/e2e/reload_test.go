@@ -146,7 +146,7 @@ func TestReloadSettings(t *testing.T) {
 	rewrite(w, "watch:", "drift: {revert: alert}\nwatch:")
 	w.HangUp()
 	w.Blank("stage")
-	w.Is("stage", "drift", "drift.revert: alert")
+	w.Is("stage", "drift/drift_alert", "drift.revert: alert")
 	w.HangUp()
 	w.Is("stage", "drift", "drift.revert: alert")
 	if n := strings.Count(w.Log(), "drift not reverted: drift.revert is alert"); n != 1 {
@@ -191,8 +191,8 @@ func TestReloadWhileVaultHangs(t *testing.T) {
 	w.Faults(`{"fail": "before", "only_for": ["fails"]}`)
 	_, waits := w.NewSecret("fails")
 	w.NewSecret("held")
-	w.Is("refused", "blocked", "is deleted")
-	w.Is("fails", "pending", "iRc=")
+	w.Is("refused", "blocked/secret_deleted", "is deleted")
+	w.Is("fails", "pending/apply_failed", "iRc=")
 	w.Is("held", "activation_pending")
 	w.Is("fine", "in_sync")
 

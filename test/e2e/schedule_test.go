@@ -16,7 +16,7 @@ func TestActivationIsHeld(t *testing.T) {
 	w := world.New(t, container.Options{Settings: `schedule: {activate: "0 3 1 1 *"}`})
 	_, first := w.NewSecret("prod")
 	w.StartDaemon()
-	if reason := w.Is("prod", "activation_pending"); reason != "" {
+	if reason := w.Is("prod", "activation_pending/window"); reason != "" {
 		t.Errorf("it is called trouble: %s", reason)
 	}
 	w.Holds("prod", first)

@@ -45,7 +45,7 @@ func TestDaemonIsNotRoot(t *testing.T) {
 	// One that it may not even read.
 	w.Must(os.Chown(w.File("prod"), 0, 0))
 	w.Must(os.Chmod(w.File("prod"), 0o600))
-	w.Is("prod", "degraded", "permission denied", w.File("prod"))
+	w.Is("prod", "degraded/file_unreadable", "permission denied", w.File("prod"))
 	w.Must(os.Chown(w.File("prod"), 65534, 65534))
 	w.InSync(2)
 }

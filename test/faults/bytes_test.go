@@ -95,7 +95,7 @@ func TestFileOfAnotherForm(t *testing.T) {
 		"1:31: the encoding is none":  append([]byte("<?xml version='1.0' encoding='utf-16'"), whole[end:]...),
 	} {
 		w.Must(os.WriteFile(w.File("prod"), form, 0o640))
-		w.Is("prod", "degraded", why)
+		w.Is("prod", "degraded/file_unreadable", why)
 		if !bytes.Equal(w.Read("prod"), form) {
 			t.Errorf("%s: the file was changed", why)
 		}

@@ -169,7 +169,7 @@ func clockRefusal(t *testing.T, clock *wallClock) {
 	w.Must(os.WriteFile(w.SecretID, []byte(wrong+"\n"), 0o600))
 	w.Proxy.Requests()
 	w.StartDaemon()
-	w.Is("prod", "degraded", w.SecretID)
+	w.Is("prod", "degraded/login_refused", w.SecretID)
 	for _, offset := range []time.Duration{-30 * time.Minute, 30 * time.Minute, 0, -year} {
 		clock.move(offset)
 		w.Stop()

@@ -177,7 +177,7 @@ func TestNodeOfVaultIsBehind(t *testing.T) {
 	newest := r.secrets[len(r.secrets)-1]
 
 	r.Proxy.Point(behind.Host())
-	r.Is("prod", "blocked", "goes back from version 3", "the source is behind")
+	r.Is("prod", "blocked/secret_rollback", "goes back from version 3", "the source is behind")
 	r.Proxy.Requests()
 	keepsAndGuards(r.World, newest)
 	r.Must(r.Proxy.Await(r.Ctx, 3, func(vaulttest.Request) bool { return true }))
@@ -231,7 +231,7 @@ func TestNodeOfVaultIsBehind(t *testing.T) {
 	// The next daemon, which knows what is applied from its state alone, logs in at that node.
 	r.Stop()
 	r.StartDaemon()
-	r.Is("prod", "blocked", "goes back from version 4")
+	r.Is("prod", "blocked/secret_rollback", "goes back from version 4")
 	keepsAndGuards(r.World, r.secrets[3])
 
 	r.Proxy.Point(active.Host())

@@ -48,7 +48,7 @@ func TestKilledWhileNlserverWrites(t *testing.T) {
 				w.WaitsAt("write_delay")
 				w.Kill()
 				w.StartDaemon()
-				w.Is("prod", "degraded", "still running")
+				w.Is("prod", "degraded/recovering", "still running")
 				if got := w.CountRuns("start", "set"); got != sets+1 {
 					t.Errorf("%d more runs while one is at work", got-sets-1)
 				}
@@ -85,7 +85,7 @@ func TestKilledWhileNlserverWritesAndVaultGone(t *testing.T) {
 			w.Kill()
 			w.Proxy.Down()
 			w.StartDaemon()
-			w.Is("prod", "degraded", "still running")
+			w.Is("prod", "degraded/recovering", "still running")
 			w.Release()
 			want := second
 			if c.damaged {

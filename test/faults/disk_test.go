@@ -23,7 +23,7 @@ func TestDirectoryOpenToEverybody(t *testing.T) {
 			info, err := os.Stat(dir)
 			w.Must(err)
 			w.Must(os.Chmod(dir, info.Mode()|bits))
-			w.Is("prod", "degraded", "everybody may write the directory", "chmod o-w")
+			w.Is("prod", "degraded/file_unreadable", "everybody may write the directory", "chmod o-w")
 			w.Blank("prod")
 			_, next := w.NewSecret("prod")
 			w.Pass()
@@ -103,10 +103,10 @@ func TestDiskIsFull(t *testing.T) {
 			version := 1
 			if place == "conf" {
 				w.Blank("prod") // in place, which needs no room
-				w.Is("prod", "drift", "no space left on device")
+				w.Is("prod", "drift/drift_stuck", "no space left on device")
 			} else {
 				version, _ = w.NewSecret("prod")
-				w.Is("prod", "pending", "no space left on device")
+				w.Is("prod", "pending/apply_failed", "no space left on device")
 				w.Holds("prod", first)
 				w.Ran(1, "start", "set") // nothing is begun that could not be remembered
 			}

@@ -104,7 +104,7 @@ func TestThreeStaleContainersOfFifty(t *testing.T) {
 		w.Must(w.Vault.DestroySecretID(w.Ctx, w.RoleID, strings.TrimSpace(string(old))))
 	}
 	for _, w := range three { // their tokens end within seconds
-		w.Is("prod", "degraded", w.SecretID, "put a new secret-id there")
+		w.Is("prod", "degraded/login_refused", w.SecretID, "put a new secret-id there")
 		logins(w)
 	}
 	stale := 0
@@ -125,7 +125,7 @@ func TestThreeStaleContainersOfFifty(t *testing.T) {
 			if i == 0 && k == 0 {
 				w.Signal(syscall.SIGUSR1) // by a person, who may have it tried once more
 			}
-			w.Is("prod", "degraded", "lock the role for every host")
+			w.Is("prod", "degraded/login_refused", "lock the role for every host")
 			stale += logins(w)
 		}
 		all(version, secret)

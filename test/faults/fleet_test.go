@@ -79,7 +79,7 @@ func TestStaleSecretIDAndRestarts(t *testing.T) {
 		}
 	}
 	w.StartDaemon()
-	w.Is("prod", "degraded", w.SecretID, "lock the role for every host")
+	w.Is("prod", "degraded/login_refused", w.SecretID, "lock the role for every host")
 	if total += logins(w); total < 1 || total > 4 {
 		t.Errorf("%d logins with a stale secret-id\n%s", total, w.Log())
 	}
@@ -109,7 +109,7 @@ func TestRestartsBeforeTheAnswer(t *testing.T) {
 				return n > 0
 			})
 		} else {
-			w.Is("prod", "degraded", "cut off before their answer", w.SecretID)
+			w.Is("prod", "degraded/login_refused", "cut off before their answer", w.SecretID)
 		}
 		if i%2 == 0 {
 			w.Kill()
@@ -229,7 +229,7 @@ func TestStaleSecretIDAndCommands(t *testing.T) {
 				t.Errorf("the state directory has mode %v", info.Mode())
 			}
 			w.StartDaemon()
-			w.Is("prod", "degraded", "put a new secret-id there")
+			w.Is("prod", "degraded/login_refused", "put a new secret-id there")
 			if total += logins(w); total != 1 {
 				t.Errorf("%d logins with the daemon's", total)
 			}
@@ -289,7 +289,7 @@ func TestStaleSecretIDAndSignals(t *testing.T) {
 	t.Parallel()
 	w, right := staleWorld(t, container.Options{})
 	w.StartDaemon()
-	w.Is("prod", "degraded", "put a new secret-id there")
+	w.Is("prod", "degraded/login_refused", "put a new secret-id there")
 	total := logins(w)
 	for i := range 10 {
 		w.Signal(syscall.SIGUSR1)
@@ -305,7 +305,7 @@ func TestStaleSecretIDAndSignals(t *testing.T) {
 	if total < 2 || total > 3 { // one that was cut off by SIGHUP counts, whether it got there or not
 		t.Errorf("%d logins, want 3", total)
 	}
-	w.Is("prod", "degraded", "not even SIGHUP or SIGUSR1", w.SecretID, "next login not before")
+	w.Is("prod", "degraded/login_refused", "not even SIGHUP or SIGUSR1", w.SecretID, "next login not before")
 	// Another wrong one is tried, once, and then no other for a while.
 	for i := range 4 {
 		w.Must(os.WriteFile(w.SecretID, fmt.Appendf(nil, "00000000-1111-2222-3333-%012d\n", i), 0o600))
@@ -327,6 +327,6 @@ func TestRightSecretIDAfterManyTries(t *testing.T) {
 		w.Signal(syscall.SIGUSR1)
 		w.Pass()
 	}
-	w.Is("prod", "degraded", "not even SIGHUP or SIGUSR1")
+	w.Is("prod", "degraded/login_refused", "not even SIGHUP or SIGUSR1")
 	recovers(w, right)
 }

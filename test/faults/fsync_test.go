@@ -41,7 +41,7 @@ func TestWritesAreSynced(t *testing.T) {
 		s.w.Must(os.WriteFile(s.w.SecretID, []byte(stale+"\n"), 0o600))
 		s.w.Succeeds("its tokens are revoked", func() error { return s.w.Vault.RevokeRoleTokens(s.w.Ctx, s.w.RoleID) })
 		s.w.Signal(syscall.SIGUSR1)
-		s.w.Is("prod", "degraded", "put a new secret-id there")
+		s.w.Is("prod", "degraded/login_refused", "put a new secret-id there")
 		s.tracing.leave()
 		renamedInto(t, s.tracing.calls, filepath.Join(s.w.StateDir(), "refused-secret-id.json"), 2) // before the login, and after it
 	})

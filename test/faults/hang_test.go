@@ -70,7 +70,7 @@ func TestStepHangs(t *testing.T) {
 			if name == "activation" {
 				w.Faults(`{"reload_fail": true, "on": ["reload"]}`)
 				w.NewSecret("prod")
-				w.Is("prod", "activation_pending", "reload")
+				w.Is("prod", "activation_pending/activation_failed", "reload")
 			}
 			over := w.Hangs(c.place(w))
 			began := time.Now()
@@ -186,7 +186,7 @@ func TestSecretIDThatIsAPipe(t *testing.T) {
 	w.Must(err)
 	w.Must(os.Remove(w.SecretID))
 	w.Must(unix.Mkfifo(w.SecretID, 0o600))
-	w.Is("prod", "degraded", "secret_id_file", "is not a regular file", "put one there")
+	w.Is("prod", "degraded/login_refused", "secret_id_file", "is not a regular file", "put one there")
 	w.Blank("prod")
 	w.OnDisk("prod", secrets["prod"])
 	w.HangUp()

@@ -73,7 +73,7 @@ func TestDirectoryIsAway(t *testing.T) {
 			w.InSync(1)
 
 			c.away(w, conf, there)
-			w.Is("prod", "degraded", "missing")
+			w.Is("prod", "degraded/file_missing", "missing")
 			w.Pass()
 			w.Is("prod", "degraded", "missing")
 			if found, err := os.ReadDir(conf); len(found) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -92,7 +92,7 @@ func TestRecordOfANewerRelease(t *testing.T) {
 	w.StartDaemon()
 	w.InSync(1)
 	w.Blank("prod")
-	w.Is("prod", "drift")
+	w.Is("prod", "drift/drift_brake")
 	w.Pass()
 	w.Is("prod", "drift") // the brake holds
 	w.Ran(1, "end", "set")
@@ -152,12 +152,12 @@ func TestRefusedSecretIDOfANewerRelease(t *testing.T) {
 	const file = "refused-secret-id.json"
 	w, right := staleWorld(t, container.Options{})
 	w.StartDaemon()
-	w.Is("prod", "degraded", "put a new secret-id there")
+	w.Is("prod", "degraded/login_refused", "put a new secret-id there")
 	w.Stop()
 	upgrade(w, file)
 	w.Proxy.Requests()
 	w.StartDaemon()
-	w.Is("prod", "degraded", "put a new secret-id there")
+	w.Is("prod", "degraded/login_refused", "put a new secret-id there")
 	if n := logins(w); n != 0 {
 		t.Errorf("%d logins with a secret-id that was refused before\n%s", n, w.Log())
 	}

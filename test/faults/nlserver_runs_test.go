@@ -133,7 +133,7 @@ func TestNlserverPrintsWithoutEnd(t *testing.T) {
 			w.Faults(fmt.Sprintf(`{"print_bytes": %d%s}`, size, failing))
 			_, second := w.NewSecret("prod")
 			if fails {
-				w.Is("prod", "pending", "exit status 1", "iRc=")
+				w.Is("prod", "pending/apply_failed", "exit status 1", "iRc=")
 				w.Holds("prod", secrets["prod"])
 				w.Faults(fmt.Sprintf(`{"print_bytes": %d}`, size))
 				w.Pass()

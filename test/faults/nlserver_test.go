@@ -131,7 +131,7 @@ func TestNlserverTrouble(t *testing.T) {
 					w.Ran(reloads+1, "end", "reload")
 					return
 				}
-				w.Is("prod", "pending", c.says...)
+				w.Is("prod", "pending/apply_failed", c.says...)
 				w.OnDisk("prod", old)
 				got := world.One(w.Pass(), "prod") // it is tried again
 				w.OnDisk("prod", old)
@@ -176,7 +176,7 @@ func TestActivationTrouble(t *testing.T) {
 			w.Faults(c.faults)
 			_, secret := w.NewSecret("prod")
 			w.StartDaemon()
-			w.Is("prod", "activation_pending", c.says...)
+			w.Is("prod", "activation_pending/activation_failed", c.says...)
 			w.Holds("prod", secret)
 			for range 2 {
 				if _, _, status := w.RunCommand("sync"); status != 1 {

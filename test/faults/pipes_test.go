@@ -57,7 +57,7 @@ func TestPipeInPlaceOfALoginFile(t *testing.T) {
 			w.StartDaemon()
 			w.InSync(version)
 			back := pipe(w, file)
-			w.Is("prod", "degraded", "vault.auth."+key, "is not a regular file; put one there")
+			w.Is("prod", "degraded/login_refused", "vault.auth."+key, "is not a regular file; put one there")
 			keepsAndGuards(w, secret)
 			back()
 			version, secret = w.NewSecret("prod")

@@ -167,7 +167,7 @@ func TestRestartSlowerThanTheLimit(t *testing.T) {
 			c.do(w)
 			w.RunCommand("sync")
 			w.Signal(syscall.SIGUSR1)
-			w.Is("prod", "activation_pending", "restart web", "has not ended")
+			w.Is("prod", "activation_pending/activation_failed", "restart web", "has not ended")
 			w.Ran(1, "start", "restart", "web")
 			w.Release()
 			w.Eventually("it ended", func() bool { return w.CountRuns("end", "restart", "web") == 1 })
@@ -222,7 +222,7 @@ func TestRestartThatFailsAgainAndAgain(t *testing.T) {
 	w.Faults(`{"restart_fail": ["web"]}`)
 	w.NewSecret("prod")
 	w.StartDaemon()
-	w.Is("prod", "activation_pending", "restart web", "3 times in a row", "SIGHUP")
+	w.Is("prod", "activation_pending/activation_failed", "restart web", "3 times in a row", "SIGHUP")
 	for range 3 {
 		w.RunCommand("sync")
 		w.Signal(syscall.SIGUSR1)

@@ -32,7 +32,7 @@ func TestSecretWrittenInSteps(t *testing.T) {
 			break
 		}
 		w.Pass()
-		w.Is("prod", "blocked", "field "+step.missing+" is missing", fmt.Sprintf("version %d", i+2), w.SecretPath("prod"), "add it")
+		w.Is("prod", "blocked/secret_malformed", "field "+step.missing+" is missing", fmt.Sprintf("version %d", i+2), w.SecretPath("prod"), "add it")
 		if got := w.Read("prod"); !bytes.Equal(got, document) {
 			t.Errorf("after %s the file has changed: %s", step.write, world.FirstDifference(document, got))
 		}
@@ -94,7 +94,7 @@ func TestOddFields(t *testing.T) {
 			w.WriteSecret("prod", data)
 			version++
 			w.Pass()
-			w.Is("prod", "blocked", "field "+o.field, o.says, fmt.Sprintf("version %d", version), w.SecretPath("prod"))
+			w.Is("prod", "blocked/secret_malformed", "field "+o.field, o.says, fmt.Sprintf("version %d", version), w.SecretPath("prod"))
 			w.Holds("prod", secrets["prod"])
 		})
 		w.In(t)
@@ -117,7 +117,7 @@ func TestHugeSecret(t *testing.T) {
 	data := container.Credential(canary)
 	data["backup"] = strings.Repeat("b", 1<<20)
 	w.WriteSecret("prod", data)
-	w.Is("prod", "blocked", "version 2", "larger than 1024 KiB", "credential only", w.SecretPath("prod"))
+	w.Is("prod", "blocked/secret_malformed", "version 2", "larger than 1024 KiB", "credential only", w.SecretPath("prod"))
 	keepsAndGuards(w, secrets["prod"])
 	w.Proxy.Requests()
 	w.Pass()

@@ -24,7 +24,7 @@ type oddAnswer struct {
 	name  string
 	part  string // of the paths that are answered so
 	serve http.HandlerFunc
-	state string   // empty: degraded
+	state string   // and reason; empty: degraded, as it cannot be reached
 	says  []string // what last_error names, besides Vault's address
 }
 
@@ -35,13 +35,13 @@ func TestVaultAnswersWithTrouble(t *testing.T) {
 	// The metadata's answer as it begins, so that only the end is missing.
 	half := `{"data":{"current_version":2,"versions":{"2":{"created_time":"2026-01-01T00:00:00Z"`
 	cases := []oddAnswer{
-		{"404", "/v1/kv-", answer(404, `{"errors":[]}`), "blocked", []string{"no secret at", "mount and path"}},
+		{"404", "/v1/kv-", answer(404, `{"errors":[]}`), "blocked/secret_missing", []string{"no secret at", "mount and path"}},
 		{"404 of another program", "/v1/kv-", answer(404, "<html>nginx "+answerCanary+"</html>"), "", []string{"404", "not Vault", "vault.address"}},
 		{"403 of another program", "/v1/kv-", answer(403, `{"message":"nginx `+answerCanary+`"}`), "", []string{"403", "not Vault", "vault.address"}},
 		{"412", "/v1/kv-", answer(412, ""), "", []string{"412", "standby", "active node"}},
 		{"472", "/v1/kv-", answer(472, ""), "", []string{"472", "standby"}},
 		{"474", "/v1/kv-", answer(474, ""), "", []string{"474", "standby"}},
-		{"503", "/v1/kv-", answer(503, `{"errors":["Vault is sealed"]}`), "", []string{"sealed", "unseal it"}},
+		{"503", "/v1/kv-", answer(503, `{"errors":["Vault is sealed"]}`), "degraded/vault_sealed", []string{"sealed", "unseal it"}},
 		{"501", "/v1/kv-", answer(501, ""), "", []string{"not initialised"}},
 		{"418", "/v1/kv-", answer(418, ""), "", []string{"418"}},
 		{"redirect elsewhere", "/v1/kv-", redirect("http://198.51.100.1/" + answerCanary), "", []string{"redirects", "198.51.100.1", "vault.address"}},
@@ -54,7 +54,7 @@ func TestVaultAnswersWithTrouble(t *testing.T) {
 		{"empty", "/metadata/", answer(200, ""), "", []string{"KV version 2"}},
 		{"garbage", "/metadata/", answer(200, "\x00\xff\x1b[31m"+answerCanary), "", []string{"KV version 2"}},
 		{"absurd numbers", "/metadata/", answer(200, `{"data":{"current_version":1e99}}`), "", []string{"KV version 2"}},
-		{"negative version", "/metadata/", answer(200, `{"data":{"current_version":-1,"versions":{}}}`), "blocked", []string{"newest version"}},
+		{"negative version", "/metadata/", answer(200, `{"data":{"current_version":-1,"versions":{}}}`), "blocked/secret_deleted", []string{"newest version"}},
 		{"nested", "/metadata/", answer(200, strings.Repeat(`{"data":`, 100_000)), "", []string{"KV version 2"}},
 		{"302", "/metadata/", answer(302, ""), "", []string{"redirects"}},
 		{"errors of 900 KiB", "/metadata/", answer(500, `{"errors":["`+strings.Repeat(answerCanary, 22_000)+`"]}`), "", []string{"500"}},
@@ -76,7 +76,7 @@ func TestVaultAnswersWithTrouble(t *testing.T) {
 			w.In(t)
 			w.Proxy.Serve(c.part, c.serve)
 			w.Signal(syscall.SIGUSR1)
-			w.Is("prod", firstOf(c.state, "degraded"), c.says...)
+			w.Is("prod", firstOf(c.state, "degraded/vault_unreachable"), c.says...)
 			keepsAndGuards(w, secret)
 			w.Proxy.Forward()
 			if *full || i%6 == 0 { // nlserver takes most of the time
@@ -107,18 +107,18 @@ func TestLoginIsAnsweredByAnother(t *testing.T) {
 	for _, c := range []oddAnswer{
 		{"page", "/login", answer(400, "<html><title>Bad Request</title>nginx "+request+"</html>"), "", []string{"400", "not Vault"}},
 		{"JSON of a gateway", "/login", answer(400, `{"message":"no upstream for `+request+`"}`), "", []string{"400", "not Vault"}},
-		{"other words of Vault", "/login", answer(400, `{"errors":["source address \"10.0.0.7\" unauthorized"]}`), "", []string{"source address", "unauthorized"}},
+		{"other words of Vault", "/login", answer(400, `{"errors":["source address \"10.0.0.7\" unauthorized"]}`), "degraded/login_refused", []string{"source address", "unauthorized"}},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {
 			w.In(t)
 			w.Stop()
 			w.Proxy.Serve(c.part, c.serve)
 			w.StartDaemon()
-			w.Is("prod", "degraded", append(c.says, "next login not before")...)
+			w.Is("prod", firstOf(c.state, "degraded/vault_unreachable"), append(c.says, "next login not before")...)
 			keepsAndGuards(w, secrets["prod"])
 			w.Stop()
 			w.StartDaemon()
-			w.Is("prod", "degraded", c.says...)
+			w.Is("prod", firstOf(c.state, "degraded/vault_unreachable"), c.says...)
 			w.Proxy.Forward()
 			version, secrets["prod"] = w.NewSecret("prod")
 			w.InSync(version)
@@ -144,10 +144,10 @@ func TestVaultBreaksOffInTheSecret(t *testing.T) {
 		{"cut in the secret", "/data/", cut(whole[:strings.Index(whole, answerCanary)+10]), "", []string{"closed without an answer", "data"}},
 		{"cut before the last byte", "/data/", cut(whole[:len(whole)-1]), "", []string{"closed without an answer"}},
 		{"JSON ends early", "/data/", answer(200, whole[:len(whole)-2]), "", []string{"KV version 2"}},
-		{"403", "/data/", answer(403, `{"errors":["permission denied"]}`), "", []string{"permission denied", "policy", "/data/"}},
+		{"403", "/data/", answer(403, `{"errors":["permission denied"]}`), "degraded/vault_denied", []string{"permission denied", "policy", "/data/"}},
 		{"404", "/data/", answer(404, `{"errors":[]}`), "", []string{"listed and cannot be read"}},
 		{"5xx burst", "/data/", burst(w, 500, 502, 504, 503), "", nil},
-		{"larger than it may be", "/data/", answer(200, strings.Repeat(" ", 1<<20+1)+whole), "blocked", []string{"larger than 1024 KiB", "credential only"}},
+		{"larger than it may be", "/data/", answer(200, strings.Repeat(" ", 1<<20+1)+whole), "blocked/secret_malformed", []string{"larger than 1024 KiB", "credential only"}},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {
 			w.In(t)
@@ -157,11 +157,11 @@ func TestVaultBreaksOffInTheSecret(t *testing.T) {
 			version, secret := w.NewSecret("prod")
 			w.Signal(syscall.SIGUSR1)
 			if c.says != nil {
-				w.Is("prod", firstOf(c.state, "degraded"), c.says...)
+				w.Is("prod", firstOf(c.state, "degraded/vault_unreachable"), c.says...)
 				keepsAndGuards(w, before)
 				w.Ran(sets, "end", "set")
 				w.Proxy.Forward()
-				if c.state == "blocked" {
+				if strings.HasPrefix(c.state, "blocked") {
 					version, secret = w.NewSecret("prod") // that version stays refused
 				}
 				w.Signal(syscall.SIGUSR1)

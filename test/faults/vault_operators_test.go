@@ -106,7 +106,7 @@ func TestRoleIsLocked(t *testing.T) {
 	w.Blank("prod")
 	w.StartDaemon()
 	w.OnDisk("prod", secret)
-	w.Is("prod", "degraded", "login at auth/"+w.Vault.AuthMount, "permission denied", "locked after refused logins")
+	w.Is("prod", "degraded/login_locked", "login at auth/"+w.Vault.AuthMount, "permission denied", "locked after refused logins")
 	keepsAndGuards(w, secret)
 	w.Eventually("a right secret-id is not noted as refused, but while it is tried", func() bool {
 		_, err := os.Stat(w.StateDir() + "/refused-secret-id.json")

@@ -34,7 +34,7 @@ func TestVaultIsAwayForLong(t *testing.T) {
 			within(w, 15*time.Minute, "it has tried often", func() bool {
 				return strings.Count(w.Running.Log(), `msg="source unreachable, keeping the applied credential"`) >= tries
 			})
-			w.Is("prod", "degraded", w.Proxy.Address, "is Vault running")
+			w.Is("prod", "degraded/vault_unreachable", w.Proxy.Address, "is Vault running")
 			keepsAndGuards(w, secrets["prod"])
 			if n := strings.Count(w.Running.Log(), "level=WARN") + strings.Count(w.Running.Log(), "level=ERROR"); n != 1 {
 				t.Errorf("the outage was told %d times\n%s", n, w.Log())

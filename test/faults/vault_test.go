@@ -20,7 +20,7 @@ func TestVaultDownAtStart(t *testing.T) {
 	w.Blank("prod")
 	w.StartDaemon()
 	w.OnDisk("prod", secrets["prod"])
-	w.Is("prod", "degraded", w.Proxy.Address, "is Vault running")
+	w.Is("prod", "degraded/vault_unreachable", w.Proxy.Address, "is Vault running")
 	w.Blank("prod")
 	w.OnDisk("prod", secrets["prod"])
 	if s, err := w.Asker().Status(w.Ctx); err != nil || s.Vault.Reachable || world.One(s, "prod").AppliedVersion != 1 {
@@ -44,24 +44,25 @@ func TestVaultTrouble(t *testing.T) {
 		spoil func(*world.World)
 		mend  func(*world.World)
 		says  []string
+		why   string // empty: vault_unreachable
 	}{
-		{"cut off", false, func(w *world.World) { w.Proxy.Down() }, func(w *world.World) { w.Must(w.Proxy.Up()) }, []string{"refused"}},
-		{"sealed", true, func(w *world.World) { w.Must(w.Vault.Seal(w.Ctx)) }, func(w *world.World) { w.Must(w.Vault.Unseal(w.Ctx)) }, []string{"sealed", "unseal it"}},
+		{"cut off", false, func(w *world.World) { w.Proxy.Down() }, func(w *world.World) { w.Must(w.Proxy.Up()) }, []string{"refused"}, ""},
+		{"sealed", true, func(w *world.World) { w.Must(w.Vault.Seal(w.Ctx)) }, func(w *world.World) { w.Must(w.Vault.Unseal(w.Ctx)) }, []string{"sealed", "unseal it"}, "vault_sealed"},
 		{"403 by policy", false,
 			func(w *world.World) {
 				w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, `path "none" { capabilities = ["read"] }`))
 			},
 			func(w *world.World) {
 				w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, w.Vault.ReadPolicy(w.SecretPath("+"))))
-			}, []string{"permission denied", "policy"}},
-		{"429", false, answers(429, `{"errors":["rate limit"]}`), forwards, []string{"429"}},
-		{"standby", false, answers(473, `{}`), forwards, []string{"473"}},
-		{"500", false, answers(500, `{"errors":["internal error"]}`), forwards, []string{"500"}},
-		{"502 page", false, answers(502, `<html>Bad Gateway p8e-`+strings.Repeat("s", 32)+`</html>`), forwards, []string{"502"}},
-		{"login page", false, answers(200, `<html>Please log in</html>`), forwards, []string{"vault.address"}},
-		{"another's JSON", false, answers(200, `{"data": null}`), forwards, []string{"KV version 2"}},
-		{"no data", false, answers(200, `{}`), forwards, []string{"KV version 2"}},
-		{"version of text", false, answers(200, `{"data": {"current_version": "7"}}`), forwards, []string{"vault.address"}},
+			}, []string{"permission denied", "policy"}, "vault_denied"},
+		{"429", false, answers(429, `{"errors":["rate limit"]}`), forwards, []string{"429"}, ""},
+		{"standby", false, answers(473, `{}`), forwards, []string{"473"}, ""},
+		{"500", false, answers(500, `{"errors":["internal error"]}`), forwards, []string{"500"}, ""},
+		{"502 page", false, answers(502, `<html>Bad Gateway p8e-`+strings.Repeat("s", 32)+`</html>`), forwards, []string{"502"}, ""},
+		{"login page", false, answers(200, `<html>Please log in</html>`), forwards, []string{"vault.address"}, ""},
+		{"another's JSON", false, answers(200, `{"data": null}`), forwards, []string{"KV version 2"}, ""},
+		{"no data", false, answers(200, `{}`), forwards, []string{"KV version 2"}, ""},
+		{"version of text", false, answers(200, `{"data": {"current_version": "7"}}`), forwards, []string{"vault.address"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -77,7 +78,7 @@ func TestVaultTrouble(t *testing.T) {
 			w, secrets := world.Started(t, options)
 			c.spoil(w)
 			w.Signal(syscall.SIGUSR1)
-			w.Is("prod", "degraded", c.says...)
+			w.Is("prod", "degraded/"+firstOf(c.why, "vault_unreachable"), c.says...)
 			w.Blank("prod")
 			w.OnDisk("prod", secrets["prod"])
 			w.Is("prod", "degraded")

@@ -65,7 +65,7 @@ func TestVaultCertificates(t *testing.T) {
 			w.In(t)
 			show(w, c.bad)
 			w.Signal(syscall.SIGUSR1)
-			w.Is("prod", "degraded", append(c.says, w.Proxy.Address)...)
+			w.Is("prod", "degraded/vault_unreachable", append(c.says, w.Proxy.Address)...)
 			keepsAndGuards(w, secret)
 			world.Says(t, w.Log(), `level=ERROR msg="source unreachable, keeping the applied credential"`)
 			if requests := w.Proxy.Requests(); len(requests) != 0 {

@@ -23,6 +23,7 @@ func TestTokensKeepEnding(t *testing.T) {
 		spoil func(*world.World)
 		mend  func(*world.World)
 		says  string
+		why   string
 	}{
 		{"revoked again and again", func(w *world.World) {
 			w.Proxy.Serve("/metadata/", func(rw http.ResponseWriter, r *http.Request) {
@@ -30,16 +31,16 @@ func TestTokensKeepEnding(t *testing.T) {
 				w.Proxy.Pass(rw, r)
 				w.Vault.Revoke(w.Ctx, token) // fails for one that is revoked already
 			})
-		}, func(w *world.World) { w.Proxy.Forward() }, ""},
+		}, func(w *world.World) { w.Proxy.Forward() }, "", ""},
 		{"reading stays forbidden", func(w *world.World) {
 			w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, `path "none" { capabilities = ["read"] }`))
 		}, func(w *world.World) {
 			w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, w.Vault.ReadPolicy(w.SecretPath("+"))))
-		}, "policy that allows to read"},
+		}, "policy that allows to read", "vault_denied"},
 		{"logins forbidden", func(w *world.World) {
 			w.Proxy.Answer("/login", 403, "permission denied")
 			w.Succeeds("its tokens are revoked", func() error { return w.Vault.RevokeRoleTokens(w.Ctx, w.RoleID) })
-		}, func(w *world.World) { w.Proxy.Forward() }, "may not log in"},
+		}, func(w *world.World) { w.Proxy.Forward() }, "may not log in", "login_locked"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -47,7 +48,7 @@ func TestTokensKeepEnding(t *testing.T) {
 			c.spoil(w)
 			w.Proxy.Requests()
 			if c.says != "" {
-				w.Is("prod", "degraded", c.says, "permission denied")
+				w.Is("prod", "degraded/"+c.why, c.says, "permission denied")
 				keepsAndGuards(w, secrets["prod"])
 			}
 			// Most requests come at the beginning, before the waits have grown.

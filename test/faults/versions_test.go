@@ -36,10 +36,10 @@ func TestVersions(t *testing.T) {
 		w.Pass()
 		w.InSync(version)
 	}
-	blocked := func(t *testing.T, reason ...string) {
+	blocked := func(t *testing.T, reason string, says ...string) {
 		t.Helper()
 		w.Pass()
-		w.Is("prod", "blocked", append(reason, path)...)
+		w.Is("prod", "blocked/"+reason, append(says, path)...)
 		// What is kept is also guarded.
 		w.Blank("prod")
 		w.OnDisk("prod", current)
@@ -54,17 +54,17 @@ func TestVersions(t *testing.T) {
 		{"same credential under a new version", func(t *testing.T) { record(3) }},
 		{"soft delete", func(t *testing.T) {
 			w.Vault.MustDelete(path, 3)
-			blocked(t, "deleted", "undelete it or write a new version", "version 3")
+			blocked(t, "secret_deleted", "deleted", "undelete it or write a new version", "version 3")
 		}},
 		{"undelete", func(t *testing.T) { w.Vault.MustUndelete(path, 3); w.Pass(); w.InSync(3) }},
 		{"destroy", func(t *testing.T) {
 			w.Vault.MustDestroy(path, 3)
-			blocked(t, "destroyed", "write a new version")
+			blocked(t, "secret_deleted", "destroyed", "write a new version")
 		}},
 		{"a new version after it", func(t *testing.T) { rotate(t, 4) }},
 		{"delete with all metadata", func(t *testing.T) {
 			w.Vault.MustDeleteAll(path)
-			blocked(t, "no secret", "write it there, or correct mount and path")
+			blocked(t, "secret_missing", "no secret", "write it there, or correct mount and path")
 		}},
 		{"written anew with another credential: version 1 again", func(t *testing.T) { rotate(t, 1) }},
 		{"deleted and written anew within one poll, same credential", func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestRollback(t *testing.T) {
 				w.Ran(3, "end", "set")
 				return
 			}
-			w.Is("prod", "blocked", "version 1", "version 2", "allow_rollback")
+			w.Is("prod", "blocked/secret_rollback", "version 1", "version 2", "allow_rollback")
 			_, _, status := w.RunCommand("sync")
 			if status != 1 {
 				t.Errorf("sync ended with %d", status)
@@ -128,7 +128,7 @@ func TestRollback(t *testing.T) {
 			w.Ran(2, "end", "set")
 
 			w.Proxy.AnswerBody("/metadata/", http.StatusOK, stale)
-			w.Is("prod", "blocked")
+			w.Is("prod", "blocked/secret_rollback")
 			w.Reconfigured(func(o *container.Options) { o.Extra = map[string]string{"prod": "allow_rollback: true"} })
 			w.HangUp()
 			w.InSync(1)
@@ -160,7 +160,7 @@ func TestStaleStandbyAfterRewriting(t *testing.T) {
 			w.Proxy.AnswerBody("/metadata/", http.StatusOK, metadata)
 			w.Proxy.AnswerBody("/data/", http.StatusOK, data)
 			w.Pass()
-			w.Is("prod", "blocked", "allow_rollback")
+			w.Is("prod", "blocked/secret_rollback", "allow_rollback")
 			w.Holds("prod", secret)
 			w.Ran(sets, "end", "set")
 		})

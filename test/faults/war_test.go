@@ -34,7 +34,7 @@ func TestDriftWarEnds(t *testing.T) {
 			sets := w.CountRuns("end", "set")
 			w.Blank("prod")
 			blank := w.Read("prod")
-			w.Is("prod", "drift", "drift.max_reverts")
+			w.Is("prod", "drift/drift_brake", "drift.max_reverts")
 			w.Kill()
 			w.StartDaemon()
 			w.Is("prod", "drift")
@@ -132,7 +132,7 @@ func TestDriftWarOfFiftyASecond(t *testing.T) {
 	}
 	w, secrets := world.Started(t, container.Options{Settings: "drift: {max_reverts: 20}\nwatch: {poll: 1s, events: off}"}) // that there are none is told at its own time
 	war := attack(w)
-	w.Is("prod", "drift", "drift.max_reverts")
+	w.Is("prod", "drift/drift_brake", "drift.max_reverts")
 	reverts := func() int {
 		s, err := w.Asker().Status(w.Ctx)
 		w.Must(err)
@@ -157,7 +157,7 @@ func TestDriftWarOfFiftyASecond(t *testing.T) {
 		if now, err := os.Stat(filepath.Join(w.StateDir(), "prod.json")); err != nil || !os.SameFile(record, now) {
 			t.Errorf("the record was written anew, %v", err)
 		}
-		w.Is("prod", "drift", "drift.max_reverts")
+		w.Is("prod", "drift/drift_brake", "drift.max_reverts")
 		if len(w.Daemons) == 1 {
 			w.Kill()
 			w.StartDaemon()
@@ -181,7 +181,7 @@ func TestDriftWarOfFiftyASecond(t *testing.T) {
 		t.Errorf("%v\n%s", err, w.Log())
 	}
 	w.Foreign["prod"] = world.ForeignBytes(w.Read("prod"))
-	w.Is("prod", "drift", "drift.max_reverts")
+	w.Is("prod", "drift/drift_brake", "drift.max_reverts")
 	w.Signal(syscall.SIGHUP)
 	w.OnDisk("prod", secrets["prod"])
 	w.InSync(1)

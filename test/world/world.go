@@ -188,12 +188,14 @@ func (w *World) AwaitStatus(what string, fits func(container.Status) bool) conta
 	return s
 }
 
-// Is waits until an instance has a state, with a last error that says everything that its reader needs, and returns it.
-func (w *World) Is(instance, state string, says ...string) string {
+// Is waits until an instance is as it should be, with a last error that says everything that its reader needs, and returns it. How it
+// should be is a state, or a state and its reason: "blocked" or "blocked/secret_deleted".
+func (w *World) Is(instance, condition string, says ...string) string {
 	w.T.Helper()
-	s := w.AwaitStatus(fmt.Sprintf("%s is %s and says %q", instance, state, says), func(s container.Status) bool {
+	state, reason, asked := strings.Cut(condition, "/")
+	s := w.AwaitStatus(fmt.Sprintf("%s is %s and says %q", instance, condition, says), func(s container.Status) bool {
 		in := One(s, instance)
-		return in.State == state && !slices.ContainsFunc(says, func(text string) bool { return !strings.Contains(in.LastError, text) })
+		return in.State == state && (!asked || in.Reason == reason) && !slices.ContainsFunc(says, func(text string) bool { return !strings.Contains(in.LastError, text) })
 	})
 	return One(s, instance).LastError
 }

@@ -80,6 +80,11 @@ var wrongLogin = regexp.MustCompile(`(?i)^(?:failed to validate (?:SecretID|cred
 
 // Login returns a token to use from now on, or says why there is none yet: a [*BackoffError] where another try must wait.
 func (m *Method) Login(ctx context.Context) (*Token, error) {
+	t, err := m.login(ctx)
+	return t, credential.Because(m.reasonOf(err), err)
+}
+
+func (m *Method) login(ctx context.Context) (*Token, error) {
 	if m.tokenFile != nil {
 		return m.tokenFile.login(ctx)
 	}

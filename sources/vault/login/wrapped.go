@@ -77,8 +77,8 @@ func (w *wrapping) renew(ctx context.Context, asked asked) (current keptEntry, r
 	case err != nil || current.From == digest:
 		return current, false, err
 	case w.refusals.onlyReads():
-		return current, false, fmt.Errorf("vault login: the wrapping token in %s was not unwrapped yet, and this command only reads: start "+
-			"the daemon, or run campaign-credsync sync", w.auth.SecretIDFile)
+		return current, false, credential.NeedsOperator(fmt.Errorf("vault login: the wrapping token in %s was not unwrapped yet, and this "+
+			"command only reads: start the daemon, or run campaign-credsync sync", w.auth.SecretIDFile))
 	}
 	if asked == askedNothing {
 		err = w.waits.over()
