@@ -30,6 +30,7 @@ func (in *instance) requireActivation(now time.Time) {
 	if len(in.Steps) == 0 {
 		r.ActivatedAt, r.ActivatedVersion = now, r.Version.Number
 	}
+	r.saveAt = time.Time{} // no step is begun before it is on record
 	in.activation.require(now)
 }
 

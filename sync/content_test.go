@@ -198,3 +198,18 @@ func TestOtherFieldsOfTheSameVersion(t *testing.T) {
 		w.wantState("prod", credsync.StateInSync)
 	})
 }
+
+// A shape that is not the usual one is worth one line for each version.
+func TestUnusualShapeIsToldOnceForEachVersion(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		time.Sleep(time.Hour)
+		if n := w.told("unusual"); n != 1 {
+			t.Errorf("told %d times, want once\n%s", n, w.log)
+		}
+		w.source.rotate("two")
+		time.Sleep(time.Hour)
+		if n := w.told("unusual"); n != 2 {
+			t.Errorf("told %d times after another version, want twice\n%s", n, w.log)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -211,5 +212,8 @@ func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending) {
 		}
 		in.log.Info("new version", "version", v.Number)
 		in.learnFirst(d.cfg.Store.Key())
+		if odd := p.credential.Oddities(); len(odd) > 0 {
+			in.log.Warn("the shape of the credential is unusual", "version", v.Number, "field", strings.Join(odd, ", "))
+		}
 	}
 }

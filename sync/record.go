@@ -12,7 +12,8 @@ import (
 // record is what is remembered of an instance, and how much of that is on disk. Who changes it sets unsaved.
 type record struct {
 	state.Record
-	unsaved bool // there are changes that no save has taken
+	unsaved bool      // there are changes that no save has taken
+	saveAt  time.Time // so long they may wait; zero: not at all
 	saving  bool
 	retry   retry
 }
@@ -27,7 +28,7 @@ const savePatience = 2 * time.Second
 func (d *Daemon) recordIntent(in *instance) {
 	now, r := time.Now(), &in.record
 	r.RevertOwesActivation = true
-	r.unsaved = true
+	r.unsaved, r.saveAt = true, time.Time{}
 	d.tell()
 	for until := now.Add(savePatience); !r.saveEnded() && time.Now().Before(until) && d.phase < ended; {
 		d.wait(until, nil)
@@ -40,8 +41,8 @@ func (d *Daemon) keepSaved(in *instance) {
 		switch {
 		case r.saving || !r.unsaved || d.phase == drained:
 			d.wait(time.Time{}, nil)
-		case !r.retry.due(time.Now()):
-			d.wait(r.retry.at, nil)
+		case time.Now().Before(later(r.saveAt, r.retry.at)):
+			d.wait(later(r.saveAt, r.retry.at), nil)
 		default:
 			d.save(in)
 		}
@@ -50,7 +51,7 @@ func (d *Daemon) keepSaved(in *instance) {
 
 func (d *Daemon) save(in *instance) {
 	r := &in.record
-	r.unsaved, r.saving = false, true
+	r.unsaved, r.saving, r.saveAt = false, true, time.Time{}
 	copied := r.Record
 	var err error
 	d.do(step{what: "save of the state", of: []*instance{in}, bound: fileBound}, func() { err = d.cfg.Store.Save(in.Name, copied) })
@@ -74,8 +75,14 @@ func (r *record) activated(done func(credential.Step) bool, now time.Time) {
 	r.unsaved = true
 }
 
+// countDelay is how long counts of reverts are gathered before they are saved: the disk is wanted for the next revert.
+const countDelay = 100 * time.Millisecond
+
 // reverted counts a revert.
 func (r *record) reverted(now time.Time) {
+	if !r.unsaved {
+		r.saveAt = now.Add(countDelay)
+	}
 	r.Reverts = append(r.recentReverts(now), now)
 	r.RevertedTotal++
 }

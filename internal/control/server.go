@@ -145,11 +145,16 @@ func (s *Server) run() {
 	}
 }
 
-// Close ends every connection, and removes the socket. There was a Serve before.
+// Close ends every connection, and removes the socket.
 func (s *Server) Close() {
 	close(s.closing)
 	s.server.Close()
-	<-s.ended
+	switch {
+	case s.current.Load() != nil:
+		<-s.ended
+	case s.listener != nil:
+		s.listener.Close()
+	}
 }
 
 // status answers what is known now. If the daemon hangs, that may no longer be true, so the answer is an error. While it stops, or is

@@ -43,17 +43,35 @@ const (
 	maxPrivateKeyLength = 16 << 10
 )
 
+// field is a field of a credential, and its usual shape: from Adobe's documentation and from credentials seen.
+type field struct {
+	name, value string
+	usual       *regexp.Regexp
+}
+
+var (
+	usualOrgID    = regexp.MustCompile(`^[0-9A-F]{24}@AdobeOrg$`)
+	usualClientID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	usualAccount  = regexp.MustCompile(`^[^@]+@techacct\.adobe\.com$`)
+	usualSecret   = regexp.MustCompile(`^(p8e-[A-Za-z0-9_-]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+)
+
+// fields are the fields that every credential has.
+func (c Credential) fields() []field {
+	return []field{
+		{FieldOrgID, c.OrgID, usualOrgID},
+		{FieldClientID, c.ClientID, usualClientID},
+		{FieldTechnicalAccountID, c.TechnicalAccountID, usualAccount},
+		{FieldClientSecret, c.ClientSecret.Reveal(), usualSecret},
+	}
+}
+
 // Check tells why the credential must not be handed to nlserver, or nil. It refuses and never trims: a secret with a newline behind it
 // is a mistake to be mended where it was made. The error names the field and never its value.
 func (c Credential) Check() error {
-	for _, field := range []struct{ name, value string }{
-		{FieldOrgID, c.OrgID},
-		{FieldClientID, c.ClientID},
-		{FieldTechnicalAccountID, c.TechnicalAccountID},
-		{FieldClientSecret, c.ClientSecret.Reveal()},
-	} {
-		if err := checkField(field.value); err != nil {
-			return fmt.Errorf("field %s %w", field.name, err)
+	for _, f := range c.fields() {
+		if err := checkField(f.value); err != nil {
+			return fmt.Errorf("field %s %w", f.name, err)
 		}
 	}
 	if err := checkPrivateKey(c.PrivateKey.Reveal()); err != nil {
@@ -66,10 +84,10 @@ func checkField(value string) error {
 	switch {
 	case value == "":
 		return errors.New("is empty")
+	case len(value) > maxFieldLength: // before what takes time with the length
+		return fmt.Errorf("is longer than %d characters", maxFieldLength)
 	case placeholder.MatchString(value):
 		return errPlaceholder
-	case len(value) > maxFieldLength:
-		return fmt.Errorf("is longer than %d characters", maxFieldLength)
 	case strings.Contains(value, "/"):
 		return errors.New(`holds a "/", which nlserver takes as the end of the field`)
 	case strings.ContainsFunc(strings.TrimSuffix(value, "\n"), func(r rune) bool { return r <= ' ' || r > '~' }):
@@ -82,10 +100,10 @@ func checkField(value string) error {
 
 func checkPrivateKey(key string) error {
 	switch {
-	case placeholder.MatchString(key):
-		return errPlaceholder
 	case len(key) > maxPrivateKeyLength:
 		return fmt.Errorf("is longer than %d bytes", maxPrivateKeyLength)
+	case placeholder.MatchString(key):
+		return errPlaceholder
 	case strings.ContainsFunc(key, func(r rune) bool { return r > '~' || r < ' ' && r != '\n' && r != '\r' }):
 		return errors.New("holds a character that neither PEM nor base64 has")
 	}
@@ -98,6 +116,17 @@ var placeholder = regexp.MustCompile(`^(?i:ENC\[|\$\{|\{\{)|\$\{[A-Za-z_][A-Za-z
 	`|(?i:(^|[^a-z0-9])(redacted|change[-_]?me)($|[^a-z]))`)
 
 var errPlaceholder = errors.New("is a placeholder that was never filled in (such as ENC[…], ${NAME}, {{name}}, REDACTED or changeme)")
+
+// Oddities names the fields whose shape is unusual, without their values. Older credentials have other shapes, so an odd one is worth a
+// warning and nothing more.
+func (c Credential) Oddities() (odd []string) {
+	for _, f := range c.fields() {
+		if !f.usual.MatchString(f.value) {
+			odd = append(odd, f.name)
+		}
+	}
+	return odd
+}
 
 // Digest identifies the credential to whoever holds the key, and tells nothing to anybody else.
 func (c Credential) Digest(key []byte) string {

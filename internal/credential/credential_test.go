@@ -133,6 +133,16 @@ func TestCheckRefusesPlaceholders(t *testing.T) {
 	}
 }
 
+func TestOdditiesAreOnlyNamed(t *testing.T) {
+	if odd := good().Oddities(); len(odd) != 0 {
+		t.Errorf("the usual shapes are odd: %v", odd)
+	}
+	strange := credential.Credential{OrgID: "org", ClientID: "client", TechnicalAccountID: "account", ClientSecret: credential.NewSecret("s")}
+	if odd := strange.Oddities(); len(odd) != 4 || strange.Check() != nil {
+		t.Errorf("odd are %v, refused: %v", odd, strange.Check())
+	}
+}
+
 func TestDigestTellsCredentialsApart(t *testing.T) {
 	key, other := []byte("key"), []byte("other key")
 	a, b := good(), good()

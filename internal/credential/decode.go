@@ -5,10 +5,15 @@ import (
 	"fmt"
 )
 
-// FromJSON is the Credential of a Reading: what came from name, under version, is the JSON object.
+// FromJSON is the Credential of a Reading: what came from name, under version, is the JSON object. It is parsed here, once for all who
+// share it.
 func FromJSON(name string, version Version, object []byte) func(Fields) (Credential, *Refusal) {
+	var values map[string]json.RawMessage
+	if json.Unmarshal(object, &values) != nil {
+		values = nil
+	}
 	return func(fields Fields) (Credential, *Refusal) {
-		c, reason := decode(fields, object)
+		c, reason := decode(fields, values)
 		if reason != "" {
 			return Credential{}, &Refusal{Version: version, Code: ReasonSecretMalformed, Reason: name + ": " + reason}
 		}
@@ -27,11 +32,10 @@ func Canonical(object []byte) []byte {
 	return written
 }
 
-// decode takes the credential out of the JSON object of a secret. reason is empty, or says why it cannot; it names
-// fields and keys, and never a value.
-func decode(fields Fields, object []byte) (c Credential, reason string) {
-	var values map[string]json.RawMessage
-	if err := json.Unmarshal(object, &values); err != nil || values == nil {
+// decode takes the credential out of the values of a secret's JSON object; nil if it is none. reason is empty, or says why it cannot; it
+// names fields and keys, and never a value.
+func decode(fields Fields, values map[string]json.RawMessage) (c Credential, reason string) {
+	if values == nil {
 		return c, "the secret is not a JSON object; write the credential anew" // the error may quote it
 	}
 	var clientSecret, privateKey string

@@ -20,7 +20,7 @@ func FuzzDecodeSecret(f *testing.F) {
 	said := saidOf(secretObjects)
 	f.Fuzz(func(t *testing.T, object []byte) {
 		original := bytes.Clone(object)
-		c, reason := decode(fuzzFields, object)
+		c, reason := decodeObject(fuzzFields, object)
 		if !bytes.Equal(object, original) {
 			t.Fatal("the bytes that were decoded were changed")
 		}
@@ -105,7 +105,7 @@ func TestJSONBombsAreBounded(t *testing.T) {
 		object := []byte(bomb)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, reason := decode(fuzzFields, object)
+		_, reason := decodeObject(fuzzFields, object)
 		runtime.ReadMemStats(&after)
 		if used := after.TotalAlloc - before.TotalAlloc; used > 64*maxBomb {
 			t.Errorf("bomb %d (%.20q…): %d bytes for %d", i, bomb, used, len(bomb))
@@ -169,7 +169,7 @@ func topLevelStrings(object []byte) map[string]string {
 func saidOf(objects []string) string {
 	var said strings.Builder
 	for _, object := range objects {
-		_, reason := decode(fuzzFields, []byte(object))
+		_, reason := decodeObject(fuzzFields, []byte(object))
 		said.WriteString(reason + "\n")
 	}
 	return said.String()
@@ -209,4 +209,13 @@ func stringsOf(answer []byte) (values [][]byte) {
 			values = append(values, []byte(text))
 		}
 	}
+}
+
+// decodeObject is decode by the way that sources take.
+func decodeObject(fields Fields, object []byte) (Credential, string) {
+	c, refusal := FromJSON("", Version{}, object)(fields)
+	if refusal != nil {
+		return c, strings.TrimPrefix(refusal.Reason, ": ")
+	}
+	return c, ""
 }

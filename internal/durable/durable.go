@@ -18,7 +18,10 @@ const partialSuffix = ".partial"
 // daemon cannot read. Not for concurrent use on the same path.
 func WriteFile(path string, data []byte) error {
 	partial := path + partialSuffix
-	syscall.Unlink(partial) // a new one in any case: what is there may be a link to somebody else's file, or have other rights
+	// A new one in any case: what is there may be a link to somebody else's file, or have other rights. No directory is removed.
+	if err := syscall.Unlink(partial); err != nil && err != syscall.ENOENT {
+		return &os.PathError{Op: "unlink", Path: partial, Err: err}
+	}
 	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ const (
 	thoroughEvery = 5
 	// lookSoon is how long after an event its file is looked at: it may be another one, or be reached by another way.
 	lookSoon = 20 * time.Millisecond
-	// hangIntervals is how many intervals a look may last before that is reported.
+	// hangIntervals is how many intervals a look or a call may last before that is reported.
 	hangIntervals = 10
 	// maxQuiet bounds the wait for a file that is never left alone, in multiples of its Quiet.
 	maxQuiet = 10
@@ -37,7 +37,7 @@ func (w *watcher) follow(ctx context.Context, f *watchedFile) {
 			if f.awaitQuiet(ctx); ctx.Err() != nil {
 				return
 			}
-			f.Changed(f.lost.Swap(false))
+			w.bounded(f, func() { f.Changed(f.lost.Swap(false)) })
 			if !soon {
 				soon = true
 				next.Reset(lookSoon)
@@ -67,17 +67,24 @@ func (f *watchedFile) awaitQuiet(ctx context.Context) {
 	}
 }
 
-// look looks at a file, and at the way to it if that is asked for or the file is another. It reports when that hangs.
+// look looks at a file, and at the way to it if that is asked for or the file is another.
 func (w *watcher) look(f *watchedFile, thorough bool) {
+	w.bounded(f, func() {
+		if thorough || signatureOf(f.Path) != f.seen {
+			w.refresh(f)
+		}
+	})
+}
+
+// bounded reports when a look or a call hangs.
+func (w *watcher) bounded(f *watchedFile, do func()) {
 	w.calls.Add(1)
 	hang := time.AfterFunc(hangIntervals*w.interval, func() {
 		defer w.calls.Done()
 		w.logger.Warn("a file may have changed and cannot be looked at; see whether its disk or mount answers", "path", f.Path)
 		f.Changed(true)
 	})
-	if thorough || signatureOf(f.Path) != f.seen {
-		w.refresh(f)
-	}
+	do()
 	if hang.Stop() {
 		w.calls.Done()
 		return
@@ -111,7 +118,7 @@ func (w *watcher) refresh(f *watchedFile) {
 }
 
 // watch watches every directory on the way to a file: also one that is watched already, as another may have taken its place.
-// A directory that no file needs any more stays watched until it is removed; its events are about no file.
+// A directory that no file needs any more stays watched until it is removed; its events cost a look at the files of that name.
 func (w *watcher) watch(f *watchedFile) {
 	w.mu.Lock()
 	events := w.events

@@ -67,8 +67,10 @@ func TestWatchSeesWhatNoEventTells(t *testing.T) {
 	w.write("far/config", "22")
 	w.awaitText("nfs/config", "22")
 	w.awaitLiveWatch("nfs")
-	if log := w.log.String(); log != "" {
-		t.Errorf("log: %s", log)
+	for line := range strings.Lines(w.log.String()) {
+		if !strings.Contains(line, "be looked at") { // a look may take ten of these short intervals on a busy machine
+			t.Errorf("log: %s", line)
+		}
 	}
 }
 

@@ -88,6 +88,20 @@ func (r *restart) running() bool {
 	}
 }
 
+// pausedError says that a module is not restarted yet.
+type pausedError struct {
+	module string
+	until  time.Time
+}
+
+func (e pausedError) Error() string {
+	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after SIGHUP",
+		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly))
+}
+
+// RetryAt tells when it is restarted.
+func (e pausedError) RetryAt() time.Time { return e.until }
+
 // restart restarts a module and waits for the end of that, up to the timeout. nlserver may fork the module as a child of its own,
 // which must outlive this process and print at any time: so it gets a session and no descriptor of ours, and is never signalled.
 // One that takes longer runs on; until it has ended no other of this module is begun.
@@ -104,8 +118,7 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 		failures += last.failures
 		until := last.began.Add(restartPause)
 		if last.failures >= failuresBeforePause && time.Now().Before(until) {
-			return fmt.Errorf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after SIGHUP",
-				module, failuresBeforePause, restartPause, until.Format(time.TimeOnly))
+			return pausedError{module, until}
 		}
 	}
 	env, err := b.environment(ctx)

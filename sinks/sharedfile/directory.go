@@ -43,8 +43,10 @@ func (s *File) locate() (p place, err error) {
 			parent, p.stat.Mode&0o7777, parent)
 	}
 	p.name = filepath.Base(s.path)
-	if stat, err := p.lookAt(p.name); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return p, nil // what is there, or not, is found out by who opens it
+	if stat, err := p.lookAt(p.name); err != nil {
+		return p, s.wrap("find", err)
+	} else if stat.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return p, nil
 	}
 	target, err := filepath.EvalSymlinks(s.path)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -177,12 +178,12 @@ func (f *File) version(data []byte) (v credential.Version, problem string) {
 	if !there {
 		return credential.ContentVersion(f.key, credential.Canonical(data)), ""
 	}
-	if n, _ := strconv.Atoi(string(number)); n > 0 && strconv.Itoa(n) == string(number) {
+	if n, _ := strconv.Atoi(string(number)); 0 < n && n <= maxVersion && strconv.Itoa(n) == string(number) {
 		v = credential.NumberedContent(n, f.key, credential.Canonical(data))
 		v.Secret = f.path
 		return v, ""
 	}
-	return unusable, `has a "version" that is no positive whole number; write such a number without quotes, or leave the key out`
+	return unusable, `has a "version" that is no whole number from 1 to 2^53; write such a number without quotes, or leave the key out`
 }
 
 // keyTwice returns a key that the JSON object has more than once; empty: none.
@@ -222,8 +223,11 @@ func Watch(ctx context.Context, changed map[*File]func(), logger *slog.Logger) {
 	}
 	var files []filewatch.File
 	for f, call := range changed {
+		var mu sync.Mutex // calls may overlap
 		var called time.Time
 		files = append(files, filewatch.File{Path: f.path, Quiet: gather, Changed: func(bool) {
+			mu.Lock()
+			defer mu.Unlock()
 			select {
 			case <-time.After(time.Until(called.Add(pace))):
 				called = time.Now()
@@ -234,6 +238,9 @@ func Watch(ctx context.Context, changed map[*File]func(), logger *slog.Logger) {
 	}
 	filewatch.Watch(ctx, files, logger)
 }
+
+// maxVersion is the largest number that every program that reads JSON takes for itself.
+const maxVersion = 1 << 53
 
 const (
 	// gather is how long events are waited for that belong together; whether the file was left alone is for Poll to see.

@@ -58,6 +58,7 @@ type Method struct {
 type attempt struct {
 	request map[string]string // as documented in the API of the method
 	secret  credential.Secret // what no error may show
+	role    string            // what Vault calls it, known after the login
 	remedy  string            // what to do where Vault says that this login is not allowed
 
 	// What to say of a secret-id that is not tried, and what to do; empty where Vault counts no refused logins.
@@ -114,6 +115,9 @@ func (m *Method) login(ctx context.Context) (*Token, error) {
 		return nil, m.failed(ctx, a, err)
 	}
 	m.succeeded(a, t)
+	if a.refused != "" && m.auth.SecretIDWarn > 0 && t.uses == nil && !m.refusals.onlyReads() {
+		m.warnOfEnd(ctx, t, a.secret, a.role)
+	}
 	return t, nil
 }
 
@@ -160,9 +164,7 @@ func (m *Method) ask(ctx context.Context, a *attempt) (*Token, error) {
 		t.Expires = born.Add(ttl)
 		t.renew = born.Add(jittered(time.Duration(float64(ttl) * renewAt)))
 	}
-	if a.refused != "" && m.auth.SecretIDWarn > 0 && t.uses == nil && !m.refusals.onlyReads() {
-		m.warnOfEnd(ctx, t, a.secret, granted.Metadata["role_name"])
-	}
+	a.role = granted.Metadata["role_name"]
 	return t, nil
 }
 

@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ func (m *Method) warnOfEnd(ctx context.Context, t *Token, secretID credential.Se
 		m.logger.Debug("the secret-id's end is not known", "reason", err)
 	case end.IsZero():
 	case time.Now().Before(near):
+		near = near.Add(rand.N(m.auth.SecretIDWarn/100 + 1)) // many hosts may have one of the same age
 		if t.renew.IsZero() || near.Before(t.renew) {
 			t.renew = near
 		}

@@ -165,7 +165,7 @@ func (w *wrapping) lookUp(ctx context.Context, token string) error {
 		return w.explain(err)
 	case made == "":
 		return w.unexpected(step)
-	case !strings.HasPrefix(path, "auth/"+w.auth.Mount+"/role/") || !strings.HasSuffix(path, "secret-id"): // also custom-secret-id
+	case !strings.HasPrefix(path, "auth/"+w.auth.Mount+"/role/") || !strings.HasSuffix(path, "/secret-id") && !strings.HasSuffix(path, "/custom-secret-id"):
 		return credential.NeedsOperator(fmt.Errorf("vault at %s: the token in %s wraps the answer of %s and not a secret-id of auth/%s: somebody "+
 			"may have put it in the place of ours; find out who, and put a new wrapped secret-id there",
 			w.connection.Address(), w.auth.SecretIDFile, credential.Clean(made), credential.Escape(w.auth.Mount)))

@@ -111,6 +111,11 @@ func (s *subscriber) run(ctx context.Context) {
 		if time.Since(began) >= s.times.stable {
 			s.failures = 0
 		}
+		if errors.Is(ended, errRefused) { // it may be the token that has ended: a poll finds out, and has another one then
+			if s.awaitPoll(ctx); s.Health.get().token != polls.token {
+				continue
+			}
+		}
 		if ctx.Err() == nil && !errors.Is(ended, errRenewed) {
 			s.wait(ctx, polls.asked, ended)
 		}
