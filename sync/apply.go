@@ -12,7 +12,7 @@ import (
 // apply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
 func (d *Daemon) apply(in *instance) {
 	p, force, r, ctx := in.wanted.pending, in.wanted.force, &in.record, d.commands
-	before := r.Record
+	before, drift := r.Record, changesOf(r.Attributes, in.file.seen)
 	r.Applying = &p.version
 	intent := r.Record
 	r.unsaved, r.saving = false, true
@@ -43,6 +43,9 @@ func (d *Daemon) apply(in *instance) {
 		in.log.Info("credential applied", "version", p.version.Number, "duration", took)
 		if d.cfg.Meter != nil {
 			d.cfg.Meter.Applied(took)
+		}
+		if force == forDrift {
+			d.emitReverted(in, drift, took)
 		}
 		d.emit(in, event.Event{Kind: event.Applied})
 		return

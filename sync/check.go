@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"campaign-credsync/sync/event"
 )
 
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
@@ -22,6 +24,25 @@ func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, 
 	}
 	d.unlock()
 	return d.Status(), err
+}
+
+// Ask notes that somebody has asked for a check of the named instances (none: all): a first apply that is held waits for that word. by is
+// who it was, nil where that is not known.
+func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
+	if err := d.lock.takeUntil(ctx); err != nil {
+		return err
+	}
+	defer d.unlock()
+	asked, err := d.named(names)
+	if err != nil {
+		return err
+	}
+	for _, in := range asked {
+		in.order()
+		d.emit(in, event.Event{Kind: event.SyncAsked, ByUID: by})
+	}
+	d.tell()
+	return nil
 }
 
 // CheckSoon begins a full check of every instance.

@@ -47,12 +47,14 @@ type instance struct {
 	file       file
 	wanted     wanted
 	activation activation
-	busy       action        // under way on the file
-	ordered    bool          // an operator has said that what is wanted is to be applied
-	adopting   bool          // an operator wants to have adopted what is on disk
-	detected   int           // times that drift was found, since the start
-	shown      condition     // the newest, and since when
-	wake       chan struct{} // 1 slot: ask again what is to be done
+	busy       action    // under way on the file
+	ordered    bool      // an operator has said that what is wanted is to be applied
+	adopting   bool      // an operator wants to have adopted what is on disk
+	detected   int       // times that drift was found, since the start
+	shown      condition // the newest, and since when
+	// fileTrouble and sourceTrouble say that an event has told of it, and none of its end.
+	fileTrouble, sourceTrouble bool
+	wake                       chan struct{} // 1 slot: ask again what is to be done
 }
 
 // New prepares a Daemon and loads what is remembered. It starts nothing.

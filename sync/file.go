@@ -26,12 +26,13 @@ type file struct {
 	suspectAt time.Time // first event, or first look that did not see the file right
 	missedAt  time.Time // last moment at which events may have been missed
 	changedAt time.Time // change time of the file at the last look
+	owner     string    // of the file, at the last look that saw drift
 
 	restore      retry
 	drifted      bool      // the drift that is on disk is counted
 	unproved     bool      // a revert that failed may have been done all the same
 	cannotSplice bool      // a splice was tried for this drift and cannot work
-	alertLogged  bool      // that drift is not reverted
+	leftTold     bool      // that drift is not reverted
 	brakeLogged  time.Time // end of the brake that was logged last
 }
 
@@ -96,19 +97,23 @@ func (d *Daemon) recover(in *instance) {
 }
 
 func (d *Daemon) look(in *instance) {
-	f, ctx, began := &in.file, d.ctx, time.Now()
+	f, ctx, began, wanted := &in.file, d.ctx, time.Now(), in.record.Attributes
 	f.stale = false
 	var seen credential.Attributes
 	var changedAt time.Time
+	var owner string
 	var err error
 	d.onFile(in, actionLook, step{what: "look at the configuration file", bound: fileBound}, func() {
 		seen, err = in.Sink.Look(ctx)
 		changedAt = in.Sink.ChangedAt() // after the look, so that it is not that of an earlier content
+		if err == nil && len(credential.Drift(wanted, seen)) > 0 {
+			owner = in.Sink.Owner()
+		}
 	})
 	if ctx.Err() != nil {
 		return // cut short by the stop, tells nothing
 	}
-	f.changedAt = changedAt
+	f.changedAt, f.owner = changedAt, owner
 	d.onLook(in, seen, err, began, time.Now())
 }
 
@@ -136,22 +141,22 @@ func (d *Daemon) restore(in *instance) {
 		}
 	})
 	now := time.Now()
-	drift := credential.Drift(wanted, seen)
-	changedAt := f.changedAt
+	changes := changesOf(wanted, seen)
+	f.owner = owner
 	switch {
 	case seen == nil && ctx.Err() != nil: // cut short by the stop, tells nothing
-	case onlyLook || seen == nil || len(drift) == 0 && err == nil:
+	case onlyLook || seen == nil || len(changes) == 0 && err == nil:
 		d.onLook(in, seen, err, began, now)
 	case err == nil:
+		if !f.drifted { // else it is counted
+			in.detected++
+		}
 		d.onRevert(in, now)
 		d.onLook(in, wanted, nil, now, now)
-		changes := changesOf(wanted, seen)
-		in.log.Warn("drift reverted", "attribute", drift, "change", wordsOf(changes), "file_owner", owner,
-			"file_changed_at", changedAt.UTC(), "duration", now.Sub(began))
-		if in.detected++; d.cfg.Meter != nil {
+		if d.cfg.Meter != nil {
 			d.cfg.Meter.Reverted(now.Sub(began))
 		}
-		d.emit(in, event.Event{Kind: event.DriftReverted, Attributes: changes, FileOwner: owner, FileChangedAt: &changedAt})
+		d.emitReverted(in, changes, now.Sub(began))
 	case errors.Is(err, credential.ErrCannotSplice):
 		d.onLook(in, seen, nil, began, now)
 		f.cannotSplice = true
@@ -199,12 +204,16 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		}
 		return
 	}
-	if f.unproved || r.RevertOwesActivation && r.Applying == nil { // done by a step that failed, by a daemon that was killed, or by somebody else
+	reverted := f.unproved || r.RevertOwesActivation && r.Applying == nil // by a step that failed, a killed daemon, or somebody else
+	if reverted {
 		d.onRevert(in, now)
 		in.log.Info("drift reverted")
 	}
 	f.seenRight(asOf)
 	in.driftGone()
+	if reverted {
+		d.emit(in, event.Event{Kind: event.DriftReverted, Text: "the file was found reverted, by a step that was cut off or by somebody else"})
+	}
 	d.holdFirstApply(in, seen, now)
 }
 
@@ -224,31 +233,41 @@ func (d *Daemon) onRevert(in *instance, now time.Time) {
 // driftGone forgets what was tried against drift that is gone.
 func (in *instance) driftGone() {
 	f := &in.file
-	f.drifted, f.unproved, f.cannotSplice, f.restore, f.alertLogged = false, false, false, retry{}, false
+	f.drifted, f.unproved, f.cannotSplice, f.restore, f.leftTold = false, false, false, retry{}, false
 	if in.wanted.force == forDrift {
 		in.wanted.force = notForced
 	}
 }
 
-// logDriftLeft logs once that drift is not reverted.
+// logDriftLeft logs and tells once that drift is not reverted.
 func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 	f, drift := &in.file, in.drift()
 	if len(drift) == 0 || in.isPaused(now) || in.adopting || d.cfg.OnlyLooks {
 		return
 	}
+	changes := changesOf(in.record.Attributes, f.seen)
 	end, braked := in.record.brake(d.cfg.MaxReverts, now)
 	switch {
 	case d.cfg.Revert == RevertAlert:
-		if !f.alertLogged {
+		if !f.leftTold {
+			f.leftTold = true
 			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift)
-			d.emit(in, event.Event{Kind: event.DriftLeft, Attributes: changesOf(in.record.Attributes, f.seen), FileChangedAt: &f.changedAt})
+			d.emitDrift(in, event.DriftLeft, changes, d.driftCondition(in).text)
 		}
-		f.alertLogged = true
 	case braked && !end.Equal(f.brakeLogged) && in.record.saveEnded():
 		f.brakeLogged, d.changed = end, true
 		in.log.Error("another program keeps changing the credential; drift is not reverted for now",
 			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC())
-		d.emit(in, event.Event{Kind: event.Brake, Attributes: changesOf(in.record.Attributes, f.seen), FileChangedAt: &f.changedAt,
-			Text: "until " + end.UTC().Format(time.RFC3339)})
+		d.emitDrift(in, event.Brake, changes, "drift is not reverted until "+end.UTC().Format(time.RFC3339))
+	case !braked && !f.leftTold && in.revertFails(d.maySplice(in, now)): // which was logged
+		f.leftTold = true
+		d.emitDrift(in, event.DriftLeft, changes, d.driftCondition(in).text)
 	}
+}
+
+// revertFails reports whether the last attempt to revert the drift that is on disk failed, by a splice or else by an apply.
+func (in *instance) revertFails(splice bool) bool {
+	w := &in.wanted
+	return splice && in.file.restore.isFailing() ||
+		!splice && (w.retry.isFailing() || in.source.retry.isFailing() || w.refusal != nil || in.isHeld())
 }

@@ -18,12 +18,13 @@ func (in *instance) inherit(before *instance, now time.Time) {
 		in.wanted.force = forSchedule
 	}
 	if in.Sink == before.Sink {
-		in.file = before.file
+		in.file, in.fileTrouble = before.file, before.fileTrouble
 		in.file.touched(true, now) // nobody took events between the two; and what alert mode left alone was loaded
 		in.wanted.retry = before.wanted.retry
 	}
 	if in.Source == before.Source {
 		w, was := &in.wanted, before.wanted
+		in.sourceTrouble = before.sourceTrouble
 		in.source.lastPoll, in.source.retry = before.source.lastPoll, before.source.retry
 		w.newest = was.newest
 		if in.AllowRollback == before.AllowRollback && maps.Equal(in.Fields, before.Fields) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
 )
@@ -24,7 +25,7 @@ func (d *Daemon) Pause(ctx context.Context, p state.Pause, names ...string) erro
 		pause := p
 		in.record.Paused, in.record.unsaved = &pause, true
 		in.log.Warn("paused: nothing is applied, reverted or activated", "until", p.Until.UTC().Truncate(time.Second), "reason", p.Reason)
-		d.emit(in, event.Event{Kind: event.Paused, Reason: p.Reason, ByUID: p.ByUID, Text: "until " + p.Until.UTC().Format(time.RFC3339)})
+		d.emit(in, event.Event{Kind: event.Paused, ByUID: p.ByUID, Text: p.String()})
 	}
 	d.tell()
 	for _, in := range chosen {
@@ -34,6 +35,8 @@ func (d *Daemon) Pause(ctx context.Context, p state.Pause, names ...string) erro
 	}
 	return d.awaitSaved(ctx, chosen)
 }
+
+const resumed = "an operator resumed it"
 
 // Resume ends the pause of the named instances (none: all). by is who asked, nil where that is not known.
 func (d *Daemon) Resume(ctx context.Context, by *int, names ...string) error {
@@ -46,7 +49,7 @@ func (d *Daemon) Resume(ctx context.Context, by *int, names ...string) error {
 		return err
 	}
 	for _, in := range chosen {
-		d.endPause(in, by, "an operator resumed it", time.Now())
+		d.endPause(in, by, resumed, time.Now())
 	}
 	return d.awaitSaved(ctx, chosen)
 }
@@ -92,12 +95,23 @@ func (d *Daemon) endPauses(now time.Time) (next time.Time) {
 	return next
 }
 
-// PauseRecord is Pause where no daemon runs, and with nil Resume. It changes the record alone.
-func PauseRecord(store *state.Store, name string, p *state.Pause) error {
+// PauseRecord is Pause where no daemon runs, and with nil Resume. It changes the record alone, and tells of that.
+func PauseRecord(store *state.Store, name string, p *state.Pause, by *int, tell func(event.Event)) error {
 	record, err := store.Load(name)
 	if err != nil {
 		return fmt.Errorf("instance %s: %w", name, err)
 	}
+	if record.Paused == nil && p == nil {
+		return nil
+	}
 	record.Paused = p
-	return store.Save(name, record)
+	if err := store.Save(name, record); err != nil {
+		return err
+	}
+	e := event.Event{Kind: event.Resumed, Instance: name, Version: record.Version.Number, ByUID: by, Text: resumed}
+	if p != nil {
+		e.Kind, e.State, e.Reason, e.Text = event.Paused, string(StatePaused), string(credential.ReasonPaused), p.String()
+	}
+	tell(e)
+	return nil
 }

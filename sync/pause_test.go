@@ -88,7 +88,7 @@ func TestPauseAfterClockIsSetBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := credsync.PauseRecord(store, "prod", &state.Pause{Since: far, Until: far.Add(time.Hour)}); err != nil {
+		if err := credsync.PauseRecord(store, "prod", &state.Pause{Since: far, Until: far.Add(time.Hour)}, nil, func(event.Event) {}); err != nil {
 			t.Fatal(err)
 		}
 		store.Close()

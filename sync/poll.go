@@ -190,7 +190,7 @@ func (d *Daemon) onRefusal(in *instance, refusal *credential.Refusal, now time.T
 	}
 	w.alarm = alarm{refusal, now, true}
 	in.log.Error("secret refused, keeping the applied credential", "reason", refusal)
-	d.emit(in, event.Event{Kind: event.Blocked, Reason: string(credential.ReasonOf(refusal)), Text: refusal.Error()})
+	d.emit(in, event.Event{Kind: event.Blocked, Version: refusal.Version.Number, Reason: string(credential.ReasonOf(refusal)), Text: refusal.Error()})
 }
 
 // onVersion takes a version that is not refused. p is nil when its secret was not read.
@@ -199,7 +199,7 @@ func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending) {
 	if w.alarm.open {
 		w.alarm.open = false
 		in.log.Info("secret accepted again", "version", v.Number)
-		d.emit(in, event.Event{Kind: event.Unblocked, Version: v.Number})
+		defer d.emit(in, event.Event{Kind: event.Unblocked, Version: v.Number})
 	}
 	w.newest, w.refusal = v, nil
 	switch {

@@ -3,7 +3,6 @@ package sync
 import (
 	"cmp"
 	"errors"
-	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -62,9 +61,6 @@ func (m Moment) MarshalJSON() ([]byte, error) {
 	return m.UTC().MarshalJSON()
 }
 
-// maxError bounds LastError, in bytes: it may hold what others answered.
-const maxError = 4 << 10
-
 // Status returns how each instance was after the last decision. Nothing in it is changed later.
 func (d *Daemon) Status() []InstanceStatus { return *d.status.Load() }
 
@@ -88,7 +84,7 @@ func (d *Daemon) publish() {
 			NextRetryAt:      Moment{c.retryAt},
 			ActivatedVersion: in.record.ActivatedVersion,
 			RevertedTotal:    in.record.RevertedTotal,
-			LastError:        credential.Cut(strings.ReplaceAll(c.text, "\n", "; "), maxError), // errors may be joined
+			LastError:        oneLine(c.text),
 			SourceReached:    !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
 			LastPoll:         in.source.lastPoll,
 			DetectedTotal:    in.detected,
@@ -107,18 +103,27 @@ func (d *Daemon) publish() {
 
 // show takes note of since when an instance is as it is, and tells of trouble that begins or ends.
 func (d *Daemon) show(in *instance, c condition, now time.Time) {
-	before := in.shown
-	if c.state == before.state && c.reason == before.reason {
-		return
+	if c.state != in.shown.state || c.reason != in.shown.reason {
+		c.since = now
+		in.shown = c
 	}
-	c.since = now
-	in.shown = c
-	switch {
-	case before.state == "":
-	case c.state == StateDegraded && before.state != StateDegraded:
-		d.emit(in, event.Event{Kind: event.Degraded, Text: c.text})
-	case before.state == StateDegraded && c.state != StateDegraded:
-		d.emit(in, event.Event{Kind: event.Recovered})
+	var ofSource condition
+	if in.source.retry.isFailing() {
+		ofSource = sourceCondition(StateDegraded, in.source)
+	}
+	d.tellTrouble(in, &in.fileTrouble, d.fileCondition(in), "the file can be looked after again")
+	d.tellTrouble(in, &in.sourceTrouble, ofSource, "the source answers again")
+}
+
+// tellTrouble tells that trouble begins or ends, whatever state is shown before it.
+func (d *Daemon) tellTrouble(in *instance, told *bool, c condition, over string) {
+	switch is := c.state != ""; {
+	case is && !*told:
+		*told = true
+		d.emit(in, event.Event{Kind: event.Degraded, Reason: string(c.reason), Text: c.text})
+	case !is && *told:
+		*told = false
+		d.emit(in, event.Event{Kind: event.Recovered, Text: over})
 	}
 }
 
@@ -137,16 +142,12 @@ func (d *Daemon) conditionOf(in *instance) condition {
 	neverPolled := source.lastPoll.IsZero() && !source.retry.isFailing()
 	unseen := f.checkedAt.IsZero() || f.err != nil && f.rightAt.IsZero() || neverPolled
 	toApply := in.record.Applying != nil || w.force != notForced || w.pending != nil && !in.isApplied(w.pending)
-	hung := d.hung(in)
+	ofFile := d.fileCondition(in)
 	switch {
 	case in.isPaused(now):
 		return condition{state: StatePaused, reason: credential.ReasonPaused, text: in.record.Paused.String()}
-	case hung != nil:
-		return condition{state: StateDegraded, reason: credential.ReasonStuck, text: hung.String()}
-	case f.unusable():
-		return condition{state: StateDegraded, reason: reasonOfFile(f.err), text: f.err.Error(), retryAt: f.lookAt}
-	case f.recovery.isFailing():
-		return condition{state: StateDegraded, reason: credential.ReasonRecovering, text: f.recovery.reason, retryAt: f.recovery.at}
+	case ofFile.state != "":
+		return ofFile
 	case len(in.drift()) > 0 && in.busy != actionApply:
 		return d.driftCondition(in)
 	case w.refusal != nil:
@@ -166,6 +167,20 @@ func (d *Daemon) conditionOf(in *instance) condition {
 		return condition{state: StatePending, reason: credential.ReasonNotChecked}
 	}
 	return condition{state: StateInSync, text: in.record.retry.reason}
+}
+
+// fileCondition is for an instance whose file cannot be looked after; its state is empty for every other.
+func (d *Daemon) fileCondition(in *instance) condition {
+	f, hung := &in.file, d.hung(in)
+	switch {
+	case hung != nil:
+		return condition{state: StateDegraded, reason: credential.ReasonStuck, text: hung.String()}
+	case f.unusable():
+		return condition{state: StateDegraded, reason: reasonOfFile(f.err), text: f.err.Error(), retryAt: f.lookAt}
+	case f.recovery.isFailing():
+		return condition{state: StateDegraded, reason: credential.ReasonRecovering, text: f.recovery.reason, retryAt: f.recovery.at}
+	}
+	return condition{}
 }
 
 func reasonOfFile(err error) credential.Reason {

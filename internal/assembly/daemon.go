@@ -18,7 +18,6 @@ import (
 	"campaign-credsync/internal/systemd"
 	"campaign-credsync/internal/web"
 	"campaign-credsync/sync"
-	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
 )
 
@@ -49,13 +48,11 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer a.store.Close()
 	defer func() { a.unlockFiles(&assembly{}) }()
-	p := &process{Options: o, started: time.Now(), meter: meter, service: systemd.New(), history: history.Open(o.Config.StateDir, o.Logger)}
-	defer p.history.Close(closeTime)
+	p := &process{Options: o, started: time.Now(), meter: meter, service: systemd.New()}
 	if p.control, err = control.Listen(o.Config.ControlSocket, o.Config.ControlGroup, o.Logger); err != nil {
 		return err
 	}
 	defer p.control.Close()
-	defer func() { p.current.Load().hook.Close(closeTime) }()
 	if o.Config.Listen != "" {
 		page, err := web.Listen(o.Config.Listen, p.web())
 		if err != nil {
@@ -65,15 +62,13 @@ func Run(ctx context.Context, o Options) error {
 	}
 	o.Logger.Info("started", "version", o.Version, "config", o.File, "instances", len(o.Config.Instances), "vault", o.Config.Vault.Address,
 		"poll", o.Config.Watch.Poll, "verify", o.Config.Schedule.Verify)
-	p.tell(event.Event{Kind: event.Started, Text: "version " + o.Version})
+	p.history = history.Open(o.Config.StateDir, o.Logger)
 	for {
 		next := p.run(ctx, a)
 		if next == nil {
-			p.tell(event.Event{Kind: event.Stopped})
 			o.Logger.Info("stopped")
 			return nil
 		}
-		p.tell(event.Event{Kind: event.Reloaded})
 		a.unlockFiles(next)
 		a = next
 		o.Level.UnmarshalText([]byte(a.config.Log.Level)) // config has refused every other name
@@ -115,7 +110,8 @@ type process struct {
 	current atomic.Pointer[inForce]
 	control *control.Server
 	service *systemd.Service
-	closing stdsync.WaitGroup // of each Vault that is no longer used
+	closing stdsync.WaitGroup // of each Vault and hook that is no longer used
+	toldEnd time.Time         // of the secret-id, by an event
 }
 
 // run runs an assembly until ctx ends, or until SIGHUP has brought a configuration that is good: then it returns the next one.
@@ -125,7 +121,10 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	}
 	settings := a.settings
 	settings.Before = a.daemon
-	settings.OnStatus = func(s []sync.InstanceStatus) { p.service.Show(control.Summary(s)) }
+	settings.OnStatus = func(s []sync.InstanceStatus) {
+		p.service.Show(control.Summary(s))
+		p.showEnd(a)
+	}
 	settings.OnEvent = p.tell
 	a.daemon = sync.New(settings)
 	p.loaded(a)
@@ -158,7 +157,7 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	}
 	a.settle()
 	if next == nil {
-		p.closing.Wait()
+		p.close()
 	}
 	return next
 }

@@ -44,6 +44,11 @@ func Once(ctx context.Context, c *config.Config, log *slog.Logger, o control.Ord
 	a.settings.OnEvent = tell
 	a.settings.Ordered, a.settings.OnlyLooks = o.Do == control.DoSync, o.Do != control.DoSync
 	a.daemon = sync.New(a.settings)
+	if o.Do == control.DoSync {
+		if err := a.daemon.Ask(ctx, o.ByUID); err != nil {
+			return control.Status{}, err
+		}
+	}
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() { a.daemon.Run(running); close(ended) }()
@@ -63,21 +68,18 @@ func Once(ctx context.Context, c *config.Config, log *slog.Logger, o control.Ord
 
 // pause pauses, or resumes, the instances of an assembly that does not run.
 func (a *assembly) pause(o control.Order, tell func(event.Event)) error {
-	e := event.Event{Kind: event.Resumed, ByUID: o.ByUID, Text: "an operator resumed it"}
 	var pause *state.Pause
 	if o.Do == control.DoPause {
 		asked, err := pauseOf(o)
 		if err != nil {
 			return err
 		}
-		pause, e = &asked, event.Event{Kind: event.Paused, Reason: asked.Reason, ByUID: o.ByUID, Text: asked.String()}
+		pause = &asked
 	}
 	for _, i := range a.config.Instances {
-		if err := sync.PauseRecord(a.store, i.Name, pause); err != nil {
+		if err := sync.PauseRecord(a.store, i.Name, pause, o.ByUID, tell); err != nil {
 			return err
 		}
-		e.Instance = i.Name
-		tell(e)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -28,18 +29,56 @@ type inForce struct {
 	rejected string // why the file as it is now is not
 }
 
-// loaded puts the configuration of an assembly in force.
+// loaded puts the configuration of an assembly in force. A program of notify.exec that stays is not told anew that it fails.
 func (p *process) loaded(a *assembly) {
 	for _, in := range a.settings.Instances {
 		a.nlserver.Expect(in.Name, in.Steps)
 	}
-	c := a.config.Notify
-	before := p.current.Swap(&inForce{assembly: a, at: time.Now(), hook: hook.Open(hook.Config{
-		Command: c.Exec, Timeout: c.Timeout, Env: hookEnv(), Logger: p.Logger, Meter: p.meter,
-	})})
-	if before != nil {
+	before, c := p.current.Load(), a.config.Notify
+	now := &inForce{assembly: a, at: time.Now()}
+	if before != nil && reflect.DeepEqual(c, before.assembly.config.Notify) {
+		now.hook = before.hook
+	} else {
+		now.hook = hook.Open(hook.Config{Command: c.Exec, Timeout: c.Timeout, Env: hookEnv(), Logger: p.Logger, Meter: p.meter})
+	}
+	p.current.Store(now)
+	if before == nil {
+		p.tell(event.Event{Kind: event.Started, Text: "version " + p.Version})
+		return
+	}
+	p.tell(event.Event{Kind: event.Reloaded})
+	if now.hook != before.hook {
 		p.closing.Go(func() { before.hook.Close(closeTime) })
 	}
+}
+
+// close tells of the end, and waits no longer than closeTime for who is told.
+func (p *process) close() {
+	p.tell(event.Event{Kind: event.Stopped})
+	p.closing.Go(func() { p.current.Load().hook.Close(closeTime) })
+	p.closing.Go(func() { p.history.Close(closeTime) })
+	p.closing.Wait()
+}
+
+// showEnd tells once that the secret-id ends soon. It is called with the lock of the daemon held.
+func (p *process) showEnd(a *assembly) {
+	if end, soon := a.secretIDEnd(); soon && !end.Equal(p.toldEnd) {
+		p.toldEnd = end
+		p.tell(event.Event{Kind: event.SecretIDExpiring, Text: a.wordsOfEnd(end)})
+	}
+}
+
+// secretIDEnd is when the secret-id ends, and whether that is soon. Zero: not known, or never.
+func (a *assembly) secretIDEnd() (end time.Time, soon bool) {
+	if a.vault == nil {
+		return time.Time{}, false
+	}
+	end = a.vault.SecretIDEnds()
+	return end, !end.IsZero() && time.Until(end) < a.config.Vault.Auth.SecretIDWarn
+}
+
+func (a *assembly) wordsOfEnd(end time.Time) string {
+	return "the secret-id ends " + end.UTC().Format(time.RFC3339) + "; put a new one in " + a.config.Vault.Auth.SecretIDFile + " before"
 }
 
 // hookEnv is the environment of the program of notify.exec: nothing of the daemon's that may be secret.
@@ -98,7 +137,7 @@ func (p *process) Status() control.Status {
 // Do carries out an order.
 func (p *process) Do(ctx context.Context, o control.Order) (control.Status, error) {
 	now := p.current.Load()
-	err := now.assembly.do(ctx, o, p.tell)
+	err := now.assembly.do(ctx, o)
 	return p.document(now, now.assembly.daemon.Status()), err
 }
 
@@ -108,10 +147,14 @@ const (
 	MaxPause = 168 * time.Hour
 )
 
-func (a *assembly) do(ctx context.Context, o control.Order, tell func(event.Event)) error {
+func (a *assembly) do(ctx context.Context, o control.Order) error {
 	switch o.Do {
 	case control.DoSync:
-		tell(event.Event{Kind: event.SyncAsked, Instance: strings.Join(o.Instances, " "), ByUID: o.ByUID})
+		if !o.Again {
+			if err := a.daemon.Ask(ctx, o.ByUID, o.Instances...); err != nil {
+				return err
+			}
+		}
 		if a.vault != nil {
 			a.vault.ResetBackoff()
 		}
@@ -208,10 +251,10 @@ func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 	if a.vault == nil {
 		return d
 	}
-	v.TokenExpires.Time, v.SecretIDExpires.Time = a.vault.TokenExpires(), a.vault.SecretIDEnds()
-	if end := v.SecretIDExpires.Time; !end.IsZero() && time.Until(end) < a.config.Vault.Auth.SecretIDWarn {
-		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnSecretIDEnds,
-			Text: "the secret-id ends " + end.UTC().Format(time.RFC3339) + "; put a new one in " + a.config.Vault.Auth.SecretIDFile + " before"})
+	end, soon := a.secretIDEnd()
+	v.TokenExpires.Time, v.SecretIDExpires.Time = a.vault.TokenExpires(), end
+	if soon {
+		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnSecretIDEnds, Text: a.wordsOfEnd(end)})
 	}
 	return d
 }

@@ -44,6 +44,7 @@ type Order struct {
 	For       time.Duration
 	Reason    string
 	ByUID     *int // nil where that is not known
+	Again     bool // a daemon that a reload has replaced was given it before
 }
 
 // What an operator may want done.
@@ -207,7 +208,7 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
 	status, err := (*daemon).Do(r.Context(), o)
 	for began := time.Now(); errors.Is(err, sync.ErrEnded) && r.Context().Err() == nil && time.Since(began) < loopTimeout; time.Sleep(replaceCheck) {
 		if next := s.current.Load(); next != daemon { // a reload has replaced the one that was asked
-			daemon = next
+			daemon, o.Again = next, true
 			status, err = (*daemon).Do(r.Context(), o)
 		}
 	}

@@ -26,6 +26,10 @@ const (
 	MaxSize    = 8 << 20
 	maxLine    = 64 << 10 // bytes; no line is as long
 	maxWaiting = 4096     // events
+	// tryAgain is how often the newest event that was dropped is tried again, while no other comes.
+	tryAgain = 10 * time.Second
+	// hangs is how long one event may take.
+	hangs = 5 * time.Second
 )
 
 // Log appends events to the history of a state directory. Only one process may do so at a time.
@@ -34,14 +38,16 @@ type Log struct {
 	log     *slog.Logger
 	lines   chan []byte
 	dropped atomic.Int64
-	failed  atomic.Pointer[string] // why the last event was dropped; nil if it was not
+	failed  atomic.Pointer[string]    // why the last event was dropped; nil if it was not
+	began   atomic.Pointer[time.Time] // of the write under way; nil: there is none
 	ending  chan struct{}
 	ended   chan struct{}
 
 	// ---- belongs to work ----
 	file *os.File // nil: to be opened
 	size int64
-	told int64 // of dropped
+	told int64  // of dropped
+	lost []byte // the newest event that was dropped, until another one is written
 }
 
 // Open begins to append. The file is opened by the first event.
@@ -68,8 +74,11 @@ func (l *Log) Dropped() int64 { return l.dropped.Load() }
 
 // Failing tells why events are being dropped; it is empty if they are not.
 func (l *Log) Failing() string {
+	if began := l.began.Load(); began != nil && time.Since(*began) > hangs {
+		return fmt.Sprintf("writing %s does not end; see whether the disk or mount answers", l.path)
+	}
 	if why := l.failed.Load(); why != nil {
-		return *why
+		return fmt.Sprintf("%d so far: %s", l.Dropped(), *why)
 	}
 	return ""
 }
@@ -87,7 +96,14 @@ func (l *Log) work() {
 	defer close(l.ended)
 	defer l.close()
 	for {
+		var again <-chan time.Time
+		if l.lost != nil {
+			again = time.After(tryAgain)
+		}
 		select {
+		case <-again:
+			l.dropped.Add(-1)
+			l.write(l.lost)
 		case line := <-l.lines:
 			l.write(line)
 		case <-l.ending:
@@ -101,20 +117,24 @@ func (l *Log) work() {
 
 // write appends a line, or drops it. Who cares about the history is told of the first failure, and of its end.
 func (l *Log) write(line []byte) {
+	now := time.Now()
+	l.began.Store(&now)
+	defer l.began.Store(nil)
 	if err := l.append(line); err != nil {
 		l.close()
 		l.dropped.Add(1)
+		l.lost = line
 		why := err.Error()
 		if l.failed.Swap(&why) == nil {
 			l.log.Warn("history cannot be written, events are missing from it", "reason", err)
 		}
 		return
 	}
-	if dropped := l.dropped.Load(); dropped > l.told {
+	l.lost = nil
+	if dropped := l.dropped.Load(); l.failed.Swap(nil) != nil || dropped > l.told {
 		l.log.Warn("history is written again", "count", dropped-l.told)
 		l.told = dropped
 	}
-	l.failed.Store(nil)
 }
 
 func (l *Log) append(line []byte) error {

@@ -26,7 +26,12 @@ const (
 	maxOutput = 1 << 10 // bytes of output that a failure quotes
 	// killWait is how long a program that was killed, or has ended, may keep its output open.
 	killWait = time.Second
+	// closeGrace is how long Close waits for a program that it had killed.
+	closeGrace = 200 * time.Millisecond
 )
+
+// The shell executes the program, as an exec that hangs on a mount holds up the whole process that asks for it.
+const execute = `exec "$@"`
 
 // Config says what to run.
 type Config struct {
@@ -59,6 +64,7 @@ type Hook struct {
 
 	mu     sync.Mutex
 	next   *event.Event // waits to be told
+	began  time.Time    // of the run under way; zero: there is none
 	status Status
 }
 
@@ -91,14 +97,22 @@ func (h *Hook) Tell(e event.Event) {
 func (h *Hook) Status() Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.status
+	s := h.status
+	if limit := h.cfg.Timeout + 2*killWait; !h.began.IsZero() && time.Since(h.began) > limit {
+		s.Failing = fmt.Sprintf("%s does not end, even though it was killed after %v; see what disk or mount it waits for", h.cfg.Command[0], h.cfg.Timeout)
+	}
+	return s
 }
 
-// Close has the program told of what waits, and kills it when limit is over. It may be called once.
+// Close has the program told of what waits, kills it when limit is over, and waits no longer for one that cannot be killed. It may be
+// called once.
 func (h *Hook) Close(limit time.Duration) {
 	close(h.closing)
 	defer time.AfterFunc(limit, h.cancel).Stop()
-	<-h.ended
+	select {
+	case <-h.ended:
+	case <-time.After(limit + closeGrace):
+	}
 }
 
 func (h *Hook) work(ctx context.Context) {
@@ -117,8 +131,18 @@ func (h *Hook) work(ctx context.Context) {
 		if e == nil {
 			return // nothing waits at the end
 		}
-		h.note(h.run(ctx, *e))
+		h.mark(time.Now())
+		err := h.run(ctx, *e)
+		h.mark(time.Time{})
+		h.note(err)
 	}
+}
+
+// mark notes when the run under way began.
+func (h *Hook) mark(began time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.began = began
 }
 
 // take returns what waits, or nil.
@@ -158,7 +182,7 @@ func (h *Hook) run(ctx context.Context, e event.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
 	defer cancel()
 	var output beginning
-	c := exec.CommandContext(ctx, h.cfg.Command[0], h.cfg.Command[1:]...)
+	c := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", execute, "sh"}, h.cfg.Command...)...)
 	c.Stdin, c.Stdout, c.Stderr, c.Env, c.Dir = bytes.NewReader(e.Line()), &output, &output, h.cfg.Env, "/"
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }

@@ -87,14 +87,19 @@ func TestManyEventsAreJoined(t *testing.T) {
 
 func TestProgramFails(t *testing.T) {
 	dir := t.TempDir()
-	ok := filepath.Join(dir, "ok")
+	ok, notExecutable := filepath.Join(dir, "ok"), filepath.Join(dir, "text")
+	if err := os.WriteFile(notExecutable, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		timeout time.Duration
 		command []string
 		says    string
 	}{
 		"exit status":   {patience, shell("echo no such user p8e-SecretSecretSecret >&2; exit 3"), "exit status 3"},
-		"missing":       {patience, []string{filepath.Join(dir, "nowhere")}, "no such file"},
+		"missing":       {patience, []string{filepath.Join(dir, "nowhere")}, "not found"},
+		"no program":    {patience, []string{notExecutable}, "exit status 126"},
+		"a directory":   {patience, []string{dir}, "exit status 126"},
 		"hangs":         {50 * time.Millisecond, shell("sleep 600 & sleep 600"), "killed after 50ms"},
 		"prints a lot":  {patience, shell("head -c 1073741824 /dev/zero; exit 1"), "exit status 1"},
 		"reads nothing": {patience, shell("exec <&-; exit 1"), "exit status 1"},

@@ -93,9 +93,16 @@ func (d *Daemon) Log() string {
 // Status is what status --json prints.
 type Status struct {
 	Instances []InstanceStatus `json:"instances"`
+	Warnings  []Warning        `json:"warnings"`
 	Vault     struct {
 		Reachable bool `json:"reachable"`
 	} `json:"vault"`
+}
+
+// Warning is what concerns no one instance.
+type Warning struct {
+	Code string `json:"code"`
+	Text string `json:"text"`
 }
 
 // InstanceStatus is what it prints of one instance.
