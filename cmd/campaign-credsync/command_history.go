@@ -26,6 +26,9 @@ what was refused, paused, adopted or reloaded. No value of a credential is ever 
 
 Exit status: 0, or 1 if it cannot be read, 2 if the configuration is bad, 4 if the daemon may not be asked.`,
 		func(ctx context.Context) (int, error) {
+			if since < 0 {
+				return exitUsage, fmt.Errorf("--since %v: is not in the past; leave the minus out", since)
+			}
 			c, err := in.loadForDaemon(ctx)
 			if err != nil {
 				return exitUsage, err

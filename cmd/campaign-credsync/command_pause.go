@@ -18,10 +18,10 @@ func newPauseCommand(in *invocation) *cobra.Command {
 begins after the step under way, and survives restarts and reloads. It ends by itself, or with "resume"; then everything
 is made good, with activation.
 
-Exit status: 0 if it is paused, 1 if not, 2 if the configuration is bad, 4 if the daemon may not be asked.`,
+Exit status: 0 if it is paused, 1 if not, 2 if the command line is wrong or the configuration is bad, 4 if the daemon may not be asked.`,
 		func(ctx context.Context) (int, error) {
 			if o.For < assembly.MinPause || o.For > assembly.MaxPause {
-				return exitFailed, fmt.Errorf("--for %v: a pause lasts from 1m to 168h", o.For)
+				return exitUsage, fmt.Errorf("--for %v: a pause lasts from 1m to 168h", o.For)
 			}
 			return in.order(ctx, o, func(control.Status) int {
 				fmt.Fprintf(in.stdout, "paused until %s; to go on sooner: campaign-credsync resume\n", time.Now().Add(o.For).UTC().Format(time.RFC3339))

@@ -21,6 +21,10 @@ import (
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(string) (string, bool)) int {
 	in := &invocation{env: env, stdout: stdout, stderr: stderr}
 	root := newRootCommand(in)
+	completes(root, stdout)
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		plainUsage(root)
+	}
 	root.SetArgs(append([]string{}, args...)) // cobra takes os.Args in place of nil
 	root.SetOut(stdout)
 	root.SetErr(stderr)

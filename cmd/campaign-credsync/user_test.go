@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"campaign-credsync/test/skip"
@@ -39,5 +42,40 @@ func TestRootDoesNotDoWhatIsAnotherUsers(t *testing.T) {
 	}
 	if _, err := os.Stat(state); err == nil {
 		t.Error("there is a state directory")
+	}
+}
+
+// TestWhoMayNotReadTheConfiguration: what the user has to change is the owner or the mode, so both are said.
+func TestWhoMayNotReadTheConfiguration(t *testing.T) {
+	dir, err := os.MkdirTemp("", "credsync-") // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	self, err := os.Executable() // is the command when it is called so
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	command, file, closed := filepath.Join(dir, "campaign-credsync"), filepath.Join(dir, "config.yaml"), filepath.Join(dir, "closed")
+	err = errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(command, program, 0o755), os.WriteFile(file, nil, 0),
+		os.Mkdir(closed, 0), os.Chmod(file, 0o200))
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := &syscall.SysProcAttr{}
+	if os.Geteuid() == 0 { // who may read everything
+		me.Credential = &syscall.Credential{Uid: 12345, Gid: 12345}
+	}
+	for path, want := range map[string]string{
+		file:                            `permission denied: user \S+ may not read it \(mode 0200, owner \S+, group \S+\); make it readable for that user`,
+		filepath.Join(closed, "c.yaml"): `permission denied: user \S+ may not enter a directory above it; make it readable for that user`,
+	} {
+		validate := exec.Command(command, "--config", path, "validate")
+		validate.SysProcAttr = me
+		output, _ := validate.CombinedOutput()
+		if validate.ProcessState == nil || validate.ProcessState.ExitCode() != exitUsage || !regexp.MustCompile(want).Match(output) {
+			t.Errorf("%v: %s", validate.ProcessState, output)
+		}
 	}
 }

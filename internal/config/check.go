@@ -51,6 +51,11 @@ func (r *reader) check(c *Config) {
 		"is longer than %d bytes, the most that a socket's path may have", maxSocketPath)
 }
 
+// warn notes a setting that is allowed and yet probably not meant.
+func (r *reader) warn(c *Config, key, text string) {
+	c.Warnings = append(c.Warnings, r.line(key, text))
+}
+
 func (r *reader) checkListen(address string) {
 	const allowed = "must be host:port, such as 127.0.0.1:9809, or unix:/run/campaign-credsync/http.sock"
 	if path, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
@@ -68,8 +73,10 @@ func (r *reader) checkVault(c *Config) {
 	if err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && *u == (url.URL{Scheme: u.Scheme, Host: u.Host}) {
 		v.Address = u.String()
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-			c.Warnings = append(c.Warnings, "vault.address: http sends the login and the secret in clear over the network; use https")
+			r.warn(c, "vault.address", "http sends the login and the secret in clear over the network; use https")
 		}
+	} else if v.Address == "" {
+		r.refuse("vault.address", "is required, such as https://vault.example.com:8200 (or set VAULT_ADDR)")
 	} else { // without the address, which may hold a password
 		r.refuse("vault.address", "must be an http or https URL of a host, without user and path, such as https://vault.example.com:8200 "+
 			"(or set VAULT_ADDR)")
@@ -97,7 +104,7 @@ func (r *reader) checkAuth(c *Config) {
 		r.refuseIf(a.RoleID.IsZero() == (a.RoleIDFile == "") && !r.refused["vault.auth.role_id_file"], "vault.auth.role_id",
 			"is required by method approle, or role_id_file")
 		if a.SecretIDFile == "" {
-			c.Warnings = append(c.Warnings, "vault.auth.secret_id_file: is not set, so the login works only for a role with bind_secret_id=false")
+			r.warn(c, "vault.auth.secret_id_file", "is not set, so the login works only for a role with bind_secret_id=false")
 		}
 		r.refuseIf(a.SecretIDFile == "" && a.SecretIDWrapped, "vault.auth.secret_id_file", "is required by secret_id_wrapped")
 	case "token_file":
@@ -127,7 +134,10 @@ func (r *reader) checkForeign(key string, group reflect.Value, tag, actual strin
 
 // checkVaultPath refuses what the HTTP client would change or cut, so that the path asked for is the path written.
 func (r *reader) checkVaultPath(key, text string) {
-	r.refuseIf(text == "" || path.Clean("/"+text) != "/"+text || strings.TrimSpace(text) != text || strings.ContainsAny(text, "?#%"), key,
+	if text == "" {
+		r.refuse(key, "is required, such as campaign/prod/oauth")
+	}
+	r.refuseIf(path.Clean("/"+text) != "/"+text || strings.TrimSpace(text) != text || strings.ContainsAny(text, "?#%"), key,
 		`must be a path such as campaign/prod/oauth, without "/" or a space at an end, and without "//", ".", "..", "?", "#" and "%%"`)
 }
 
@@ -164,6 +174,9 @@ func (r *reader) checkInstances(c *Config) {
 	firstOf := map[string]int{} // file → the same
 	for n, i := range c.Instances {
 		key := fmt.Sprintf("instances[%d]", n)
+		if i.Name == "" {
+			r.refuse(key+".name", "is required: the NAME in conf/config-NAME.xml")
+		}
 		r.refuseIf(!instanceName.MatchString(i.Name) || i.Name == "default", key+".name", // config-default.xml is no instance's
 			"must be an instance's name: letters, digits, _ and -, no - in front, and 128 characters at most")
 		if before, taken := first[i.Name]; taken {
@@ -174,7 +187,7 @@ func (r *reader) checkInstances(c *Config) {
 		file := path.Clean(i.ConfigFile)
 		if before, taken := firstOf[file]; !taken {
 			firstOf[file] = n
-		} else if !r.refused[key+".name"] {
+		} else if i.Name != "" && !r.refused[key+".name"] {
 			r.refuse(key+".config_file", "is the file of instances[%d] already; two would overwrite each other", before)
 		}
 		r.refuseIf(path.Dir(file) == path.Clean(c.StateDir), "state_dir",
@@ -192,8 +205,10 @@ func (r *reader) checkInstances(c *Config) {
 			r.refuseIf(i.KVVersion != 1 && i.KVVersion != 2, key+".kv_version", "must be 1 or 2")
 			r.checkVaultPath(key+".mount", i.Mount)
 			r.checkVaultPath(key+".path", i.Path)
+			within, isAPI := strings.CutPrefix(i.Path, i.Mount+"/data/")
+			r.refuseIf(isAPI && i.KVVersion == 2, key+".path", "is a path of Vault's API; write %s, without the mount and \"data/\"", credential.Escape(within))
 			if i.KVVersion == 2 && (strings.HasPrefix(i.Path, "data/") || strings.HasSuffix(i.Mount, "/data")) {
-				c.Warnings = append(c.Warnings, key+`.path: the "data/" of Vault's API is added by itself; leave it out unless the secret's own path has it`)
+				r.warn(c, key+".path", `the "data/" of Vault's API is added by itself; leave it out unless the secret's own path has it`)
 			}
 		}
 	}

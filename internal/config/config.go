@@ -38,7 +38,7 @@ func Load(file string, env func(string) (string, bool)) (*Config, error) {
 }
 
 func parse(file string, text []byte, env func(string) (string, bool)) (*Config, error) {
-	r := &reader{file: file, env: env, at: map[string]*token.Position{}, refused: map[string]bool{}}
+	r := &reader{file: file, env: env, at: map[string]*token.Position{}, written: map[string]string{}, refused: map[string]bool{}, meant: map[string]bool{}}
 	root := r.document(text)
 	if root == nil {
 		return nil, r.err()

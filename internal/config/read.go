@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -21,8 +22,8 @@ import (
 	"campaign-credsync/internal/credential"
 )
 
-// Error is what is wrong with a configuration file, one problem a line, as FILE:LINE:COLUMN: KEY: PROBLEM. It shows no value that may
-// be secret: a secret-id written where its file's name belongs is a likely mistake.
+// Error is what is wrong with a configuration file, one problem a line, as FILE:LINE:COLUMN: KEY: VALUE PROBLEM. It shows no value that
+// may be secret: a secret-id written where its file's name belongs is a likely mistake.
 type Error string
 
 // Error returns one line for each problem.
@@ -35,13 +36,16 @@ type reader struct {
 	env  func(string) (string, bool)
 
 	at       map[string]*token.Position // key → where it or its value stands
+	written  map[string]string          // key → its value, if it is one word and no secret
 	refused  map[string]bool            // key → has a problem already
+	meant    map[string]bool            // key → another was probably written in its place
 	problems []problem
 }
 
 type problem struct {
-	at   *token.Position
-	line string
+	at     *token.Position
+	absent bool // the file does not have the key
+	line   string
 }
 
 // document parses text and returns the root of its only document, or nil.
@@ -59,6 +63,10 @@ func (r *reader) document(text []byte) ast.Node {
 				r.at[""] = t.Position
 			}
 		}
+		if line := indentedByTab(text); line > 0 {
+			r.at[""] = &token.Position{Line: line, Column: 1}
+			message = "the line begins with a tab; use spaces"
+		}
 		r.refuse("", "is not YAML: %s", credential.Escape(message))
 		return nil
 	}
@@ -68,6 +76,17 @@ func (r *reader) document(text []byte) ast.Node {
 		return nil
 	}
 	return documents[0].Body
+}
+
+var tabInFront = regexp.MustCompile(`(?m)^ *\t`)
+
+// indentedByTab returns the first line that is, from 1; 0: none.
+func indentedByTab(text []byte) int {
+	at := tabInFront.FindIndex(text)
+	if at == nil {
+		return 0
+	}
+	return bytes.Count(text[:at[0]], []byte("\n")) + 1
 }
 
 // parseYAML keeps a panic of the parser on odd text from ending a daemon that only reloads its configuration.
@@ -109,12 +128,14 @@ func (r *reader) value(key string, node ast.Node, into reflect.Value, tag reflec
 
 // scalar has the library read a value. It would also take 1.5 for a whole number.
 func (r *reader) scalar(key string, node ast.Node, is ast.NodeType, into any, must string) {
+	r.note(key, node)
 	r.refuseIf(node.Type() != is || yaml.NodeToValue(node, into) != nil, key, "%s", must)
 }
 
 // text returns the text of node, checked as its tag says and, where that is a path, with ${NAME} replaced. A path that was refused is
 // empty.
 func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
+	r.note(key, node)
 	var text string
 	switch n := node.(type) {
 	case *ast.StringNode:
@@ -122,7 +143,11 @@ func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
 	case *ast.LiteralNode:
 		text = n.Value.Value
 	default:
-		r.refuse(key, "must be text; a number needs quotes")
+		if allowed := tag.Get("oneof"); allowed != "" {
+			r.refuse(key, mustBeOneOf, strings.Join(strings.Fields(allowed), ", "))
+		} else {
+			r.refuse(key, "must be text; a number needs quotes")
+		}
 		return ""
 	}
 	isPath := tag.Get("is")
@@ -132,7 +157,7 @@ func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
 	allowed := strings.Fields(tag.Get("oneof"))
 	only, later := tag.Lookup("later")
 	r.refuseIf(strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }), key, "holds a line end or a control character")
-	r.refuseIf(len(allowed) > 0 && !slices.Contains(allowed, text), key, "must be one of %s", strings.Join(allowed, ", "))
+	r.refuseIf(len(allowed) > 0 && !slices.Contains(allowed, text), key, mustBeOneOf, strings.Join(allowed, ", "))
 	r.refuseIf(later && text != only, key, "is not in this release; leave it %q", only)
 	r.refuseIf(text == "" && tag.Get("needed") != "", key, "must not be empty; leave the key out for the default")
 	r.refuseIf(isPath == "absolute" && text != "" && text[0] != '/', key, mustBeAbsolute)
@@ -141,6 +166,8 @@ func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
 	}
 	return text
 }
+
+const mustBeOneOf = "must be one of %s"
 
 const mustBeAbsolute = `must be an absolute path, one that begins with "/"`
 
@@ -188,7 +215,7 @@ func (r *reader) group(key string, node ast.Node, into reflect.Value) {
 		r.at[key] = cmp.Or(r.at[key], name.Position) // an item of a list begins with its first key
 		field, known := fieldCalled(into.Type(), name.Value)
 		if !known {
-			r.refuse(inner, "unknown key; allowed here: %s", keysOf(into.Type()))
+			r.unknown(key, name.Value, into.Type())
 			continue
 		}
 		if !isGroup(value) && value.Type() != ast.SequenceType { // of those, the place of the key says more
@@ -196,6 +223,33 @@ func (r *reader) group(key string, node ast.Node, into reflect.Value) {
 		}
 		r.value(inner, value, into.FieldByIndex(field.Index), field.Tag)
 	}
+}
+
+// note remembers the value of a key as it is written, to show it where it is refused.
+func (r *reader) note(key string, value ast.Node) {
+	switch value.(type) {
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		if !mayBeSecret(key) {
+			r.written[key] = value.GetToken().Value
+		}
+	}
+}
+
+// mayBeSecret reports whether somebody may have written a secret, or what holds one, as the value of key, if only by mistake.
+func mayBeSecret(key string) bool {
+	isSafe := key == "vault.auth.method" || !strings.HasPrefix(key, "vault.") && !strings.HasPrefix(key, "notify.")
+	return !isSafe || strings.Contains(key, ".fields") || strings.HasSuffix(key, ".file")
+}
+
+// unknown refuses a key of a group. What was probably meant is not called missing then.
+func (r *reader) unknown(key, name string, group reflect.Type) {
+	meant := closest(name, strings.Split(keysOf(group), ", "))
+	if meant == "" {
+		r.refuse(join(key, name), "unknown key; allowed here: %s", keysOf(group))
+		return
+	}
+	r.refuse(join(key, name), "unknown key; did you mean %s? Allowed here: %s", meant, keysOf(group))
+	r.meant[join(key, meant)] = true
 }
 
 func isGroup(node ast.Node) bool {
@@ -231,12 +285,16 @@ func keysOf(group reflect.Type) string {
 // of a group that could not be read, would only confuse.
 func (r *reader) refuse(key, format string, args ...any) {
 	for group := key; group != ""; group = parent(group) {
-		if r.refused[group] {
+		if r.refused[group] || r.meant[group] && r.at[group] == nil {
 			return
 		}
 	}
 	r.refused[key] = true
-	r.problems = append(r.problems, problem{r.where(key), r.line(key, fmt.Sprintf(format, args...))})
+	text := fmt.Sprintf(format, args...)
+	if value := r.written[key]; value != "" && !strings.Contains(value, "${") { // the message names a variable itself
+		text = strconv.Quote(credential.Cut(value, maxShown)) + " " + text
+	}
+	r.problems = append(r.problems, problem{r.where(key), r.at[key] == nil, r.line(key, text)})
 }
 
 func (r *reader) refuseIf(wrong bool, key, format string, args ...any) {
@@ -267,12 +325,18 @@ func join(key, name string) string { return strings.TrimPrefix(key+"."+name, "."
 
 func parent(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
-// err returns the problems in the order of the file, or nil.
+// maxShown bounds how much of a value is shown, in bytes.
+const maxShown = 60
+
+// err returns the problems in the order of the file, or nil. What is missing comes last, as it may follow from another problem.
 func (r *reader) err() error {
 	if len(r.problems) == 0 {
 		return nil
 	}
 	slices.SortStableFunc(r.problems, func(a, b problem) int {
+		if a.absent != b.absent {
+			return map[bool]int{true: 1, false: -1}[a.absent]
+		}
 		return cmp.Or(a.at.Line-b.at.Line, a.at.Column-b.at.Column)
 	})
 	var lines []string

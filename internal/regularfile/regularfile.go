@@ -7,6 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,7 +63,31 @@ func withRemedy(path string, err error) error {
 	case errors.Is(err, unix.ENXIO): // a socket
 		err = ErrNotRegular
 	case errors.Is(err, fs.ErrPermission):
-		err = fmt.Errorf("%w; make it readable for this user", err)
+		err = fmt.Errorf("%w: %s; make it readable for that user", err, whoMayNot(path))
 	}
 	return &fs.PathError{Op: "open", Path: path, Err: err}
+}
+
+// whoMayNot tells who may not read a file, and whose it is.
+func whoMayNot(path string) string {
+	me := "user " + userName(os.Geteuid())
+	info, err := os.Stat(path)
+	if err != nil {
+		return me + " may not enter a directory above it"
+	}
+	file := info.Sys().(*syscall.Stat_t) // always that on Linux
+	group := strconv.Itoa(int(file.Gid))
+	if g, err := user.LookupGroupId(group); err == nil {
+		group = g.Name
+	}
+	return fmt.Sprintf("%s may not read it (mode %04o, owner %s, group %s)", me, info.Mode().Perm(), userName(int(file.Uid)), group)
+}
+
+// userName is the name of a user, or its number where it has none.
+func userName(uid int) string {
+	number := strconv.Itoa(uid)
+	if u, err := user.LookupId(number); err == nil {
+		return u.Username
+	}
+	return number
 }
