@@ -15,7 +15,7 @@ func families(s control.Status) []*dto.MetricFamily {
 	b := builder{}
 	state := b.gauge("instance_state", "Whether an instance is in a state: 0 or 1 for each.")
 	info := b.gauge("instance_info", "Why an instance is not in sync: the reason code. Always 1.")
-	wanted := b.gauge("wanted_version", "The newest version of the secret that was seen.")
+	wanted := b.gauge("wanted_version", "The newest version of the secret that the source answered with, also one that is refused.")
 	applied := b.gauge("applied_version", "The version that the instance's file holds.")
 	activated := b.gauge("activated_version", "The version that the processes were told of.")
 	appliedAt := b.gauge("applied_timestamp_seconds", "When a credential was applied last.")
@@ -48,7 +48,7 @@ func families(s control.Status) []*dto.MetricFamily {
 		b.gauge("vault_secret_id_expiry_timestamp_seconds", "When the secret-id ends, where that is known.").addTime(s.Vault.SecretIDExpires.Time)
 	}
 	b.gauge("config_last_reload_successful", "Whether the last reload of the configuration was successful.").add(number(s.Daemon.ReloadError == ""))
-	b.gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded.").addTime(s.Daemon.ConfigLoadedAt.Time)
+	b.gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded, at the start or by a reload.").addTime(s.Daemon.ConfigLoadedAt.Time)
 	warning := b.gauge("warning", "Whether something needs a person that concerns no one instance: 0 or 1 for each code.")
 	for _, code := range control.WarningCodes {
 		warning.add(number(s.Warns(code)), label("code", string(code)))
