@@ -49,10 +49,6 @@ func Run(ctx context.Context, o Options) error {
 	defer a.store.Close()
 	defer func() { a.unlockFiles(&assembly{}) }()
 	p := &process{Options: o, started: time.Now(), meter: meter, service: systemd.New()}
-	if p.control, err = control.Listen(o.Config.ControlSocket, o.Config.ControlGroup, o.Logger); err != nil {
-		return err
-	}
-	defer p.control.Close()
 	if o.Config.Listen != "" {
 		page, err := web.Listen(o.Config.Listen, p.web())
 		if err != nil {
@@ -60,6 +56,11 @@ func Run(ctx context.Context, o Options) error {
 		}
 		defer page.Close()
 	}
+	if p.control, err = control.Listen(o.Config.ControlSocket, o.Config.ControlGroup, o.Logger); err != nil {
+		return err
+	}
+	defer p.control.Close()
+	defer func() { p.current.Load().hook.Close(closeTime) }()
 	o.Logger.Info("started", "version", o.Version, "config", o.File, "instances", len(o.Config.Instances), "vault", o.Config.Vault.Address,
 		"poll", o.Config.Watch.Poll, "verify", o.Config.Schedule.Verify)
 	p.history = history.Open(o.Config.StateDir, o.Logger)

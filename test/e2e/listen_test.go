@@ -11,13 +11,13 @@ import (
 	"campaign-credsync/test/world"
 )
 
-// listeners are the sockets that the daemon listens at.
+// listeners are the sockets that the daemon listens at, without the one that only claims an instance's file.
 func listeners(w *world.World) (all []string) {
 	w.T.Helper()
 	out, err := exec.Command("ss", "-Hltnxp").Output()
 	w.Must(err)
 	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, fmt.Sprintf("pid=%d,", w.Running.PID())) {
+		if strings.Contains(line, fmt.Sprintf("pid=%d,", w.Running.PID())) && !strings.Contains(line, " @campaign-credsync/") {
 			all = append(all, line)
 		}
 	}
