@@ -152,6 +152,17 @@ var mutations = []mutation{
 		`learned = learned[:mostLearned]`, ``,
 		"TestManyAttributes"},
 
+	// Nobody has to read a log to know.
+	{"connections to listen have no bound",
+		`s.server.Serve(netutil.LimitListener(listener, maxConnections))`, `s.server.Serve(listener)`,
+		"TestListenIsFlooded"},
+	{"a revert is not measured",
+		`m.reverts.Observe(took.Seconds())`, `_ = took`,
+		"TestPrometheusSeesTheDaemon"},
+	{"text from outside is markup on the page",
+		`escaped[i] = html.EscapeString(fmt.Sprint(a))`, `escaped[i] = a`,
+		"TestPage"},
+
 	// Quiet, and one container never harms the fleet.
 	{"the same credential under a new version is applied again",
 		`return !in.record.Version.IsZero() && p.digest == in.record.Digest`, `return false`,
