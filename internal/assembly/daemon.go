@@ -60,7 +60,6 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer p.control.Close()
-	defer func() { p.current.Load().hook.Close(closeTime) }()
 	o.Logger.Info("started", "version", o.Version, "config", o.File, "instances", len(o.Config.Instances), "vault", o.Config.Vault.Address,
 		"poll", o.Config.Watch.Poll, "verify", o.Config.Schedule.Verify)
 	p.history = history.Open(o.Config.StateDir, o.Logger)
