@@ -86,18 +86,20 @@ func (c canary) absentInProcess(when string) {
 	}
 }
 
-// absentInAnswers asks the control socket everything, also what makes no sense, and runs every command.
+// absentInAnswers asks the control socket everything, also what makes no sense, and runs every command, one of them with the secret by
+// mistake.
 func (c canary) absentInAnswers(when string) {
 	c.T.Helper()
 	for _, request := range []string{
 		"GET /status HTTP/1.0\r\n\r\n", "POST /sync HTTP/1.0\r\n\r\n", "GET /sync HTTP/1.0\r\n\r\n", "PUT /status HTTP/1.0\r\n\r\n",
-		"POST /sync?instance=none HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "GET /metrics HTTP/1.0\r\n\r\n",
+		"POST /sync?instance=none HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "GET /metrics HTTP/1.0\r\n\r\n", "GET /history HTTP/1.0\r\n\r\n",
 		"GET /debug/pprof/heap HTTP/1.0\r\n\r\n", "GET /debug/vars HTTP/1.0\r\n\r\n", "TRACE /status HTTP/1.0\r\n\r\n", "nonsense\r\n\r\n",
 	} {
 		c.absent(when+", the answer to "+strings.TrimSpace(request), c.raw(request))
 	}
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"diff"}, {"sync"}, {"sync", "--dry-run"}, {"validate"}, {"validate", "--effective"}, {"version"}, {"help"}, {"nonsense"},
+		{"status"}, {"status", "--json"}, {"diff"}, {"sync"}, {"sync", "--dry-run"}, {"status", "--prometheus"},
+		{"pause", "--for", "1h", "--reason", "to set " + c.forms["as it is"]}, {"status"}, {"resume"}, {"history"}, {"history", "--json"}, {"validate"}, {"validate", "--effective"}, {"version"}, {"help"}, {"nonsense"},
 	} {
 		stdout, stderr, _ := c.RunCommand(args...)
 		c.absent(when+", the output of "+strings.Join(args, " "), []byte(stdout+stderr))
@@ -131,7 +133,14 @@ func TestSecretShowsNowhereElse(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w, _ := world.Started(t, container.Options{})
+			w := world.New(t, container.Options{})
+			told := w.Path("told")
+			w.Must(w.Reconfigure(w.Ctx, func(o *container.Options) {
+				o.Settings += "\nnotify: {exec: [/bin/sh, -c, 'cat >>\"$0\"; env >>\"$0\"', " + told + "]}"
+			}))
+			w.NewSecret("prod")
+			w.StartDaemon()
+			w.InSync(1)
 			before := strings.Contains(c.faults, `"before"`) // it does not come to write
 			faults := `{"write_delay": "10m"`
 			if c.faults != "" {
@@ -174,6 +183,9 @@ func TestSecretShowsNowhereElse(t *testing.T) {
 			leak.absentInProcess("in sync")
 			leak.absentBelow("in sync")
 			w.Stop()
+			if text, err := os.ReadFile(told); err != nil || !bytes.Contains(text, []byte(`"event":"applied"`)) {
+				t.Errorf("the program of notify.exec was told nothing: %v", err)
+			}
 			leak.absentBelow("at the end")
 			leak.absent("the log", []byte(w.Log()))
 		})
