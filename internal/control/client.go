@@ -21,6 +21,8 @@ var (
 	ErrNoAnswer = errors.New("the daemon does not answer")
 	// ErrMayNotAsk says that a daemon is there, and not for this user.
 	ErrMayNotAsk = errors.New("this user may not ask the daemon")
+
+	errCut = errors.New("the daemon closed the connection before it had answered")
 )
 
 // answerTimeout is how long an answer about the status may take.
@@ -91,8 +93,23 @@ func askStatus(ctx context.Context, socket, method, path string) (status Status,
 	return status, err
 }
 
-// ask sends a request to the daemon behind the socket. An error of ctx comes as its cause.
+// ask sends a request to the daemon behind the socket. An error of ctx comes as its cause. Where too many ask, it tries again.
 func ask(ctx context.Context, socket, method, path string) ([]byte, error) {
+	for {
+		body, err := askOnce(ctx, socket, method, path)
+		queueFull, cut := errors.Is(err, unix.EAGAIN), errors.Is(err, errCut)
+		if !queueFull && !(cut && method == http.MethodGet) { // an order may have been carried out
+			return body, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(minTurn):
+		}
+	}
+}
+
+func askOnce(ctx context.Context, socket, method, path string) ([]byte, error) {
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -109,14 +126,12 @@ func ask(ctx context.Context, socket, method, path string) ([]byte, error) {
 	case err == nil:
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case errors.Is(err, unix.EAGAIN):
-		return nil, fmt.Errorf("%w: too many wait for it at control_socket %s", ErrNoAnswer, socket)
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("%w at control_socket %s: run it with sudo, or join control_group", ErrMayNotAsk, socket)
-	case system != nil && system.Op == "dial":
+	case system != nil && system.Op == "dial" && !errors.Is(err, unix.EAGAIN):
 		return nil, fmt.Errorf("%w at control_socket %s: %w", ErrNoDaemon, socket, system.Err)
 	default:
-		return nil, fmt.Errorf("ask the daemon: %w", err)
+		return nil, fmt.Errorf("%w: %w", errCut, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
@@ -124,9 +139,9 @@ func ask(ctx context.Context, socket, method, path string) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+		return nil, fmt.Errorf("%w: %w", errCut, err)
 	case response.StatusCode == http.StatusForbidden:
-		return nil, fmt.Errorf("%w so: %s; run it with sudo", ErrMayNotAsk, bytes.TrimSpace(body))
+		return nil, fmt.Errorf("%w for that: %s; run it with sudo", ErrMayNotAsk, bytes.TrimSpace(body))
 	case response.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("the daemon answers: %s", bytes.TrimSpace(body))
 	}

@@ -39,7 +39,7 @@ func TestSyncThatFails(t *testing.T) {
 	}{{errors.New("no such instance"), false}, {sync.ErrEnded, true}} {
 		c := serving(failing{err: test.err})
 		w, began := httptest.NewRecorder(), time.Now()
-		ctx := context.WithValue(t.Context(), peer{}, peer{os.Geteuid()})
+		ctx := context.WithValue(t.Context(), connKey{}, &conn{crowd: &crowd{}, uid: os.Geteuid()})
 		c.order(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/sync", nil), DoSync)
 		if waits := time.Since(began) >= loopTimeout; waits != test.waits || !strings.Contains(w.Body.String(), test.err.Error()) {
 			t.Errorf("%v: waits %v, answers %s", test.err, waits, w.Body)
@@ -140,49 +140,6 @@ func TestStatusWhileManyWaitForAPass(t *testing.T) {
 		if err := <-passes; err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-// TestConnectionsAreLimited: one more than may be open is not taken before another ends.
-func TestConnectionsAreLimited(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "control.sock")
-	s, err := Listen(path, "", slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	s.Serve(waiting{})
-	ask := func() (conn net.Conn, answered func(within time.Duration) bool) {
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			_, err = conn.Write([]byte("GET /status HTTP/1.1\r\nHost: daemon\r\n\r\n"))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return conn, func(within time.Duration) bool {
-			conn.SetReadDeadline(time.Now().Add(within))
-			n, _ := conn.Read(make([]byte, 1))
-			return n == 1
-		}
-	}
-	var taken net.Conn
-	for range maxConnections {
-		conn, answered := ask()
-		defer conn.Close()
-		if taken = conn; !answered(time.Minute) {
-			t.Fatal("no answer")
-		}
-	}
-	more, answered := ask()
-	defer more.Close()
-	if answered(100 * time.Millisecond) {
-		t.Error("one more is answered")
-	}
-	taken.Close()
-	if !answered(time.Minute) {
-		t.Error("no answer when another has ended")
 	}
 }
 

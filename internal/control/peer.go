@@ -5,42 +5,102 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// peer is who is at the other end of a connection. It is the connection's remote address, which a Unix socket has no other use for.
-type peer struct{ uid int }
+// crowd is a listener that has at most maxConnections open, without those that wait for an order. For one more, the oldest is closed as
+// soon as it had minTurn: a question takes less, so it is of somebody who says nothing, or does not read. So whoever asks is answered
+// soon, however many say nothing.
+type crowd struct {
+	net.Listener
+	mu   sync.Mutex
+	open []*conn       // oldest first
+	left chan struct{} // one of open has left
+}
 
-func (peer) Network() string  { return "unix" }
-func (p peer) String() string { return fmt.Sprintf("user %d", p.uid) }
+// conn is a connection that knows its peer.
+type conn struct {
+	net.Conn
+	crowd *crowd
+	uid   int // unknown where the kernel does not say
+	since time.Time
+}
 
-// peers is a listener whose connections know their peer.
-type peers struct{ net.Listener }
+const unknown = -1
 
-func (l peers) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
+// connKey is the key of a conn in the context of its requests.
+type connKey struct{}
+
+// Accept serves net.Listener.
+func (l *crowd) Accept() (net.Conn, error) {
+	l.makeRoom()
+	accepted, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	uid := -1 // nobody
-	if raw, err := conn.(*net.UnixConn).SyscallConn(); err == nil {
+	c := &conn{accepted, l, uidOf(accepted), time.Now()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = append(l.open, c)
+	return c, nil
+}
+
+// makeRoom returns when there is room for one more.
+func (l *crowd) makeRoom() {
+	for {
+		l.mu.Lock()
+		if len(l.open) < maxConnections {
+			l.mu.Unlock()
+			return
+		}
+		oldest := l.open[0]
+		l.mu.Unlock()
+		select {
+		case <-l.left:
+		case <-time.After(time.Until(oldest.since.Add(minTurn))):
+			oldest.Close()
+		}
+	}
+}
+
+// keep has the connection stay open while its order is carried out.
+func (c *conn) keep() {
+	c.crowd.mu.Lock()
+	defer c.crowd.mu.Unlock()
+	c.crowd.open = slices.DeleteFunc(c.crowd.open, func(other *conn) bool { return other == c })
+	select {
+	case c.crowd.left <- struct{}{}:
+	default:
+	}
+}
+
+// Close serves net.Conn.
+func (c *conn) Close() error {
+	c.keep()
+	return c.Conn.Close()
+}
+
+// uidOf asks the kernel who is at the other end of a connection.
+func uidOf(c net.Conn) int {
+	uid := unknown
+	local, isLocal := c.(*net.UnixConn)
+	if !isLocal {
+		return uid
+	}
+	if raw, err := local.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
 			if who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 				uid = int(who.Uid)
 			}
 		})
 	}
-	return peerConn{conn, peer{uid}}, nil
+	return uid
 }
-
-type peerConn struct {
-	net.Conn
-	peer peer
-}
-
-func (c peerConn) RemoteAddr() net.Addr { return c.peer }
 
 // admit lets members of a group open the socket. The group is a name or a number.
 func admit(path, group string) error {

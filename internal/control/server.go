@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/sync"
@@ -65,9 +64,9 @@ const (
 	replaceCheck = 10 * time.Millisecond
 	// openAgain is the time between two tries to open the socket.
 	openAgain = time.Second
-	// maxConnections are open at a time, as descriptors are for the work; more wait in the kernel's queue. At most maxPasses of
-	// them wait for a pass, so that there is always one for the status.
+	// maxConnections ask at a time, and maxPasses wait for an order to be carried out, as descriptors are for the work. See crowd.
 	maxConnections = 16
+	minTurn        = 20 * time.Millisecond
 	maxPasses      = 8
 	maxHeader      = 8 << 10 // bytes
 )
@@ -100,9 +99,9 @@ func Listen(path, group string, log *slog.Logger) (*Server, error) {
 		path: path, group: group, log: log, listener: listener, passes: make(chan struct{}, maxPasses),
 		closing: make(chan struct{}), ended: make(chan struct{}),
 		server: &http.Server{
-			Handler: mux, ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
+			Handler: bounded(mux), ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-				return context.WithValue(ctx, peer{}, c.RemoteAddr())
+				return context.WithValue(ctx, connKey{}, c)
 			},
 			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		},
@@ -128,7 +127,7 @@ func (s *Server) run() {
 	defer close(s.ended)
 	for {
 		if s.listener != nil {
-			err := s.server.Serve(netutil.LimitListener(s.listener, maxConnections))
+			err := s.server.Serve(s.listener)
 			if errors.Is(err, http.ErrServerClosed) {
 				return
 			}
@@ -185,9 +184,9 @@ func (s *Server) text(kind string, get func(Daemon) ([]byte, error)) http.Handle
 
 // order has an order carried out, if who asks may give it.
 func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
-	who, known := r.Context().Value(peer{}).(peer)
+	who, known := r.Context().Value(connKey{}).(*conn)
 	if !known || who.uid != 0 && who.uid != os.Geteuid() {
-		http.Error(w, "members of control_group may ask for status and history only", http.StatusForbidden)
+		http.Error(w, "orders are for root and the daemon's user, and not for members of control_group", http.StatusForbidden)
 		return
 	}
 	select {
@@ -197,6 +196,8 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
 		refuse(w, fmt.Sprintf("%d others wait already; try again later", maxPasses))
 		return
 	}
+	w.Header().Set("Connection", "close") // it counts no more
+	who.keep()
 	query := r.URL.Query()
 	length, err := time.ParseDuration(query.Get("for"))
 	if err != nil && do == DoPause {
@@ -219,7 +220,26 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
 	answer(w, status)
 }
 
+// bounded has no asker hold its connection: what is asked has no body, and the answer has to be read in time.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		setWriteDeadline(w)
+		if r.ContentLength != 0 {
+			http.NewResponseController(w).SetReadDeadline(time.Now()) // net/http would wait for the body
+			http.Error(w, "a request here has no body", http.StatusRequestEntityTooLarge)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// setWriteDeadline cannot fail for our connections.
+func setWriteDeadline(w http.ResponseWriter) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerLimit))
+}
+
 func refuse(w http.ResponseWriter, reason string) {
+	setWriteDeadline(w)
 	http.Error(w, reason, http.StatusServiceUnavailable)
 }
 
@@ -230,7 +250,7 @@ func answer(w http.ResponseWriter, s Status) {
 
 // write fails only when the asker has gone, or does not read.
 func write(w http.ResponseWriter, kind string, text []byte) {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerLimit)) // our connections can that
+	setWriteDeadline(w)
 	w.Header().Set("Content-Type", kind)
 	w.Write(text)
 }
@@ -253,7 +273,7 @@ func openSocket(path, group string) (net.Listener, error) {
 		listener.Close()
 		return nil, err
 	}
-	return peers{listener}, nil
+	return &crowd{Listener: listener, left: make(chan struct{}, 1)}, nil
 }
 
 // RemoveDeadSocket makes room for a socket. What is no socket stays, and so does one that somebody may listen at: only
