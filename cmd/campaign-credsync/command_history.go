@@ -29,12 +29,16 @@ Exit status: 0, or 1 if it cannot be read, 2 if the configuration is bad, 4 if t
 			if since < 0 {
 				return exitUsage, fmt.Errorf("--since %v: is not in the past; leave the minus out", since)
 			}
-			c, err := in.loadForDaemon(ctx)
-			if err != nil {
-				return exitUsage, err
+			// A daemon needs no good configuration to answer, and a bad one may be why it is asked.
+			c, problem := in.loadForDaemon(ctx)
+			if c == nil || c.ControlSocket == "" {
+				return exitUsage, problem
 			}
-			events, err := readHistory(ctx, c)
-			if err != nil {
+			events, err := readHistory(ctx, c, problem)
+			switch {
+			case errors.Is(err, control.ErrNoDaemon): // nor may the files be read
+				return exitUsage, problem
+			case err != nil:
 				return exitOf(err), err
 			}
 			for _, e := range events {
@@ -56,10 +60,10 @@ Exit status: 0, or 1 if it cannot be read, 2 if the configuration is bad, 4 if t
 	return c
 }
 
-// readHistory asks the daemon, and reads the files where there is none.
-func readHistory(ctx context.Context, c *config.Config) (events []event.Event, err error) {
+// readHistory asks the daemon, and reads the files where there is none, if the configuration has no problem.
+func readHistory(ctx context.Context, c *config.Config, problem error) (events []event.Event, err error) {
 	lines, err := control.AskHistory(ctx, c.ControlSocket)
-	if errors.Is(err, control.ErrNoDaemon) {
+	if errors.Is(err, control.ErrNoDaemon) && problem == nil {
 		events, _, err = history.Read(c.StateDir, func(event.Event) bool { return true })
 		return events, err
 	}

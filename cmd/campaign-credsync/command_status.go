@@ -63,7 +63,7 @@ func (in *invocation) runStatus(ctx context.Context, socket string, asJSON, watc
 			_, err = in.stdout.Write(text)
 		}
 	case err == nil:
-		in.show(now, asJSON)
+		in.show(in.stdout, now, asJSON)
 	}
 	switch {
 	case err != nil:
@@ -77,7 +77,7 @@ func (in *invocation) runStatus(ctx context.Context, socket string, asJSON, watc
 // watch shows the status until ctx ends, also over a restart of the daemon: on a terminal in place, else again when it has changed.
 func (in *invocation) watch(ctx context.Context, socket string, asJSON bool, shown control.Status) error {
 	inPlace := logging.IsTerminal(in.stdout) && !asJSON
-	in.showAgain(shown, asJSON, inPlace, nil)
+	in.redraw(shown, asJSON, inPlace, nil)
 	for {
 		select {
 		case <-ctx.Done():
@@ -87,31 +87,27 @@ func (in *invocation) watch(ctx context.Context, socket string, asJSON bool, sho
 		now, err := control.AskStatus(ctx, socket)
 		switch {
 		case ctx.Err() != nil:
-		case err != nil && !errors.Is(err, control.ErrNoDaemon) && !errors.Is(err, control.ErrNoAnswer):
-			return err
-		case err != nil && inPlace:
-			in.showAgain(shown, asJSON, inPlace, err)
+		case err != nil && inPlace: // it may be starting again
+			in.redraw(shown, asJSON, inPlace, err)
 		case err == nil && (inPlace || !looksLike(now, shown)):
-			in.showAgain(now, asJSON, inPlace, nil)
+			in.redraw(now, asJSON, inPlace, nil)
 			shown = now
 		}
 	}
 }
 
-func (in *invocation) showAgain(d control.Status, asJSON, inPlace bool, err error) {
-	var text bytes.Buffer
-	out := in.stdout
-	in.stdout = &text
-	in.show(d, asJSON)
-	in.stdout = out
-	switch {
-	case inPlace && err != nil:
-		fmt.Fprintf(out, "\x1b[H\x1b[2J%s\n%v; waiting for it\n", text.Bytes(), err)
-	case inPlace:
-		fmt.Fprintf(out, "\x1b[H\x1b[2J%s", text.Bytes())
-	default:
-		out.Write(text.Bytes())
+func (in *invocation) redraw(d control.Status, asJSON, inPlace bool, err error) {
+	if !inPlace {
+		in.show(in.stdout, d, asJSON)
+		return
 	}
+	var text bytes.Buffer
+	in.show(&text, d, asJSON)
+	if err != nil {
+		say(&text, "", "%v; this is the last that it said, waiting for it", err)
+	}
+	// Each line replaces the one that was there.
+	fmt.Fprintf(in.stdout, "\x1b[H%s\x1b[J", strings.ReplaceAll(text.String(), "\n", "\x1b[K\n"))
 }
 
 // looksLike compares all but the times that change with every check.
@@ -129,15 +125,14 @@ func looksLike(a, b control.Status) bool {
 // columns is how wide the status is at most, where an instance's name is not longer than usual.
 const columns = 80
 
-func (in *invocation) show(d control.Status, asJSON bool) {
-	w := in.stdout
+func (in *invocation) show(w io.Writer, d control.Status, asJSON bool) {
 	if asJSON {
 		json.NewEncoder(w).Encode(d)
 		return
 	}
 	now := time.Now()
 	age := func(m sync.Moment) string { return control.Age(m.Sub(now), m.IsZero()) }
-	in.table(d.Instances, age)
+	in.table(w, d.Instances, now)
 	for _, i := range d.Instances {
 		if i.Reason == "" && i.LastError == "" {
 			continue
@@ -170,24 +165,41 @@ func (in *invocation) show(d control.Status, asJSON bool) {
 	say(w, "  ", "daemon: %s, started %s, configuration %s loaded %s", p.Version, age(p.StartedAt), p.ConfigFile, age(p.ConfigLoadedAt))
 }
 
-func (in *invocation) table(instances []sync.InstanceStatus, age func(sync.Moment) string) {
+func (in *invocation) table(w io.Writer, instances []sync.InstanceStatus, now time.Time) {
 	var text bytes.Buffer
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "INSTANCE\tSTATE\tSINCE\tWANTED\tAPPLIED\tACTIVATED\tCHECKED\tREVERTS")
+	fmt.Fprintln(table, "INSTANCE\tSTATE\tSINCE\tWANTED\tAPPLIED\tACTIVE\tCHECKED\tREVERTS")
 	for _, i := range instances {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", i.Name, i.State, age(i.Since), number(i.WantedVersion), number(i.AppliedVersion),
-			number(i.ActivatedVersion), age(i.LastCheck), i.RevertedTotal)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", i.Name, i.State, since(i.Since, now), number(i.WantedVersion), number(i.AppliedVersion),
+			number(i.ActivatedVersion), since(i.LastCheck, now), i.RevertedTotal)
 	}
 	table.Flush()
 	noColor, _ := in.env("NO_COLOR")
+	coloured := noColor == "" && logging.IsTerminal(in.stdout)
 	n, at := -1, strings.Index(text.String(), "STATE") // the head is first; names have only ASCII
 	for line := range strings.Lines(text.String()) {
-		if n >= 0 && noColor == "" && logging.IsTerminal(in.stdout) {
+		if n >= 0 && coloured {
 			state := string(instances[n].State)
 			line = line[:at] + colourOf(instances[n].State) + state + "\x1b[0m" + line[at+len(state):]
 		}
-		io.WriteString(in.stdout, line)
+		io.WriteString(w, line)
 		n++
+	}
+}
+
+// since is an age in a column.
+func since(m sync.Moment, now time.Time) string {
+	switch d := now.Sub(m.Time); {
+	case m.IsZero():
+		return "-"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", max(d, 0)/time.Second)
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	default:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/assembly"
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/logging"
 	"campaign-credsync/sync/state"
@@ -20,20 +21,30 @@ const daemonStarts = 3 * time.Second
 // order has an order carried out, and show print what came of it. Where a daemon has the state directory, or only its user may use that,
 // the daemon does it.
 func (in *invocation) order(ctx context.Context, o control.Order, show func(control.Status) int) (int, error) {
-	c, err := in.load(ctx)
-	if err != nil {
-		return exitUsage, err
-	}
-	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
-	defer closeLog()
 	uid := os.Getuid()
 	o.ByUID = &uid
 	if in.instance != "" {
 		o.Instances = []string{in.instance}
 	}
+	c, err := in.load(ctx)
+	if errors.Is(err, fs.ErrPermission) { // only a daemon could carry it out; it says whether it does so for this user
+		status, failed := control.AskFor(ctx, config.DefaultSocket, o)
+		switch {
+		case errors.Is(failed, control.ErrNoDaemon):
+			return exitUsage, err
+		case failed != nil:
+			return exitOf(failed), failed
+		}
+		return show(status), nil
+	}
+	if err != nil {
+		return exitUsage, err
+	}
+	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
+	defer closeLog()
 	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		status, err := assembly.Once(ctx, c, log, o)
-		if errors.Is(err, state.ErrLocked) || errors.Is(err, assembly.ErrWrongUser) || errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, state.ErrLocked) || errors.Is(err, state.ErrForeign) || errors.Is(err, assembly.ErrWrongUser) || errors.Is(err, fs.ErrPermission) {
 			if byDaemon, failed := control.AskFor(ctx, c.ControlSocket, o); !errors.Is(failed, control.ErrNoDaemon) {
 				status, err = byDaemon, failed
 			}

@@ -111,7 +111,7 @@ func admit(path, group string) error {
 	if err != nil {
 		found, err := user.LookupGroup(group)
 		if err != nil {
-			return fmt.Errorf("control_group: %w", err)
+			return fmt.Errorf("control_group: there is no group %s in /etc/group; name one that is there, or its number", group)
 		}
 		gid, _ = strconv.Atoi(found.Gid) // always a number on Linux
 	}

@@ -79,6 +79,9 @@ func (s *Store) takeLock(until time.Time) error {
 	}
 }
 
+// ErrForeign says that the state directory is another user's, or that others may write there.
+var ErrForeign = errors.New("others may change what is remembered in the state directory")
+
 // checkPrivate refuses a directory in which other users could plant records.
 func checkPrivate(dir string) error {
 	info, err := os.Stat(dir)
@@ -87,7 +90,7 @@ func checkPrivate(dir string) error {
 	}
 	owner, mode := info.Sys().(*syscall.Stat_t).Uid, info.Mode().Perm() // always that on Linux
 	if mode&0o022 != 0 || owner != 0 && owner != uint32(os.Geteuid()) {
-		return fmt.Errorf("others may change what is remembered in the state directory %s (user %d, mode %o): chown it to the daemon's user and chmod go-w it",
+		return fmt.Errorf("%w %s (user %d, mode %o): chown it to the daemon's user and chmod go-w it", ErrForeign,
 			dir, owner, mode)
 	}
 	return nil

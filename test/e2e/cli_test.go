@@ -2,16 +2,10 @@ package e2e_test
 
 import (
 	"bytes"
-	"encoding/json"
-	"maps"
 	"os"
 	"os/exec"
-	"regexp"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
@@ -129,111 +123,6 @@ func TestCommandsWithDaemon(t *testing.T) {
 	w.Exits(0, "b: in_sync, version 2", "sync")
 	w.Stop()
 	w.Exits(1, "no daemon answers", "status")
-}
-
-// status --json has the documented keys and no other, and times in UTC.
-func TestStatusDocument(t *testing.T) {
-	t.Parallel()
-	w := world.New(t, container.Options{})
-	w.StartDaemon()
-	check := func() {
-		t.Helper()
-		stdout, _, _ := w.RunCommand("status", "--json")
-		var d struct {
-			Instances []map[string]any `json:"instances"`
-			Vault     map[string]any   `json:"vault"`
-		}
-		decoder := json.NewDecoder(strings.NewReader(stdout))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&d); err != nil || len(d.Instances) != 1 {
-			t.Fatalf("%s: %v", stdout, err)
-		}
-		sameKeys(t, d.Instances[0], "name", "state", "wanted_version", "applied_version", "applied_at", "activated_at", "last_check",
-			"drift_reverted_total", "last_error")
-		sameKeys(t, d.Vault, "reachable", "token_expires_at", "last_poll")
-		for _, values := range []map[string]any{d.Instances[0], d.Vault} {
-			for key, value := range values {
-				text, isText := value.(string)
-				if !isText || !regexp.MustCompile(`_at$|^last_(check|poll)$`).MatchString(key) {
-					continue
-				}
-				if at, err := time.Parse(time.RFC3339, text); err != nil || !strings.HasSuffix(text, "Z") || time.Since(at).Abs() > 1000*time.Hour {
-					t.Errorf("%s is %q", key, text)
-				}
-			}
-		}
-	}
-	w.Is("prod", "blocked")
-	check()
-	w.NewSecret("prod")
-	w.InSync(1)
-	check()
-	if stdout, _, status := w.RunCommand("status", "--json"); status != 0 || strings.Contains(stdout, "null") {
-		t.Errorf("%d: %s", status, stdout)
-	}
-}
-
-func sameKeys(t *testing.T, object map[string]any, want ...string) {
-	t.Helper()
-	got := slices.Sorted(maps.Keys(object))
-	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		t.Errorf("keys are %q, want %q", got, want)
-	}
-}
-
-// status --watch prints again at each change and ends when it is interrupted.
-func TestStatusWatch(t *testing.T) {
-	t.Parallel()
-	for _, asJSON := range []bool{false, true} {
-		w, _ := world.Started(t, container.Options{})
-		args := []string{"--config", w.Config, "status", "--watch"}
-		if asJSON {
-			args = append(args, "--json")
-		}
-		watch := exec.Command(world.Plain().Command, args...)
-		r, pipe, err := os.Pipe()
-		w.Must(err)
-		watch.Stdout = pipe
-		w.Must(watch.Start())
-		pipe.Close()
-		shown := make(chan string, 100)
-		go func() {
-			defer close(shown)
-			buffer := make([]byte, 64<<10)
-			for {
-				n, err := r.Read(buffer)
-				if err != nil {
-					return
-				}
-				shown <- string(buffer[:n])
-			}
-		}()
-		expect := func(what string) {
-			t.Helper()
-			timeout := time.After(world.Patience)
-			for all := ""; !strings.Contains(all, what); {
-				select {
-				case text := <-shown:
-					all += text
-				case <-timeout:
-					t.Fatalf("it never showed %q: %s", what, all)
-				}
-			}
-		}
-		expect("in_sync")
-		w.NewSecret("prod")
-		w.Proxy.Down()
-		expect("degraded")
-		w.Must(w.Proxy.Up())
-		w.Pass()
-		expect("in_sync")
-		w.Must(watch.Process.Signal(syscall.SIGINT))
-		if err := watch.Wait(); err != nil {
-			t.Errorf("it ended with %v", err)
-		}
-		r.Close()
-	}
 }
 
 func TestValidate(t *testing.T) {

@@ -68,7 +68,7 @@ func testNotifyReload(t *testing.T, h *host) {
 	h.run(t, "systemctl", "daemon-reload")
 	h.run(t, "systemctl", "restart", unit)
 	before := h.show(t)
-	if before["Type"] != "notify-reload" || before["ExecReload"] != "" {
+	if before["Type"] != "notify-reload" || !strings.Contains(before["ExecReload"], "validate") {
 		t.Fatalf("Type=%s ExecReload=%s", before["Type"], before["ExecReload"])
 	}
 	mark := h.journalEnd(t)
@@ -80,6 +80,10 @@ func testNotifyReload(t *testing.T, h *host) {
 			t.Errorf("reload has returned and the journal says %q", said)
 		}
 	}
+	h.brokenReload(t)
+	h.configure(t, h.config)
+	h.run(t, "systemctl", "reload", unit)
+	h.run(t, "campaign-credsync", "status") // which a good reload has put right
 	if after := h.show(t); !h.active(after) || after["MainPID"] != before["MainPID"] {
 		t.Errorf("after the reload the unit is %s (%s), process %s instead of %s", after["ActiveState"], after["SubState"],
 			after["MainPID"], before["MainPID"])

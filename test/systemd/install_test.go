@@ -123,7 +123,7 @@ func testSandbox(t *testing.T, h *host) {
 	}
 	for path, want := range map[string]string{
 		stateDir:                              "neolane:neolane 700",
-		"/run/campaign-credsync":              "neolane:neolane 750",
+		"/run/campaign-credsync":              "neolane:neolane 755",
 		"/run/campaign-credsync/control.sock": "neolane:neolane 600",
 	} {
 		if got := h.rights(t, path); got != want {

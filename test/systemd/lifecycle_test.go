@@ -77,17 +77,10 @@ func testReload(t *testing.T, h *host) {
 	h.noWarnings(t, mark)
 }
 
-// testBrokenReload: a bad configuration is told and the old one kept.
+// testBrokenReload: a reload with a bad configuration fails, the old one is kept, and status tells so until a good one comes.
 func testBrokenReload(t *testing.T, h *host) {
 	pid := h.awaitApplied(t, 1)
-	h.configure(t, h.config+"\nno_such_key: 1\n")
-	mark := h.journalEnd(t)
-	h.run(t, "systemctl", "reload", unit)
-	said := h.awaitJournal(t, mark, "configuration not reloaded")
-	where := fmt.Sprintf("%s:%d:1:", configFile, strings.Count(h.config, "\n")+2)
-	if !strings.Contains(said, where) || !strings.Contains(said, "no_such_key") || !strings.Contains(said, "level=ERROR") {
-		t.Errorf("%s, which does not tell %s", said, where)
-	}
+	h.brokenReload(t)
 	if got := h.awaitUnit(t, "an active unit", h.active); got["MainPID"] != pid {
 		t.Errorf("process %s became %s", pid, got["MainPID"])
 	}
@@ -95,18 +88,64 @@ func testBrokenReload(t *testing.T, h *host) {
 	h.awaitApplied(t, version)
 
 	h.configure(t, h.config)
-	mark = h.journalEnd(t)
+	mark := h.journalEnd(t)
 	h.run(t, "systemctl", "reload", unit)
 	h.awaitJournal(t, mark, "configuration reloaded")
+	h.run(t, "campaign-credsync", "status")
+}
+
+// brokenReload leaves a bad configuration in place.
+func (h *host) brokenReload(t *testing.T) {
+	t.Helper()
+	h.configure(t, h.config+"\nno_such_key: 1\n")
+	mark := h.journalEnd(t)
+	if o := h.try(t, "systemctl", "reload", unit); o.status == 0 {
+		t.Errorf("systemctl reload succeeds: %v", o)
+	}
+	said := h.awaitJournal(t, mark, "configuration not reloaded")
+	where := fmt.Sprintf("%s:%d:1:", configFile, strings.Count(h.config, "\n")+2)
+	if !strings.Contains(said, where) || !strings.Contains(said, "no_such_key") || !strings.Contains(said, "level=ERROR") {
+		t.Errorf("%s, which does not tell %s", said, where)
+	}
+	if o := h.try(t, "campaign-credsync", "status"); o.status != 3 || !strings.Contains(o.stdout, "warning reload_rejected") {
+		t.Errorf("status: %v", o)
+	}
+}
+
+// testControlGroup: with the packaged unit, a member of control_group reaches the socket, and another user does not.
+func testControlGroup(t *testing.T, h *host) {
+	h.run(t, "groupadd", "watchers")
+	h.run(t, "usermod", "-a", "-G", "watchers", "neolane")
+	h.run(t, "useradd", "--system", "--no-create-home", "--groups", "watchers", "watcher")
+	h.configure(t, h.config+"\ncontrol_group: watchers\n")
+	h.run(t, "systemctl", "restart", unit)
+	h.awaitApplied(t, 1)
+	if got := h.rights(t, "/run/campaign-credsync/control.sock"); got != "neolane:watchers 660" {
+		t.Errorf("the socket: %s", got)
+	}
+	// None of them may read the configuration.
+	for _, c := range []struct {
+		user, command, says string
+		status              int
+	}{
+		{"watcher", "status", "in_sync", 0}, {"watcher", "history", "started", 0},
+		{"watcher", "sync", "not for members of control_group; run it with sudo", 4}, {"watcher", "adopt", "run it with sudo", 4},
+		{"nobody", "status", "run it with sudo, or join control_group", 4}, {"nobody", "sync", "run it with sudo, or join control_group", 4},
+	} {
+		o := h.try(t, "runuser", "-u", c.user, "--", "campaign-credsync", c.command)
+		if o.status != c.status || !strings.Contains(o.stdout+o.stderr, c.says) {
+			t.Errorf("%s, %s: want %d and %q: %v", c.user, c.command, c.status, c.says, o)
+		}
+	}
+	h.configure(t, h.config)
+	h.run(t, "systemctl", "restart", unit)
+	h.awaitApplied(t, 1)
 }
 
 // testJournalFields: journalctl finds entries by what they are about, and by how much they need a person.
 func testJournalFields(t *testing.T, h *host) {
 	h.awaitApplied(t, 1)
-	mark := h.journalEnd(t)
-	h.configure(t, h.config+"\nno_such_key: 1\n")
-	h.run(t, "systemctl", "reload", unit)
-	h.awaitJournal(t, mark, "configuration not reloaded")
+	h.brokenReload(t)
 	h.configure(t, h.config)
 	h.run(t, "systemctl", "reload", unit)
 	version, _ := h.rotate(t)

@@ -38,6 +38,7 @@ func TestUnit(t *testing.T) {
 		{"watchdog", testWatchdog},
 		{"reload", testReload},
 		{"broken configuration at reload", testBrokenReload},
+		{"control group", testControlGroup},
 		{"journal fields", testJournalFields},
 		{"rotation", testRotation},
 		{"hand edits", testHandEdits},
