@@ -79,7 +79,7 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 
 // waitsForOperator reports whether nothing is run for an instance.
 func (in *instance) waitsForOperator(now time.Time) bool {
-	return in.isPaused(now) || in.isHeld() || in.adopting
+	return in.isPaused(now) || in.isHeld() || in.adopting > 0
 }
 
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.

@@ -18,7 +18,9 @@ func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, 
 	ordered, err := d.named(names)
 	if err == nil {
 		for _, in := range ordered {
-			in.order()
+			if !in.isPaused(time.Now()) { // else it fails, and later is not what was meant
+				in.order()
+			}
 		}
 		err = d.await(ctx, d.beginCheck(names, time.Now()))
 	}

@@ -49,7 +49,7 @@ type instance struct {
 	activation activation
 	busy       action    // under way on the file
 	ordered    bool      // an operator has said that what is wanted is to be applied
-	adopting   bool      // an operator wants to have adopted what is on disk
+	adopting   int       // operators who want to have adopted what is on disk
 	detected   int       // times that drift was found, since the start
 	shown      condition // the newest, and since when
 	// fileTrouble and sourceTrouble say that an event has told of it, and none of its end.
@@ -86,9 +86,11 @@ func New(cfg Config) *Daemon {
 		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
 			in.log.Warn("state unreadable, starting without it", "reason", err) // it is applied again, which mends it
 		}
-		if before == nil {
+		if known[c.Name] == nil {
 			in.restorePause(now)
-			in.ordered = cfg.Ordered
+		}
+		if cfg.Ordered && !in.isPaused(now) || !cfg.HoldFirst {
+			in.order()
 		}
 		in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }, now) // which nobody wants any more
 	}

@@ -160,7 +160,12 @@ func (d *Daemon) restore(in *instance) {
 	case errors.Is(err, credential.ErrCannotSplice):
 		d.onLook(in, seen, nil, began, now)
 		f.cannotSplice = true
-		in.log.Warn("drift cannot be reverted by a splice, applying again instead", "reason", err)
+		switch {
+		case !in.isHeld():
+			in.log.Warn("drift cannot be reverted by a splice, applying again instead", "reason", err)
+		case !f.leftTold:
+			in.log.Error(heldAndStuck, "attribute", in.drift(), "reason", err)
+		}
 	default: // what failed may have been the last step of a revert that was done
 		f.stale, f.unproved = true, true
 		f.suspectAt = earlier(f.suspectAt, began)
@@ -193,7 +198,8 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 	if unusable {
 		in.log.Info("instance file usable again")
 	}
-	if r.Applying != nil && len(credential.Drift(r.Attributes, seen)) == 0 { // the command that was interrupted wrote nothing
+	// The command that was interrupted wrote nothing. Where nobody knows what was there before it, nobody can tell.
+	if r.Applying != nil && len(r.Attributes) > 0 && len(credential.Drift(r.Attributes, seen)) == 0 {
 		r.Applying = nil
 		r.unsaved = true
 	}
@@ -239,10 +245,14 @@ func (in *instance) driftGone() {
 	}
 }
 
+// heldAndStuck is why drift stays that a splice cannot revert.
+const heldAndStuck = "drift not reverted: nlserver is not run while the first apply is held, and a splice cannot do it; " +
+	"correct the file, or run sync or adopt"
+
 // logDriftLeft logs and tells once that drift is not reverted.
 func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 	f, drift := &in.file, in.drift()
-	if len(drift) == 0 || in.isPaused(now) || in.adopting || d.cfg.OnlyLooks {
+	if len(drift) == 0 || in.isPaused(now) || in.adopting > 0 || d.cfg.OnlyLooks {
 		return
 	}
 	changes := changesOf(in.record.Attributes, f.seen)

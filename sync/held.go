@@ -1,9 +1,11 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +28,7 @@ func (d *Daemon) holdFirstApply(in *instance, seen credential.Attributes, now ti
 	if !complete {
 		return
 	}
-	r.Held = &state.Held{Since: now, Released: in.ordered || d.cfg.Ordered}
+	r.Held = &state.Held{Since: now, Released: in.ordered}
 	r.Attributes = managed
 	r.unsaved = true
 	in.learnFirst(d.cfg.Store.Key())
@@ -36,15 +38,20 @@ func (d *Daemon) holdFirstApply(in *instance, seen credential.Attributes, now ti
 	}
 }
 
-// learnFirst remembers the first version that could be read. What was remembered with another key cannot be compared.
+// learnFirst remembers the first version that could be read. What was remembered with another key, under other names of fields, or of
+// another secret cannot be compared: it is no older version of this one.
 func (in *instance) learnFirst(key []byte) {
 	r, p := &in.record, in.wanted.pending
-	if r.Held == nil || p == nil || r.Held.Digest != "" && r.Held.Key == credential.KeyID(key) {
+	if r.Held == nil || p == nil {
 		return
 	}
 	held := *r.Held // a record is a value
+	sameSecret := held.Version.Secret == p.version.Secret
+	if held.Digest != "" && held.Key == credential.KeyID(key) && maps.Equal(r.Fields, p.fields) && sameSecret {
+		return
+	}
 	held.Version, held.Digest, held.Key = p.version, p.digest, credential.KeyID(key)
-	r.Held, r.unsaved = &held, true
+	r.Held, r.Fields, r.unsaved = &held, p.fields, true
 }
 
 // isHeld reports whether the first apply waits.
@@ -81,17 +88,25 @@ func (d *Daemon) Adopt(ctx context.Context, by *int, names ...string) error {
 		return err
 	}
 	for _, in := range chosen {
-		in.adopting = true
+		in.adopting++
 	}
 	defer func() {
 		for _, in := range chosen {
-			in.adopting, in.wanted.read = false, nil
+			if in.adopting--; in.adopting == 0 {
+				in.wanted.read = nil
+			}
 		}
 		d.tell()
 	}()
 	d.beginCheck(names, time.Now())
 	if err := d.await(ctx, slices.Clone(chosen)); err != nil {
 		return err
+	}
+	for slices.ContainsFunc(chosen, d.isAtWork) && d.phase < ended && ctx.Err() == nil { // their sources may hang
+		d.wait(time.Time{}, ctx.Done())
+	}
+	if d.phase >= ended || ctx.Err() != nil {
+		return cmp.Or(ctx.Err(), ErrEnded)
 	}
 	var all error
 	for _, in := range chosen {
@@ -102,21 +117,34 @@ func (d *Daemon) Adopt(ctx context.Context, by *int, names ...string) error {
 	return errors.Join(all, d.awaitSaved(ctx, chosen))
 }
 
+// isAtWork reports whether something is under way on the file of an instance, or about to be, and does not hang.
+func (d *Daemon) isAtWork(in *instance) bool {
+	if in.busy != actionNone {
+		return !d.fileHangs(in)
+	}
+	return d.plan(in, time.Now()).action != actionNone
+}
+
 func (d *Daemon) adopt(in *instance, by *int) error {
 	r, f, w := &in.record, &in.file, &in.wanted
-	if f.err != nil {
+	switch {
+	case in.busy != actionNone:
+		return errors.New("a step on its file does not end")
+	case !f.recovered:
+		return errors.New(f.recovery.reason)
+	case f.err != nil:
 		return f.err
 	}
 	managed, complete := in.Sink.Managed(f.seen)
 	if !complete {
 		return errors.New("the credential on disk is incomplete; client id, technical account id and secret have to be there")
 	}
-	if w.read != nil {
+	version := w.newest
+	if w.read != nil && w.read.version.Equal(version) {
 		if wrong := in.Sink.WrongIDs(w.read.credential, f.seen); len(wrong) > 0 {
 			return fmt.Errorf("%s on disk differs from what the source has; correct one of them", strings.Join(wrong, ", "))
 		}
 	}
-	version := w.newest
 	if version.IsZero() && r.Held != nil {
 		version = r.Held.Version
 	}
@@ -127,9 +155,16 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 		return errors.New("no version of the secret was ever seen that it could stand for; run adopt once the source can be read")
 	}
 	now := time.Now()
-	r.Version, r.Fields, r.Digest, r.SecretDigest = version, in.Fields, "", "" // nobody can tell whether the contents are the same
-	r.Attributes, r.AppliedAt, r.ActivatedVersion = managed, now, version.Number
-	r.Activation, r.Applying, r.RevertOwesActivation, r.Held = nil, nil, false, nil
+	if ours := r.Applying == nil && !r.Version.IsZero() && len(in.drift()) == 0; !ours {
+		r.Attributes, r.AppliedAt, r.Digest, r.SecretDigest = managed, now, "", ""
+		r.Activation, r.ActivatedVersion = nil, version.Number
+	} else if !version.Equal(r.Version) {
+		r.Digest, r.SecretDigest = "", "" // nobody can tell whether the contents are the same
+		if len(r.Activation) == 0 {
+			r.ActivatedVersion = version.Number
+		}
+	}
+	r.Version, r.Fields, r.Applying, r.RevertOwesActivation, r.Held = version, in.Fields, nil, false, nil
 	r.unsaved = true
 	w.pending, w.refusal, w.force, w.retry = nil, nil, notForced, retry{}
 	f.seenRight(now)
@@ -146,15 +181,22 @@ func (d *Daemon) awaitSaved(ctx context.Context, of []*instance) error {
 		for !in.record.saveEnded() && d.phase < ended && ctx.Err() == nil {
 			d.wait(time.Time{}, ctx.Done())
 		}
-		if in.record.retry.isFailing() {
+		switch {
+		case in.record.retry.isFailing():
 			return fmt.Errorf("instance %s: it is so until the daemon ends, but cannot be saved: %s", in.Name, in.record.retry.reason)
+		case !in.record.saveEnded() && d.phase >= ended:
+			return ErrEnded
 		}
 	}
 	return ctx.Err()
 }
 
-// named returns the instances of these names, all where there is none.
+// named returns the instances of these names, all where there is none. A Daemon that has ended takes no order: another may go on with
+// what it knew.
 func (d *Daemon) named(names []string) ([]*instance, error) {
+	if d.phase >= ended {
+		return nil, ErrEnded
+	}
 	if len(names) == 0 {
 		return d.instances, nil
 	}

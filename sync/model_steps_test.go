@@ -188,8 +188,9 @@ func (m *model) pause(f *modelFile) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
 	m.w.note("paused until %v: %v", until, err)
-	if err == nil && !m.w.gen.dead {
-		m.w.rules.of[f].pausedUntil = until
+	k := m.w.rules.of[f]
+	if err == nil && !m.w.gen.dead || until.Before(k.pausedUntil) { // one that failed may have taken the place of a longer one
+		k.pausedUntil = until
 	}
 }
 

@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -28,12 +29,17 @@ func (d *Daemon) Pause(ctx context.Context, p state.Pause, names ...string) erro
 		d.emit(in, event.Event{Kind: event.Paused, ByUID: p.ByUID, Text: p.String()})
 	}
 	d.tell()
-	for _, in := range chosen {
-		for (in.busy != actionNone || d.activating) && d.hung(in) == nil && d.phase < ended && ctx.Err() == nil {
-			d.wait(time.Time{}, ctx.Done())
-		}
+	for slices.ContainsFunc(chosen, d.isWriting) && d.phase < ended && ctx.Err() == nil {
+		d.wait(time.Time{}, ctx.Done())
 	}
 	return d.awaitSaved(ctx, chosen)
+}
+
+// isWriting reports whether a step that writes or activates is under way for an instance, and does not hang.
+func (d *Daemon) isWriting(in *instance) bool {
+	return slices.ContainsFunc(d.underWay, func(s *step) bool {
+		return slices.Contains(s.of, in) && !s.hangs && (s.commands || s.onFile && in.busy != actionLook)
+	})
 }
 
 const resumed = "an operator resumed it"
@@ -59,7 +65,7 @@ func (d *Daemon) endPause(in *instance, by *int, why string, now time.Time) {
 		return
 	}
 	in.record.Paused, in.record.unsaved = nil, true
-	in.file.touched(true, now) // what is on disk may have been loaded meanwhile
+	in.file.touched(false, now)
 	in.log.Info("the pause is over", "reason", why)
 	d.emit(in, event.Event{Kind: event.Resumed, ByUID: by, Text: why})
 	d.tell()

@@ -34,7 +34,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	switch {
 	case !f.recovered:
 		return decision{actionRecover, f.recovery.at}.from(now)
-	case d.cfg.OnlyLooks || in.adopting || in.isPaused(now):
+	case d.cfg.OnlyLooks || in.adopting > 0 || in.isPaused(now):
 		if f.checkedAt.IsZero() || f.stale || isTime(f.lookAt, now) {
 			return decision{action: actionLook}
 		}
@@ -148,8 +148,8 @@ func (in *instance) isKnown(v credential.Version) bool {
 // wants reports whether the secret of v has to be read.
 func (in *instance) wants(v credential.Version) bool {
 	p := in.wanted.pending
-	if in.adopting {
-		return in.wanted.read == nil
+	if in.adopting > 0 {
+		return in.wanted.read == nil || !in.wanted.read.version.Equal(v)
 	}
 	return in.rollback(v) == nil && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
 }

@@ -163,7 +163,7 @@ func (d *Daemon) onAnswer(in *instance, reading credential.Reading, refusal *cre
 		c, refusal = reading.Credential(in.Fields)
 		p = &pending{reading.Version, in.Fields, c, c.Digest(d.cfg.Store.Key()), c.SecretDigest(d.cfg.Store.Key())}
 	}
-	if in.adopting && refusal == nil && p != nil {
+	if in.adopting > 0 && refusal == nil && p != nil {
 		in.wanted.read = p
 	}
 	switch {

@@ -230,6 +230,9 @@ func (d *Daemon) driftCondition(in *instance) condition {
 	case braked && end.Equal(in.file.brakeLogged): // so it is on disk
 		c.reason, c.text, c.retryAt = credential.ReasonDriftBrake, "drift is not reverted for now: more than drift.max_reverts reverts in an hour", end
 		return c
+	case in.isHeld() && in.file.cannotSplice:
+		c.text = heldAndStuck
+		return c
 	case in.wanted.refusal != nil && !d.maySplice(in, time.Now()): // the credential to be applied again cannot be had
 		c.text = in.wanted.refusal.Error()
 		return c

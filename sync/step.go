@@ -13,6 +13,7 @@ type step struct {
 	what     string // for people
 	of       []*instance
 	commands bool          // it runs commands, which have a time limit of their own
+	onFile   bool          // it is what its instance is busy with
 	bound    time.Duration // of what is no command
 	began    time.Time
 	late     bool // it was found beyond its bound once
@@ -76,7 +77,7 @@ func (d *Daemon) checkHang(s *step) (again time.Duration) {
 
 // onFile is do for a step on the file of an instance.
 func (d *Daemon) onFile(in *instance, what action, s step, work func()) {
-	in.busy, s.of = what, []*instance{in}
+	in.busy, s.of, s.onFile = what, []*instance{in}, true
 	d.do(s, work)
 	in.busy = actionNone
 }
@@ -89,6 +90,11 @@ func (d *Daemon) hung(in *instance) *step {
 		}
 	}
 	return nil
+}
+
+// fileHangs reports whether the step on the file of an instance hangs.
+func (d *Daemon) fileHangs(in *instance) bool {
+	return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.hangs && s.onFile && s.of[0] == in })
 }
 
 // commandStep reports whether a step that runs commands is under way.

@@ -205,7 +205,7 @@ type source struct {
 func (s *source) rotate(clientID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.version = credential.Version{Number: s.version.Number + 1, Created: time.Now()}
+	s.version = credential.Version{Number: s.version.Number + 1, Created: time.Now(), Secret: s.version.Secret}
 	s.secret = newCredential(clientID)
 	s.err = nil
 }

@@ -222,7 +222,7 @@ func TestReadmePolicyLineByLine(t *testing.T) {
 			}
 		},
 	}
-	w := world.New(t, container.Options{Programs: world.Plain()})
+	w := world.New(t, container.Options{Programs: world.Plain(), Campaign: "first_apply: now"})
 	m := readManual(w)
 	m.logsIn(w, map[string]any{"secret_id_ttl": "24h"})
 	w.NewSecret("prod")

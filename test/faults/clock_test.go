@@ -33,6 +33,7 @@ func TestClockIsSet(t *testing.T) {
 		{"held activation", clockHeld},
 		{"held activation over a restart", clockHeldOverRestart},
 		{"daylight saving", clockDaylightSaving},
+		{"a pause", clockPause},
 	}
 	if *full {
 		tests = append(tests, clockTest{"nothing else wakes the daemon", clockRest})

@@ -29,7 +29,7 @@ func TestKilledWhileNlserverWrites(t *testing.T) {
 			name := c.name + map[bool]string{true: "/first apply", false: "/rotation"}[first]
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				w := world.New(t, container.Options{})
+				w := world.New(t, container.Options{Campaign: applyAtOnce})
 				if first {
 					w.SetByHand("p8e-" + strings.Repeat("h", 32))
 				} else {
@@ -123,7 +123,7 @@ func TestKilledTogetherWithNlserver(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := world.New(t, container.Options{})
+			w := world.New(t, container.Options{Campaign: applyAtOnce})
 			had := "p8e-" + strings.Repeat("h", 32)
 			if c.first {
 				w.SetByHand(had)
@@ -242,7 +242,7 @@ func TestSpoiledState(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w, secrets := world.Started(t, container.Options{})
+			w, secrets := world.Started(t, container.Options{Campaign: applyAtOnce})
 			w.Stop()
 			w.Must(c.spoil(w.StateDir()))
 			w.StartDaemon()

@@ -15,4 +15,7 @@ import (
 // full asks for the long form of tests that sweep, or wait.
 var full = flag.Bool("full", false, "run the long form of every test")
 
+// applyAtOnce is for a first apply over a credential that somebody else set; it is held otherwise.
+const applyAtOnce = "first_apply: now"
+
 func TestMain(m *testing.M) { os.Exit(world.Main(m)) }

@@ -106,7 +106,11 @@ func TestNlserverTrouble(t *testing.T) {
 		for _, c := range troubles {
 			t.Run(before+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
-				w := world.New(t, container.Options{Campaign: c.campaign})
+				campaign := applyAtOnce
+				if c.campaign != "" {
+					campaign += ", " + c.campaign
+				}
+				w := world.New(t, container.Options{Campaign: campaign})
 				version, old := 1, "p8e-"+strings.Repeat("h", 32)
 				if before == "ours" {
 					version, old = w.NewSecret("prod")

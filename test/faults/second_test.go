@@ -37,7 +37,7 @@ func secondOf(w *world.World, instances ...string) *another {
 
 func (a *another) keeps(instances ...string) {
 	a.w.T.Helper()
-	a.w.Must(a.Reconfigure(a.w.Ctx, func(o *container.Options) { o.Instances = instances }))
+	a.w.Must(a.Reconfigure(a.w.Ctx, func(o *container.Options) { o.Instances, o.Campaign = instances, applyAtOnce }))
 }
 
 func (a *another) start() {
@@ -128,7 +128,7 @@ func TestSecondDaemonOnTheSameInstance(t *testing.T) {
 // refused, and the old configuration kept; the instance that goes can be taken over.
 func TestDaemonForEachInstance(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, container.Options{Instances: []string{"prod", "stage"}})
+	w := world.New(t, container.Options{Instances: []string{"prod", "stage"}, Campaign: applyAtOnce})
 	_, prod := w.NewSecret("prod")
 	_, stage := w.NewSecret("stage")
 	w.Reconfigured(func(o *container.Options) { o.Instances = []string{"prod"} })

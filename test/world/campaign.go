@@ -243,11 +243,18 @@ func (w *World) Managed(instance string) map[string]string {
 	return values
 }
 
-// SetByHand has nlserver set a credential, as people did before there was this daemon.
+// SetByHand has nlserver set a credential, as people did before there was this daemon. Its ids are not those of Rotate.
 func (w *World) SetByHand(secret string) {
 	w.T.Helper()
 	w.Secrets = append(w.Secrets, secret)
 	c := container.Credential(secret)
+	c["client_id"], c["technical_account_id"] = "ffffffffffffffffffffffffffffffff", "FFFF@techacct.adobe.com"
+	w.SetByHandAs(c)
+}
+
+// SetByHandAs has nlserver set this credential.
+func (w *World) SetByHandAs(c map[string]any) {
+	w.T.Helper()
 	w.Run("sh", "-c", `. "$1/env.sh" && "$1/bin/nlserver" config -instance:prod "$2"`, "sh", w.Home,
-		fmt.Sprintf("-setimsoauth:%s/%s/%s/%s", c["ims_org_id"], "ffffffffffffffffffffffffffffffff", "FFFF@techacct.adobe.com", secret))
+		fmt.Sprintf("-setimsoauth:%s/%s/%s/%s", c["ims_org_id"], c["client_id"], c["technical_account_id"], c["client_secret"]))
 }
