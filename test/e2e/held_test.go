@@ -33,8 +33,8 @@ func unrun(w *world.World) (demand func()) {
 	}
 }
 
-// told returns the kinds of the events of a history, without those that are not of interest.
-func told(w *world.World, of ...string) (kinds []string) {
+// kindsTold returns the kinds of the events of a history, without those that are not of interest.
+func kindsTold(w *world.World, of ...string) (kinds []string) {
 	w.T.Helper()
 	stdout, stderr, status := w.RunCommand("history", "--json")
 	if status != 0 {
@@ -104,7 +104,7 @@ func TestFirstStartHolds(t *testing.T) {
 	w.Exits(3, "held", "status")
 	w.Exits(3, "", "diff")
 	demand()
-	if got := told(w, "held", "applied", "activated", "adopted"); !slices.Equal(got, []string{"held"}) {
+	if got := kindsTold(w, "held", "applied", "activated", "adopted"); !slices.Equal(got, []string{"held"}) {
 		t.Errorf("history: %v", got)
 	}
 }
@@ -270,7 +270,7 @@ func TestHeldDrift(t *testing.T) {
 	w.StartDaemon()
 	w.Is("prod", "drift")
 	demand()
-	if got := told(w, "drift_left"); len(got) == 0 {
+	if got := kindsTold(w, "drift_left"); len(got) == 0 {
 		t.Error("drift that stays is not in the history")
 	}
 	w.Must(os.Remove(w.Path("another-name")))

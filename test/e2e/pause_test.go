@@ -46,7 +46,7 @@ func TestPause(t *testing.T) {
 			w.Holds("prod", secret)
 			w.Ran(2, "end", "set")
 			w.Ran(2, "end", "reload")
-			if got := told(w, "paused", "resumed", "applied"); !slices.Equal(got, []string{"applied", "paused", "resumed", "applied"}) {
+			if got := kindsTold(w, "paused", "resumed", "applied"); !slices.Equal(got, []string{"applied", "paused", "resumed", "applied"}) {
 				t.Errorf("history: %v", got)
 			}
 		})
@@ -151,7 +151,7 @@ func TestBreakGlass(t *testing.T) {
 			version, secret := w.NewSecret("prod")
 			w.InSync(version)
 			w.Holds("prod", secret)
-			if got := told(w, "paused", "adopted", "resumed"); !slices.Equal(got, []string{"paused", "adopted", "resumed"}) {
+			if got := kindsTold(w, "paused", "adopted", "resumed"); !slices.Equal(got, []string{"paused", "adopted", "resumed"}) {
 				t.Errorf("history: %v", got)
 			}
 		})
