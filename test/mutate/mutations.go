@@ -22,6 +22,22 @@ var mutations = []mutation{
 		`case f.err != nil: // missing`, `case f.err != nil && w.pending == nil: // missing`,
 		"TestFileOutOfOrderIsLeftAlone"},
 
+	{"a first apply is not held",
+		`if !d.cfg.HoldFirst || !r.Version.IsZero()`, `if true || !r.Version.IsZero()`,
+		"TestFirstApplyIsHeld"},
+	{"what an interrupted first apply wrote is held",
+		`if r.Applying != nil && len(r.Attributes) > 0 &&`, `if r.Applying != nil &&`,
+		"TestFirstApplyThatWasInterrupted"},
+	{"an order of a paused instance is carried out later",
+		`if !in.isPaused(time.Now()) { // else`, `if true { // else`,
+		"TestOrderOfAPausedInstance"},
+	{"adopt forgets the activation of what was applied",
+		`ours := r.Applying == nil && !r.Version.IsZero() && len(in.drift()) == 0; !ours`, `ours := false; !ours`,
+		"TestAdoptOfWhatIsApplied"},
+	{"a pause is not obeyed",
+		`case d.cfg.OnlyLooks || in.adopting > 0 || in.isPaused(now):`, `case d.cfg.OnlyLooks || in.adopting > 0:`,
+		"TestPauseInADriftWar"},
+
 	// No byte that is not ours changes.
 	{"the last byte of a spliced file is lost",
 		`b.WriteString(d.text[copied:])`, `b.WriteString(d.text[copied : len(d.text)-1])`,
