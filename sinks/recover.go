@@ -46,7 +46,7 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if err := i.undoRun(ctx, restored); err != nil {
 		return err
 	}
-	i.log.Error("nlserver left the credential incomplete; it was restored", "path", i.cfg.File)
+	i.log.Error("nlserver left the credential incomplete; it was restored", "path", i.cfg.File, "remedy", "see whether the disk is full, and why nlserver failed")
 	return nil
 }
 
@@ -143,6 +143,6 @@ func (i *Instance) restoreFile(ctx context.Context, whole []byte) error {
 	if err := i.file.Repair(ctx, onlyDamaged); err != nil {
 		return fmt.Errorf("restore what was there before: %w", err)
 	}
-	i.log.Error("nlserver left the configuration file damaged; it was restored", "path", i.cfg.File)
+	i.log.Error("nlserver left the configuration file damaged; it was restored", "path", i.cfg.File, "remedy", "see whether the disk is full, and why nlserver failed")
 	return nil
 }

@@ -3,7 +3,6 @@ package sync
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -19,6 +18,8 @@ type activation struct {
 }
 
 func (a *activation) require(now time.Time) { a.requiredAt, a.repeat = now, true }
+
+var notActivated = report{"credential not activated", "correct what the reason says; it is tried again, at once with: campaign-credsync sync"}
 
 // requireActivation has all steps done, also if one of them is under way. What was about to be done to the file is over.
 func (in *instance) requireActivation(now time.Time) {
@@ -110,7 +111,7 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 	for _, in := range members {
 		a := &in.activation
 		if err != nil {
-			a.retry.failed(in.log, now, err, slog.LevelError, "credential not activated", "step", s.String())
+			a.retry.failed(in.log, now, err, notActivated, "step", s.String())
 			a.retry.at = members[0].activation.retry.at // again for all of them at once
 			continue
 		}

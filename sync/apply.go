@@ -2,12 +2,13 @@ package sync
 
 import (
 	"errors"
-	"log/slog"
 	"time"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync/event"
 )
+
+var notApplied = report{"credential not applied", "correct what the reason says; it is tried again, at once with: campaign-credsync sync"}
 
 // apply runs the command. The intent is saved ahead of it by the same step: nothing else is saved meanwhile.
 func (d *Daemon) apply(in *instance) {
@@ -59,7 +60,7 @@ func (d *Daemon) apply(in *instance) {
 		err = credential.Because(credential.ReasonApplyWaits, err)
 	}
 	if ctx.Err() == nil { // else it was called off by the stop before it began
-		in.wanted.retry.failed(in.log, now, err, slog.LevelError, "credential not applied", "version", p.version.Number)
+		in.wanted.retry.failed(in.log, now, err, notApplied, "version", p.version.Number)
 	}
 }
 

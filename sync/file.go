@@ -2,7 +2,6 @@ package sync
 
 import (
 	"errors"
-	"log/slog"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -18,6 +17,7 @@ type file struct {
 	seen      credential.Attributes // by the last look
 	err       error                 // of the last look; seen is then of no use
 	errSince  time.Time             // the first of the looks in a row that ended in err
+	trouble   trouble               // of that row
 	lookAt    time.Time             // look again then at the latest; zero = no need
 	checkedAt time.Time             // end of the last look, whatever it showed; zero = never looked
 
@@ -90,9 +90,12 @@ func (d *Daemon) recover(in *instance) {
 	ctx, f := d.ctx, &in.file
 	d.onFile(in, actionRecover, step{what: "recovery of the configuration file", bound: applyBound}, func() { err = in.Sink.Recover(ctx) })
 	if err == nil {
+		if f.recovery.isFailing() {
+			in.log.Info("recovery after an earlier run is finished")
+		}
 		f.recovered, f.recovery = true, retry{}
 	} else if ctx.Err() == nil { // else it was cut short by the stop, and tells nothing
-		f.recovery.failed(in.log, time.Now(), err, slog.LevelWarn, "recovery after an earlier run is not finished")
+		f.recovery.failed(in.log, time.Now(), err, report{"recovery after an earlier run is not finished", "correct what the reason says; an nlserver that hangs has to be ended"})
 	}
 }
 
@@ -169,7 +172,7 @@ func (d *Daemon) restore(in *instance) {
 	default: // what failed may have been the last step of a revert that was done
 		f.stale, f.unproved = true, true
 		f.suspectAt = earlier(f.suspectAt, began)
-		f.restore.failed(in.log, now, err, slog.LevelWarn, "drift not reverted")
+		f.restore.failed(in.log, now, err, report{"drift not reverted", "let the daemon's user write the file and its directory, and make room there"})
 		if in.mustRecordIntent(now) {
 			d.recordIntent(in)
 		}
@@ -190,11 +193,15 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 			}
 		}
 		f.lookAt = now.Add(min(max(lookFirst, now.Sub(f.errSince)), lookAgain))
-		if f.unusable() && (!unusable || before.Error() != err.Error()) {
-			in.log.Error("instance file unusable, not writing", "reason", err)
+		if f.unusable() {
+			if reasonOfFile(err) == credential.ReasonFileUnreadable { // no writer is about to mend that
+				err = credential.NeedsOperator(err)
+			}
+			f.trouble.log(in.log, now, err, report{"instance file unusable, not writing", "put the file back, or correct what the reason says"})
 		}
 		return
 	}
+	f.trouble = trouble{}
 	if unusable {
 		in.log.Info("instance file usable again")
 	}
@@ -213,7 +220,7 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 	reverted := f.unproved || r.RevertOwesActivation && r.Applying == nil // by a step that failed, a killed daemon, or somebody else
 	if reverted {
 		d.onRevert(in, now)
-		in.log.Info("drift reverted")
+		in.log.Warn("drift reverted")
 	}
 	f.seenRight(asOf)
 	in.driftGone()
@@ -261,13 +268,15 @@ func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 	case d.cfg.Revert == RevertAlert:
 		if !f.leftTold {
 			f.leftTold = true
-			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift)
+			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift, "change", wordsOf(changes),
+				"remedy", "find out who changed it (campaign-credsync history), and put it back")
 			d.emitDrift(in, event.DriftLeft, changes, d.driftCondition(in).text)
 		}
 	case braked && !end.Equal(f.brakeLogged) && in.record.saveEnded():
 		f.brakeLogged, d.changed = end, true
 		in.log.Error("another program keeps changing the credential; drift is not reverted for now",
-			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC())
+			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC(),
+			"remedy", "find that program and stop it; SIGHUP resumes at once")
 		d.emitDrift(in, event.Brake, changes, "drift is not reverted until "+end.UTC().Format(time.RFC3339))
 	case !braked && !f.leftTold && in.revertFails(d.maySplice(in, now)): // which was logged
 		f.leftTold = true

@@ -267,7 +267,7 @@ func TestReloadWithAnUnsavedRecord(t *testing.T) {
 		if now := w.sinks["prod"].applied(); now != applies {
 			t.Errorf("%d applies more", now-applies)
 		}
-		if n := w.told("level=ERROR msg=\"state not saved"); n != 1 {
+		if n := w.told("level=WARN msg=\"state not saved"); n != 1 {
 			t.Errorf("told %d times\n%s", n, w.log)
 		}
 		if err := os.RemoveAll(record); err != nil {

@@ -139,7 +139,7 @@ func TestRetrySpreads(t *testing.T) {
 	longest, shortest := time.Duration(0), time.Hour
 	for range 2000 {
 		r := retry{attempt: 20}
-		r.failed(log, now, errors.New("again"), slog.LevelInfo, "")
+		r.failed(log, now, errors.New("again"), report{})
 		wait := r.at.Sub(now)
 		longest, shortest = max(longest, wait), min(shortest, wait)
 	}
@@ -147,7 +147,7 @@ func TestRetrySpreads(t *testing.T) {
 		t.Errorf("waits from %s to %s, want them all over 0 to %s", shortest, longest, lastRetry)
 	}
 	var first retry
-	first.failed(log, now, errors.New("once"), slog.LevelInfo, "")
+	first.failed(log, now, errors.New("once"), report{})
 	if wait := first.at.Sub(now); wait > firstRetry+time.Millisecond {
 		t.Errorf("the first wait is %s", wait)
 	}

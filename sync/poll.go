@@ -3,7 +3,6 @@ package sync
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -127,11 +126,7 @@ func (d *Daemon) poll(w *source) {
 func (d *Daemon) onPoll(w *source, reading credential.Reading, err error, now time.Time) {
 	var refusal *credential.Refusal
 	if err != nil && !errors.As(err, &refusal) {
-		level := slog.LevelWarn
-		if credential.IsForOperator(err) {
-			level = slog.LevelError
-		}
-		w.retry.failed(d.log, now, err, level, "source unreachable, keeping the applied credential")
+		w.retry.failed(d.log, now, err, report{what: "source unreachable, keeping the applied credential"})
 		w.next, w.spread = w.retry.at, true // more hosts come back in its first seconds than later
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,60 @@ func TestTroubleForPeopleIsAnError(t *testing.T) {
 			t.Errorf("%d errors and %d warnings, want one error\n%s", errors, warnings-before, w.log)
 		}
 	})
+}
+
+// What may end by itself is a warning at first, and an alarm when it has lasted, once each; then its end is told. Nothing else is told
+// meanwhile.
+func TestTroubleThatLastsIsAnError(t *testing.T) {
+	trouble := errors.New("it does not work")
+	for _, c := range []struct {
+		what, over string
+		begin, end func(w *world)
+	}{
+		{"source unreachable", "source reachable again",
+			func(w *world) { w.source.change(func(s *source) { s.err = trouble }) },
+			func(w *world) { w.source.change(func(s *source) { s.err = nil }) }},
+		{"credential not applied", "credential applied",
+			func(w *world) { w.sinks["prod"].change(func(s *sink) { s.applyErr = trouble }); w.source.rotate("two") },
+			func(w *world) { w.sinks["prod"].change(func(s *sink) { s.applyErr = nil }) }},
+		{"credential not activated", "msg=activated",
+			func(w *world) { w.active.fail(trouble); w.source.rotate("two") },
+			func(w *world) { w.active.fail(nil) }},
+		{"instance file unusable", "instance file usable again",
+			func(w *world) { w.sinks["prod"].change(func(s *sink) { s.lookErr = credential.ErrDamaged }) },
+			func(w *world) { w.sinks["prod"].change(func(s *sink) { s.lookErr = nil }) }},
+		{"drift not reverted", "drift reverted",
+			func(w *world) {
+				w.sinks["prod"].change(func(s *sink) { s.restoreErr = trouble })
+				w.sinks["prod"].edit("authIMSTAClientId", "mallory")
+			},
+			func(w *world) { w.sinks["prod"].change(func(s *sink) { s.restoreErr = nil }) }},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			one(t, nil, func(t *testing.T, w *world) {
+				told := func(warnings, errors, ends int) {
+					t.Helper()
+					w.settle()
+					n := []int{w.told(`level=WARN msg="` + c.what), w.told(`level=ERROR msg="` + c.what), w.told("level=ERROR"), w.told(c.over)}
+					if want := []int{warnings, errors, errors, ends}; !slices.Equal(n, want) {
+						t.Errorf("warnings, errors of it, errors, ends: %d, want %d\n%s", n, want, w.log)
+					}
+				}
+				ends := w.told(c.over)
+				c.begin(w)
+				time.Sleep(9*time.Minute + 30*time.Second)
+				told(1, 0, ends)
+				time.Sleep(2 * time.Minute)
+				told(1, 1, ends)
+				time.Sleep(2 * time.Hour)
+				told(1, 1, ends)
+				c.end(w)
+				time.Sleep(11 * time.Minute)
+				told(1, 1, ends+1)
+				w.wantState("prod", credsync.StateInSync)
+			})
+		})
+	}
 }
 
 // inTurn is a source that shares a slow connection with others.

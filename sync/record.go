@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"log/slog"
 	"slices"
 	"time"
 
@@ -58,8 +57,11 @@ func (d *Daemon) save(in *instance) {
 	r.saving = false
 	if err != nil {
 		r.unsaved = true
-		r.retry.failed(in.log, time.Now(), err, slog.LevelError, "state not saved")
+		r.retry.failed(in.log, time.Now(), err, report{"state not saved", "make room for state_dir, and let the daemon's user write there"})
 		return
+	}
+	if r.retry.isFailing() {
+		in.log.Info("state saved again")
 	}
 	r.retry = retry{}
 }

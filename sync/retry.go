@@ -23,18 +23,58 @@ const (
 // retry is the wait after failures: full jitter, so that many daemons that failed together do not return together. The zero value has
 // not failed.
 type retry struct {
+	trouble
 	attempt int
 	at      time.Time // no attempt before
 	reason  string    // of the last failure
 	code    credential.Reason
-	logged  []string // reasons that were logged, the newest last
+}
+
+// trouble is what goes wrong again and again, as the log has it. The zero value has not begun.
+type trouble struct {
+	since  time.Time
+	level  slog.Level // the highest of its lines
+	logged []string   // reasons that were logged, the newest last
+}
+
+// alarmAfter is how long trouble that may end by itself is a warning.
+const alarmAfter = 10 * time.Minute
+
+// report is what is logged of trouble: what it is, and what a person does about it where the error does not say that.
+type report struct{ what, remedy string }
+
+// log tells of trouble: a reason once, and once more when it needs a person that did not need one before. It reports whether it has.
+func (t *trouble) log(log *slog.Logger, now time.Time, err error, what report, attrs ...any) bool {
+	if t.since.IsZero() {
+		t.since = now
+	}
+	level := slog.LevelWarn
+	if credential.IsForOperator(err) || now.Sub(t.since) >= alarmAfter {
+		level = slog.LevelError
+	}
+	fact := timeOfDay.ReplaceAllString(err.Error(), "")
+	told := slices.Contains(t.logged, fact)
+	if told && level <= t.level {
+		return false
+	}
+	if !told {
+		t.logged = append(slices.Clone(t.logged), fact)
+		t.logged = t.logged[max(0, len(t.logged)-keptReasons):]
+	}
+	t.level = max(t.level, level)
+	attrs = append(slices.Clone(attrs), "reason", err)
+	if level == slog.LevelError && what.remedy != "" {
+		attrs = append(attrs, "remedy", what.remedy)
+	}
+	log.Log(context.Background(), level, what.what, attrs...)
+	return true
 }
 
 // keptReasons is how many reasons in a row are remembered: nodes of a cluster without a leader give three or four, in turn.
 const keptReasons = 8
 
-// failed notes a failure and logs it: at level when its reason is new, else for debugging only.
-func (r *retry) failed(log *slog.Logger, now time.Time, err error, level slog.Level, msg string, attrs ...any) {
+// failed notes a failure and logs it, for debugging only where there is nothing new.
+func (r *retry) failed(log *slog.Logger, now time.Time, err error, what report, attrs ...any) {
 	limit := min(firstRetry<<min(r.attempt, 6), lastRetry) // 1 s << 6 is above the cap
 	r.attempt++
 	r.at = now.Add(rand.N(limit) + time.Millisecond)
@@ -45,14 +85,10 @@ func (r *retry) failed(log *slog.Logger, now time.Time, err error, level slog.Le
 		}
 	}
 	r.reason, r.code = err.Error(), credential.ReasonOf(err)
-	fact := timeOfDay.ReplaceAllString(r.reason, "")
-	if slices.Contains(r.logged, fact) {
-		level = slog.LevelDebug
-	} else {
-		r.logged = append(slices.Clone(r.logged), fact)
-		r.logged = r.logged[max(0, len(r.logged)-keptReasons):]
+	attrs = append(attrs, "attempt", r.attempt)
+	if !r.log(log, now, err, what, attrs...) {
+		log.Debug(what.what, append(attrs, "reason", err)...)
 	}
-	log.Log(context.Background(), level, msg, append(attrs, "attempt", r.attempt, "reason", err)...)
 }
 
 // timeOfDay is what makes the same reason look new: nlserver's output and retry times carry it.

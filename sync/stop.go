@@ -87,7 +87,8 @@ func (d *Daemon) stop(cancel func()) {
 		what = append(what, s.names()+": "+s.what)
 	}
 	if len(what) > 0 {
-		d.log.Error("steps that do not end are left behind", "step", strings.Join(what, ", "))
+		d.log.Error("steps that do not end are left behind", "step", strings.Join(what, ", "),
+			"remedy", "see whether the disk or mount answers")
 	}
 }
 

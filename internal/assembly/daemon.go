@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	stdsync "sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +61,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer p.control.Close()
-	o.Logger.Info("started", "version", o.Version, "config", o.File, "instances", len(o.Config.Instances), "vault", o.Config.Vault.Address,
+	o.Logger.Info("started", "version", o.Version, "config", o.File, "instances", len(o.Config.Instances), "source", sourcesOf(o.Config),
 		"poll", o.Config.Watch.Poll, "verify", o.Config.Schedule.Verify)
 	p.history = history.Open(o.Config.StateDir, o.Logger)
 	for {
@@ -73,6 +74,20 @@ func Run(ctx context.Context, o Options) error {
 		a = next
 		o.Level.UnmarshalText([]byte(a.config.Log.Level)) // config has refused every other name
 	}
+}
+
+// sourcesOf names where credentials come from.
+func sourcesOf(c *config.Config) (sources []string) {
+	for _, in := range c.Instances {
+		from := c.Vault.Address
+		if in.Source == config.SourceFile {
+			from = in.File
+		}
+		if !slices.Contains(sources, from) {
+			sources = append(sources, from)
+		}
+	}
+	return sources
 }
 
 // prepare locks the state directory and the instances' files for this process: all of them, or none.

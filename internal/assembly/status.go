@@ -97,7 +97,7 @@ func (p *process) rejected(err error) {
 	now := *p.current.Load()
 	now.rejected = oneLine(err.Error())
 	p.current.Store(&now)
-	p.Logger.Error("configuration not reloaded, keeping the old one", "reason", err)
+	p.Logger.Error("configuration not reloaded, keeping the old one", "reason", err, "remedy", "correct the file and reload")
 	p.tell(event.Event{Kind: event.ReloadRejected, Text: now.rejected})
 }
 

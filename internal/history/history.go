@@ -132,7 +132,7 @@ func (l *Log) write(line []byte) {
 	}
 	l.lost = nil
 	if dropped := l.dropped.Load(); l.failed.Swap(nil) != nil || dropped > l.told {
-		l.log.Warn("history is written again", "count", dropped-l.told)
+		l.log.Info("history is written again", "count", dropped-l.told)
 		l.told = dropped
 	}
 }

@@ -96,6 +96,9 @@ func (s *session) login(ctx context.Context) (*login.Token, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.warning.Logged() {
+		s.logger.Info("login succeeded again")
+	}
 	s.last, s.warning = t.Born, login.Warning{}
 	s.current.Store(t)
 	return t, nil

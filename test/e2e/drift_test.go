@@ -3,7 +3,9 @@ package e2e_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
+	"os/user"
 	"regexp"
 	"strings"
 	"testing"
@@ -293,4 +295,39 @@ func TestDriftFoundAtStartIsActivated(t *testing.T) {
 	w.Holds("prod", secrets["prod"])
 	w.Ran(1, "end", "set")
 	w.Ran(2, "end", "reload")
+}
+
+// The log of a revert says what was done to each attribute, who owns the file and when it was changed, however it was reverted; and
+// the first line of all says what runs.
+func TestRevertSaysWhatWasDone(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"splice", "nlserver"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			w, secrets := world.Started(t, container.Options{Settings: "drift: {revert: " + mode + "}"})
+			w.Logged("level=INFO", "msg=started", "version=", "config="+w.Config, "source=["+w.Proxy.Address+"]", "poll=1s", `verify="@every 10m"`)
+			w.Edits("prod", func(d []byte) []byte {
+				d = regexp.MustCompile(` authIMSTAClientSecret="[^"]*"`).ReplaceAll(d, []byte(` authIMSTAClientSecret=""`))
+				d = regexp.MustCompile(` authIMSTAId="[^"]*"`).ReplaceAll(d, []byte(` authIMSTAId="mallory"`))
+				return regexp.MustCompile(` authIMSTAClientId="[^"]*"`).ReplaceAll(d, nil)
+			})
+			w.AwaitStatus("the revert", func(s container.Status) bool { return world.One(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
+			w.Holds("prod", secrets["prod"])
+			owner, err := user.Current()
+			w.Must(err)
+			line := w.Logged("level=WARN", `msg="drift reverted"`, "instance=prod", "file_owner="+owner.Username, "file_changed_at="+time.Now().UTC().Format("2006-01-02T"))
+			names := regexp.MustCompile(`attribute="\[(.*?)\]" change="\[(.*?)\]"`).FindStringSubmatch(line)
+			want := map[string]string{"authIMSTAClientId": "removed", "authIMSTAClientSecret": "emptied", "authIMSTAId": "changed"}
+			got := map[string]string{}
+			if names != nil {
+				changes := strings.Fields(names[2])
+				for i, name := range strings.Fields(names[1]) {
+					got[name] = changes[i]
+				}
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("it says %v, want %v\n%s", got, want, line)
+			}
+		})
+	}
 }

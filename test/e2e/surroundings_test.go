@@ -23,7 +23,7 @@ func TestDaemonIsNotRoot(t *testing.T) {
 	w.AwaitStatus("the revert", func(s container.Status) bool { return world.One(s, "prod").RevertedTotal == 1 && s.Is("in_sync") })
 	w.Holds("prod", secrets["prod"])
 	w.Ran(1, "end", "set")
-	if strings.Contains(w.Log(), "level=WARN") {
+	if strings.Contains(strings.ReplaceAll(w.Log(), `level=WARN msg="drift reverted"`, ""), "level=WARN") {
 		t.Errorf("something is not to be had\n%s", w.Log())
 	}
 	_, second := w.NewSecret("prod")
