@@ -35,6 +35,7 @@ func TestDriftWarEnds(t *testing.T) {
 			w.Blank("prod")
 			blank := w.Read("prod")
 			w.Is("prod", "drift/drift_brake", "drift.max_reverts")
+			w.Logged("level=ERROR", "another program keeps changing the credential", "remedy=")
 			w.Kill()
 			w.StartDaemon()
 			w.Is("prod", "drift")
