@@ -27,6 +27,7 @@ var remedies = map[credential.Reason]string{
 	credential.ReasonNotChecked:       "It is being checked for the first time.",
 	credential.ReasonWindow:           "Activation waits for schedule.activate.",
 	credential.ReasonActivationFailed: "The processes could not be told of the credential; see the error. It is tried again; at once with: campaign-credsync sync.",
+	credential.ReasonActivationWaits:  "Activation waits for its turn, or for another instance's apply.",
 	credential.ReasonVaultUnreachable: "Vault does not answer, or not as it should; see the error. The applied credential stays. See whether Vault runs, and address, network and certificate are right.",
 	credential.ReasonVaultSealed:      "Unseal Vault. The applied credential stays.",
 	credential.ReasonVaultDenied:      "The policy does not allow to read the secret; see the error for the path and the capability.",
