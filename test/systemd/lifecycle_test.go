@@ -117,7 +117,7 @@ func testControlGroup(t *testing.T, h *host) {
 	h.run(t, "groupadd", "watchers")
 	h.run(t, "usermod", "-a", "-G", "watchers", "neolane")
 	h.run(t, "useradd", "--system", "--no-create-home", "--groups", "watchers", "watcher")
-	h.configure(t, h.config+"\ncontrol_group: watchers\n")
+	h.configure(t, edited(t, h.config, `control_group: "" `, "control_group: watchers "))
 	h.run(t, "systemctl", "restart", unit)
 	h.awaitApplied(t, 1)
 	if got := h.rights(t, "/run/campaign-credsync/control.sock"); got != "neolane:watchers 660" {
