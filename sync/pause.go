@@ -65,7 +65,8 @@ func (d *Daemon) endPause(in *instance, by *int, why string, now time.Time) {
 		return
 	}
 	in.record.Paused, in.record.unsaved = nil, true
-	in.file.touched(false, now)
+	in.file.touched(true, now)
+	in.file.rightAt = time.Time{} // drift with a pause in between counts as old, until the file is seen right again
 	in.log.Info("the pause is over", "reason", why)
 	d.emit(in, event.Event{Kind: event.Resumed, ByUID: by, Text: why})
 	d.tell()
