@@ -95,6 +95,7 @@ type Status struct {
 	Instances []InstanceStatus `json:"instances"`
 	Warnings  []Warning        `json:"warnings"`
 	Vault     struct {
+		Used      bool `json:"used"`
 		Reachable bool `json:"reachable"`
 	} `json:"vault"`
 }

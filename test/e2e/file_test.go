@@ -161,8 +161,8 @@ func TestFileRotates(t *testing.T) {
 			v.Proxy.Requests()
 			v.StartDaemon()
 			s := v.AwaitStatus("in sync", func(s container.Status) bool { return s.Is("in_sync") })
-			if !s.Vault.Reachable {
-				t.Error("Vault is out of reach, though nobody needs it")
+			if s.Vault.Used {
+				t.Error("Vault is used, though nobody needs it")
 			}
 			v.Holds("b", secretOf(1))
 			last := world.One(s, "a").AppliedVersion
