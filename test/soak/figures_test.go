@@ -51,7 +51,7 @@ func (f figures) of(prefixes ...string) (n int) {
 // logged counts the lines of a log; a goroutine dump is not counted.
 func (f *figures) logged(text string) {
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "level=") {
+		if strings.Contains(line, " level=") {
 			f.lines++
 		}
 	}
