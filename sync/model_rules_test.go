@@ -41,6 +41,7 @@ type fileRules struct {
 	owed        int // the effect since when every step has to be run; 0 = none
 	owedOnDisk  int // the same, as far as a crash leaves it
 	pausedUntil time.Time
+	pauseEnd    time.Time // of the last pause that was asked for, whether it was saved or not
 }
 
 type appliedOnce struct {
@@ -183,7 +184,7 @@ func (r *rules) looked(w *modelWorld, g *generation, f *modelFile) {
 	k := r.of[f]
 	f.unheard = false
 	if len(credential.Drift(k.wanted(), f.attributes)) > 0 {
-		if r.mode == credsync.RevertSplice && age(g, f, f.missed) > loadLimit-loadSlack && !k.mayOwe {
+		if r.mode == credsync.RevertSplice && (age(g, f, f.missed) > loadLimit-loadSlack || k.pausedSince(g.right[f.name])) && !k.mayOwe {
 			k.mayOwe = true
 			r.may(f)
 		}
@@ -206,7 +207,7 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 	}
 	f.unheard = false
 	k.revert(w, r, f)
-	if (age(g, f, f.missed) > loadLimit-loadSlack || w.activating) && !k.mayOwe {
+	if (age(g, f, f.missed) > loadLimit-loadSlack || w.activating || k.pausedSince(g.right[f.name])) && !k.mayOwe {
 		r.may(f) // what is being activated may have read it
 	}
 	if age(g, f, false) > loadLimit+loadSlack {
@@ -220,6 +221,11 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 	}
 	k.mayOwe = false
 	f.isRight(g)
+}
+
+// pausedSince reports whether there may have been a pause after the file was last seen right: then drift counts as old.
+func (k *fileRules) pausedSince(right time.Time) bool {
+	return !k.pauseEnd.IsZero() && !right.After(k.pauseEnd)
 }
 
 // mustNotBePaused is asked when something is done to the file.

@@ -189,6 +189,9 @@ func (m *model) pause(f *modelFile) {
 	defer m.w.mu.Unlock()
 	m.w.note("paused until %v: %v", until, err)
 	k := m.w.rules.of[f]
+	if until.After(k.pauseEnd) {
+		k.pauseEnd = until
+	}
 	if err == nil && !m.w.gen.dead || until.Before(k.pausedUntil) { // one that failed may have taken the place of a longer one
 		k.pausedUntil = until
 	}
@@ -199,11 +202,14 @@ func (m *model) resume(f *modelFile) {
 		return
 	}
 	m.w.mu.Lock()
-	m.w.rules.of[f].pausedUntil = time.Time{}
+	k := m.w.rules.of[f]
+	k.pausedUntil = time.Time{}
 	m.w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	m.w.gen.daemon.Resume(ctx, nil, f.name)
+	if err := m.w.gen.daemon.Resume(ctx, nil, f.name); err == nil && k.pauseEnd.After(time.Now()) {
+		k.pauseEnd = time.Now()
+	}
 }
 
 func (m *model) trouble(f *modelFile, err error) {
