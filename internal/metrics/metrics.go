@@ -130,7 +130,7 @@ func (m *Metrics) NotifyFailed() {
 func (m *Metrics) Handler(status func() control.Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		format := expfmt.FmtText
-		if asked := expfmt.NegotiateIncludingOpenMetrics(r.Header); asked.FormatType() == expfmt.TypeOpenMetrics {
+		if asked := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...); asked.FormatType() == expfmt.TypeOpenMetrics {
 			format = asked
 		}
 		text, err := m.encode(status, format)
