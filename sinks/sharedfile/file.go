@@ -92,7 +92,7 @@ func (s *File) Update(ctx context.Context, merge Merge) error {
 			p.settleStrays(ctx)
 		}
 		for {
-			for len(s.guarded) >= maxGuarded && ctx.Err() == nil {
+			for len(s.guarded) >= 2*maxGuarded && ctx.Err() == nil {
 				s.mu.Unlock()
 				time.Sleep(5 * time.Millisecond)
 				s.mu.Lock()

@@ -18,7 +18,8 @@ import (
 // group has used up its share.
 const lateFor = 250 * time.Millisecond
 
-// maxGuarded is how many are guarded when another replacement begins, as each takes two descriptors.
+// maxGuarded is how many are guarded at a time: each takes two descriptors. What is replaced beyond that is not guarded, as a revert does
+// not wait for it; copies that were taken back always are, and nothing is tried again while there are twice as many.
 const maxGuarded = 32
 
 // displaced is a file that was at the path and is beside it: what was replaced, with a read lease, or a copy of ours that was taken
@@ -32,7 +33,7 @@ type displaced struct {
 // guard keeps the lease of a displaced file for a little longer, in the background. Nobody gets to open it meanwhile: whoever comes
 // late is let go on when it is at the path again. It takes over f.
 func (p place) guard(f *openFile, shown []byte) {
-	if f.held == unix.F_UNLCK {
+	if f.held == unix.F_UNLCK || f.held == unix.F_RDLCK && len(p.guarded) >= maxGuarded {
 		p.discard(f)
 		return
 	}

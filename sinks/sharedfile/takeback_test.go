@@ -310,7 +310,7 @@ func TestUpdateOfACopyThatCannotGetToThePathIsKept(t *testing.T) {
 // Where others replace the file again and again, no more than so many copies are held open.
 func TestNoMoreIsTriedWhileManyAreGuarded(t *testing.T) {
 	c, path, _ := newFile(t, t.TempDir(), beforeIt)
-	for range maxGuarded {
+	for range 2 * maxGuarded {
 		c.guarded[new(openFile)] = true
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
