@@ -155,6 +155,7 @@ func TestAdoptWhileTheSourceHangs(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.wantOnDisk("prod", "by-hand")
 		close(w.source.hang)
+		w.settle() // the poll has ended before the daemon is stopped
 	})
 }
 
