@@ -12,33 +12,25 @@ import (
 // after it. It is an operator's word: a first apply that is held is done, too. Each instance was looked at, its source polled, and
 // everything that could be done at once was done or has failed.
 func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, error) {
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return nil, err
-	}
-	ordered, err := d.named(names)
+	ordered, err := d.takeFor(ctx, names)
 	if err == nil {
 		for _, in := range ordered {
-			if !in.isPaused(time.Now()) { // else it fails, and later is not what was meant
-				in.order()
-			}
+			in.order()
 		}
 		err = d.await(ctx, d.beginCheck(names, time.Now()))
+		d.unlock()
 	}
-	d.unlock()
 	return d.Status(), err
 }
 
 // Ask notes that somebody has asked for a check of the named instances (none: all): a first apply that is held waits for that word. by is
 // who it was, nil where that is not known.
 func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return err
-	}
-	defer d.unlock()
-	asked, err := d.named(names)
+	asked, err := d.takeFor(ctx, names)
 	if err != nil {
 		return err
 	}
+	defer d.unlock()
 	for _, in := range asked {
 		in.order()
 		d.emit(in, event.Event{Kind: event.SyncAsked, ByUID: by})

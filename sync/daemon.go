@@ -90,7 +90,7 @@ func New(cfg Config) *Daemon {
 			in.restorePause(now)
 		}
 		if cfg.Ordered && !in.isPaused(now) || !cfg.HoldFirst {
-			in.order()
+			in.release()
 		}
 		in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }, now) // which nobody wants any more
 	}

@@ -2,7 +2,6 @@ package sync
 
 import (
 	"cmp"
-	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -19,7 +18,7 @@ func (d *Daemon) emit(in *instance, e event.Event) {
 		e.Version = in.record.Version.Number
 	}
 	c := d.conditionOf(in)
-	e.State, e.Reason, e.Text = string(c.state), cmp.Or(e.Reason, string(c.reason)), oneLine(e.Text)
+	e.State, e.Reason, e.Text = string(c.state), cmp.Or(e.Reason, string(c.reason)), credential.OneLine(e.Text)
 	d.cfg.OnEvent(e)
 }
 
@@ -37,14 +36,6 @@ func (d *Daemon) emitReverted(in *instance, changes []event.Change, took time.Du
 	in.log.Warn("drift reverted", "attribute", namesOf(changes), "change", wordsOf(changes), "file_owner", in.file.owner,
 		"file_changed_at", in.file.changedAt.UTC(), "duration", took)
 	d.emitDrift(in, event.DriftReverted, changes, "")
-}
-
-// maxError bounds text that may hold what others answered, in bytes.
-const maxError = 4 << 10
-
-// oneLine makes one line of an error's text, as errors may be joined.
-func oneLine(text string) string {
-	return credential.Cut(strings.ReplaceAll(text, "\n", "; "), maxError)
 }
 
 // changesOf tells what was done to the attributes that differ.

@@ -66,8 +66,16 @@ func (in *instance) isHeld() bool {
 	return p.digest == h.Digest || p.version.GoesBackFrom(h.Version)
 }
 
-// order notes an operator's word that what is wanted is to be applied.
+// order notes an operator's word that what is wanted is to be applied. While the instance is paused that fails, and later is not what was
+// meant.
 func (in *instance) order() {
+	if !in.isPaused(time.Now()) {
+		in.release()
+	}
+}
+
+// release lets the first apply go on, whenever it comes.
+func (in *instance) release() {
 	in.ordered = true
 	if h := in.record.Held; h != nil && !h.Released {
 		held := *h
@@ -79,14 +87,11 @@ func (in *instance) order() {
 // Adopt records what is on disk as the applied credential of the named instances (none: all), in place of the source's newest version, or
 // while it is unreachable the last that was seen. Nothing is run or written but the record. by is who asked, nil where that is not known.
 func (d *Daemon) Adopt(ctx context.Context, by *int, names ...string) error {
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return err
-	}
-	defer d.unlock()
-	chosen, err := d.named(names)
+	chosen, err := d.takeFor(ctx, names)
 	if err != nil {
 		return err
 	}
+	defer d.unlock()
 	for _, in := range chosen {
 		in.adopting++
 	}
@@ -191,16 +196,23 @@ func (d *Daemon) awaitSaved(ctx context.Context, of []*instance) error {
 	return ctx.Err()
 }
 
-// named returns the instances of these names, all where there is none. A Daemon that has ended takes no order: another may go on with
+// takeFor takes the lock, unless there is an error, and returns the instances of these names, all where there is none. A Daemon that has ended takes no order: another may go on with
 // what it knew.
-func (d *Daemon) named(names []string) ([]*instance, error) {
+func (d *Daemon) takeFor(ctx context.Context, names []string) (chosen []*instance, err error) {
+	if err := d.lock.takeUntil(ctx); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.unlock()
+		}
+	}()
 	if d.phase >= ended {
 		return nil, ErrEnded
 	}
 	if len(names) == 0 {
 		return d.instances, nil
 	}
-	var chosen []*instance
 	for _, name := range names {
 		i := slices.IndexFunc(d.instances, func(in *instance) bool { return in.Name == name })
 		if i < 0 {

@@ -14,14 +14,11 @@ import (
 // Pause has nothing applied, reverted or activated for the named instances (none: all) until the pause ends, by its time or by Resume. It
 // begins after the step under way, for which Pause waits. Polls and looks go on.
 func (d *Daemon) Pause(ctx context.Context, p state.Pause, names ...string) error {
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return err
-	}
-	defer d.unlock()
-	chosen, err := d.named(names)
+	chosen, err := d.takeFor(ctx, names)
 	if err != nil {
 		return err
 	}
+	defer d.unlock()
 	for _, in := range chosen {
 		pause := p
 		in.record.Paused, in.record.unsaved = &pause, true
@@ -46,14 +43,11 @@ const resumed = "an operator resumed it"
 
 // Resume ends the pause of the named instances (none: all). by is who asked, nil where that is not known.
 func (d *Daemon) Resume(ctx context.Context, by *int, names ...string) error {
-	if err := d.lock.takeUntil(ctx); err != nil {
-		return err
-	}
-	defer d.unlock()
-	chosen, err := d.named(names)
+	chosen, err := d.takeFor(ctx, names)
 	if err != nil {
 		return err
 	}
+	defer d.unlock()
 	for _, in := range chosen {
 		d.endPause(in, by, resumed, time.Now())
 	}

@@ -84,7 +84,7 @@ func (d *Daemon) publish() {
 			NextRetryAt:      Moment{c.retryAt},
 			ActivatedVersion: in.record.ActivatedVersion,
 			RevertedTotal:    in.record.RevertedTotal,
-			LastError:        oneLine(c.text),
+			LastError:        credential.OneLine(c.text),
 			SourceReached:    !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
 			LastPoll:         in.source.lastPoll,
 			DetectedTotal:    in.detected,

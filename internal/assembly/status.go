@@ -7,7 +7,6 @@ import (
 	"os"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"campaign-credsync/internal/control"
@@ -95,13 +94,11 @@ func hookEnv() []string {
 // rejected keeps the configuration in force and says why.
 func (p *process) rejected(err error) {
 	now := *p.current.Load()
-	now.rejected = oneLine(err.Error())
+	now.rejected = credential.OneLine(err.Error())
 	p.current.Store(&now)
 	p.Logger.Error("configuration not reloaded, keeping the old one", "reason", err, "remedy", "correct the file and reload")
 	p.tell(event.Event{Kind: event.ReloadRejected, Text: now.rejected})
 }
-
-func oneLine(text string) string { return credential.Cut(strings.ReplaceAll(text, "\n", "; "), 4<<10) }
 
 // tell has an event in the history, and the program of notify.exec told of it.
 func (p *process) tell(e event.Event) {

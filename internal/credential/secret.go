@@ -104,6 +104,12 @@ func Clean(text string, hide ...Secret) string {
 	return Cut(Escape(text), maxClean)
 }
 
+// maxLine bounds the text of an error that may hold what others answered, in bytes.
+const maxLine = 4 << 10
+
+// OneLine makes one line of an error's text, as errors may be joined.
+func OneLine(text string) string { return Cut(strings.ReplaceAll(text, "\n", "; "), maxLine) }
+
 // Cut shortens a text to at most limit bytes, and shows that it did.
 func Cut(text string, limit int) string {
 	const mark = "…"

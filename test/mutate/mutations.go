@@ -29,7 +29,9 @@ var mutations = []mutation{
 		`if r.Applying != nil && len(r.Attributes) > 0 &&`, `if r.Applying != nil &&`,
 		"TestFirstApplyThatWasInterrupted"},
 	{"an order of a paused instance is carried out later",
-		`if !in.isPaused(time.Now()) { // else`, `if true { // else`,
+		`if !in.isPaused(time.Now()) {
+		in.release()`, `if true {
+		in.release()`,
 		"TestOrderOfAPausedInstance"},
 	{"adopt forgets the activation of what was applied",
 		`ours := r.Applying == nil && !r.Version.IsZero() && len(in.drift()) == 0; !ours`, `ours := false; !ours`,
