@@ -222,7 +222,7 @@ func (p *process) warnings(now *inForce) (all []control.Warning) {
 		all = append(all, control.Warning{Code: control.WarnReloadRejected,
 			Text: "the configuration file was rejected, the one before is in force; correct it and reload: " + now.rejected})
 	}
-	if why := now.hook.Status().Failing; why != "" {
+	if why := now.hook.Failing(); why != "" {
 		all = append(all, control.Warning{Code: control.WarnNotifyFailing, Text: "the program of notify.exec fails; " + why})
 	}
 	if why := p.history.Failing(); why != "" {

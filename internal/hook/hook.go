@@ -40,18 +40,10 @@ type Config struct {
 	Env     []string      // its environment
 	Logger  *slog.Logger
 	Meter   Meter // nil: nobody counts
-	// Changed is called, if set, when Status may be another one.
-	Changed func()
 }
 
 // Meter counts runs that failed. It does not block.
 type Meter interface{ NotifyFailed() }
-
-// Status is how the program fares.
-type Status struct {
-	Failures int
-	Failing  string // why the last run failed; empty if it did not
-}
 
 // Hook runs a program. Its methods may be called from any goroutine.
 type Hook struct {
@@ -62,10 +54,10 @@ type Hook struct {
 	ended   chan struct{}
 	cancel  context.CancelFunc // of the run under way
 
-	mu     sync.Mutex
-	next   *event.Event // waits to be told
-	began  time.Time    // of the run under way; zero: there is none
-	status Status
+	mu      sync.Mutex
+	next    *event.Event // waits to be told
+	began   time.Time    // of the run under way; zero: there is none
+	failing string       // why the last run failed; empty if it did not
 }
 
 // Open begins to wait for events.
@@ -93,15 +85,14 @@ func (h *Hook) Tell(e event.Event) {
 	}
 }
 
-// Status tells how the program fares.
-func (h *Hook) Status() Status {
+// Failing tells why the last run failed, or the one under way does not end; it is empty if neither is so.
+func (h *Hook) Failing() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := h.status
 	if limit := h.cfg.Timeout + 2*killWait; !h.began.IsZero() && time.Since(h.began) > limit {
-		s.Failing = fmt.Sprintf("%s does not end, even though it was killed after %v; see what disk or mount it waits for", h.cfg.Command[0], h.cfg.Timeout)
+		return fmt.Sprintf("%s does not end, even though it was killed after %v; see what disk or mount it waits for", h.cfg.Command[0], h.cfg.Timeout)
 	}
-	return s
+	return h.failing
 }
 
 // Close has the program told of what waits, kills it when limit is over, and waits no longer for one that cannot be killed. It may be
@@ -157,11 +148,10 @@ func (h *Hook) take() *event.Event {
 // note logs that the program has begun to fail, and that it does so no more.
 func (h *Hook) note(err error) {
 	h.mu.Lock()
-	failed := h.status.Failing != ""
-	h.status.Failing = ""
+	failed := h.failing != ""
+	h.failing = ""
 	if err != nil {
-		h.status.Failing = err.Error()
-		h.status.Failures++
+		h.failing = err.Error()
 	}
 	h.mu.Unlock()
 	if err != nil && h.cfg.Meter != nil {
@@ -172,9 +162,6 @@ func (h *Hook) note(err error) {
 		h.cfg.Logger.Warn("the program of notify.exec failed, it was not told of an event", "reason", err)
 	case err == nil && failed:
 		h.cfg.Logger.Info("the program of notify.exec works again")
-	}
-	if (err != nil) != failed && h.cfg.Changed != nil {
-		h.cfg.Changed()
 	}
 }
 
