@@ -46,10 +46,12 @@ func newHost(t *testing.T) *host {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the stand-in: %v\n%s", err, out)
 	}
-	vault, rootfs := testVault(t), rootFileSystem(t)
+	// Outside, as its program needs the C library of this machine: the container shares the network.
+	h.vault = vaulttest.Start(t)
+	rootfs := rootFileSystem(t)
 
 	began := time.Now()
-	h.machine = boot(t, rootfs, "--bind="+h.neolane+":/usr/local/neolane", "--bind-ro="+vault+":/usr/local/bin/test-vault")
+	h.machine = boot(t, rootfs, "--bind="+h.neolane+":/usr/local/neolane")
 	version, _, _ := strings.Cut(h.run(t, "systemctl", "--version"), "\n")
 	t.Logf("%s as process 1, booted in %s", version, time.Since(began).Round(time.Millisecond))
 	t.Cleanup(func() {
@@ -64,7 +66,6 @@ func newHost(t *testing.T) *host {
 	h.run(t, "nlserver-standin", "--standin-instance", campaignHome, instance)
 	h.run(t, "chmod", "0755", "/usr/local/neolane")
 	h.run(t, "chown", "-R", "neolane:neolane", "/usr/local/neolane")
-	h.startVault(t)
 	return h
 }
 
@@ -80,18 +81,6 @@ func repository(t *testing.T) string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-// testVault returns the program of a Vault, built by vaulttest on the way to starting it.
-func testVault(t *testing.T) string {
-	server, err := vaulttest.Launch(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(repository(t), "bin", "test-vault")
-}
-
 func copyFile(t *testing.T, from, to string) {
 	content, err := os.ReadFile(from)
 	if err != nil {
@@ -100,27 +89,6 @@ func copyFile(t *testing.T, from, to string) {
 	if err := os.WriteFile(to, content, 0o755); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// startVault starts a Vault in the container. vaulttest then takes it as one that was there before.
-func (h *host) startVault(t *testing.T) {
-	const ready = "/run/test-vault.json"
-	h.write(t, "/etc/systemd/system/test-vault.service", "[Service]\nType=exec\nExecStart=/usr/local/bin/test-vault -ready "+ready+"\n", 0o644)
-	h.run(t, "systemctl", "start", "test-vault")
-	await(t, "Vault in the container", patience, func() bool {
-		_, err := os.Stat(h.path(ready))
-		return err == nil
-	})
-	var access struct {
-		Address   string `json:"address"`
-		RootToken string `json:"root_token"`
-	}
-	if err := json.Unmarshal([]byte(h.read(t, ready)), &access); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("VAULT_ADDR", access.Address)
-	t.Setenv("VAULT_TOKEN", access.RootToken)
-	h.vault = vaulttest.Start(t)
 }
 
 // rotate writes a new credential to Vault and returns its version and secret.
