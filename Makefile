@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 PREFIX  ?= /usr
 MINUTES ?= 10
 
-.PHONY: build demo test faults mutate test-systemd bench bench-fleet soak lint vuln install clean
+.PHONY: build demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/campaign-credsync ./cmd/campaign-credsync
@@ -26,11 +26,17 @@ mutate: ## breaks the product in one place at a time: the test that is there for
 	go run ./test/vaultbuild
 	go run ./test/mutate
 
-test-systemd: ## the unit, in a container with systemd as PID 1; needs root
+test-systemd: ## the unit, in a Debian 12 with systemd as PID 1; needs root
 	go test -v -count=1 -timeout 20m -tags systemd ./test/systemd
+
+test-systemd-all: ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257
+	for suite in bullseye bookworm trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd || exit; done
 
 bench: build ## the figures, as ratios in one run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
+
+bench-filesystems: build ## reverts beside their floor on each file system; needs root
+	for kind in ext4 xfs btrfs tmpfs overlay; do echo "$$kind:"; CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench -only reverts -on $$kind || exit; done
 
 bench-fleet: ## 1,000 daemons and one real Vault, sealed for 5 of 12 minutes; fails when a bound does not hold
 	go run ./test/fleet/bench -csv bin/fleet.csv

@@ -18,6 +18,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/test/editors"
+	"campaign-credsync/test/filesystem"
 	"campaign-credsync/test/logtest"
 	"campaign-credsync/test/skip"
 )
@@ -306,15 +307,11 @@ func TestOpenRightsAreToldOnce(t *testing.T) {
 // A file system in memory is so fast that there the races are between every two instructions; on a disk, an editor comes
 // between nearly always, so they pause.
 func TestNoUpdateOfOthersIsLost(t *testing.T) {
-	for _, where := range []struct {
-		name  string
-		dir   string
-		pause time.Duration
-	}{
-		{"tmpfs", onTmpfs(t), 0},
-		{"disk", onDisk(t), 10 * time.Millisecond},
-	} {
-		t.Run(where.name, func(t *testing.T) { noUpdateIsLost(t, where.dir, where.pause) })
+	const onDisks = 10 * time.Millisecond
+	t.Run("tmpfs", func(t *testing.T) { noUpdateIsLost(t, onTmpfs(t), 0) })
+	t.Run("disk", func(t *testing.T) { noUpdateIsLost(t, onDisk(t), onDisks) })
+	for _, kind := range []string{"xfs", "btrfs", "overlay"} {
+		t.Run(kind, func(t *testing.T) { noUpdateIsLost(t, filesystem.New(t, kind, nil), onDisks) })
 	}
 }
 

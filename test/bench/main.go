@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/filesystem"
 )
 
 func main() {
@@ -30,11 +31,12 @@ func main() {
 	pushes := flag.Int("pushes", 300, "rotations that Vault pushes")
 	seconds := flag.Int("seconds", 30, "of several editors at work")
 	idle := flag.Duration("idle", time.Minute, "of doing nothing")
+	on := flag.String("on", "", "a file system to measure on: ext4, xfs, btrfs, tmpfs, overlay; empty: that of the checkout")
 	only := flag.String("only", "", "the one part to measure: idle, restarts, reverts, applies, push, editors; empty: all")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := measure(ctx, *reverts, *applies, *pushes, *seconds, *idle, *only); err != nil {
+	if err := measure(ctx, *reverts, *applies, *pushes, *seconds, *idle, *on, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
@@ -46,7 +48,7 @@ type figure struct{ what, measured, asked string }
 
 const instance = "prod"
 
-func measure(ctx context.Context, reverts, applies, pushes, seconds int, idle time.Duration, only string) error {
+func measure(ctx context.Context, reverts, applies, pushes, seconds int, idle time.Duration, on, only string) error {
 	// On the file system of the checkout, as /tmp may be in memory.
 	here, err := os.Getwd()
 	if err != nil {
@@ -57,6 +59,14 @@ func measure(ctx context.Context, reverts, applies, pushes, seconds int, idle ti
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if on != "" {
+		mounted, unmount, err := filesystem.Mount(dir, on, nil)
+		defer unmount()
+		if err != nil {
+			return err
+		}
+		dir = mounted
+	}
 	c, err := container.New(ctx, dir, container.Options{
 		Instances: []string{instance},
 		Settings:  "drift: {max_reverts: 10000}\n",
