@@ -46,6 +46,26 @@ func AskMetrics(ctx context.Context, socket string) ([]byte, error) {
 	return askShortly(ctx, socket, "/metrics")
 }
 
+// DaemonPID is the process that listens at the socket, as the kernel knows it; 0 where that is in another PID namespace.
+func DaemonPID(ctx context.Context, socket string) (pid int, err error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var peer *unix.Ucred
+	var asked error
+	err = raw.Control(func(fd uintptr) { peer, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, asked); err != nil {
+		return 0, err
+	}
+	return int(peer.Pid), nil
+}
+
 func askShortly(ctx context.Context, socket, path string) ([]byte, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%w: nothing came from control_socket %s in %v",
 		ErrNoAnswer, socket, answerTimeout))

@@ -1,0 +1,60 @@
+package doctor
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestChecksAreDocumented: operations.md has a row for each check, and for each level.
+func TestChecksAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Doctor\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var rows []string
+	for _, check := range checks {
+		rows = append(rows, check.name)
+	}
+	for _, level := range Levels {
+		rows = append(rows, string(level))
+	}
+	for _, row := range rows {
+		if strings.Count(section, "\n| `"+row+"` | ") != 1 {
+			t.Errorf("the section Doctor of operations.md has no row, or several, for %s", row)
+		}
+	}
+	if found := strings.Count(section, "\n| `"); found != len(rows) {
+		t.Errorf("it has %d rows for %d checks and levels", found, len(rows))
+	}
+}
+
+// TestRecordsExec: which rules of auditd record the arguments of nlserver.
+func TestRecordsExec(t *testing.T) {
+	t.Parallel()
+	for rule, want := range map[string]bool{
+		"-a always,exit -F arch=b64 -S execve -k exec":                      true,
+		"-a always,exit -F arch=b64 -S execve,execveat -F key=exec":         true,
+		"-a exit,always -F arch=b32 -S open,execve":                         true,
+		"-a always,exit -S all -F uid=1000":                                 true,
+		"-a always,exit -F arch=b64 -S 59":                                  true,
+		"-w /usr/local/neolane/nl6/bin/nlserver -p x -k nl":                 true,
+		"-w /usr/local/neolane -p rwxa":                                     true,
+		"-w /usr/local/neolane":                                             true,
+		"-w /usr/local/neolane/nl6/conf -p wa":                              false,
+		"-w /etc/passwd -p x":                                               false,
+		"-w /usr/local/neolane -p wa":                                       false,
+		"-a never,exit -F arch=b64 -S execve -F exe=/usr/bin/true":          false,
+		"# -a always,exit -S execve":                                        false,
+		"-a always,exit -F arch=b64 -S openat -F exit=-EACCES":              false,
+		"-a always,exit -F arch=b64 -S adjtimex,settimeofday -k execve-all": false,
+		"No rules": false,
+	} {
+		if got := recordsExec(rule, "/usr/local/neolane/nl6/bin/nlserver"); got != want {
+			t.Errorf("%q: %v", rule, got)
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/text/encoding/charmap"
+
+	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/regularfile"
+	"campaign-credsync/sinks/imsxml"
+)
+
+// maxFile bounds an instance's configuration file in bytes.
+const maxFile = 16 << 20
+
+// confDirectory looks at the directories of the instances' files.
+func (x *examination) confDirectory(context.Context) (all []Finding) {
+	var seen []string
+	for _, i := range x.Config.Config.Instances {
+		dir := filepath.Dir(i.ConfigFile)
+		if resolved, err := filepath.EvalSymlinks(i.ConfigFile); err == nil {
+			dir = filepath.Dir(resolved)
+		}
+		if slices.Contains(seen, dir) {
+			continue
+		}
+		seen = append(seen, dir)
+		info, err := os.Stat(dir)
+		switch mode := modeOf(info); {
+		case err != nil:
+			all = append(all, notRead(dir, err))
+		case mode&0o002 != 0:
+			all = append(all, failed("chmod o-w "+dir, "everybody may write %s (mode %04o), so nothing is written there", dir, mode))
+		case mode&0o020 != 0:
+			all = append(all, warn("chmod g-w "+dir, "the group of %s may replace everything in it, the credential included (mode %04o)", dir, mode))
+		case ownerOf(info) != 0 && ownerOf(info) != x.campaignUser():
+			all = append(all, warn(fmt.Sprintf("chown %d %s", x.campaignUser(), dir), "%s belongs to %s and not to Campaign's user", dir, userName(ownerOf(info))))
+		default:
+			all = append(all, well("%s: mode %04o, of %s", dir, mode, userName(ownerOf(info))))
+		}
+	}
+	return all
+}
+
+func modeOf(info fs.FileInfo) fs.FileMode {
+	if info == nil {
+		return 0
+	}
+	return info.Mode().Perm()
+}
+
+// instanceFile looks at the instances' files: whether they can be parsed, and who may read and write them.
+func (x *examination) instanceFile(context.Context) []Finding {
+	return x.each(func(i config.Instance) []Finding {
+		file := i.ConfigFile
+		info, err := os.Stat(file)
+		if err != nil {
+			return []Finding{notRead(file, err)}
+		}
+		var all []Finding
+		mode := modeOf(info)
+		if mode&0o002 != 0 {
+			all = append(all, warn("chmod o-w "+file, "everybody may write %s (mode %04o), and so replace the credential", file, mode))
+		}
+		if mode&0o004 != 0 {
+			all = append(all, warn("chmod o-r "+file, "everybody may read %s (mode %04o), with the database login and the secret as Campaign encrypts them", file, mode))
+		}
+		if ownerOf(info) != x.campaignUser() {
+			all = append(all, warn(fmt.Sprintf("chown %d %s", x.campaignUser(), file), "%s belongs to %s and not to Campaign's user: drift is reverted "+
+				"by nlserver, which is slow", file, userName(ownerOf(info))))
+		}
+		content, err := regularfile.Read(file, maxFile)
+		if err == nil {
+			if _, err = imsxml.Parse(content); err != nil {
+				all = append(all, failed("repair it, or put it back from a backup; nothing is written until it can be parsed", "%s: %v", file, err))
+			}
+		} else {
+			all = append(all, notRead(file, err))
+		}
+		if len(all) == 0 {
+			all = append(all, well("well-formed, mode %04o, of %s", mode, userName(ownerOf(info))))
+		}
+		return all
+	})
+}
+
+// pipelined looks for the attribute that Triggers need beside a technical account.
+func (x *examination) pipelined(context.Context) []Finding {
+	restarted := slices.Contains(x.Config.Config.Campaign.Activate.Restart, "pipelined")
+	return x.each(func(i config.Instance) []Finding {
+		elements, err := elements(i.ConfigFile, "pipelined")
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return []Finding{notRead(i.ConfigFile, err)}
+		case err != nil:
+			return nil // the check of the file says so
+		case len(elements) == 0:
+			return []Finding{well("the file has no <pipelined>")}
+		case slices.ContainsFunc(elements, func(e map[string]string) bool { return e["authType"] == "imsJwtToken" }):
+			return []Finding{well(`<pipelined> has authType="imsJwtToken"`)}
+		case !restarted:
+			return []Finding{well("<pipelined> has no authType, and campaign.activate.restart does not name it: Triggers seem not to be used")}
+		}
+		return []Finding{warn(fmt.Sprintf(`put authType="imsJwtToken" into <pipelined> of %s, then, as %s: nlserver restart pipelined@%s`, i.ConfigFile,
+			userName(x.campaignUser()), i.Name), `<pipelined> has no authType="imsJwtToken", so Triggers do not use the technical account`)}
+	})
+}
+
+// jwtEnded finds credentials of the kind that Adobe has ended.
+func (x *examination) jwtEnded(context.Context) (all []Finding) {
+	const remedy = "create an OAuth Server-to-Server credential in Adobe's Developer Console, write it to the secret, and update Campaign to 7.4.1 build 9383 or later"
+	if x.Config.Config.Campaign.Command == "setimsjwtauth" {
+		all = append(all, warn(remedy, "campaign.command is setimsjwtauth, and Adobe has ended JWT credentials"))
+	}
+	return append(all, x.each(func(i config.Instance) []Finding {
+		elements, err := elements(i.ConfigFile, "ims")
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return []Finding{notRead(i.ConfigFile, err)}
+		case err != nil:
+			return nil
+		case slices.ContainsFunc(elements, func(e map[string]string) bool { return e["authIMSTAPrivateKey"] != "" }):
+			return []Finding{warn(remedy, "the file holds a private key (authIMSTAPrivateKey) of a JWT credential, and Adobe has ended those")}
+		}
+		return []Finding{well("no JWT credential")}
+	})...)
+}
+
+// elements returns the attributes of all elements of a name in a configuration file. Names and values of others than ASCII are not
+// right: nobody asks for them.
+func elements(file, name string) (all []map[string]string, err error) {
+	content, err := regularfile.Read(file, maxFile)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := imsxml.Parse(content); err != nil {
+		return nil, err
+	}
+	decoder := xml.NewDecoder(bytes.NewReader(content))
+	decoder.Strict = false // entities that the file declares
+	decoder.CharsetReader = func(_ string, r io.Reader) (io.Reader, error) { return charmap.ISO8859_1.NewDecoder().Reader(r), nil }
+	for {
+		token, err := decoder.Token()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if element, ok := token.(xml.StartElement); ok && element.Name.Local == name {
+			attributes := map[string]string{}
+			for _, a := range element.Attr {
+				attributes[a.Name.Local] = a.Value
+			}
+			all = append(all, attributes)
+		}
+	}
+}
+
+// loginFiles looks at who may read what logs in to Vault, and credentials in files.
+func (x *examination) loginFiles(context.Context) (all []Finding) {
+	c := x.Config.Config
+	files := []string{c.Vault.Auth.SecretIDFile, c.Vault.Auth.TokenFile, c.Vault.Auth.JWTFile, c.Vault.ClientKey}
+	for _, i := range c.Instances {
+		files = append(files, i.File)
+	}
+	slices.Sort(files)
+	for _, file := range slices.Compact(files) {
+		if file == "" {
+			continue
+		}
+		info, err := os.Stat(file)
+		switch mode := modeOf(info); {
+		case err != nil:
+			all = append(all, notRead(file, err))
+		case mode&0o006 != 0:
+			all = append(all, warn("chmod o-rwx "+file, "everybody may read or write %s (mode %04o)", file, mode))
+		default:
+			all = append(all, well("%s: mode %04o, of %s", file, mode, userName(ownerOf(info))))
+		}
+	}
+	return all
+}
+
+// stateDir looks at the directory of the records.
+func (x *examination) stateDir(context.Context) []Finding {
+	dir := x.Config.Config.StateDir
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []Finding{well("%s is not there yet: the first start makes it", dir)}
+	case err != nil:
+		return []Finding{notRead(dir, err)}
+	}
+	var all []Finding
+	var system unix.Statfs_t
+	if err := unix.Statfs(dir, &system); err != nil {
+		return []Finding{notRead(dir, err)}
+	}
+	if system.Type == unix.TMPFS_MAGIC || system.Type == unix.RAMFS_MAGIC {
+		all = append(all, warn("set state_dir to a directory on a disk, then: systemctl restart campaign-credsync",
+			"%s is in memory: after a reboot the credential is applied anew, and refused logins and the brake are forgotten", dir))
+	}
+	if mode := modeOf(info); mode&0o077 != 0 {
+		all = append(all, warn("chmod 0700 "+dir, "others may enter %s (mode %04o)", dir, mode))
+	}
+	if owner := ownerOf(info); owner != x.campaignUser() {
+		all = append(all, failed(fmt.Sprintf("chown -R %d %s", x.campaignUser(), dir), "%s belongs to %s and not to Campaign's user, who runs the daemon", dir, userName(owner)))
+	}
+	if len(all) == 0 {
+		all = append(all, well("%s: mode %04o, of %s, on a disk (%d MiB free)", dir, modeOf(info), userName(ownerOf(info)),
+			system.Bavail*uint64(system.Bsize)>>20))
+	}
+	return all
+}
+
+// readText reads a small file of the system's, without the line end.
+func readText(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	return strings.TrimSpace(string(text)), err
+}
