@@ -54,14 +54,14 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 		return
 	}
 	for _, in := range d.instances {
-		toApply := in.wanted.pending != nil && !in.waitsForOperator(now) && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil && d.hung(in) == nil
+		toApply := in.wanted.pending != nil && d.mayRun(in, now) && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil && d.hung(in) == nil
 		if in.busy == actionApply || toApply || len(in.record.Activation) > 0 && !in.record.saveEnded() {
 			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
 		}
 	}
 	for _, in := range d.instances {
 		left := in.record.Activation
-		if len(left) == 0 || in.waitsForOperator(now) {
+		if len(left) == 0 || !d.mayRun(in, now) {
 			continue
 		}
 		if at := d.activationAt(in); now.Before(at) {
@@ -76,11 +76,6 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 		}
 	}
 	return step, members, again
-}
-
-// waitsForOperator reports whether nothing is run for an instance.
-func (in *instance) waitsForOperator(now time.Time) bool {
-	return in.isPaused(now) || in.isHeld() || in.adopting > 0
 }
 
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.

@@ -102,5 +102,5 @@ func (d *Daemon) isChecked(in *instance, now time.Time) bool {
 	case d.activating:
 		return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.hangs && s.commands })
 	}
-	return len(in.record.Activation) == 0 || in.waitsForOperator(now) || now.Before(d.activationAt(in))
+	return len(in.record.Activation) == 0 || !d.mayRun(in, now) || now.Before(d.activationAt(in))
 }

@@ -259,7 +259,7 @@ const heldAndStuck = "drift not reverted: nlserver is not run while the first ap
 // logDriftLeft logs and tells once that drift is not reverted.
 func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 	f, drift := &in.file, in.drift()
-	if len(drift) == 0 || in.isPaused(now) || in.adopting > 0 || d.cfg.OnlyLooks {
+	if len(drift) == 0 || !d.mayWrite(in, now) {
 		return
 	}
 	changes := changesOf(in.record.Attributes, f.seen)

@@ -34,7 +34,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	switch {
 	case !f.recovered:
 		return decision{actionRecover, f.recovery.at}.from(now)
-	case d.cfg.OnlyLooks || in.adopting > 0 || in.isPaused(now):
+	case !d.mayWrite(in, now):
 		if f.checkedAt.IsZero() || f.stale || isTime(f.lookAt, now) {
 			return decision{action: actionLook}
 		}
@@ -63,6 +63,14 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	}
 	return next
 }
+
+// mayWrite reports whether anything may be written or run for an instance, but what ends an earlier run (actionRecover).
+func (d *Daemon) mayWrite(in *instance, now time.Time) bool {
+	return !d.cfg.OnlyLooks && in.adopting == 0 && !in.isPaused(now)
+}
+
+// mayRun reports whether a command may be run for an instance: none is while its first apply is held.
+func (d *Daemon) mayRun(in *instance, now time.Time) bool { return d.mayWrite(in, now) && !in.isHeld() }
 
 func (d *Daemon) planRevert(in *instance, now time.Time) decision {
 	if len(in.drift()) == 0 || d.cfg.Revert == RevertAlert {

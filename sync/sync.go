@@ -106,7 +106,7 @@ type Config struct {
 	HoldFirst  bool // a first apply over a credential that somebody else set waits for an operator
 	// Ordered says that this Daemon runs by an operator's word, which a first apply waits for.
 	Ordered bool
-	// OnlyLooks keeps it from writing anything but records, as a pause does.
+	// OnlyLooks has it write and run nothing, as a pause does, but records and what Sink.Recover has to finish.
 	OnlyLooks bool
 	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
 	Verify, Reapply, ActivateAt cron.Schedule

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -195,6 +196,34 @@ func TestAdopt(t *testing.T) {
 			version := w.WriteSecret("prod", container.Credential(otherSecret))
 			w.InSync(version)
 			w.Ran(3, "end", "set")
+		})
+	}
+}
+
+// Without a daemon adopt runs nothing either: what the record says is still to be activated stays to be done, also where Vault has a newer
+// version.
+func TestAdoptRunsNoActivation(t *testing.T) {
+	t.Parallel()
+	for _, newer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("newer version: %v", newer), func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, container.Options{Settings: `schedule: {activate: "0 3 1 1 *"}`})
+			version, secret := w.NewSecret("prod")
+			w.StartDaemon()
+			w.Is("prod", "activation_pending/window")
+			w.Stop()
+			w.Reconfigured(func(o *container.Options) { o.Settings = "" })
+			if newer {
+				version, _ = w.NewSecret("prod")
+			}
+			demand := unrun(w)
+			w.Exits(0, "", "adopt")
+			demand()
+			w.StartDaemon()
+			w.InSync(version)
+			w.Holds("prod", secret)
+			w.Ran(1, "end", "set")
+			w.Ran(1, "end", "reload")
 		})
 	}
 }

@@ -37,8 +37,11 @@ var mutations = []mutation{
 		`ours := r.Applying == nil && !r.Version.IsZero() && len(in.drift()) == 0; !ours`, `ours := false; !ours`,
 		"TestAdoptOfWhatIsApplied"},
 	{"a pause is not obeyed",
-		`case d.cfg.OnlyLooks || in.adopting > 0 || in.isPaused(now):`, `case d.cfg.OnlyLooks || in.adopting > 0:`,
+		`return !d.cfg.OnlyLooks && in.adopting == 0 && !in.isPaused(now)`, `return !d.cfg.OnlyLooks && in.adopting == 0`,
 		"TestPauseInADriftWar"},
+	{"adopt without a daemon activates",
+		`return !d.cfg.OnlyLooks && in.adopting == 0 && !in.isPaused(now)`, `return in.adopting == 0 && !in.isPaused(now)`,
+		"TestAdoptRunsNoActivation"},
 
 	// No byte that is not ours changes.
 	{"the last byte of a spliced file is lost",
