@@ -30,6 +30,9 @@ Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 2 if the config
 }
 
 func (in *invocation) runDaemon(ctx context.Context) (int, error) {
+	if executable, err := os.Executable(); err == nil && os.Getpid() == 1 {
+		return runBelow(executable)
+	}
 	c, err := in.load(ctx)
 	if err != nil {
 		return exitUsage, err
