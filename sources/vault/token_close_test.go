@@ -53,11 +53,11 @@ func TestCloseBesideALoginThatHangs(t *testing.T) {
 	}()
 	select {
 	case <-hangs: // when a new token is due
-	case <-time.After(time.Minute):
+	case <-time.After(vaulttest.Patience):
 		t.Fatal("no second login in a minute")
 	}
 	stop()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), vaulttest.Patience)
 	defer cancel()
 	if err := v.Close(ctx); err != nil {
 		t.Error(err)

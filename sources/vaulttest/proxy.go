@@ -318,12 +318,12 @@ func Count(requests []Request, fits func(Request) bool) (n int) {
 	return n
 }
 
-// awaitLimit ends a wait for what never comes.
-const awaitLimit = 2 * time.Minute
+// Patience ends a wait for what never comes. The daemon itself may wait for a minute, by its backoff, and the machine may be slow.
+const Patience = 5 * time.Minute
 
 // Await waits until at least n requests that fit have come since the last call of Requests.
 func (p *Proxy) Await(ctx context.Context, n int, fits func(Request) bool) error {
-	for limit := time.Now().Add(awaitLimit); ; {
+	for limit := time.Now().Add(Patience); ; {
 		came, last := 0, Request{}
 		p.mu.Lock()
 		all := len(p.requests)
@@ -337,7 +337,7 @@ func (p *Proxy) Await(ctx context.Context, n int, fits func(Request) bool) error
 			return nil
 		}
 		if time.Now().After(limit) {
-			return fmt.Errorf("%d of %d awaited requests have come in %v, and %d in all, the last %s %s", came, n, awaitLimit, all, last.Method, last.Path)
+			return fmt.Errorf("%d of %d awaited requests have come in %v, and %d in all, the last %s %s", came, n, Patience, all, last.Method, last.Path)
 		}
 		select {
 		case <-ctx.Done():

@@ -83,7 +83,7 @@ func (w *World) In(t *testing.T) { w.T = t }
 
 // Patience bounds every wait. It is for what hangs, never for what is slow: the machine may be busy with much else.
 // TEST_PATIENCE names another, for who wants a test to fail soon.
-var Patience = patience(2 * time.Minute)
+var Patience = patience(5 * time.Minute)
 
 func patience(usual time.Duration) time.Duration {
 	if d, err := time.ParseDuration(os.Getenv("TEST_PATIENCE")); err == nil {

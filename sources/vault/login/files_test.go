@@ -11,6 +11,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
+	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/standin"
 )
 
@@ -32,7 +33,7 @@ func await(t *testing.T, changed <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-changed:
-	case <-time.After(time.Minute):
+	case <-time.After(vaulttest.Patience):
 		t.Fatal("no change was seen")
 	}
 }
@@ -70,7 +71,7 @@ func TestNewSecretIDInAFileThatIsTouchedAllTheTime(t *testing.T) {
 	l.WriteSecretID("another")
 	select {
 	case <-changed:
-	case <-time.After(time.Minute):
+	case <-time.After(vaulttest.Patience):
 		t.Error("it was not seen in a minute")
 	}
 }

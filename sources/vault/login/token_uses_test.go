@@ -45,7 +45,7 @@ func TestTokensForAFewUses(t *testing.T) {
 				t.Errorf("%d requests besides reads and logins: %+v", extra, requests)
 			}
 			// Vault ends what is used up a moment later, and a listing fails meanwhile.
-			for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(vaulttest.Patience); ; time.Sleep(20 * time.Millisecond) {
 				left, err := l.Server.RoleTokens(t.Context(), l.RoleID)
 				if err == nil && len(left) == 0 {
 					break

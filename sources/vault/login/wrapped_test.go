@@ -68,7 +68,7 @@ func TestNewWrappedSecretIDIsUnwrappedAtOnce(t *testing.T) {
 		t.Errorf("unwrapped %d times, want 1", got)
 	}
 	// The login with it follows, as soon as the last one is long enough ago, which it may have been already.
-	for limit := time.Now().Add(time.Minute); vaulttest.Count(requests, vaulttest.Request.Login) == 0; {
+	for limit := time.Now().Add(vaulttest.Patience); vaulttest.Count(requests, vaulttest.Request.Login) == 0; {
 		if time.Now().After(limit) {
 			t.Fatalf("no login with it: %+v", requests)
 		}

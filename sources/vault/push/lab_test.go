@@ -106,7 +106,7 @@ func polls(ctx context.Context, kv *vault.KV, told <-chan struct{}, found chan<-
 // await waits for a poll that finds a version.
 func (p *pushLab) await(path string, version int) {
 	p.T.Helper()
-	for late := time.After(time.Minute); ; {
+	for late := time.After(vaulttest.Patience); ; {
 		select {
 		case found := <-p.found[path]:
 			if found == version {
@@ -121,7 +121,7 @@ func (p *pushLab) await(path string, version int) {
 // connected waits for n connections since the last call of p.Proxy.Requests, and for the poll that follows the last.
 func (p *pushLab) connected(n int) {
 	p.T.Helper()
-	ctx, cancel := context.WithTimeout(p.T.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.T.Context(), vaulttest.Patience)
 	defer cancel()
 	if err := p.Proxy.Await(ctx, n, subscribes); err != nil {
 		p.T.Fatalf("%d connections: %v\n%s", n, err, p.Log)
@@ -131,7 +131,7 @@ func (p *pushLab) connected(n int) {
 // logged waits for a line of the log.
 func (p *pushLab) logged(text string) {
 	p.T.Helper()
-	ctx, cancel := context.WithTimeout(p.T.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.T.Context(), vaulttest.Patience)
 	defer cancel()
 	if err := p.Log.Await(ctx, text); err != nil {
 		p.T.Fatal(err)

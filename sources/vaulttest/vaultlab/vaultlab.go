@@ -247,7 +247,7 @@ func (l *Lab) Logins() int { return vaulttest.Count(l.Proxy.Requests(), vaulttes
 // Eventually waits until holds does.
 func (l *Lab) Eventually(holds func() bool) {
 	l.T.Helper()
-	ctx, cancel := context.WithTimeout(l.T.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(l.T.Context(), vaulttest.Patience)
 	defer cancel()
 	for !holds() {
 		select {
@@ -270,8 +270,8 @@ func (l *Lab) PollEach(v *vault.Vault, paths int) (errs []error) {
 		select {
 		case err := <-ended:
 			errs = append(errs, err)
-		case <-time.After(time.Minute):
-			l.T.Fatalf("after a minute, %d of %d polls have ended", len(errs), paths)
+		case <-time.After(vaulttest.Patience):
+			l.T.Fatalf("in vain: %d of %d polls have ended", len(errs), paths)
 		}
 	}
 	return errs
