@@ -5,6 +5,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
 
 	"campaign-credsync/internal/credential"
 )
@@ -43,8 +46,11 @@ var (
 
 const word = `([A-Z]?\p{Ll}{1,15}|\p{Ll}{2,15}\d|[A-Z]{1,8})`
 
-// redact leaves of an output what is plain and holds no secret.
+// redact leaves of an output what is plain and holds no secret. An output that is not UTF-8 is in Campaign's default encoding.
 func redact(text string, secrets ...credential.Secret) string {
+	if !utf8.ValidString(text) {
+		text, _ = charmap.ISO8859_15.NewDecoder().String(text) // every byte stands for something
+	}
 	text = spaced.ReplaceAllString(credential.Redact(text, secrets...), "\n"+redacted+"\n")
 	return piece.ReplaceAllStringFunc(text, func(p string) string {
 		if plain.MatchString(p) {

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/text/encoding/charmap"
+
 	"campaign-credsync/sources/vaulttest"
 )
 
@@ -193,10 +195,16 @@ func Credential(secret string) map[string]any {
 
 var declaredEntity = regexp.MustCompile(`<!ENTITY\s+(\S+)\s+"([^"]*)"\s*>`)
 
-// Decoder reads a document with the entities that it declares.
+// Decoder reads a document with the entities that it declares, in UTF-8 or ISO-8859-15.
 func Decoder(document []byte) *xml.Decoder {
 	decoder := xml.NewDecoder(bytes.NewReader(document))
 	decoder.Entity = map[string]string{}
+	decoder.CharsetReader = func(charset string, in io.Reader) (io.Reader, error) {
+		if !strings.EqualFold(charset, "ISO-8859-15") {
+			return nil, fmt.Errorf("no test has a file in %s", charset)
+		}
+		return charmap.ISO8859_15.NewDecoder().Reader(in), nil
+	}
 	for _, entity := range declaredEntity.FindAllSubmatch(document, -1) {
 		decoder.Entity[string(entity[1])] = string(entity[2])
 	}
