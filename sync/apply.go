@@ -67,6 +67,13 @@ func (d *Daemon) apply(in *instance) {
 // onApply has version, digest, attributes and the activation to come reach the disk in one write.
 func (in *instance) onApply(p *pending, force force, attributes credential.Attributes, now time.Time) {
 	r, f, w := &in.record, &in.file, &in.wanted
+	if !in.isApplied(p) {
+		r.AppliedProbe = p.probe
+	}
+	if r.Probe != nil && r.Probe.Digest == p.digest {
+		r.Probe = nil
+	}
+	in.recheck = recheck{}
 	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
 	r.Attributes, r.AppliedAt, r.Held = attributes, now, nil
 	in.requireActivation(now)

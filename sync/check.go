@@ -33,6 +33,7 @@ func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
 	defer d.unlock()
 	for _, in := range asked {
 		in.order()
+		in.askAdobeAgain(time.Now())
 		d.emit(in, event.Event{Kind: event.SyncAsked, ByUID: by})
 	}
 	d.tell()
@@ -62,7 +63,7 @@ func (d *Daemon) beginCheck(names []string, now time.Time) (checked []*instance)
 			checked = append(checked, in)
 			in.file.stale, in.file.cannotSplice = true, false
 			in.source.pollNow(now)
-			for _, r := range []*retry{&in.record.retry, &in.file.recovery, &in.file.restore, &in.wanted.retry, &in.activation.retry} {
+			for _, r := range []*retry{&in.record.retry, &in.file.recovery, &in.file.restore, &in.wanted.retry, &in.probe.retry, &in.activation.retry} {
 				r.at = time.Time{}
 			}
 		}
@@ -97,7 +98,7 @@ func (d *Daemon) isChecked(in *instance, now time.Time) bool {
 	switch {
 	case in.file.recovery.isFailing() && idle, d.hung(in) != nil:
 		return true
-	case !idle || !polled || !saved || editing:
+	case !idle || !polled || !saved || editing || d.isAsking(in, now):
 		return false
 	case d.activating:
 		return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.hangs && s.commands })

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/state"
 )
 
 // Daemon keeps instances equal to their sources. Its methods may be called from any goroutine.
 //
-// Each instance has a goroutine that decides and acts in a straight line (reconcile) and one that saves its record; each source has one
-// that polls, and activation has one. Whoever decides holds the lock, and gives it up to act or to wait (do, wait): every decision sees
+// Each instance has a goroutine that decides and acts in a straight line (reconcile), one that saves its record, and one that asks Adobe;
+// each source has one that polls, and activation has one. Whoever decides holds the lock, and gives it up to act or to wait (do, wait): every decision sees
 // everything, and a disk, a process or a network that hangs stops one step and nothing else.
 type Daemon struct {
 	cfg    Config
@@ -46,6 +47,8 @@ type instance struct {
 	record     record
 	file       file
 	wanted     wanted
+	probe      probe
+	recheck    recheck
 	activation activation
 	busy       action    // under way on the file
 	ordered    bool      // an operator has said that what is wanted is to be applied
@@ -91,6 +94,15 @@ func New(cfg Config) *Daemon {
 		}
 		if cfg.Ordered && !in.isPaused(now) || !cfg.HoldFirst {
 			in.release()
+		}
+		if cfg.Patience == 0 {
+			in.record.Probe = nil // what it was refused for is asked no more
+		}
+		if cfg.Prober == nil && in.record.AppliedProbe.Is(state.ProbeRefused) {
+			in.record.AppliedProbe = nil
+		}
+		if before != nil {
+			in.askAdobeAgain(now)
 		}
 		in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }, now) // which nobody wants any more
 	}
@@ -148,6 +160,9 @@ func (d *Daemon) Run(ctx context.Context) {
 	for _, in := range d.instances {
 		d.spawn(func() { d.reconcile(in) })
 		d.spawn(func() { d.keepSaved(in) })
+		if d.cfg.Prober != nil {
+			d.spawn(func() { d.keepProbed(in) })
+		}
 	}
 	for _, w := range d.sources {
 		d.spawn(func() { d.keepPolling(w) })

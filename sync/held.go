@@ -169,7 +169,10 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 			r.ActivatedVersion = version.Number
 		}
 	}
-	r.Version, r.Fields, r.Applying, r.RevertOwesActivation, r.Held = version, in.Fields, nil, false, nil
+	if r.Digest == "" {
+		r.AppliedProbe = nil
+	}
+	r.Version, r.Fields, r.Applying, r.RevertOwesActivation, r.Held, r.Probe = version, in.Fields, nil, false, nil, nil
 	r.unsaved = true
 	w.pending, w.refusal, w.force, w.retry = nil, nil, notForced, retry{}
 	f.seenRight(now)

@@ -59,6 +59,7 @@ func (d *Daemon) endPause(in *instance, by *int, why string, now time.Time) {
 		return
 	}
 	in.record.Paused, in.record.unsaved = nil, true
+	in.probe.since = time.Time{} // nobody was asked meanwhile
 	in.file.touched(true, now)
 	in.file.rightAt = time.Time{} // drift with a pause in between counts as old, until the file is seen right again
 	in.log.Info("the pause is over", "reason", why)

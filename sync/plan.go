@@ -52,6 +52,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 		switch {
 		case in.isApplied(w.pending) && w.force == notForced && in.record.Applying == nil:
 			return decision{action: actionRecordSame}
+		case d.awaitsProbe(in):
 		case w.retry.due(now) && !d.activating && d.phase == working && !in.record.saving:
 			return decision{action: actionApply}
 		}
@@ -141,9 +142,10 @@ func (in *instance) rollback(v credential.Version) *credential.Refusal {
 		"the source is behind (a node of a cluster?) or was rolled back; set allow_rollback for the instance if that is meant", from.Number)}
 }
 
-// refuses reports whether v would be refused again.
+// refuses reports whether v would be refused again. Whether Adobe does is on record, so that it can be asked again.
 func (in *instance) refuses(v credential.Version) bool {
-	return in.wanted.refusal != nil && in.wanted.refusal.Version.Equal(v)
+	r := in.wanted.refusal
+	return r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused || in.refusedByAdobe(v) != nil
 }
 
 // isKnown reports whether the credential that v holds is applied, and need not be applied again.
@@ -159,5 +161,5 @@ func (in *instance) wants(v credential.Version) bool {
 	if in.adopting > 0 {
 		return in.wanted.read == nil || !in.wanted.read.version.Equal(v)
 	}
-	return in.rollback(v) == nil && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
+	return in.wantsApplied(v) || in.rollback(v) == nil && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
 }

@@ -10,6 +10,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync/event"
+	"campaign-credsync/sync/state"
 )
 
 // source is a Source and the instances that share it.
@@ -50,7 +51,8 @@ type pending struct {
 	version              credential.Version
 	fields               credential.Fields // that it was picked by
 	credential           credential.Credential
-	digest, secretDigest string // keyed; the second one of the secret alone
+	digest, secretDigest string       // keyed; the second one of the secret alone
+	probe                *state.Probe // why it may be applied; nil: Adobe was not asked
 }
 
 // force is a reason to apply what is applied already.
@@ -156,10 +158,16 @@ func (d *Daemon) onAnswer(in *instance, reading credential.Reading, refusal *cre
 	if refusal == nil && reading.Credential != nil {
 		var c credential.Credential
 		c, refusal = reading.Credential(in.Fields)
-		p = &pending{reading.Version, in.Fields, c, c.Digest(d.cfg.Store.Key()), c.SecretDigest(d.cfg.Store.Key())}
+		p = &pending{version: reading.Version, fields: in.Fields, credential: c, digest: c.Digest(d.cfg.Store.Key()), secretDigest: c.SecretDigest(d.cfg.Store.Key())}
 	}
 	if in.adopting > 0 && refusal == nil && p != nil {
 		in.wanted.read = p
+	}
+	if refusal == nil && p != nil && in.wantsApplied(p.version) {
+		in.recheck = recheck{retry: in.recheck.retry, credential: p}
+	}
+	if refusal == nil {
+		refusal = in.refusedByAdobe(reading.Version)
 	}
 	switch {
 	case refusal != nil:
@@ -191,12 +199,14 @@ func (d *Daemon) onRefusal(in *instance, refusal *credential.Refusal, now time.T
 // onVersion takes a version that is not refused. p is nil when its secret was not read.
 func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending) {
 	w := &in.wanted
-	if w.alarm.open {
-		w.alarm.open = false
-		in.log.Info("secret accepted again", "version", v.Number)
-		defer d.emit(in, event.Event{Kind: event.Unblocked, Version: v.Number})
-	}
-	w.newest, w.refusal = v, nil
+	defer func() {
+		// What Adobe has refused stays so until it accepts something, or what is there is applied already.
+		waits := w.refusal != nil && w.refusal.Code == credential.ReasonIMSRefused && !in.isKnown(v) && (w.pending == nil || d.awaitsProbe(in))
+		if !waits {
+			d.unblock(in, v)
+		}
+	}()
+	w.newest = v
 	switch {
 	case in.isKnown(v):
 		w.pending = nil
@@ -206,9 +216,21 @@ func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending) {
 			break // it is applied again
 		}
 		in.log.Info("new version", "version", v.Number)
+		in.newQuestion(time.Now())
 		in.learnFirst(d.cfg.Store.Key())
 		if odd := p.credential.Oddities(); len(odd) > 0 {
 			in.log.Warn("the shape of the credential is unusual", "version", v.Number, "field", strings.Join(odd, ", "))
 		}
+	}
+}
+
+// unblock notes that v is not refused.
+func (d *Daemon) unblock(in *instance, v credential.Version) {
+	w := &in.wanted
+	w.refusal = nil
+	if w.alarm.open {
+		w.alarm.open = false
+		in.log.Info("secret accepted again", "version", v.Number)
+		d.emit(in, event.Event{Kind: event.Unblocked, Version: v.Number})
 	}
 }

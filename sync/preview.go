@@ -31,7 +31,7 @@ type Preview struct {
 // PlannedStep is one step of a pass.
 type PlannedStep struct {
 	Action     string   `json:"action"`               // one of the Planned constants
-	Version    int      `json:"version,omitempty"`    // of PlannedApply, PlannedRecord
+	Version    int      `json:"version,omitempty"`    // of PlannedProbe, PlannedApply, PlannedRecord
 	Attributes []string `json:"attributes,omitempty"` // of PlannedRevert
 	Module     string   `json:"module,omitempty"`     // of PlannedRestart
 	Why        string   `json:"why"`
@@ -40,6 +40,7 @@ type PlannedStep struct {
 
 // The actions of a PlannedStep.
 const (
+	PlannedProbe   = "probe"                // Adobe is asked whether it accepts the credential
 	PlannedApply   = "apply"                // nlserver writes the credential
 	PlannedRevert  = "revert"               // the attributes are put back into the file
 	PlannedRecord  = "record"               // a version with the same credential is noted
@@ -83,10 +84,17 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 func (d *Daemon) preview(in *instance, p *Preview, now time.Time) {
 	differs := strings.Join(p.Drift, ", ") + " differs from what was applied"
 	after, since, whyAfter := in.Steps, now, "the running processes do not know the credential yet"
+	asks := d.awaitsProbe(in)
+	if asks {
+		in.wanted.pending.probe = &state.Probe{} // the plan goes on as after an answer
+	}
 	switch d.plan(in, now).action {
 	case actionApply:
 		p.Next, p.Credential = in.wanted.pending.version, in.wanted.pending.credential
-		p.Steps = []PlannedStep{{Action: PlannedApply, Version: p.Next.Number, Why: in.whyApply(p)}}
+		if asks {
+			p.Steps = []PlannedStep{{Action: PlannedProbe, Version: p.Next.Number, Why: "what Adobe refuses is not applied"}}
+		}
+		p.Steps = append(p.Steps, PlannedStep{Action: PlannedApply, Version: p.Next.Number, Why: in.whyApply(p)})
 	case actionFetch:
 		p.Steps = []PlannedStep{{Action: PlannedApply, Version: p.Applied.Number, Why: differs}}
 	case actionRestore, actionRecordIntent:

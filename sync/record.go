@@ -112,3 +112,9 @@ func (r *record) recentReverts(now time.Time) []time.Time {
 	}
 	return recent
 }
+
+// proven reports whether it was proven that Campaign can work with the applied credential, and no proof has failed. What was not asked for
+// proves nothing.
+func (r *record) proven() bool {
+	return len(r.Activation) == 0 && r.ActivatedVersion == r.Version.Number && r.AppliedProbe.Is(state.ProbeAccepted)
+}

@@ -75,7 +75,12 @@ const keptReasons = 8
 
 // failed notes a failure and logs it, for debugging only where there is nothing new.
 func (r *retry) failed(log *slog.Logger, now time.Time, err error, what report, attrs ...any) {
-	limit := min(firstRetry<<min(r.attempt, 6), lastRetry) // 1 s << 6 is above the cap
+	r.failedWithin(firstRetry, lastRetry, log, now, err, what, attrs...)
+}
+
+// failedWithin is failed with other bounds of the wait, of which last is at most 64 times the first.
+func (r *retry) failedWithin(first, last time.Duration, log *slog.Logger, now time.Time, err error, what report, attrs ...any) {
+	limit := min(first<<min(r.attempt, 6), last)
 	r.attempt++
 	r.at = now.Add(rand.N(limit) + time.Millisecond)
 	var asked interface{ RetryAt() time.Time }

@@ -41,6 +41,7 @@ type InstanceStatus struct {
 	NextRetryAt      Moment            `json:"next_retry_at"`
 	PausedUntil      Moment            `json:"paused_until"`
 	ActivatedVersion int               `json:"activated_version"`
+	Proven           bool              `json:"proven"`
 	RevertedTotal    int               `json:"drift_reverted_total"`
 	LastError        string            `json:"last_error"` // of what keeps it from being in sync; one line
 
@@ -83,6 +84,7 @@ func (d *Daemon) publish() {
 			LastCheck:        Moment{in.file.checkedAt},
 			NextRetryAt:      Moment{c.retryAt},
 			ActivatedVersion: in.record.ActivatedVersion,
+			Proven:           in.record.proven(),
 			RevertedTotal:    in.record.RevertedTotal,
 			LastError:        credential.OneLine(c.text),
 			SourceReached:    !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
@@ -152,13 +154,15 @@ func (d *Daemon) conditionOf(in *instance) condition {
 		return d.driftCondition(in)
 	case w.refusal != nil:
 		return condition{state: StateBlocked, reason: cmp.Or(w.refusal.Code, credential.ReasonSecretMalformed), text: w.refusal.Error(), retryAt: source.next}
+	case in.appliedRefusal() != nil:
+		return condition{state: StateBlocked, reason: credential.ReasonIMSRefused, text: in.appliedRefusal().Error(), retryAt: in.recheck.at}
 	case in.isHeld():
 		return condition{state: StateHeld, reason: credential.ReasonFirstApply,
 			text: "somebody else set the credential that is on disk; to apply the source's, run sync; to keep it, run adopt"}
 	case unseen:
 		return condition{state: StatePending, reason: credential.ReasonNotChecked, text: cmp.Or(w.retry.reason, source.retry.reason)}
 	case toApply:
-		return in.applyCondition()
+		return d.applyCondition(in)
 	case len(in.record.Activation) > 0:
 		return d.activationCondition(in, now)
 	case source.retry.isFailing():
@@ -200,10 +204,12 @@ func sourceCondition(s State, w *source) condition {
 }
 
 // applyCondition is for a version that waits to be applied.
-func (in *instance) applyCondition() condition {
+func (d *Daemon) applyCondition(in *instance) condition {
 	switch w := &in.wanted; {
 	case w.retry.isFailing():
 		return condition{state: StatePending, reason: cmp.Or(w.retry.code, credential.ReasonApplyFailed), text: w.retry.reason, retryAt: w.retry.at}
+	case d.awaitsProbe(in):
+		return condition{state: StatePending, reason: credential.ReasonProbeWaits, text: in.probe.retry.reason, retryAt: in.probe.retry.at}
 	case w.pending == nil && in.source.retry.isFailing():
 		return sourceCondition(StatePending, in.source)
 	}

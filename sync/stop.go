@@ -36,7 +36,7 @@ func (d *Daemon) Drain() error {
 	d.lock.take()
 	defer d.unlock()
 	d.phase = max(d.phase, draining)
-	d.cutPolls()
+	d.cutRequests()
 	for until := time.Now().Add(drainTime); d.phase < ended && len(d.underWay) > 0; d.wait(time.Now().Add(drainTime/10), nil) {
 		hanging := slices.IndexFunc(d.underWay, func(s *step) bool { return s.hangs })
 		switch {
@@ -58,18 +58,21 @@ func (d *Daemon) Drain() error {
 	return nil
 }
 
-func (d *Daemon) cutPolls() {
+func (d *Daemon) cutRequests() {
 	for _, w := range d.sources {
 		if w.cut != nil {
 			w.cut()
 		}
+	}
+	for _, in := range d.instances {
+		in.cutProbe()
 	}
 }
 
 // stop ends all goroutines, and saves what is unsaved. cancel calls off the steps that run no command.
 func (d *Daemon) stop(cancel func()) {
 	d.phase = ended
-	d.cutPolls()
+	d.cutRequests()
 	d.tell()
 	defer time.AfterFunc(finishTime, cancel).Stop()
 	d.windUp(leaveTime, 0)

@@ -1,12 +1,12 @@
 // Package sync keeps each instance's credential equal to its source. It decides when a credential is applied, when drift is reverted,
 // when Campaign's processes are told, and when nothing may be touched. It knows neither where credentials come from nor how Campaign
-// stores them: [Source], [Sink] and [Activator] do.
+// stores them: [Source], [Sink] and [Activator] do; whether Adobe accepts one, [Prober] asks.
 //
 // After each event (a poll, a file event, a timer, a signal, the end of a step) the same question is asked for each instance: what is
 // wanted, what was applied, what is on disk, so what is to be done? Daemon.plan answers it.
 //
 // Read lock.go and step.go first, then, in the order in which a version travels: poll.go, daemon.go (reconcile), plan.go, file.go,
-// apply.go, record.go, activation.go, status.go; and stop.go for the end.
+// probe.go, apply.go, record.go, activation.go, status.go; and stop.go for the end.
 package sync
 
 import (
@@ -66,11 +66,20 @@ type Activator interface {
 	Activate(ctx context.Context, step credential.Step, since time.Time) error
 }
 
+// Prober asks Adobe whether it accepts a credential.
+//
+// Probe returns nil if so, and a *credential.Refusal if not. Every other error says nothing about the credential; one that knows when to
+// ask again has a method RetryAt(). Probe has a time limit of its own, and honours ctx. It may be called concurrently.
+type Prober interface {
+	Probe(ctx context.Context, c credential.Credential) error
+}
+
 // Meter counts what was done. Its methods may be called concurrently, and do not block.
 type Meter interface {
 	Reverted(took time.Duration)
 	Applied(took time.Duration)
 	Activated(took time.Duration)
+	Probed(result state.ProbeResult)
 }
 
 // RevertMode says what becomes of drift.
@@ -108,6 +117,10 @@ type Config struct {
 	Ordered bool
 	// OnlyLooks has it write and run nothing, as a pause does, but records and what Sink.Recover has to finish.
 	OnlyLooks bool
+	Prober    Prober // nil: Adobe is not asked
+	// Patience is for how long a version waits for an answer that says something; 0: it is applied without asking.
+	Patience time.Duration
+	Recheck  time.Duration // between two questions about the applied credential, jittered by 10 %; 0: none
 	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
 	Verify, Reapply, ActivateAt cron.Schedule
 	// Before is the Daemon that this one replaces, by an operator's word; its Run has returned, and its Store is this one's. What it

@@ -117,6 +117,8 @@ func (in *invocation) showPlan(p instancePlan) {
 	for _, s := range p.Steps {
 		what := ""
 		switch s.Action {
+		case sync.PlannedProbe:
+			what = fmt.Sprintf("ask Adobe about version %d", s.Version)
 		case sync.PlannedApply:
 			what = fmt.Sprintf("apply version %d with %s", s.Version, s.Command)
 		case sync.PlannedRevert:

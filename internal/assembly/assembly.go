@@ -9,6 +9,7 @@ import (
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/filelock"
+	"campaign-credsync/internal/ims"
 	"campaign-credsync/internal/metrics"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sinks/nlserver"
@@ -56,6 +57,12 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 		Revert: sync.RevertMode(c.Drift.Revert), MaxReverts: c.Drift.MaxReverts,
 		HoldFirst: c.Campaign.FirstApply == config.FirstApplyHold, Meter: a.meter,
 		Verify: c.Schedule.VerifyAt, Reapply: c.Schedule.ReapplyAt, ActivateAt: c.Schedule.ActivateAt,
+	}
+	if c.IMS.Asks() {
+		a.settings.Prober, a.settings.Recheck = ims.New(c.IMS.Endpoint, c.IMS.Scopes), c.IMS.Recheck
+	}
+	if c.IMS.Probe == config.ProbeBeforeApply {
+		a.settings.Patience = c.IMS.Patience
 	}
 	for _, i := range c.Instances {
 		a.settings.Instances = append(a.settings.Instances, sync.Instance{

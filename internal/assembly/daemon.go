@@ -184,6 +184,7 @@ func (p *process) untilReload(ctx context.Context, a *assembly) *assembly {
 		case <-signals.Check:
 			p.Logger.Info("full check requested", "reason", "SIGUSR1")
 			a.retry()
+			a.daemon.AskAdobeAgain()
 			a.daemon.CheckSoon()
 		case <-signals.Reload:
 			p.service.Reloading()

@@ -44,6 +44,7 @@ func (r *reader) check(c *Config) {
 	}
 	r.refuseIf(c.Drift.MaxReverts < 1 || c.Drift.MaxReverts > maxReverts, "drift.max_reverts", "must be from 1 to %d", maxReverts)
 	r.checkInstances(c)
+	r.checkIMS(c)
 	r.checkListen(c.Listen)
 	r.refuseIf(len(c.Notify.Exec) > 0 && !path.IsAbs(c.Notify.Exec[0]), "notify.exec", "must begin with the absolute path of a program")
 	r.refuseIf(c.Notify.Timeout <= 0 || c.Notify.Timeout > time.Hour, "notify.timeout", "must be longer than 0s, and at most 1h")
@@ -54,6 +55,30 @@ func (r *reader) check(c *Config) {
 // warn notes a setting that is allowed and yet probably not meant.
 func (r *reader) warn(c *Config, key, text string) {
 	c.Warnings = append(c.Warnings, r.line(key, text))
+}
+
+// scope is what the form of a request can carry in a list with commas.
+var scope = regexp.MustCompile(`^[!-+\--~]+$`)
+
+// checkIMS refuses an address to which the secret would go in clear.
+func (r *reader) checkIMS(c *Config) {
+	i := &c.IMS
+	u, err := url.Parse(strings.TrimSuffix(i.Endpoint, "/"))
+	isHost := err == nil && u.Hostname() != "" && *u == (url.URL{Scheme: u.Scheme, Host: u.Host})
+	if isHost && (u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())) {
+		i.Endpoint = u.String()
+	} else {
+		r.refuse("ims.endpoint", "must be an https URL of a host, without user and path, such as https://ims-na1.adobelogin.com (http only for this host itself)")
+	}
+	r.refuseIf(len(i.Scopes) == 0, "ims.scopes", "must name at least one scope, such as [openid, AdobeID]")
+	for n, s := range i.Scopes {
+		r.refuseIf(!scope.MatchString(s), fmt.Sprintf("ims.scopes[%d]", n), "must be a scope's name, without a space or a comma")
+	}
+	r.refuseIf(i.Patience < time.Second || i.Patience > time.Hour, "ims.patience", "must be from 1s to 1h")
+	r.refuseIf(i.Recheck != 0 && (i.Recheck < time.Minute || i.Recheck > 720*time.Hour), "ims.recheck", "must be 0s, or from 1m to 720h")
+	if isJWT := c.Campaign.Command == "setimsjwtauth"; isJWT && i.Asks() {
+		r.refuse("campaign.command", "cannot be with ims.probe or ims.recheck: Adobe's client credentials grant is not for JWT credentials")
+	}
 }
 
 func (r *reader) checkListen(address string) {

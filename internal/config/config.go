@@ -55,8 +55,7 @@ func parse(file string, text []byte, env func(string) (string, bool)) (*Config, 
 // as long as nobody writes.
 //
 // Tags beside yaml: default is the default, as YAML, unless it depends on another key (complete); is "path" (${NAME} is replaced from the
-// environment), "absolute" (and it has to start with a "/"); oneof lists the values that are allowed; later is the only value that this
-// release allows; needed refuses an empty value; method and source name the login methods or the source that a key belongs to.
+// environment), "absolute" (and it has to start with a "/"); oneof lists the values that are allowed; needed refuses an empty value; method and source name the login methods or the source that a key belongs to.
 type Config struct {
 	Vault         Vault      `yaml:"vault,omitzero"` // zero where no instance uses it
 	Watch         Watch      `yaml:"watch"`
@@ -176,10 +175,15 @@ type Fields struct {
 
 // IMS is Adobe's login service.
 type IMS struct {
-	Probe    string   `yaml:"probe" default:"off" later:"off"`
-	Endpoint string   `yaml:"endpoint" default:"https://ims-na1.adobelogin.com"`
-	Scopes   []string `yaml:"scopes" default:"[openid, AdobeID]"`
+	Probe    string        `yaml:"probe" default:"off" oneof:"off before_apply"`
+	Patience time.Duration `yaml:"patience" default:"1m"`                             // for which a version waits for an answer
+	Recheck  time.Duration `yaml:"recheck" default:"0s"`                              // between two questions about the applied credential; 0: none
+	Endpoint string        `yaml:"endpoint" default:"https://ims-na1.adobelogin.com"` // no path, no slash at its end
+	Scopes   []string      `yaml:"scopes" default:"[openid, AdobeID]"`
 }
+
+// Asks reports whether Adobe is asked anything.
+func (i IMS) Asks() bool { return i.Probe == ProbeBeforeApply || i.Recheck > 0 }
 
 // Log is the log's level and format.
 type Log struct {
@@ -193,6 +197,8 @@ const (
 	EventsOff  = "off"  // of Watch.Events
 
 	FirstApplyHold = "hold" // of Campaign.FirstApply
+
+	ProbeBeforeApply = "before_apply" // of IMS.Probe
 )
 
 // At makes an [Error], with the place of key in the file, of an error that was found when the setting was used.

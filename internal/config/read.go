@@ -155,10 +155,8 @@ func (r *reader) text(key string, node ast.Node, tag reflect.StructTag) string {
 		text = r.expand(key, text)
 	}
 	allowed := strings.Fields(tag.Get("oneof"))
-	only, later := tag.Lookup("later")
 	r.refuseIf(strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }), key, "holds a line end or a control character")
 	r.refuseIf(len(allowed) > 0 && !slices.Contains(allowed, text), key, mustBeOneOf, strings.Join(allowed, ", "))
-	r.refuseIf(later && text != only, key, "is not in this release; leave it %q", only)
 	r.refuseIf(text == "" && tag.Get("needed") != "", key, "must not be empty; leave the key out for the default")
 	r.refuseIf(isPath == "absolute" && text != "" && text[0] != '/', key, mustBeAbsolute)
 	if isPath != "" && r.refused[key] {
@@ -238,7 +236,7 @@ func (r *reader) note(key string, value ast.Node) {
 // mayBeSecret reports whether somebody may have written a secret, or what holds one, as the value of key, if only by mistake.
 func mayBeSecret(key string) bool {
 	isSafe := key == "vault.auth.method" || !strings.HasPrefix(key, "vault.") && !strings.HasPrefix(key, "notify.")
-	return !isSafe || strings.Contains(key, ".fields") || strings.HasSuffix(key, ".file")
+	return !isSafe || key == "ims.endpoint" || strings.Contains(key, ".fields") || strings.HasSuffix(key, ".file")
 }
 
 // unknown refuses a key of a group. What was probably meant is not called missing then.

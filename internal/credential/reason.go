@@ -19,6 +19,8 @@ const (
 	ReasonSecretDeleted    Reason = "secret_deleted"
 	ReasonSecretMalformed  Reason = "secret_malformed"
 	ReasonSecretRollback   Reason = "secret_rollback"
+	ReasonIMSRefused       Reason = "ims_refused"
+	ReasonProbeWaits       Reason = "probe_waits"
 	ReasonFirstApply       Reason = "first_apply"
 	ReasonApplyFailed      Reason = "apply_failed"
 	ReasonApplyWaits       Reason = "apply_waits"

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"campaign-credsync/internal/control"
+	"campaign-credsync/sync/state"
 )
 
 const namespace = "campaign_credsync"
@@ -28,6 +29,7 @@ type Metrics struct {
 	reverts, applies, activations prometheus.Histogram
 	runs, restarts, requests      *prometheus.CounterVec
 	notifyFailures                prometheus.Counter
+	probes                        *prometheus.CounterVec
 
 	encoding sync.Mutex
 	lastSize int // of an answer, in bytes
@@ -46,12 +48,16 @@ func New(version, commit, goVersion string) *Metrics {
 		runs:           counter("nlserver_runs_total", "Runs of nlserver that have ended.", "instance", "command", "result"),
 		restarts:       counter("module_restarts_total", "Restarts of modules that were begun.", "instance", "module"),
 		requests:       counter("vault_requests_total", "Requests to Vault, by what they are for and the status of the answer (0: none).", "operation", "code"),
+		probes:         counter("ims_probes_total", "Questions to Adobe whether it accepts a credential, by what the answer comes to.", "result"),
 		notifyFailures: prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "notify_failures_total", Help: "Runs of the program of notify.exec that failed."}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "build_info", Help: "What runs. Always 1."},
 		[]string{"version", "commit", "goversion"})
 	build.WithLabelValues(version, commit, goVersion).Set(1)
-	m.registry.MustRegister(build, m.reverts, m.applies, m.activations, m.runs, m.restarts, m.requests, m.notifyFailures)
+	m.registry.MustRegister(build, m.reverts, m.applies, m.activations, m.runs, m.restarts, m.requests, m.notifyFailures, m.probes)
+	for _, result := range []state.ProbeResult{state.ProbeAccepted, state.ProbeRefused, state.ProbeInconclusive} {
+		m.probes.WithLabelValues(string(result))
+	}
 	return m
 }
 
@@ -116,6 +122,13 @@ func (m *Metrics) Restarted(instance, module string) {
 func (m *Metrics) Requested(operation string, code int) {
 	if m != nil {
 		m.requests.WithLabelValues(operation, strconv.Itoa(code)).Inc()
+	}
+}
+
+// Probed counts a question to Adobe that has ended.
+func (m *Metrics) Probed(result state.ProbeResult) {
+	if m != nil {
+		m.probes.WithLabelValues(string(result)).Inc()
 	}
 }
 

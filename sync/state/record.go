@@ -35,6 +35,10 @@ type Record struct {
 	// Paused is there while an operator has the daemon write nothing.
 	Paused *Pause `json:"paused,omitempty"`
 
+	// Probe is the last answer of Adobe about a version that was to be applied, until it is; AppliedProbe that about the applied one.
+	Probe        *Probe `json:"ims_probe,omitempty"`
+	AppliedProbe *Probe `json:"ims_applied_probe,omitempty"`
+
 	Activation       []credential.Step `json:"activation,omitempty"` // steps still to be done, in order
 	ActivationSince  time.Time         `json:"activation_since"`
 	ActivatedAt      time.Time         `json:"activated_at"`
@@ -71,6 +75,29 @@ func (p Pause) String() string {
 	}
 	return text
 }
+
+// Probe is what Adobe said about a credential.
+type Probe struct {
+	Version credential.Version `json:"version"`
+	Fields  credential.Fields  `json:"fields,omitempty"` // by which it was picked from the version
+	Digest  string             `json:"digest"`           // of the credential, keyed
+	Result  ProbeResult        `json:"result"`
+	Text    string             `json:"text,omitempty"` // why it was refused, without any value
+	At      time.Time          `json:"at"`
+}
+
+// ProbeResult is what an answer comes to.
+type ProbeResult string
+
+// The results.
+const (
+	ProbeAccepted     ProbeResult = "accepted"
+	ProbeRefused      ProbeResult = "refused"
+	ProbeInconclusive ProbeResult = "inconclusive" // it said nothing about the credential
+)
+
+// Is reports whether there was an answer, and this one.
+func (p *Probe) Is(result ProbeResult) bool { return p != nil && p.Result == result }
 
 const recordFormat = 1
 

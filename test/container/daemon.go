@@ -116,6 +116,7 @@ type InstanceStatus struct {
 	AppliedAt      time.Time `json:"applied_at"`
 	ActivatedAt    time.Time `json:"activated_at"`
 	RevertedTotal  int       `json:"drift_reverted_total"`
+	Proven         bool      `json:"proven"`
 	LastError      string    `json:"last_error"`
 }
 

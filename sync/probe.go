@@ -1,0 +1,244 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"time"
+
+	"campaign-credsync/internal/credential"
+	"campaign-credsync/sync/event"
+	"campaign-credsync/sync/state"
+)
+
+// A version is not applied before Adobe was asked whether it accepts it. Answers are on record, so that each version costs one conclusive
+// answer, whatever is restarted. An answer that says nothing is waited for no longer than Config.Patience. The file is guarded meanwhile.
+
+// probe is the question about the version in hand.
+type probe struct {
+	retry retry
+	since time.Time          // it was asked for the first time
+	cut   context.CancelFunc // of the request under way, whichever it is, or nil
+}
+
+// question is what is to be asked next for an instance.
+type question int
+
+const (
+	askNothing     question = iota
+	askVersion              // Adobe, about the version in hand
+	askNoMore               // the version in hand is applied without an answer
+	fetchApplied            // the source, for the applied credential
+	recheckApplied          // Adobe, about that
+)
+
+const (
+	// probeSpread is within what time of a new version it is asked about first: many hosts may see it at once.
+	probeSpread = 2 * time.Second
+	// probeLeast is the least time that an answer is waited for.
+	probeLeast = time.Second
+	probeBound = 30 * time.Second // above the time limit of a Prober
+)
+
+// awaitsProbe reports whether the version in hand must not be applied before Adobe was asked. The credential that is applied is not asked
+// about again.
+func (d *Daemon) awaitsProbe(in *instance) bool {
+	p := in.wanted.pending
+	return d.cfg.Patience > 0 && p != nil && p.probe == nil && !in.isApplied(p)
+}
+
+// keepProbed asks Adobe when it is time.
+func (d *Daemon) keepProbed(in *instance) {
+	for d.phase < ended {
+		now := time.Now()
+		in.planRecheck(d.cfg.Recheck, now)
+		switch what, at := d.planProbe(in, now); {
+		case what == askNothing:
+			in.recheck.credential = nil // it is read again later
+			d.wait(at, nil)
+		case now.Before(at):
+			d.wait(at, nil)
+		case what == askVersion:
+			d.askVersion(in)
+		case what == askNoMore:
+			d.goOnUnproven(in, in.probe.retry.reason)
+		case what == fetchApplied:
+			in.fetchApplied(now)
+			d.tell()
+		case what == recheckApplied:
+			d.recheckApplied(in)
+		}
+	}
+}
+
+// planProbe decides what is to be asked next, and when. It is a pure function. Nothing is asked before the file was looked at: that look
+// tells whether the first apply is held.
+func (d *Daemon) planProbe(in *instance, now time.Time) (question, time.Time) {
+	f, q, rc := &in.file, &in.probe, &in.recheck
+	switch {
+	case d.cfg.Prober == nil || d.phase > working || !d.mayRun(in, now):
+		return askNothing, time.Time{}
+	case !f.recovered || f.checkedAt.IsZero() || f.err != nil:
+		return askNothing, time.Time{}
+	case d.awaitsProbe(in) && !q.since.IsZero():
+		if end := q.since.Add(d.cfg.Patience); q.retry.at.Add(probeLeast).After(end) {
+			return askNoMore, end
+		}
+		return askVersion, q.retry.at
+	case d.awaitsProbe(in):
+		return askVersion, q.retry.at
+	case rc.credential != nil:
+		return recheckApplied, now
+	case !rc.fetching && !rc.at.IsZero():
+		return fetchApplied, rc.at
+	}
+	return askNothing, time.Time{}
+}
+
+// askVersion asks about the version in hand, and takes the answer.
+func (d *Daemon) askVersion(in *instance) {
+	p, q, r := in.wanted.pending, &in.probe, &in.record
+	if !p.credential.PrivateKey.IsZero() {
+		d.goOnUnproven(in, "it has a private key: Adobe's client credentials grant is not for JWT credentials")
+		return
+	}
+	if q.since.IsZero() {
+		q.since = time.Now()
+	}
+	answer, err := d.ask(in, p, q.since.Add(max(d.cfg.Patience, probeLeast)))
+	if answer == nil {
+		return
+	}
+	if answer.Result != state.ProbeInconclusive {
+		r.Probe, r.unsaved = answer, true
+	}
+	inHand := in.wanted.pending
+	if inHand == nil || !inHand.version.Equal(p.version) {
+		return // another took its place meanwhile
+	}
+	switch answer.Result {
+	case state.ProbeAccepted:
+		inHand.probe, in.probe = answer, probe{}
+		in.log.Info("Adobe accepts the new version", "version", p.version.Number)
+		d.unblock(in, p.version)
+	case state.ProbeRefused:
+		in.wanted.pending, in.probe = nil, probe{}
+		d.onRefusal(in, in.refusedByAdobe(p.version), answer.At)
+	default:
+		q.retry.failed(in.log, answer.At, err, report{"Adobe does not say whether it accepts the new version, asking again", "correct what the reason says"},
+			"version", p.version.Number, "until", q.since.Add(d.cfg.Patience).UTC())
+		q.retry.at = later(q.retry.at, askedFor(err))
+	}
+	d.tell()
+}
+
+// goOnUnproven lets the version in hand be applied without an answer.
+func (d *Daemon) goOnUnproven(in *instance, why string) {
+	p := in.wanted.pending
+	p.probe = newProbe(p, state.ProbeInconclusive, time.Now())
+	in.probe = probe{}
+	in.log.Warn("the new version is applied without being proven", "version", p.version.Number, "reason", why)
+	d.unblock(in, p.version)
+	d.emit(in, event.Event{Kind: event.Unproven, Version: p.version.Number, Text: "applied without an answer of Adobe: " + why})
+	d.tell()
+}
+
+// ask asks Adobe about p. The answer is nil when the question was cut short; err is nil, a Refusal, or says why there is no answer.
+func (d *Daemon) ask(in *instance, p *pending, until time.Time) (answer *state.Probe, err error) {
+	ctx, cut := context.WithDeadline(d.commands, until)
+	defer cut()
+	in.probe.cut = cut
+	d.do(step{what: "question to Adobe", of: []*instance{in}, bound: probeBound}, func() { err = d.cfg.Prober.Probe(ctx, p.credential) })
+	in.probe.cut = nil
+	refusal, refused := errors.AsType[*credential.Refusal](err)
+	switch {
+	case err == nil:
+		answer = newProbe(p, state.ProbeAccepted, time.Now())
+	case refused:
+		answer = newProbe(p, state.ProbeRefused, time.Now())
+		answer.Text = refusal.Reason
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, err
+	default:
+		answer = newProbe(p, state.ProbeInconclusive, time.Now())
+	}
+	if d.cfg.Meter != nil {
+		d.cfg.Meter.Probed(answer.Result)
+	}
+	return answer, err
+}
+
+// isAsking reports whether a check has to wait for an answer of Adobe: for the first one only, unless an operator wants the version applied.
+func (d *Daemon) isAsking(in *instance, now time.Time) bool {
+	switch what, _ := d.planProbe(in, now); what {
+	case askVersion, askNoMore:
+		return in.ordered || !in.probe.retry.isFailing() || in.probe.cut != nil
+	case recheckApplied:
+		return true
+	}
+	return false
+}
+
+func newProbe(p *pending, result state.ProbeResult, now time.Time) *state.Probe {
+	return &state.Probe{Version: p.version, Fields: p.fields, Digest: p.digest, Result: result, At: now}
+}
+
+// askedFor is when an error wants another try; zero: it does not say.
+func askedFor(err error) time.Time {
+	var asked interface{ RetryAt() time.Time }
+	if errors.As(err, &asked) {
+		return asked.RetryAt()
+	}
+	return time.Time{}
+}
+
+// cutProbe gives up the request under way.
+func (in *instance) cutProbe() {
+	if in.probe.cut != nil {
+		in.probe.cut()
+	}
+}
+
+// newQuestion is for a version that has just come.
+func (in *instance) newQuestion(now time.Time) {
+	in.cutProbe()
+	cut := in.probe.cut
+	in.probe = probe{cut: cut, retry: retry{at: now.Add(rand.N(probeSpread))}}
+	if p, r := in.wanted.pending, &in.record; r.Probe.Is(state.ProbeAccepted) && r.Probe.Digest == p.digest {
+		p.probe = r.Probe
+	}
+}
+
+// refusedByAdobe is the refusal of a version that Adobe does not accept, as far as is on record. Nil for every other.
+func (in *instance) refusedByAdobe(v credential.Version) *credential.Refusal {
+	a := in.record.Probe
+	if !a.Is(state.ProbeRefused) || !a.Version.Equal(v) || !maps.Equal(a.Fields, in.Fields) {
+		return nil
+	}
+	return &credential.Refusal{Version: v, Code: credential.ReasonIMSRefused, Reason: a.Text}
+}
+
+// AskAdobeAgain has refusals of Adobe, and the lack of an answer, forgotten: an operator has changed something there. Instances that are
+// paused are left out.
+func (d *Daemon) AskAdobeAgain() {
+	d.lock.take()
+	defer d.unlock()
+	for _, in := range d.instances {
+		in.askAdobeAgain(time.Now())
+	}
+	d.tell()
+}
+
+func (in *instance) askAdobeAgain(now time.Time) {
+	r := &in.record
+	if in.isPaused(now) {
+		return
+	}
+	if r.Probe.Is(state.ProbeRefused) {
+		r.Probe, r.unsaved = nil, true
+	}
+	if r.AppliedProbe != nil && !r.AppliedProbe.Is(state.ProbeAccepted) && r.Digest != "" {
+		in.fetchApplied(now)
+	}
+}
