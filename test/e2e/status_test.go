@@ -54,7 +54,7 @@ func TestStatusDocument(t *testing.T) {
 			t.Fatalf("%s: %v", stdout, err)
 		}
 		sameKeys(t, d.Instances[0], "name", "state", "reason", "since", "wanted_version", "applied_version", "applied_at", "activated_at",
-			"last_check", "next_retry_at", "paused_until", "activated_version", "drift_reverted_total", "last_error")
+			"last_check", "next_retry_at", "paused_until", "activated_version", "proven", "drift_reverted_total", "last_error")
 		sameKeys(t, d.Vault, "used", "reachable", "token_expires_at", "secret_id_expires_at", "last_poll")
 		sameKeys(t, d.Daemon, "version", "started_at", "config_file", "config_loaded_at", "reload_error")
 		for _, values := range []map[string]any{d.Instances[0], d.Vault, d.Daemon} {
