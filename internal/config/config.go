@@ -34,7 +34,13 @@ func Load(file string, env func(string) (string, bool)) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(file, text, env)
+	c, err := parse(file, text, env)
+	if err != nil {
+		return c, err
+	}
+	warnings, err := checkRights(file)
+	c.Warnings = append(c.Warnings, warnings...)
+	return c, err
 }
 
 func parse(file string, text []byte, env func(string) (string, bool)) (*Config, error) {

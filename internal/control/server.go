@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -88,6 +89,7 @@ type Server struct {
 // for it (a full /run), that is logged and tried again later: a daemon that nobody can ask still guards the credential.
 // group, if not empty, may ask too.
 func Listen(path, group string, log *slog.Logger) (*Server, error) {
+	warnOfDirectory(filepath.Dir(path), log)
 	listener, err := openSocket(path, group)
 	if errors.Is(err, unix.ENOSPC) {
 		log.Error("nobody can ask this daemon for its status until there is room for its control socket; make room", "reason", err)
@@ -113,6 +115,17 @@ func Listen(path, group string, log *slog.Logger) (*Server, error) {
 		mux.HandleFunc("POST /"+do, func(w http.ResponseWriter, r *http.Request) { s.order(w, r, do) })
 	}
 	return s, nil
+}
+
+// warnOfDirectory tells of a directory in which others may put a socket of their own in the place of ours.
+func warnOfDirectory(dir string, log *slog.Logger) {
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode()&os.ModeSticky != 0 { // to open the socket tells more
+		return
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		log.Warn("others may replace the control socket and answer in its place: chmod go-w its directory", "directory", dir, "mode", fmt.Sprintf("%04o", mode))
+	}
 }
 
 // Serve has d answer from now on.
