@@ -53,7 +53,11 @@ func (p place) fill(f, old *openFile, content, next []byte) error {
 	if err := f.write(next); err != nil {
 		return err
 	}
-	if err := f.takeRights(old); err != nil {
+	rights, err := old.rights()
+	if err != nil {
+		return err
+	}
+	if err := f.takeRights(rights); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {

@@ -9,27 +9,73 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeRights gives f the owner, group, mode and extended attributes (so ACLs, too) of old.
-func (f *openFile) takeRights(old *openFile) error {
-	to, uid, gid := int(f.Fd()), old.stat.Uid, old.stat.Gid
-	if f.stat.Uid != uid || f.stat.Gid != gid { // a policy may forbid to change nothing, too
-		if err := f.Chown(int(uid), int(gid)); err != nil {
-			return fmt.Errorf("keep owner %d:%d: %w", uid, gid, err)
-		}
-		f.stat.Uid, f.stat.Gid = uid, gid
+// Rights are the owner, group, mode and extended attributes (so ACLs, too) of a file, and which inode it was.
+type Rights struct {
+	Inode    uint64            `json:"inode"`
+	UID      uint32            `json:"uid"`
+	GID      uint32            `json:"gid"`
+	Mode     uint32            `json:"mode"`
+	Extended map[string][]byte `json:"extended"`
+}
+
+// Rights tells those of the file as it is now.
+func (s *File) Rights() (r Rights, err error) {
+	p, err := s.locate()
+	if err != nil {
+		return r, err
 	}
-	if err := unix.Fchmod(to, old.stat.Mode&0o7777); err != nil {
-		return fmt.Errorf("keep mode %o: %w", old.stat.Mode&0o7777, err)
+	defer p.dir.Close()
+	f, err := p.open(p.name)
+	if err != nil {
+		return r, s.wrap("open", err)
 	}
-	wanted, err := xattrs(int(old.Fd()))
+	defer f.Close()
+	return f.rights()
+}
+
+// RestoreRights gives the file the rights that it had, if it was replaced since.
+func (s *File) RestoreRights(r Rights) error {
+	p, err := s.locate()
 	if err != nil {
 		return err
+	}
+	defer p.dir.Close()
+	f, err := p.open(p.name)
+	if err != nil {
+		return s.wrap("open", err)
+	}
+	defer f.Close()
+	if f.stat.Ino == r.Inode {
+		return nil
+	}
+	if err := f.takeRights(r); err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	return nil
+}
+
+func (f *openFile) rights() (r Rights, err error) {
+	extended, err := xattrs(int(f.Fd()))
+	return Rights{f.stat.Ino, f.stat.Uid, f.stat.Gid, f.stat.Mode & 0o7777, extended}, err
+}
+
+// takeRights gives f the rights r.
+func (f *openFile) takeRights(r Rights) error {
+	to := int(f.Fd())
+	if f.stat.Uid != r.UID || f.stat.Gid != r.GID { // a policy may forbid to change nothing, too
+		if err := f.Chown(int(r.UID), int(r.GID)); err != nil {
+			return fmt.Errorf("keep owner %d:%d: %w", r.UID, r.GID, err)
+		}
+		f.stat.Uid, f.stat.Gid = r.UID, r.GID
+	}
+	if err := unix.Fchmod(to, r.Mode); err != nil {
+		return fmt.Errorf("keep mode %o: %w", r.Mode, err)
 	}
 	present, err := xattrs(to)
 	if err != nil {
 		return err
 	}
-	for name, value := range wanted {
+	for name, value := range r.Extended {
 		if had, ok := present[name]; ok && bytes.Equal(had, value) {
 			continue
 		}
@@ -38,7 +84,7 @@ func (f *openFile) takeRights(old *openFile) error {
 		}
 	}
 	for name := range present { // inherited from the directory
-		if _, ok := wanted[name]; !ok {
+		if _, ok := r.Extended[name]; !ok {
 			if err := unix.Fremovexattr(to, name); err != nil {
 				return fmt.Errorf("drop inherited extended attribute %s: %w", name, err)
 			}

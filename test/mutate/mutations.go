@@ -48,7 +48,7 @@ var mutations = []mutation{
 		`b.WriteString(d.text[copied:])`, `b.WriteString(d.text[copied : len(d.text)-1])`,
 		"TestRestorePutsBackAndKeepsTheRest"},
 	{"the copy does not take the mode of the file",
-		`if err := unix.Fchmod(to, old.stat.Mode&0o7777); err != nil {`, `if err := error(nil); err != nil {`,
+		`if err := unix.Fchmod(to, r.Mode); err != nil {`, `if err := error(nil); err != nil {`,
 		"TestUpdateKeepsRights"},
 	{"a writer in the middle of its work is not waited for",
 		"\t\tf.held = kind\n\t}\n\treturn err", "\t\tf.held = kind\n\t}\n\treturn nil",
