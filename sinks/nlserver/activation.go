@@ -125,7 +125,7 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 	if err = cmp.Or(err, context.Cause(ctx)); err != nil {
 		return err
 	}
-	r, err := b.start(module, env)
+	r, err := b.start(module, env, nil)
 	if err != nil {
 		return fmt.Errorf("nlserver restart %s: %w", module, err)
 	}
@@ -158,14 +158,17 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 // second restart. After a crash of the machine there is no such process, so nothing has to be on disk.
 const recordAndRestart = `read -r stat <"/proc/$$/stat"; echo "$stat" >"$2"; exec "$0" restart "$1"`
 
-// start begins a restart.
-func (b *Binary) start(module string, env []string) (*restart, error) {
+// start begins a restart. output, which may be nil, gets what it prints.
+func (b *Binary) start(module string, env []string, output *os.File) (*restart, error) {
 	if _, err := b.inspect(); err != nil {
 		return nil, err
 	}
 	note := b.noteFile(module)
 	cmd := b.command(env, "/bin/sh", "-c", recordAndRestart, b.cfg.Executable, module, note)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if output != nil {
+		cmd.Stdout, cmd.Stderr = output, output
+	}
 	r := &restart{began: time.Now(), ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		return nil, err
