@@ -28,7 +28,7 @@ import (
 type Config struct {
 	Name     string
 	File     string // absolute path of config-<name>.xml
-	StateDir string // of the daemon; holds the file as it was before nlserver ran, and the lock of a running nlserver
+	StateDir string // of the daemon; holds the file as it was before nlserver ran, or a survey, and the lock of a running nlserver
 	NLServer *nlserver.Binary
 	Logger   *slog.Logger
 }
@@ -41,6 +41,8 @@ type Instance struct {
 	// saved is the path of the file as it was before a run of nlserver that writes. It exists while one runs, and after one whose end
 	// nobody saw.
 	saved string
+	// trial is the path of what undoes a run with a credential that was made up. It exists as saved does.
+	trial string
 	// unproved says that the last run of ours ended without proof, and that what it changed may still be in the file.
 	unproved bool
 }
@@ -52,6 +54,7 @@ func New(cfg Config) *Instance {
 		cfg: cfg, log: log,
 		file:  sharedfile.New(cfg.File, wellFormed, log),
 		saved: filepath.Join(cfg.StateDir, cfg.Name+".before"),
+		trial: filepath.Join(cfg.StateDir, cfg.Name+".survey"),
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // Recover ends what a killed daemon left: it waits for an nlserver that outlived it (credential.ErrStillRunning: ask
-// again), repairs what that left damaged, and settles stray copies.
+// again), repairs what that left damaged, undoes an interrupted trial, and settles stray copies.
 func (i *Instance) Recover(ctx context.Context) error {
 	lock, err := i.lockRun()
 	if err != nil {
@@ -22,6 +22,9 @@ func (i *Instance) Recover(ctx context.Context) error {
 	}
 	defer lock.Close()
 	if err := i.file.SettleStrays(ctx); err != nil {
+		return err
+	}
+	if err := i.recoverTrial(ctx); err != nil {
 		return err
 	}
 	before, err := regularfile.Read(i.saved, sharedfile.MaxSize)
