@@ -171,6 +171,19 @@ func (c *Container) SetFaults(ctx context.Context, faults string) error {
 	return c.standin(ctx, args...)
 }
 
+// SetAssumptions has the stand-in behave as a JSON text says: assumptions, or a report of a survey; empty: as it is built.
+func (c *Container) SetAssumptions(ctx context.Context, text string) error {
+	if text == "" {
+		return c.standin(ctx, "--standin-assumptions", c.Home)
+	}
+	file := filepath.Join(c.Dir, "assumptions.json")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return err
+	}
+	defer os.Remove(file)
+	return c.standin(ctx, "--standin-assumptions", c.Home, file)
+}
+
 // Release ends the waits of the stand-in's runs, those under way and all that come before faults are set again.
 func (c *Container) Release() error {
 	return os.WriteFile(filepath.Join(c.Home, "var", "standin", "released"), nil, 0o644)

@@ -39,9 +39,12 @@ func (o *output) Write(p []byte) (int, error) {
 }
 
 // Start starts the daemon. Its log is kept, and copied to also where that is not nil.
-func (c *Container) Start(also io.Writer) (*Daemon, error) {
+func (c *Container) Start(also io.Writer) (*Daemon, error) { return c.StartCommand(also, "run") }
+
+// StartCommand is Start for another command, of which all that it prints is kept.
+func (c *Container) StartCommand(also io.Writer, args ...string) (*Daemon, error) {
 	d := &Daemon{c: c, ended: make(chan struct{}), output: &output{also: also}}
-	d.command = exec.Command(c.daemon, "--config", c.Config, "run")
+	d.command = exec.Command(c.daemon, append([]string{"--config", c.Config}, args...)...)
 	d.command.Stdout, d.command.Stderr = d.output, d.output
 	// What is started here must not outlive a starter that is killed.
 	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

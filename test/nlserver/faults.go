@@ -20,7 +20,7 @@ import (
 // test controls arguments and environment. No file means no faults.
 type faults struct {
 	// How this build of nlserver is made: holds for every run.
-	Options       []string `json:"options"` // set options it knows; nil: all three
+	Options       []string `json:"options"` // set options it knows; nil: those that are assumed
 	StartDelay    duration `json:"start_delay"`
 	Deterministic bool     `json:"deterministic"`
 	Reformat      bool     `json:"reformat"`
@@ -108,9 +108,6 @@ func parseFaults(text []byte) (faults, error) {
 	}
 	if _, err := decoder.Token(); err != io.EOF {
 		return faults{}, errors.New("faults.json: something follows the object")
-	}
-	if f.Options == nil {
-		f.Options = setOptions
 	}
 	if f.On == nil {
 		f.On = []string{kindSet}
@@ -237,9 +234,6 @@ func (f *faults) names() []string {
 	value := reflect.ValueOf(*f)
 	for i := range value.NumField() {
 		name := value.Type().Field(i).Tag.Get("json")
-		if name == "options" && slices.Equal(f.Options, setOptions) {
-			continue
-		}
 		if !value.Field(i).IsZero() {
 			names = append(names, name)
 		}
@@ -252,13 +246,4 @@ func (f *faults) exitCode(implied int) int {
 		return *f.ExitCode
 	}
 	return implied
-}
-
-// version is what the banner says. A build that does not know setimsoauth is
-// older than 7.4.1; its number is made up.
-func (f *faults) version() string {
-	if slices.Contains(f.Options, "setimsoauth") {
-		return "7.4.1 YY.R build 9383@abcdef1"
-	}
-	return "7.3.5 YY.R build 9368@abcdef1"
 }

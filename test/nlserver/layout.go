@@ -20,6 +20,9 @@ const toolHelp = `nlserver stand-in: a substitute for Adobe Campaign's nlserver,
   --standin-instance <home> <name>    write conf/config-<name>.xml; never over an existing one
   --standin-faults <home> [<json>|-]  check and set the fault switches ("-": standard input);
                                       without them: no faults
+  --standin-assumptions <home> [<file>]  behave as that file says, which has the form of
+                                      assumptions.json, or is the JSON report of a survey;
+                                      without it: as built
   --standin-decrypt <value>           print the plaintext of an attribute that it encrypted
   --standin-help                      this text
 
@@ -42,6 +45,8 @@ func runTool(name string, args []string, stdout, stderr io.Writer) int {
 		err = writeInstance(args[0], args[1])
 	case name == "--standin-faults" && (len(args) == 1 || len(args) == 2):
 		err = setFaults(args[0], args[1:])
+	case name == "--standin-assumptions" && (len(args) == 1 || len(args) == 2):
+		err = setAssumptions(args[0], args[1:])
 	case name == "--standin-decrypt" && len(args) == 1:
 		var plaintext string
 		if plaintext, err = decrypt(args[0]); err == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 type session struct {
 	home           string
 	call           invocation
+	assumed        assumptions
 	faults         faults // after run: only those that this run suffers from
 	log            *runLog
 	stdout, stderr io.Writer
@@ -22,7 +24,11 @@ type session struct {
 
 // run answers one command line and returns the exit code.
 func (s *session) run() int {
-	switches, err := loadFaults(s.home)
+	var switches faults
+	var err error
+	if s.assumed, err = loadAssumptions(s.home); err == nil {
+		switches, err = loadFaults(s.home)
+	}
 	if err == nil {
 		s.faults, err = switches.forRun(s.home, s.call)
 	}
@@ -41,7 +47,7 @@ func (s *session) run() int {
 		s.logWaiting("start_delay")
 		s.pause(time.Duration(s.faults.StartDelay))
 	}
-	s.say("Application server for Adobe Campaign Classic (%s) of 12/03/2025", s.faults.version())
+	s.say("Application server for Adobe Campaign Classic (%s) of 12/03/2025", s.version())
 	if err := s.misbehaveEarly(); err != nil {
 		return s.fail(err)
 	}
@@ -51,14 +57,17 @@ func (s *session) run() int {
 	if s.faults.Fail == failAfter {
 		return s.fail(injected)
 	}
-	return s.faults.exitCode(exitOK)
+	return s.faults.exitCode(s.end(s.call.kind))
 }
 
 func (s *session) obey() error {
 	c := &s.call
 	// What this build does not know, it does not look into further.
-	if c.kind == kindSet && !slices.Contains(s.faults.Options, c.option) {
+	if c.kind == kindSet && !slices.Contains(s.options(), c.option) {
 		return &failure{iRcUnknownOption, fmt.Sprintf("Unknown option '-%s'.", c.option)}
+	}
+	if c.option == "setimsoauth" && c.wrong != nil && len(c.fields) == 2 {
+		return &answered{callTooFewFields}
 	}
 	if c.wrong != nil {
 		return c.wrong
@@ -70,7 +79,7 @@ func (s *session) obey() error {
 		if s.faults.ReloadFail {
 			return injected
 		}
-		s.say("Configuration of the web module reloaded.")
+		s.sayAll(callReload)
 	case kindRestart:
 		if c.instance != "" {
 			if _, err := os.Stat(s.instanceFile()); err != nil {
@@ -80,22 +89,28 @@ func (s *session) obey() error {
 		if len(s.faults.RestartFail) > 0 {
 			return injected
 		}
-		s.say("Stop of module '%s' requested.", c.modules[0])
+		stop, start := s.prints(callRestart), []string(nil)
+		if len(stop) > 1 {
+			stop, start = stop[:1], stop[1:]
+		}
+		s.sayLines(stop)
 		if s.faults.RestartSlow > 0 {
 			s.wait("restart_slow", time.Duration(s.faults.RestartSlow))
 		}
 		if s.faults.ModuleLines > 0 {
 			s.say("Running task '%s' in a new process.", c.modules[0])
+		}
+		if s.faults.ModuleLines > 0 || s.assumed.Module == moduleChild {
 			if err := s.forkModule(); err != nil {
 				return err
 			}
 		}
-		s.say("Module '%s' started.", c.modules[0])
+		s.sayLines(start)
 	case kindSet:
 		if err := s.setCredential(); err != nil {
 			return err
 		}
-		s.say("Technical account of instance '%s' updated.", c.instance)
+		s.sayAll(callSet)
 	}
 	return nil
 }
@@ -118,7 +133,7 @@ func (s *session) help() {
 		"setimsauth":    "-setimsauth:<org>/<client>/<technical account>/<secret>",
 		"setimsjwtauth": "-setimsjwtauth:<org>/<client>/<technical account>[/<secret>[/<private key, base64>]]",
 	}
-	for _, option := range s.faults.Options {
+	for _, option := range s.options() {
 		lines = append(lines, usage[option])
 	}
 	fmt.Fprintf(s.stdout, "Usage: nlserver config [options]\n  %s\n", strings.Join(lines, "\n  "))
@@ -135,6 +150,12 @@ func (s *session) say(format string, args ...any) {
 }
 
 func (s *session) fail(err error) int {
+	if a := (*answered)(nil); errors.As(err, &a) {
+		for _, line := range s.prints(a.call) {
+			logLine(s.stderr, line)
+		}
+		return s.faults.exitCode(s.end(a.call))
+	}
 	logLine(s.stderr, err.Error())
 	return s.faults.exitCode(exitFailed)
 }
