@@ -87,7 +87,7 @@ applies each new version through nlserver, and puts the credential back when any
 	root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
 	root.AddCommand(
 		newRunCommand(in), newSyncCommand(in), newValidateCommand(in), newDiffCommand(in), newStatusCommand(in),
-		newAdoptCommand(in), newPauseCommand(in), newResumeCommand(in), newHistoryCommand(in), newDoctorCommand(in),
+		newAdoptCommand(in), newPauseCommand(in), newResumeCommand(in), newHistoryCommand(in), newSurveyCommand(in), newDoctorCommand(in),
 		newVersionCommand(in),
 	)
 	return root
