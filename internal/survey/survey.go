@@ -155,7 +155,7 @@ func (s *survey) try(ctx context.Context, call, instance string, fields int, cre
 	args := []string{"config", "-instance:" + instance, "-" + s.option + ":" + strings.Join(all[:fields], "/")}
 	var answer nlserver.Answer
 	var runErr error
-	s.Logger.Info("nlserver is run with a credential that was made up", "call", call)
+	s.Logger.Info("nlserver is run with a credential that was made up", "step", call)
 	t.before, t.after, err = s.Sink.Try(ctx, sinks.Trial{Credential: c, Creates: creates, Run: func(lock *os.File) {
 		var w *watch
 		if w, runErr = startWatch(s.File); runErr != nil {
@@ -233,7 +233,7 @@ func (s *survey) askReload(ctx context.Context) error {
 func (s *survey) askRestarts(ctx context.Context) error {
 	for _, step := range s.Restarts {
 		mark := "CAMPAIGN_CREDSYNC_SURVEY=" + rand.Text()
-		s.Logger.Info("module is restarted", "module", step.Module)
+		s.Logger.Info("module is restarted", "step", step.String())
 		before := processes()
 		answer, err := s.NLServer.AskRestart(ctx, step.Module, s.Instance, mark)
 		if err != nil {
