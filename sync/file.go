@@ -269,14 +269,14 @@ func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 		if !f.leftTold {
 			f.leftTold = true
 			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift, "change", wordsOf(changes),
-				"remedy", "find out who changed it (campaign-credsync history), and put it back")
+				"remedy", "find out who changed it: campaign-credsync history; to keep the change, run adopt; to revert it, set drift.revert to splice and reload")
 			d.emitDrift(in, event.DriftLeft, changes, d.driftCondition(in).text)
 		}
 	case braked && !end.Equal(f.brakeLogged) && in.record.saveEnded():
 		f.brakeLogged, d.changed = end, true
 		in.log.Error("another program keeps changing the credential; drift is not reverted for now",
 			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC(),
-			"remedy", "find that program and stop it; SIGHUP resumes at once")
+			"remedy", "find that program and stop it; then, to revert at once: systemctl reload campaign-credsync")
 		d.emitDrift(in, event.Brake, changes, "drift is not reverted until "+end.UTC().Format(time.RFC3339))
 	case !braked && !f.leftTold && in.revertFails(d.maySplice(in, now)): // which was logged
 		f.leftTold = true

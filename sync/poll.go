@@ -219,7 +219,8 @@ func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending) {
 		in.newQuestion(time.Now())
 		in.learnFirst(d.cfg.Store.Key())
 		if odd := p.credential.Oddities(); len(odd) > 0 {
-			in.log.Warn("the shape of the credential is unusual", "version", v.Number, "field", strings.Join(odd, ", "))
+			in.log.Warn("the shape of the credential is unusual", "version", v.Number, "field", strings.Join(odd, ", "),
+				"remedy", "it is applied; compare the field with that of Adobe Developer Console")
 		}
 	}
 }

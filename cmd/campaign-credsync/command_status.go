@@ -154,10 +154,13 @@ func (in *invocation) show(w io.Writer, d control.Status, asJSON bool) {
 			reachable = "reachable"
 		}
 		end := ""
-		if !v.SecretIDExpires.IsZero() {
-			end = ", secret-id ends " + age(v.SecretIDExpires)
+		if !v.TokenExpires.IsZero() {
+			end = ", token ends " + age(v.TokenExpires)
 		}
-		say(w, "  ", "vault: %s, polled %s, token ends %s%s", reachable, age(v.LastPoll), age(v.TokenExpires), end)
+		if !v.SecretIDExpires.IsZero() {
+			end += ", secret-id ends " + age(v.SecretIDExpires)
+		}
+		say(w, "  ", "vault: %s, polled %s%s", reachable, age(v.LastPoll), end)
 	} else {
 		say(w, "  ", "vault: not used")
 	}

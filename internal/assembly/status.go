@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"campaign-credsync/internal/control"
@@ -77,7 +78,12 @@ func (a *assembly) secretIDEnd() (end time.Time, soon bool) {
 }
 
 func (a *assembly) wordsOfEnd(end time.Time) string {
-	return "the secret-id ends " + end.UTC().Format(time.RFC3339) + "; put a new one in " + a.config.Vault.Auth.SecretIDFile + " before"
+	file := a.config.Vault.Auth.SecretIDFile
+	remedy := "; put a new one in " + file + " before"
+	if strings.HasPrefix(file, "/run/credentials/") { // systemd's copy, which nobody may write
+		remedy = "; put a new one where LoadCredential= of the unit takes it from, and restart the daemon, before"
+	}
+	return "the secret-id ends " + end.UTC().Format(time.RFC3339) + remedy
 }
 
 // hookEnv is the environment of the program of notify.exec: nothing of the daemon's that may be secret.

@@ -175,8 +175,12 @@ var variable = regexp.MustCompile(`\$\{[^}]*\}`)
 func (r *reader) expand(key, path string) string {
 	return variable.ReplaceAllStringFunc(path, func(name string) string {
 		value, _ := r.env(name[2 : len(name)-1])
+		remedy := "set it or write the path out"
+		if name == "${CREDENTIALS_DIRECTORY}" { // systemd sets it for the daemon, and not for commands in a shell
+			remedy = "for the packaged unit: export CREDENTIALS_DIRECTORY=/run/credentials/campaign-credsync.service, and sudo -E"
+		}
 		// An empty one would silently make "${DIR}/secret_id" a file in the root directory.
-		r.refuseIf(value == "", key, "%s is not set in the environment, or empty; set it or write the path out", name)
+		r.refuseIf(value == "", key, "%s is not set in the environment, or empty; %s", name, remedy)
 		return value
 	})
 }

@@ -85,7 +85,7 @@ func Drift(wanted, seen Attributes) []string {
 // What a sink may find when it looks at an instance's configuration file or changes it. Each is wrapped with the path.
 var (
 	// ErrMissing: there is no file. It is never created, as it also holds the database login.
-	ErrMissing = errors.New("the instance's configuration file is missing: make the instance, or correct config_file")
+	ErrMissing = errors.New("the instance's configuration file is missing: restore it, or correct name or config_file")
 	// ErrDamaged: the file is empty, cut off or not well-formed XML. It may last milliseconds, while an editor writes.
 	ErrDamaged = errors.New("the instance's configuration file is not well-formed, and has to be repaired")
 	// ErrHeld: somebody kept the file open for writing for longer than is worth waiting.

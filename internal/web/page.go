@@ -216,7 +216,10 @@ func (p *page) vault(v control.Vault) {
 		if v.Reachable {
 			reachable = "Reachable"
 		}
-		p.add("<p>%s. Polled %s. Token ends %s.", reachable, p.age(v.LastPoll), p.age(v.TokenExpires))
+		p.add("<p>%s. Polled %s.", reachable, p.age(v.LastPoll))
+		if !v.TokenExpires.IsZero() {
+			p.add(" Token ends %s.", p.age(v.TokenExpires))
+		}
 		if !v.SecretIDExpires.IsZero() {
 			p.add(" Secret-id ends %s.", p.age(v.SecretIDExpires))
 		}

@@ -95,7 +95,7 @@ type pausedError struct {
 }
 
 func (e pausedError) Error() string {
-	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after SIGHUP",
+	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after systemctl reload campaign-credsync",
 		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly))
 }
 

@@ -89,9 +89,12 @@ func checkPrivate(dir string) error {
 		return err
 	}
 	owner, mode := info.Sys().(*syscall.Stat_t).Uid, info.Mode().Perm() // always that on Linux
-	if mode&0o022 != 0 || owner != 0 && owner != uint32(os.Geteuid()) {
-		return fmt.Errorf("%w %s (user %d, mode %o): chown it to the daemon's user and chmod go-w it", ErrForeign,
-			dir, owner, mode)
+	switch {
+	case mode&0o022 != 0:
+		return fmt.Errorf("%w %s (user %d, mode %o): chown it to the daemon's user and chmod go-w it", ErrForeign, dir, owner, mode)
+	case owner != 0 && owner != uint32(os.Geteuid()):
+		return fmt.Errorf("%w %s, which is user %d's: run this as that user (sudo -u '#%d'), or chown it to the daemon's user",
+			ErrForeign, dir, owner, owner)
 	}
 	return nil
 }

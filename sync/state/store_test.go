@@ -29,7 +29,7 @@ func TestStateDirectoryOfOthersIsRefused(t *testing.T) {
 	if err := errors.Join(os.Chmod(dir, 0o700), os.Chown(dir, 41007, -1)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := state.Open(dir, 0); err == nil || !strings.Contains(err.Error(), "user 41007") {
+	if _, err := state.Open(dir, 0); err == nil || !strings.Contains(err.Error(), "sudo -u '#41007'") {
 		t.Errorf("of another user: %v", err)
 	}
 }

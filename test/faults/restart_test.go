@@ -222,7 +222,7 @@ func TestRestartThatFailsAgainAndAgain(t *testing.T) {
 	w.Faults(`{"restart_fail": ["web"]}`)
 	w.NewSecret("prod")
 	w.StartDaemon()
-	w.Is("prod", "activation_pending/activation_failed", "restart web", "3 times in a row", "SIGHUP")
+	w.Is("prod", "activation_pending/activation_failed", "restart web", "3 times in a row", "systemctl reload")
 	for range 3 {
 		w.RunCommand("sync")
 		w.Signal(syscall.SIGUSR1)
