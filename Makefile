@@ -4,6 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 PREFIX  ?= /usr
+UNIT    ?= packaging/systemd/campaign-credsync.service
 MINUTES ?= 10
 
 .PHONY: build demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
@@ -55,7 +56,7 @@ vuln: ## needs the vulnerability database
 
 install: build
 	install -D -m 0755 bin/campaign-credsync $(DESTDIR)$(PREFIX)/bin/campaign-credsync
-	install -D -m 0644 packaging/systemd/campaign-credsync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/campaign-credsync.service
+	install -D -m 0644 $(UNIT) $(DESTDIR)$(PREFIX)/lib/systemd/system/campaign-credsync.service
 	install -D -m 0640 packaging/systemd/config.example.yaml $(DESTDIR)/etc/campaign-credsync/config.example.yaml
 
 clean:

@@ -51,6 +51,7 @@ func TestUnit(t *testing.T) {
 		{"kill -9 while nlserver writes", testKill},
 		{"bad configuration at start", testBadConfiguration},
 		{"notify-reload", testNotifyReload},
+		{"unit for RHEL 8", testUnitForOldSystemd},
 		{"wrapped secret-id", testWrappedSecretID},
 		{"secrets show nowhere", testSecretsShowNowhere},
 	} {
