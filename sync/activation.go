@@ -54,9 +54,8 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 		return
 	}
 	for _, in := range d.instances {
-		toApply := in.wanted.pending != nil && d.mayRun(in, now) && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil && d.hung(in) == nil
-		toApply = toApply && !(d.awaitsProbe(in) && in.probe.retry.isFailing())
-		if in.busy == actionApply || toApply || len(in.record.Activation) > 0 && !in.record.saveEnded() {
+		applies := d.appliesNow(in, now) && d.hung(in) == nil && !(d.awaitsProbe(in) && in.probe.retry.isFailing())
+		if in.busy == actionApply || applies || (len(in.record.Activation) > 0 && !in.record.saveEnded()) {
 			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
 		}
 	}

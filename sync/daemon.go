@@ -92,7 +92,7 @@ func New(cfg Config) *Daemon {
 		if known[c.Name] == nil {
 			in.restorePause(now)
 		}
-		if cfg.Ordered && !in.isPaused(now) || !cfg.HoldFirst {
+		if (cfg.Ordered && !in.isPaused(now)) || !cfg.HoldFirst {
 			in.release()
 		}
 		if cfg.Patience == 0 {

@@ -17,7 +17,7 @@ func (d *Daemon) emit(in *instance, e event.Event) {
 	if e.Version == 0 {
 		e.Version = in.record.Version.Number
 	}
-	c := d.conditionOf(in)
+	c := d.conditionOf(in, e.Time)
 	e.State, e.Reason, e.Text = string(c.state), cmp.Or(e.Reason, string(c.reason)), credential.OneLine(e.Text)
 	d.cfg.OnEvent(e)
 }

@@ -33,7 +33,7 @@ type file struct {
 	unproved     bool      // a revert that failed may have been done all the same
 	cannotSplice bool      // a splice was tried for this drift and cannot work
 	leftTold     bool      // that drift is not reverted
-	brakeLogged  time.Time // end of the brake that was logged last
+	brakeTold    time.Time // end of the brake that was told last
 }
 
 // How a file that is missing or damaged is looked at again: an editor may be in the middle of its work.
@@ -262,31 +262,24 @@ func (d *Daemon) logDriftLeft(in *instance, now time.Time) {
 	if len(drift) == 0 || !d.mayWrite(in, now) {
 		return
 	}
-	changes := changesOf(in.record.Attributes, f.seen)
-	end, braked := in.record.brake(d.cfg.MaxReverts, now)
-	switch {
-	case d.cfg.Revert == RevertAlert:
-		if !f.leftTold {
-			f.leftTold = true
-			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift, "change", wordsOf(changes),
-				"remedy", "find out who changed it: campaign-credsync history; to keep the change, run adopt; to revert it, set drift.revert to splice and reload")
-			d.emitDrift(in, event.DriftLeft, changes, d.driftCondition(in).text)
+	changes, left := changesOf(in.record.Attributes, f.seen), d.planRevert(in, now).left
+	switch end := left.retryAt; {
+	case left.reason == credential.ReasonDriftBrake:
+		if end.Equal(f.brakeTold) || !in.record.saveEnded() { // it is told when it would survive a crash
+			return
 		}
-	case braked && !end.Equal(f.brakeLogged) && in.record.saveEnded():
-		f.brakeLogged, d.changed = end, true
+		f.brakeTold = end
 		in.log.Error("another program keeps changing the credential; drift is not reverted for now",
 			"attribute", drift, "reason", "drift.max_reverts", "until", end.UTC(),
 			"remedy", "find that program and stop it; then, to revert at once: systemctl reload campaign-credsync")
 		d.emitDrift(in, event.Brake, changes, "drift is not reverted until "+end.UTC().Format(time.RFC3339))
-	case !braked && !f.leftTold && in.revertFails(d.maySplice(in, now)): // which was logged
+	case left.reason == "" || f.leftTold:
+	default:
 		f.leftTold = true
-		d.emitDrift(in, event.DriftLeft, changes, d.driftCondition(in).text)
+		if left.reason == credential.ReasonDriftAlert { // else why it fails was logged
+			in.log.Error("drift not reverted: drift.revert is alert", "attribute", drift, "change", wordsOf(changes),
+				"remedy", "find out who changed it: campaign-credsync history; to keep the change, run adopt; to revert it, set drift.revert to splice and reload")
+		}
+		d.emitDrift(in, event.DriftLeft, changes, left.text)
 	}
-}
-
-// revertFails reports whether the last attempt to revert the drift that is on disk failed, by a splice or else by an apply.
-func (in *instance) revertFails(splice bool) bool {
-	w := &in.wanted
-	return splice && in.file.restore.isFailing() ||
-		!splice && (w.retry.isFailing() || in.source.retry.isFailing() || w.refusal != nil || in.isHeld())
 }

@@ -26,6 +26,14 @@ const (
 type decision struct {
 	action action
 	again  time.Time
+	left   leftDrift
+}
+
+// leftDrift is why drift stays that is on disk. The zero value says that it is about to be reverted.
+type leftDrift struct {
+	reason  credential.Reason // ReasonDriftAlert, ReasonDriftBrake or ReasonDriftStuck
+	text    string
+	retryAt time.Time
 }
 
 // plan decides what is to be done about the file of an instance. It is a pure function.
@@ -33,7 +41,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	f, w := &in.file, &in.wanted
 	switch {
 	case !f.recovered:
-		return decision{actionRecover, f.recovery.at}.from(now)
+		return decision{action: actionRecover, again: f.recovery.at}.from(now)
 	case !d.mayWrite(in, now):
 		if f.checkedAt.IsZero() || f.stale || isTime(f.lookAt, now) {
 			return decision{action: actionLook}
@@ -47,22 +55,29 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	case f.err != nil: // missing or damaged: nothing is written until it is whole again
 		return decision{again: f.lookAt}
 	}
-	held := in.isHeld()
-	if w.pending != nil && !held {
-		switch {
-		case in.isApplied(w.pending) && w.force == notForced && in.record.Applying == nil:
-			return decision{action: actionRecordSame}
-		case d.awaitsProbe(in):
-		case w.retry.due(now) && !d.activating && d.phase == working && !in.record.saving:
-			return decision{action: actionApply}
-		}
-		// It has to wait, and an apply that failed may have damaged what worked: what was applied before is restored meanwhile.
+	switch {
+	case w.pending != nil && !in.isHeld() && !in.isToApply():
+		return decision{action: actionRecordSame}
+	case d.appliesNow(in, now) && !d.awaitsProbe(in) && !d.activating && d.phase == working && !in.record.saving:
+		return decision{action: actionApply}
 	}
+	// An apply has to wait, and one that failed may have damaged what worked: what was applied before is restored meanwhile.
 	next := d.planRevert(in, now)
-	if w.pending != nil && !held && !w.retry.due(now) {
+	if in.isToApply() && !w.retry.due(now) {
 		next.again = earlier(next.again, w.retry.at)
 	}
 	return next
+}
+
+// isToApply reports whether the credential in hand is to be applied: it is not held, and not applied already.
+func (in *instance) isToApply() bool {
+	p := in.wanted.pending
+	return p != nil && !in.isHeld() && (!in.isApplied(p) || in.wanted.force != notForced || in.record.Applying != nil)
+}
+
+// appliesNow reports whether it is to be applied as soon as the steps under way permit.
+func (d *Daemon) appliesNow(in *instance, now time.Time) bool {
+	return in.isToApply() && d.mayWrite(in, now) && in.wanted.retry.due(now) && in.file.recovered && in.file.err == nil
 }
 
 // mayWrite reports whether anything may be written or run for an instance, but what ends an earlier run (actionRecover).
@@ -73,24 +88,50 @@ func (d *Daemon) mayWrite(in *instance, now time.Time) bool {
 // mayRun reports whether a command may be run for an instance: none is while its first apply is held.
 func (d *Daemon) mayRun(in *instance, now time.Time) bool { return d.mayWrite(in, now) && !in.isHeld() }
 
-func (d *Daemon) planRevert(in *instance, now time.Time) decision {
-	if len(in.drift()) == 0 || d.cfg.Revert == RevertAlert {
+// planRevert decides what is to be done about drift, should there be any, and tells why it stays.
+func (d *Daemon) planRevert(in *instance, now time.Time) (next decision) {
+	f, w := &in.file, &in.wanted
+	if len(in.drift()) == 0 {
 		return decision{}
 	}
 	end, braked := in.record.brake(d.cfg.MaxReverts, now)
-	switch splice := d.maySplice(in, now); {
+	switch {
+	case d.cfg.Revert == RevertAlert:
+		next.left = leftDrift{credential.ReasonDriftAlert, "drift is only reported (drift.revert: alert)", time.Time{}}
+		return next
 	case braked:
-		return decision{again: end}
-	case splice && in.mustRecordIntent(now):
-		return decision{action: actionRecordIntent}
-	case splice:
-		return decision{actionRestore, in.file.restore.at}.from(now)
+		next.again = end
+		next.left = leftDrift{credential.ReasonDriftBrake, "drift is not reverted for now: more than drift.max_reverts reverts in an hour", end}
+		return next
+	case d.maySplice(in, now):
+		next = decision{action: actionRestore, again: f.restore.at}.from(now)
+		if in.mustRecordIntent(now) {
+			next = decision{action: actionRecordIntent}
+		}
+		next.left = leftBy(&f.restore)
+		return next
 	case in.isHeld(): // nlserver is not run
-		return decision{}
-	case in.wanted.pending == nil && in.wanted.force == notForced:
-		return decision{action: actionFetch}
+		next.left = leftDrift{reason: credential.ReasonDriftStuck, text: heldAndStuck}
+		return next
+	case w.refusal != nil: // the credential to be applied again cannot be had
+		next.left = leftDrift{reason: credential.ReasonDriftStuck, text: w.refusal.Error()}
+	case w.retry.isFailing():
+		next.left = leftBy(&w.retry)
+	default:
+		next.left = leftBy(&in.source.retry)
 	}
-	return decision{} // an apply is about to revert it
+	if w.pending == nil && w.force == notForced {
+		next.action = actionFetch
+	} // else an apply is about to revert it
+	return next
+}
+
+// leftBy is for drift that stays where the last attempt at its revert failed.
+func leftBy(r *retry) leftDrift {
+	if !r.isFailing() {
+		return leftDrift{}
+	}
+	return leftDrift{credential.ReasonDriftStuck, r.reason, r.at}
 }
 
 // from returns the action once the time for it has come, and before that the wait.
@@ -104,7 +145,7 @@ func (d decision) from(now time.Time) decision {
 // maySplice reports whether drift, should there be any, is reverted by a splice.
 func (d *Daemon) maySplice(in *instance, now time.Time) bool {
 	_, braked := in.record.brake(d.cfg.MaxReverts, now)
-	mode := d.cfg.Revert == RevertSplice || d.cfg.Revert == RevertApply && in.isHeld()
+	mode := d.cfg.Revert == RevertSplice || (d.cfg.Revert == RevertApply && in.isHeld())
 	return mode && !braked && !in.file.cannotSplice && in.record.Applying == nil && len(in.record.Attributes) > 0
 }
 

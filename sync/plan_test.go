@@ -86,6 +86,7 @@ func TestPlan(t *testing.T) {
 			if c.rules.mode == "" {
 				c.rules.mode = RevertSplice
 			}
+			c.instance.source = &source{}
 			got := (&Daemon{cfg: Config{Revert: c.rules.mode, MaxReverts: 2}, activating: c.rules.noCommands}).plan(&c.instance, now)
 			if got.action != c.want || !got.again.Equal(c.again) {
 				t.Errorf("plan: action %d again %v, want %d again %v", got.action, got.again, c.want, c.again)

@@ -108,8 +108,8 @@ func (d *Daemon) preview(in *instance, p *Preview, now time.Time) {
 		after = p.Activation
 	default:
 		after = p.Activation
-		if d.logDriftLeft(in, now); len(p.Drift) > 0 {
-			p.Left = d.driftCondition(in).text
+		if len(p.Drift) > 0 {
+			p.Left = d.driftCondition(in, now).text
 		}
 	}
 	if len(p.Activation) > 0 {

@@ -69,7 +69,7 @@ func (d *Daemon) publish() {
 	var status []InstanceStatus
 	now := time.Now()
 	for _, in := range d.instances {
-		c := d.conditionOf(in)
+		c := d.conditionOf(in, now)
 		d.show(in, c, now)
 		_, braked := in.record.brake(d.cfg.MaxReverts, now)
 		one := InstanceStatus{
@@ -139,11 +139,11 @@ type condition struct {
 }
 
 // conditionOf finds the first state that holds.
-func (d *Daemon) conditionOf(in *instance) condition {
-	f, w, source, now := &in.file, &in.wanted, in.source, time.Now()
+func (d *Daemon) conditionOf(in *instance, now time.Time) condition {
+	f, w, source := &in.file, &in.wanted, in.source
 	neverPolled := source.lastPoll.IsZero() && !source.retry.isFailing()
-	unseen := f.checkedAt.IsZero() || f.err != nil && f.rightAt.IsZero() || neverPolled
-	toApply := in.record.Applying != nil || w.force != notForced || w.pending != nil && !in.isApplied(w.pending)
+	unseen := f.checkedAt.IsZero() || (f.err != nil && f.rightAt.IsZero()) || neverPolled
+	toApply := in.isToApply() || in.record.Applying != nil || w.force != notForced // the last two wait for its secret to be read again
 	ofFile := d.fileCondition(in)
 	switch {
 	case in.isPaused(now):
@@ -151,7 +151,7 @@ func (d *Daemon) conditionOf(in *instance) condition {
 	case ofFile.state != "":
 		return ofFile
 	case len(in.drift()) > 0 && in.busy != actionApply:
-		return d.driftCondition(in)
+		return d.driftCondition(in, now)
 	case w.refusal != nil:
 		return condition{state: StateBlocked, reason: cmp.Or(w.refusal.Code, credential.ReasonSecretMalformed), text: w.refusal.Error(), retryAt: source.next}
 	case in.appliedRefusal() != nil:
@@ -227,22 +227,8 @@ func (d *Daemon) activationCondition(in *instance, now time.Time) condition {
 	return c
 }
 
-func (d *Daemon) driftCondition(in *instance) condition {
-	c := condition{state: StateDrift, reason: credential.ReasonDriftStuck, retryAt: in.file.restore.at}
-	switch end, braked := in.record.brake(d.cfg.MaxReverts, time.Now()); {
-	case d.cfg.Revert == RevertAlert:
-		c.reason, c.text = credential.ReasonDriftAlert, "drift is only reported (drift.revert: alert)"
-		return c
-	case braked && end.Equal(in.file.brakeLogged): // so it is on disk
-		c.reason, c.text, c.retryAt = credential.ReasonDriftBrake, "drift is not reverted for now: more than drift.max_reverts reverts in an hour", end
-		return c
-	case in.isHeld() && in.file.cannotSplice:
-		c.text = heldAndStuck
-		return c
-	case in.wanted.refusal != nil && !d.maySplice(in, time.Now()): // the credential to be applied again cannot be had
-		c.text = in.wanted.refusal.Error()
-		return c
-	}
-	c.text = cmp.Or(in.file.restore.reason, in.wanted.retry.reason, in.source.retry.reason, "it is about to be reverted")
-	return c
+func (d *Daemon) driftCondition(in *instance, now time.Time) condition {
+	left := d.planRevert(in, now).left
+	return condition{state: StateDrift, reason: cmp.Or(left.reason, credential.ReasonDriftStuck),
+		text: cmp.Or(left.text, "it is about to be reverted"), retryAt: left.retryAt}
 }
