@@ -6,7 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -21,8 +21,22 @@ func init() {
 	// on a dead mount takes no signal.
 	runtime.LockOSThread()
 	// Other commands end with their terminal.
-	if slices.Contains(os.Args[1:], "run") {
+	if isRun(os.Args[1:]) {
 		signal.Notify(Reload, syscall.SIGHUP)
 		signal.Notify(Check, syscall.SIGUSR1)
 	}
+}
+
+// isRun reports whether the command of these arguments is run. As for cobra, a flag ahead of the command takes the next argument as its
+// value, unless it holds "=".
+func isRun(args []string) bool {
+	for i := 0; i < len(args); i++ {
+		if !strings.HasPrefix(args[i], "-") {
+			return args[i] == "run"
+		}
+		if !strings.Contains(args[i], "=") {
+			i++
+		}
+	}
+	return false
 }
