@@ -4,41 +4,7 @@ import (
 	"context"
 	"slices"
 	"time"
-
-	"campaign-credsync/sync/event"
 )
-
-// Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
-// after it. It is an operator's word: a first apply that is held is done, too. Each instance was looked at, its source polled, and
-// everything that could be done at once was done or has failed.
-func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, error) {
-	ordered, err := d.takeFor(ctx, names)
-	if err == nil {
-		for _, in := range ordered {
-			in.order()
-		}
-		err = d.await(ctx, d.beginCheck(names, time.Now()))
-		d.unlock()
-	}
-	return d.Status(), err
-}
-
-// Ask notes that somebody has asked for a check of the named instances (none: all): a first apply that is held waits for that word. by is
-// who it was, nil where that is not known.
-func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
-	asked, err := d.takeFor(ctx, names)
-	if err != nil {
-		return err
-	}
-	defer d.unlock()
-	for _, in := range asked {
-		in.order()
-		in.askAdobeAgain(time.Now())
-		d.emit(in, event.Event{Kind: event.SyncAsked, ByUID: by})
-	}
-	d.tell()
-	return nil
-}
 
 // CheckSoon begins a full check of every instance.
 func (d *Daemon) CheckSoon() {

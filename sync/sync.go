@@ -6,7 +6,8 @@
 // wanted, what was applied, what is on disk, so what is to be done? Daemon.plan answers it.
 //
 // Read lock.go and step.go first, then, in the order in which a version travels: poll.go, daemon.go (reconcile), plan.go, file.go,
-// probe.go, apply.go, record.go, activation.go, status.go; and stop.go for the end.
+// held.go, probe.go, apply.go, record.go, activation.go, status.go. After that what comes in between: check.go, orders.go, pause.go,
+// recheck.go, retry.go, clock.go; preview.go, inherit.go and events.go; and stop.go for the end.
 package sync
 
 import (
