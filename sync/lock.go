@@ -28,7 +28,7 @@ func (d *Daemon) unlock() {
 	<-d.lock
 }
 
-// tell has everybody who waits ask again what is to be done. Who changes what others wait for calls it.
+// tell has everybody who waits ask again what is to be done. Whoever changes what others wait for calls it.
 func (d *Daemon) tell() {
 	d.changed = true
 	close(d.news)

@@ -176,7 +176,7 @@ func (m *model) edit(f *modelFile) {
 	f.changed()
 }
 
-// pause is an operator's word. It may fail where a crash or a disk is in its way, and then promises nothing.
+// pause is an operator's order. It may fail where a crash or a disk is in its way, and then promises nothing.
 func (m *model) pause(f *modelFile) {
 	if !m.alive {
 		return

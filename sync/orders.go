@@ -16,8 +16,8 @@ import (
 
 // The orders of an operator: sync (Ask, Check), pause, resume, adopt.
 
-// Ask notes that somebody has asked for a check of the named instances (none: all): a first apply that is held waits for that word. by is
-// who it was, nil where that is not known.
+// Ask notes an operator's order to check the named instances (none: all), for which a first apply that is held waits. by is the user
+// who gave it, nil where that is not known.
 func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
 	asked, err := d.takeFor(ctx, names)
 	if err != nil {
@@ -34,7 +34,7 @@ func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
 }
 
 // Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
-// after it. It is an operator's word: a first apply that is held is done, too. Each instance was looked at, its source polled, and
+// after it. It is an operator's order: a first apply that is held is done, too. Each instance was looked at, its source polled, and
 // everything that could be done at once was done or has failed.
 func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, error) {
 	ordered, err := d.takeFor(ctx, names)
@@ -48,7 +48,7 @@ func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, 
 	return d.Status(), err
 }
 
-// order notes an operator's word that what is wanted is to be applied. While the instance is paused that fails, and later is not what was
+// order notes an operator's order to apply what is wanted. While the instance is paused that fails, and later is not what was
 // meant.
 func (in *instance) order() {
 	if !in.isPaused(time.Now()) {
@@ -170,7 +170,7 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 	r, f, w := &in.record, &in.file, &in.wanted
 	switch {
 	case in.busy != actionNone:
-		return errors.New("a step on its file does not end")
+		return errors.New("a step on its file does not end; see whether the disk or mount answers, and try again")
 	case !f.recovered:
 		return errors.New(f.recovery.reason)
 	case f.err != nil:
@@ -227,7 +227,7 @@ func (d *Daemon) awaitSaved(ctx context.Context, of []*instance) error {
 		}
 		switch {
 		case in.record.retry.isFailing():
-			return fmt.Errorf("instance %s: it is so until the daemon ends, but cannot be saved: %s", in.Name, in.record.retry.reason)
+			return fmt.Errorf("instance %s: done, but only until the daemon ends, as it cannot be saved; make room for state_dir, and let the daemon's user write there: %s", in.Name, in.record.retry.reason)
 		case !in.record.saveEnded() && d.phase >= ended:
 			return ErrEnded
 		}
@@ -235,8 +235,8 @@ func (d *Daemon) awaitSaved(ctx context.Context, of []*instance) error {
 	return ctx.Err()
 }
 
-// takeFor takes the lock, unless there is an error, and returns the instances of these names, all where there is none. A Daemon that has ended takes no order: another may go on with
-// what it knew.
+// takeFor takes the lock, unless there is an error, and returns the instances of these names (none: all). A Daemon that has ended takes
+// no order: another may go on with what it knew.
 func (d *Daemon) takeFor(ctx context.Context, names []string) (chosen []*instance, err error) {
 	if err := d.lock.takeUntil(ctx); err != nil {
 		return nil, err
@@ -255,7 +255,7 @@ func (d *Daemon) takeFor(ctx context.Context, names []string) (chosen []*instanc
 	for _, name := range names {
 		i := slices.IndexFunc(d.instances, func(in *instance) bool { return in.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no instance is called %q", name)
+			return nil, fmt.Errorf("no instance is called %q, only %s", name, (&step{of: d.instances}).names())
 		}
 		chosen = append(chosen, d.instances[i])
 	}

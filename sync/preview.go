@@ -12,20 +12,20 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// Preview is what a pass by an operator's word would do for an instance: the Daemon's plan, not carried out.
+// Preview is what a pass by an operator's order would do for an instance: the Daemon's plan, not carried out.
 type Preview struct {
 	Applied credential.Version
 	Drift   []string            // attributes that differ from what was applied
 	Left    string              // why drift would stay; empty if it would not
 	Refused *credential.Refusal // why the source's newest version would not be applied
-	Held    bool                // the first apply is held until that word, which releases it
-	Paused  *state.Pause        // until then nothing would be done; nil: not paused
+	Held    bool                // the first apply is held; the order releases it
+	Paused  *state.Pause        // the pause during which nothing would be done; nil: not paused
 	// Next is the version that would be applied (zero: none), Credential what it holds, and Seen what is on disk.
 	Next       credential.Version
 	Credential credential.Credential
 	Seen       credential.Attributes
-	Activation []credential.Step // still to be done
-	Steps      []PlannedStep     // what would be done, in order
+	Activation []credential.Step // the steps that are still to be done
+	Steps      []PlannedStep     // the steps of the pass, in order
 }
 
 // PlannedStep is one step of a pass.
@@ -53,7 +53,7 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 	if _, err := cfg.Store.Load(cfg.Instances[0].Name); err != nil {
 		return p, err
 	}
-	cfg.Logger = slog.New(slog.DiscardHandler) // it knows nothing that is worth a line
+	cfg.Logger = slog.New(slog.DiscardHandler) // a preview has nothing to log
 	d := New(cfg)
 	in, now := d.instances[0], time.Now()
 	p.Applied = in.record.Version
@@ -66,11 +66,11 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 		return p, err
 	}
 	d.onPoll(in.source, reading, err, now)
-	in.file.recovered = true // what a command left is finished by a pass, and not by a look
+	in.file.recovered = true // a pass finishes what a command left, a look does not
 
 	p.Drift, p.Refused, p.Activation, p.Held = in.drift(), in.wanted.refusal, in.record.Activation, in.isHeld()
 	if in.isPaused(now) {
-		p.Paused, in.record.Paused = in.record.Paused, nil // to tell what waits
+		p.Paused, in.record.Paused = in.record.Paused, nil // the preview tells what waits
 	}
 	in.order()
 	d.preview(in, &p, now)
@@ -80,7 +80,7 @@ func Look(ctx context.Context, cfg Config) (p Preview, err error) {
 	return p, nil
 }
 
-// preview tells what the plan comes to.
+// preview fills in what the plan comes to.
 func (d *Daemon) preview(in *instance, p *Preview, now time.Time) {
 	differs := strings.Join(p.Drift, ", ") + " differs from what was applied"
 	after, since, whyAfter := in.Steps, now, "the running processes do not know the credential yet"
@@ -130,7 +130,7 @@ func (d *Daemon) preview(in *instance, p *Preview, now time.Time) {
 func (in *instance) whyApply(p *Preview) string {
 	switch {
 	case p.Held:
-		return "the first apply is held, and sync is the word that it waits for"
+		return "the first apply is held until sync is run"
 	case in.record.Applying != nil:
 		return fmt.Sprintf("nobody knows how the apply of version %d ended", in.record.Applying.Number)
 	case p.Applied.IsZero():

@@ -8,7 +8,7 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// record is what is remembered of an instance, and how much of that is on disk. Who changes it sets unsaved.
+// record is what is remembered of an instance, and how much of that is on disk. Whoever changes it sets unsaved.
 type record struct {
 	state.Record
 	unsaved bool      // there are changes that no save has taken

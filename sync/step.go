@@ -68,7 +68,7 @@ func (d *Daemon) checkHang(s *step) (again time.Duration) {
 		return hangGrace
 	default:
 		s.hangs = true
-		d.tell() // who waits for this step waits no more
+		d.tell() // whoever waits for this step waits no more
 		d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
 			"instance", s.names(), "step", s.what, "duration", time.Since(s.began))
 	}

@@ -20,7 +20,7 @@ const (
 )
 
 // ErrEnded says that Run has returned, or is about to.
-var ErrEnded = errors.New("the daemon is stopping")
+var ErrEnded = errors.New("the daemon is stopping; try again once it runs")
 
 // How long steps may take to end while no command runs.
 const (

@@ -114,7 +114,7 @@ type Config struct {
 	Revert     RevertMode
 	MaxReverts int  // reverts an hour and instance
 	HoldFirst  bool // a first apply over a credential that somebody else set waits for an operator
-	// Ordered says that this Daemon runs by an operator's word, which a first apply waits for.
+	// Ordered says that this Daemon runs by an operator's order, for which a first apply waits.
 	Ordered bool
 	// OnlyLooks has it write and run nothing, as a pause does, but records and what Sink.Recover has to finish.
 	OnlyLooks bool
@@ -124,14 +124,15 @@ type Config struct {
 	Recheck  time.Duration // between two questions about the applied credential, jittered by 10 %; 0: none
 	// Verify, Reapply and ActivateAt are schedules; nil means never, for ActivateAt at once.
 	Verify, Reapply, ActivateAt cron.Schedule
-	// Before is the Daemon that this one replaces, by an operator's word; its Run has returned, and its Store is this one's. What it
+	// Before is the Daemon that this one replaces, by an operator's order; its Run has returned, and its Store is this one's. What it
 	// knew of a Source or Sink is kept where Instances have the same one (by ==). Reverts that the brake stopped are resumed.
 	Before *Daemon
 
 	// CommandRuns reports whether a command of a Sink or the Activator runs, and within its own time limit. Its time does not count
 	// as that of the step, and a stop waits for it.
 	CommandRuns func() bool
-	// OnStatus is called whenever the status may have changed, with the lock held. It must not block. May be nil.
+	// OnStatus is called whenever the status may have changed, by New without the lock, else with the lock held. It must not block, nor
+	// call the Daemon. May be nil.
 	OnStatus func([]InstanceStatus)
 	// OnEvent is called for each event, with the lock held. It must not block. May be nil.
 	OnEvent func(event.Event)

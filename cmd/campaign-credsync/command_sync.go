@@ -16,7 +16,7 @@ func newSyncCommand(in *invocation) *cobra.Command {
 	var dryRun, asJSON bool
 	c := in.command("sync [--instance NAME] [--dry-run] [--json]", "Do one pass: what run would do once",
 		`Does one pass over the instances and ends. Where the daemon runs, the daemon does the pass and its result is reported.
-Where a first apply is held, this is the word that it waits for.
+Where a first apply is held, this is the order that it waits for.
 
 --dry-run does nothing, and names each step instead: what nlserver writes and with which option, what is put back into
 the file, the reload, each module that restarts, and why. It may run "nlserver config -?", which lists the options.

@@ -52,7 +52,7 @@ func (p *process) loaded(a *assembly) {
 	}
 }
 
-// close tells of the end, and waits no longer than closeTime for who is told.
+// close tells of the end, and waits no longer than closeTime for those who are told.
 func (p *process) close() {
 	p.tell(event.Event{Kind: event.Stopped})
 	p.closing.Go(func() { p.current.Load().hook.Close(closeTime) })

@@ -22,7 +22,7 @@ var (
 	// ErrMayNotAsk says that a daemon is there, and not for this user.
 	ErrMayNotAsk = errors.New("this user may not ask the daemon")
 
-	errCut = errors.New("the daemon closed the connection before it had answered")
+	errCut = errors.New("the daemon closed the connection before it had answered; see its log, and try again")
 )
 
 // answerTimeout is how long an answer about the status may take.

@@ -85,7 +85,7 @@ type Server struct {
 	current  atomic.Pointer[Daemon]
 }
 
-// Listen opens the socket; who asks there waits for the first Serve. One that a killed daemon left is replaced. Where there is no room
+// Listen opens the socket; whoever asks there waits for the first Serve. One that a killed daemon left is replaced. Where there is no room
 // for it (a full /run), that is logged and tried again later: a daemon that nobody can ask still guards the credential.
 // group, if not empty, may ask too.
 func Listen(path, group string, log *slog.Logger) (*Server, error) {
@@ -195,7 +195,7 @@ func (s *Server) text(kind string, get func(Daemon) ([]byte, error)) http.Handle
 	}
 }
 
-// order has an order carried out, if who asks may give it.
+// order has an order carried out, if whoever asks may give it.
 func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
 	who, known := r.Context().Value(connKey{}).(*conn)
 	if !known || who.uid != 0 && who.uid != os.Geteuid() {
@@ -302,7 +302,7 @@ func RemoveDeadSocket(path string) error {
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		conn.Close()
-		return fmt.Errorf("%s is in use by another process", path)
+		return fmt.Errorf("%s is in use by another process; end it, or choose another path", path)
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("%s may be in use by another process; if it is not, remove it: %w", path, err)

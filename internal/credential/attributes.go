@@ -93,5 +93,5 @@ var (
 	// ErrCannotSplice: the attributes cannot be put back into this file in place of an apply (bind mount, no <shared>).
 	ErrCannotSplice = errors.New("the attributes cannot be put back by a splice")
 	// ErrStillRunning: an nlserver of an earlier daemon is still at work on the instance.
-	ErrStillRunning = errors.New("an nlserver started earlier is still running")
+	ErrStillRunning = errors.New("an nlserver started earlier is still running; it is waited for, and has to be ended if it hangs")
 )

@@ -42,7 +42,7 @@ func (v Version) MarshalJSON() ([]byte, error) {
 }
 
 // ContentVersion is the version of a content whose source has no versions. Its number shows people that something changed. It is made
-// of the digest, from 1 to 2³¹-1: exact in every program that reads JSON, and it says nothing to who does not have the key.
+// of the digest, from 1 to 2³¹-1: exact in every program that reads JSON, and it says nothing to whoever does not have the key.
 func ContentVersion(key, content []byte) Version {
 	v := NumberedContent(0, key, content)
 	sum := sha256.Sum256([]byte(v.Digest))

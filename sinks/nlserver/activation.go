@@ -207,7 +207,7 @@ func beganOf(stat []byte) string {
 	return fields[19]
 }
 
-// Retry forgets, by an operator's word, which option is offered, and that restarts failed. Activate must not be under way.
+// Retry forgets, by an operator's order, which option is offered, and that restarts failed. Activate must not be under way.
 func (b *Binary) Retry() {
 	b.offer.Store(nil)
 	for _, r := range b.restarts {

@@ -86,7 +86,7 @@ func (b *Binary) ran(instance, do string, err error) {
 	b.cfg.Meter.Ran(instance, do, result)
 }
 
-// Binary is Campaign's nlserver. It may be used by several goroutines at once; who calls sees to it that an
+// Binary is Campaign's nlserver. It may be used by several goroutines at once; whoever calls sees to it that an
 // instance has one run with a credential at a time.
 type Binary struct {
 	cfg      Config                // with whole paths

@@ -4,9 +4,9 @@
 // in our hands and can be judged: when it is not exactly what the copy was made from, somebody's update is in it, and it is
 // exchanged back. Leases close the gaps that are left:
 //
-//   - a read lease on what was read: it is refused while anybody has the file open for writing, and who opens it for writing
+//   - a read lease on what was read: it is refused while anybody has the file open for writing, and whoever opens it for writing
 //     from then on waits, visibly to us, until we are done;
-//   - a write lease on our copy until the displaced file was judged: who opens the path meanwhile waits, so nobody starts from a
+//   - a write lease on our copy until the displaced file was judged: whoever opens the path meanwhile waits, so nobody starts from a
 //     copy that is taken back.
 //
 // Whatever was at the path and is beside it now is guarded a little longer (guard.go).

@@ -90,7 +90,7 @@ func (d *displaced) putBack() (done bool, err error) {
 	if d.file.held == unix.F_WRLCK { // our copy: nobody has read it, and nobody gets to read what was taken back
 		if err = d.rename(d.file, updateName(d.name)); err == nil {
 			if err = d.fill(d.file, current, content, content); err != nil {
-				d.file.write(had) // who waits is not to find half of it
+				d.file.write(had) // whoever waits is not to find half of it
 			}
 		}
 		had = content

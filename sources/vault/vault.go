@@ -124,7 +124,7 @@ func (v *Vault) ResetBackoff() {
 	v.session.retry(false)
 }
 
-// RetryRefused is the operator's word: every wait is forgotten, and a refused secret-id may be tried once more, if it was
+// RetryRefused is an operator's order: every wait is forgotten, and a refused secret-id may be tried once more, if it was
 // not tried so often in a row that the role is near its lock.
 func (v *Vault) RetryRefused() {
 	v.connection.ResetThrottle()

@@ -59,7 +59,7 @@ type Held struct {
 	Released bool               `json:"released,omitempty"` // by an operator
 }
 
-// Pause is an operator's word.
+// Pause is an operator's order to write nothing until a time.
 type Pause struct {
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until"`
@@ -106,9 +106,9 @@ func decode(data []byte) (r Record, err error) {
 	switch {
 	case err != nil:
 	case r.Format != recordFormat:
-		err = fmt.Errorf("format %d is not known, only %d", r.Format, recordFormat)
+		err = fmt.Errorf("format %d is not known, only %d; install the release that wrote it, or run sync, which writes a new one", r.Format, recordFormat)
 	case !r.Version.IsZero() && len(r.Attributes) == 0:
-		err = errors.New("an applied version without attributes")
+		err = errors.New("an applied version without attributes; run sync, which writes a new one")
 	default:
 		return r, nil
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 // ErrLocked says that another daemon owns the state directory.
-var ErrLocked = errors.New("the state directory is in use by another campaign-credsync")
+var ErrLocked = errors.New("the state directory is in use by another campaign-credsync; end that one, or give each a state_dir of its own")
 
 const (
 	keyFile   = "digest.key"

@@ -69,7 +69,7 @@ func versionRead(w *world.World) {
 	w.AwaitStatus("a version is read", func(s container.Status) bool { return world.One(s, "prod").WantedVersion != 0 })
 }
 
-// checked has the daemon do a full check, which is no operator's word, and waits until it was made.
+// checked has the daemon do a full check, which is no operator's order, and waits until it was made.
 func checked(w *world.World) {
 	w.T.Helper()
 	w.Proxy.Requests()

@@ -63,7 +63,7 @@ type attempt struct {
 
 	// What to say of a secret-id that is not tried, and what to do; empty where Vault counts no refused logins.
 	refused  string // by Vault, in its own words for that
-	tooOften string // tried so often in a row that not even an operator's word tries it again for now
+	tooOften string // tried so often in a row that not even an operator's order tries it again for now
 
 	// What refusals know of it, where Vault counts refused logins.
 	digest           string // tells it from others

@@ -22,7 +22,7 @@ type State struct {
 	// StateDir is where a refused secret-id is remembered, by digest, and an unwrapped one kept.
 	StateDir  string
 	DigestKey []byte
-	// MakeStateDir is for who only reads: no secret-id is unwrapped, and a login is noted only where it failed. It makes StateDir
+	// MakeStateDir is for whoever only reads: no secret-id is unwrapped, and a login is noted only where it failed. It makes StateDir
 	// where it is not there, and returns the key that belongs to it.
 	MakeStateDir func() (digestKey []byte, err error)
 }

@@ -64,7 +64,7 @@ type note struct {
 }
 
 // begin returns an error while the secret-id of a must not be tried. An attempt that Vault may count as a refused one is
-// noted. again is the operator's word: it may be one that was refused.
+// noted. again is an operator's order: it may be one that was refused.
 func (r *refusals) begin(a *attempt, again bool) error {
 	known, err := r.load(refusedFile)
 	if r.unsaved.Digest != "" {
@@ -169,7 +169,7 @@ func (r *refusals) save(file string, n note) error {
 	return writeRecord(path, n, n.unknown)
 }
 
-// digest is keyed, so that it tells nothing to who has not the key.
+// digest is keyed, so that it tells nothing to whoever has not the key.
 func (r *refusals) digest(parts ...string) string {
 	mac := hmac.New(sha256.New, r.DigestKey)
 	fmt.Fprintf(mac, "%q", parts) // quotes keep "ab"+"c" apart from "a"+"bc"

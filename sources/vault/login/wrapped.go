@@ -17,7 +17,7 @@ const unwrapGrace = 3 * time.Second
 
 // wrapping exchanges the response-wrapping token in secret_id_file for the secret-id, and keeps that: the exchange works
 // once. What is lost between Vault's answer and the write of the file is lost for good, so everything that may fail or
-// take time is done before. All but retryAt belongs to who calls Login and Renew.
+// take time is done before. All but retryAt belongs to whoever calls Login and Renew.
 type wrapping struct {
 	*Method
 

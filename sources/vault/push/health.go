@@ -33,7 +33,7 @@ func (h *Health) Succeeded(t *login.Token) {
 	})
 }
 
-// AskAgain is the operator's word: a Vault that offered no events is asked again.
+// AskAgain is an operator's order: a Vault that offered no events is asked again.
 func (h *Health) AskAgain() { h.change(func(p *pollHealth) { p.asked++ }) }
 
 func (h *Health) change(change func(*pollHealth)) {

@@ -142,7 +142,7 @@ func (s *subscriber) wait(ctx context.Context, asked int, ended error) {
 	limited, cancel := context.WithTimeout(ctx, s.times.again-rand.N(s.times.again/5))
 	defer cancel()
 	if _, err := s.Health.await(limited, func(p pollHealth) bool { return p.asked > asked }); err == nil {
-		s.logged = "" // who asks gets an answer
+		s.logged = "" // whoever asks gets an answer
 		s.awaitPoll(ctx)
 	}
 }
