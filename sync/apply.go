@@ -56,7 +56,7 @@ func (d *Daemon) apply(in *instance) {
 	if saved && !errors.Is(err, credential.ErrStillRunning) { // else nothing was begun
 		in.file.recovered = false
 	}
-	if errors.Is(err, credential.ErrHeld) || errors.Is(err, credential.ErrStillRunning) {
+	if errors.Is(err, credential.ErrBusy) || errors.Is(err, credential.ErrStillRunning) {
 		err = credential.Because(credential.ReasonApplyWaits, err)
 	}
 	if ctx.Err() == nil { // else it was called off by the stop before it began
@@ -104,5 +104,5 @@ func (d *Daemon) recordSame(in *instance) {
 	}
 	r.Fields = p.fields
 	r.unsaved = true
-	d.tell()
+	d.wakeAll()
 }

@@ -34,7 +34,7 @@ func (d *Daemon) beginCheck(names []string, now time.Time) (checked []*instance)
 			}
 		}
 	}
-	d.tell()
+	d.wakeAll()
 	return checked
 }
 

@@ -22,7 +22,7 @@ func (d *Daemon) checkClock(now time.Time) {
 	if moved {
 		d.log.Info("the clock was set, or the machine was suspended", "duration", step.Round(time.Millisecond))
 		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
-		d.tell()
+		d.wakeAll()
 	}
 	for _, in := range d.instances {
 		if moved {

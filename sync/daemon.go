@@ -74,14 +74,14 @@ func New(cfg Config) *Daemon {
 	}
 	now, bySource := time.Now(), map[Source]*source{}
 	for _, c := range cfg.Instances {
-		w := bySource[c.Source]
-		if w == nil {
-			w = &source{Source: c.Source, spread: true}
-			bySource[c.Source] = w
-			d.sources = append(d.sources, w)
+		s := bySource[c.Source]
+		if s == nil {
+			s = &source{Source: c.Source, spread: true}
+			bySource[c.Source] = s
+			d.sources = append(d.sources, s)
 		}
-		in := &instance{Instance: c, log: d.log.With("instance", c.Name), source: w, wake: make(chan struct{}, 1)}
-		w.members = append(w.members, in)
+		in := &instance{Instance: c, log: d.log.With("instance", c.Name), source: s, wake: make(chan struct{}, 1)}
+		s.members = append(s.members, in)
 		d.instances = append(d.instances, in)
 		var err error
 		if was := known[c.Name]; was != nil {
@@ -131,7 +131,7 @@ func (d *Daemon) Announced(i int) {
 	d.lock.take()
 	defer d.unlock()
 	d.instances[i].source.pollNow(time.Now())
-	d.tell()
+	d.wakeAll()
 }
 
 // Ready is closed when every instance had its first full check, whatever it showed.
@@ -164,8 +164,8 @@ func (d *Daemon) Run(ctx context.Context) {
 			d.spawn(func() { d.keepProbed(in) })
 		}
 	}
-	for _, w := range d.sources {
-		d.spawn(func() { d.keepPolling(w) })
+	for _, s := range d.sources {
+		d.spawn(func() { d.keepPolling(s) })
 	}
 	d.spawn(d.keepActivated)
 	for ctx.Err() == nil {
@@ -205,7 +205,7 @@ func (d *Daemon) reconcile(in *instance) {
 			if in.source.retry.due(now) {
 				in.source.next = now
 			}
-			d.tell()
+			d.wakeAll()
 		default:
 			d.wait(next.again, in.wake)
 		}

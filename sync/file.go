@@ -188,7 +188,7 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		f.suspectAt = earlier(f.suspectAt, asOf)
 		if before == nil {
 			f.errSince = now
-			if errors.Is(err, credential.ErrHeld) { // the look itself has waited for the writer
+			if errors.Is(err, credential.ErrBusy) { // the look itself has waited for the writer
 				f.errSince = asOf
 			}
 		}

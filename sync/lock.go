@@ -28,8 +28,8 @@ func (d *Daemon) unlock() {
 	<-d.lock
 }
 
-// tell has everybody who waits ask again what is to be done. Whoever changes what others wait for calls it.
-func (d *Daemon) tell() {
+// wakeAll has everybody who waits ask again what is to be done. Whoever changes what others wait for calls it.
+func (d *Daemon) wakeAll() {
 	d.changed = true
 	close(d.news)
 	d.news = make(chan struct{})
@@ -57,7 +57,7 @@ func (d *Daemon) spawn(f func()) {
 		defer d.unlock()
 		defer func() {
 			d.running--
-			d.tell()
+			d.wakeAll()
 		}()
 		f()
 	}()

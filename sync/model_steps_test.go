@@ -49,7 +49,7 @@ var modelStepsAll = []modelStep{
 	{"foreign edit", 2, func(m *model, f *modelFile) { f.changed() }},
 	{"missing", 2, func(m *model, f *modelFile) { m.trouble(f, credential.ErrMissing) }},
 	{"damaged", 2, func(m *model, f *modelFile) { m.trouble(f, credential.ErrDamaged) }},
-	{"held", 2, func(m *model, f *modelFile) { m.trouble(f, credential.ErrHeld) }},
+	{"held", 2, func(m *model, f *modelFile) { m.trouble(f, credential.ErrBusy) }},
 	{"whole", 6, func(m *model, f *modelFile) { m.whole(f) }},
 	{"deaf", 2, func(m *model, f *modelFile) { f.hears(f.deaf) }},
 
@@ -62,7 +62,7 @@ var modelStepsAll = []modelStep{
 	{"activation fails", 2, func(m *model, _ *modelFile) { m.w.activateErr = fmt.Errorf("exit status 1") }},
 	{"activation works", 3, func(m *model, _ *modelFile) { m.w.activateErr = nil }},
 	{"restore fails", 2, func(m *model, f *modelFile) {
-		f.restoreErr = pick(m.w.rng, fmt.Errorf("no space left on device"), credential.ErrHeld, credential.ErrCannotSplice)
+		f.restoreErr = pick(m.w.rng, fmt.Errorf("no space left on device"), credential.ErrBusy, credential.ErrCannotSplice)
 	}},
 	{"restore works", 3, func(m *model, f *modelFile) { f.restoreErr = nil }},
 	{"recover fails", 1, func(m *model, f *modelFile) { f.recoverErr = fmt.Errorf("permission denied") }},

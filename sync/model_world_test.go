@@ -324,7 +324,7 @@ func (s modelSink) Apply(_ context.Context, c credential.Credential) (credential
 		w.rules.of[f].drifted = true
 		return nil, 0, f.trouble
 	case fault == "half for long":
-		return nil, 0, fmt.Errorf("cannot be put right yet: %w", credential.ErrHeld)
+		return nil, 0, fmt.Errorf("cannot be put right yet: %w", credential.ErrBusy)
 	case fault != "":
 		f.torn, f.attributes = false, f.before
 		f.changed()

@@ -29,7 +29,7 @@ func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
 		in.askAdobeAgain(time.Now())
 		d.emit(in, event.Event{Kind: event.SyncAsked, ByUID: by})
 	}
-	d.tell()
+	d.wakeAll()
 	return nil
 }
 
@@ -70,7 +70,7 @@ func (d *Daemon) Pause(ctx context.Context, p state.Pause, names ...string) erro
 		in.log.Warn("paused: nothing is applied, reverted or activated", "until", p.Until.UTC().Truncate(time.Second), "reason", p.Reason)
 		d.emit(in, event.Event{Kind: event.Paused, ByUID: p.ByUID, Text: p.String()})
 	}
-	d.tell()
+	d.wakeAll()
 	for slices.ContainsFunc(chosen, d.isWriting) && d.phase < ended && ctx.Err() == nil {
 		d.wait(time.Time{}, ctx.Done())
 	}
@@ -137,7 +137,7 @@ func (d *Daemon) Adopt(ctx context.Context, by *int, names ...string) error {
 				in.wanted.read = nil
 			}
 		}
-		d.tell()
+		d.wakeAll()
 	}()
 	d.beginCheck(names, time.Now())
 	if err := d.await(ctx, slices.Clone(chosen)); err != nil {
@@ -220,7 +220,7 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 
 // awaitSaved waits until the records are on disk, and returns why one is not.
 func (d *Daemon) awaitSaved(ctx context.Context, of []*instance) error {
-	d.tell()
+	d.wakeAll()
 	for _, in := range of {
 		for !in.record.saveEnded() && d.phase < ended && ctx.Err() == nil {
 			d.wait(time.Time{}, ctx.Done())

@@ -70,80 +70,80 @@ const spreadOfTicks = time.Minute
 // pollSoon brings polls forward that are not due soon anyway. The same schedule ticks on many machines at once, so what is brought
 // forward is spread, and what is spread already is left as it is.
 func (d *Daemon) pollSoon(now time.Time) {
-	for _, w := range d.sources {
-		if !w.retry.isFailing() && w.next.After(now.Add(spreadOfTicks)) {
-			w.next = now.Add(rand.N(spreadOfTicks))
+	for _, s := range d.sources {
+		if !s.retry.isFailing() && s.next.After(now.Add(spreadOfTicks)) {
+			s.next = now.Add(rand.N(spreadOfTicks))
 		}
 	}
-	d.tell()
+	d.wakeAll()
 }
 
 // pollNow brings the next poll forward. One under way may have been answered before, so another follows it. A push or a signal may
 // come on many machines at once: they spread from the poll after it on.
-func (w *source) pollNow(now time.Time) {
-	w.spread, w.again = true, w.cut != nil
-	if !w.again {
-		w.next = now
+func (s *source) pollNow(now time.Time) {
+	s.spread, s.again = true, s.cut != nil
+	if !s.again {
+		s.next = now
 	}
 }
 
 // keepPolling polls a source when it is time.
-func (d *Daemon) keepPolling(w *source) {
+func (d *Daemon) keepPolling(s *source) {
 	for d.phase < ended {
 		switch {
 		case d.phase > working:
 			d.wait(time.Time{}, nil)
-		case time.Now().Before(w.next):
-			d.wait(w.next, nil)
+		case time.Now().Before(s.next):
+			d.wait(s.next, nil)
 		default:
-			d.poll(w)
+			d.poll(s)
 		}
 	}
 }
 
-func (d *Daemon) poll(w *source) {
+func (d *Daemon) poll(s *source) {
 	ctx, cut := context.WithCancel(d.ctx)
 	defer cut()
-	w.cut = cut
+	s.cut = cut
 	need := func(v credential.Version) bool {
 		d.lock.take()
 		defer d.unlock()
-		return slices.ContainsFunc(w.members, func(in *instance) bool { return in.wants(v) })
+		return slices.ContainsFunc(s.members, func(in *instance) bool { return in.wants(v) })
 	}
 	var reading credential.Reading
 	var err error
 	bound := pollBound + time.Duration(len(d.sources)-1)*othersBound
-	d.do(step{what: "poll of the source", of: w.members, bound: bound}, func() { reading, err = w.Poll(ctx, need) })
-	w.cut = nil
+	d.do(step{what: "poll of the source", of: s.members, bound: bound}, func() { reading, err = s.Poll(ctx, need) })
+	s.cut = nil
 	if ctx.Err() != nil && err != nil && !errors.As(err, new(*credential.Refusal)) {
 		return // cut short, tells nothing
 	}
 	now := time.Now()
-	if d.onPoll(w, reading, err, now); w.again {
-		w.pollNow(now)
+	if d.onPoll(s, reading, err, now); s.again {
+		s.pollNow(now)
 	}
 }
 
 // onPoll takes what a source told. The reading has no credential when no member wanted the version, or it was refused.
-func (d *Daemon) onPoll(w *source, reading credential.Reading, err error, now time.Time) {
+func (d *Daemon) onPoll(s *source, reading credential.Reading, err error, now time.Time) {
 	var refusal *credential.Refusal
 	if err != nil && !errors.As(err, &refusal) {
-		w.retry.failed(d.log, now, err, report{what: "source unreachable, keeping the applied credential"})
-		w.next, w.spread = w.retry.at, true // more hosts come back in its first seconds than later
+		s.retry.failed(d.log, now, err, report{what: "source unreachable, keeping the applied credential"})
+		s.next, s.spread = s.retry.at, true // more hosts come back in its first seconds than later
 		return
 	}
-	if w.retry.isFailing() {
-		d.log.Info("source reachable again", "attempt", w.retry.attempt)
+	if s.retry.isFailing() {
+		d.log.Info("source reachable again", "attempt", s.retry.attempt)
 	}
-	w.retry, w.lastPoll = retry{}, now
-	w.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1)) // 10 % to either side
-	if w.spread {
-		w.next, w.spread = now.Add(rand.N(d.cfg.Poll)), false
+	s.retry, s.lastPoll = retry{}, now
+	s.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1)) // 10 % to either side
+	if s.spread {
+		s.next, s.spread = now.Add(rand.N(d.cfg.Poll)), false
 	}
-	for _, in := range w.members {
+	for _, in := range s.members {
 		d.onAnswer(in, reading, refusal, now)
 		if refusal == nil && reading.Credential == nil && in.wants(reading.Version) {
-			w.again = true // it has become so since the poll began
+			s.again = true // it has become so since the poll began
 		}
 	}
 }

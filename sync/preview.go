@@ -48,8 +48,8 @@ const (
 	PlannedRestart = credential.StepRestart // of a module
 )
 
-// Look makes the Preview of the only instance in cfg. It reads the record, the file and the source, and writes nothing.
-func Look(ctx context.Context, cfg Config) (p Preview, err error) {
+// PreviewOf makes the Preview of the only instance in cfg. It reads the record, the file and the source, and writes nothing.
+func PreviewOf(ctx context.Context, cfg Config) (p Preview, err error) {
 	if _, err := cfg.Store.Load(cfg.Instances[0].Name); err != nil {
 		return p, err
 	}

@@ -65,7 +65,7 @@ func (d *Daemon) keepProbed(in *instance) {
 			d.goOnUnproven(in, in.probe.retry.reason)
 		case what == fetchApplied:
 			in.fetchApplied(now)
-			d.tell()
+			d.wakeAll()
 		case what == recheckApplied:
 			d.recheckApplied(in)
 		}
@@ -130,7 +130,7 @@ func (d *Daemon) askVersion(in *instance) {
 			"version", p.version.Number, "until", q.since.Add(d.cfg.Patience).UTC())
 		q.retry.at = later(q.retry.at, askedFor(err))
 	}
-	d.tell()
+	d.wakeAll()
 }
 
 // goOnUnproven lets the version in hand be applied without an answer.
@@ -141,7 +141,7 @@ func (d *Daemon) goOnUnproven(in *instance, why string) {
 	in.log.Warn("the new version is applied without being proven", "version", p.version.Number, "reason", why)
 	d.unblock(in, p.version)
 	d.emit(in, event.Event{Kind: event.Unproven, Version: p.version.Number, Text: "applied without an answer of Adobe: " + why})
-	d.tell()
+	d.wakeAll()
 }
 
 // ask asks Adobe about p. The answer is nil when the question was cut short; err is nil, a Refusal, or says why there is no answer.
@@ -227,7 +227,7 @@ func (d *Daemon) AskAdobeAgain() {
 	for _, in := range d.instances {
 		in.askAdobeAgain(time.Now())
 	}
-	d.tell()
+	d.wakeAll()
 }
 
 func (in *instance) askAdobeAgain(now time.Time) {

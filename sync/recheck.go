@@ -83,7 +83,7 @@ func (d *Daemon) recheckApplied(in *instance) {
 		in.log.Info("Adobe accepts the applied credential again", "version", p.version.Number)
 		d.emit(in, event.Event{Kind: event.Unblocked})
 	}
-	d.tell()
+	d.wakeAll()
 }
 
 // appliedRefusal is Adobe's refusal of the applied credential, or nil.

@@ -28,7 +28,7 @@ func (d *Daemon) recordIntent(in *instance) {
 	now, r := time.Now(), &in.record
 	r.RevertOwesActivation = true
 	r.unsaved, r.saveAt = true, time.Time{}
-	d.tell()
+	d.wakeAll()
 	for until := now.Add(savePatience); !r.saveEnded() && time.Now().Before(until) && d.phase < ended; {
 		d.wait(until, nil)
 	}

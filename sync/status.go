@@ -193,14 +193,14 @@ func reasonOfFile(err error) credential.Reason {
 		return credential.ReasonFileMissing
 	case errors.Is(err, credential.ErrDamaged):
 		return credential.ReasonFileDamaged
-	case errors.Is(err, credential.ErrHeld):
+	case errors.Is(err, credential.ErrBusy):
 		return credential.ReasonFileBusy
 	}
 	return credential.ReasonFileUnreadable
 }
 
-func sourceCondition(s State, w *source) condition {
-	return condition{state: s, reason: cmp.Or(w.retry.code, credential.ReasonSourceUnreadable), text: w.retry.reason, retryAt: w.retry.at}
+func sourceCondition(state State, s *source) condition {
+	return condition{state: state, reason: cmp.Or(s.retry.code, credential.ReasonSourceUnreadable), text: s.retry.reason, retryAt: s.retry.at}
 }
 
 // applyCondition is for a version that waits to be applied.

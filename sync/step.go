@@ -53,7 +53,7 @@ func (d *Daemon) do(s step, work func()) {
 	if s.hangs {
 		d.log.Info("the step that did not end has ended", "instance", s.names(), "step", s.what, "duration", time.Since(s.began))
 	}
-	d.tell()
+	d.wakeAll()
 }
 
 // checkHang logs that a step hangs, and before that returns when to look again.
@@ -68,7 +68,7 @@ func (d *Daemon) checkHang(s *step) (again time.Duration) {
 		return hangGrace
 	default:
 		s.hangs = true
-		d.tell() // whoever waits for this step waits no more
+		d.wakeAll() // whoever waits for this step waits no more
 		d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
 			"instance", s.names(), "step", s.what, "duration", time.Since(s.began))
 	}

@@ -43,11 +43,11 @@ func (d *Daemon) Drain() error {
 		case hanging >= 0 || time.Now().After(until):
 			s := d.underWay[max(0, hanging)] // the oldest, if none hangs
 			d.phase = working
-			d.tell()
+			d.wakeAll()
 			return fmt.Errorf("instance %s: %v", s.names(), s)
 		case d.commandStep():
 			until = time.Now().Add(drainTime)
-		case !slices.ContainsFunc(d.sources, func(w *source) bool { return w.cut != nil }):
+		case !slices.ContainsFunc(d.sources, func(s *source) bool { return s.cut != nil }):
 			d.phase = drained
 		}
 	}
@@ -59,9 +59,9 @@ func (d *Daemon) Drain() error {
 }
 
 func (d *Daemon) cutRequests() {
-	for _, w := range d.sources {
-		if w.cut != nil {
-			w.cut()
+	for _, s := range d.sources {
+		if s.cut != nil {
+			s.cut()
 		}
 	}
 	for _, in := range d.instances {
@@ -73,7 +73,7 @@ func (d *Daemon) cutRequests() {
 func (d *Daemon) stop(cancel func()) {
 	d.phase = ended
 	d.cutRequests()
-	d.tell()
+	d.wakeAll()
 	defer time.AfterFunc(finishTime, cancel).Stop()
 	d.windUp(leaveTime, 0)
 	hung := d.running

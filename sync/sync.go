@@ -39,7 +39,7 @@ type Sink interface {
 	// Recover ends what a killed daemon left: it waits for its command (credential.ErrStillRunning), repairs a damaged file, and
 	// merges or removes stray files. With nothing left it does nothing.
 	Recover(ctx context.Context) error
-	// Look returns the attributes that are in the file now. Errors: credential.ErrMissing, ErrDamaged, ErrHeld.
+	// Look returns the attributes that are in the file now. Errors: credential.ErrMissing, ErrDamaged, ErrBusy.
 	Look(ctx context.Context) (credential.Attributes, error)
 	// Apply writes c and proves it by looking. It returns the attributes to be kept from now on, with those that must stay absent,
 	// and the time that the command took. A second Apply of the same credential is allowed.

@@ -177,13 +177,13 @@ func TestRollback(t *testing.T) {
 }
 
 func TestFileOutOfOrderIsLeftAlone(t *testing.T) {
-	for _, trouble := range []error{credential.ErrMissing, credential.ErrDamaged, credential.ErrHeld} {
+	for _, trouble := range []error{credential.ErrMissing, credential.ErrDamaged, credential.ErrBusy} {
 		t.Run(trouble.Error(), func(t *testing.T) {
 			one(t, nil, func(t *testing.T, w *world) {
 				s := w.sinks["prod"]
 				s.change(func(s *sink) { s.lookErr = trouble })
 				time.Sleep(100 * time.Millisecond)
-				if !errors.Is(trouble, credential.ErrHeld) { // the look has waited long enough
+				if !errors.Is(trouble, credential.ErrBusy) { // the look has waited long enough
 					w.wantState("prod", credsync.StateInSync) // an editor may be at work
 				}
 				time.Sleep(time.Second)

@@ -65,7 +65,7 @@ func (in *invocation) preview(ctx context.Context, show func(instance string, p 
 	}
 	log, closeLog := logging.New(c.Log, in.stderr, in.env, new(slog.LevelVar))
 	defer closeLog()
-	err = assembly.Look(ctx, c, log, func(instance string, p sync.Preview, err error) {
+	err = assembly.Preview(ctx, c, log, func(instance string, p sync.Preview, err error) {
 		if err != nil {
 			fmt.Fprintf(in.stderr, "%s: cannot tell: %v\n", instance, err)
 			status = exitFailed

@@ -17,8 +17,8 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// lookTimeout is for a look that asks Vault too.
-const lookTimeout = time.Minute
+// previewTimeout is for a preview, which asks the source too.
+const previewTimeout = time.Minute
 
 // Once carries out an order where no daemon runs. It answers state.ErrLocked where one does.
 func Once(ctx context.Context, c *config.Config, log *slog.Logger, o control.Order) (control.Status, error) {
@@ -84,10 +84,10 @@ func (a *assembly) pause(o control.Order, tell func(event.Event)) error {
 	return nil
 }
 
-// Look compares what is wanted, applied and on disk, and has show tell what a pass would do for each instance, or why nobody knows. It
+// Preview compares what is wanted, applied and on disk, and has show tell what a pass would do for each instance, or why nobody knows. It
 // takes no lock, and writes one thing only: a login that may be refused, so that the next command does not try it again; for that it
 // makes the state directory if there is none.
-func Look(ctx context.Context, c *config.Config, log *slog.Logger, show func(instance string, p sync.Preview, err error)) error {
+func Preview(ctx context.Context, c *config.Config, log *slog.Logger, show func(instance string, p sync.Preview, err error)) error {
 	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
 		return assemble(c, state.Read(c.StateDir), log, true, &assembly{})
 	})
@@ -98,7 +98,7 @@ func Look(ctx context.Context, c *config.Config, log *slog.Logger, show func(ins
 	for _, one := range a.settings.Instances {
 		settings := a.settings
 		settings.Instances = []sync.Instance{one}
-		p, err := deadline.Run(ctx, lookTimeout, "the look", func() (sync.Preview, error) { return sync.Look(ctx, settings) })
+		p, err := deadline.Run(ctx, previewTimeout, "the preview", func() (sync.Preview, error) { return sync.PreviewOf(ctx, settings) })
 		show(one.Name, p, err)
 	}
 	return nil

@@ -68,8 +68,8 @@ func (l *crowd) makeRoom() {
 	}
 }
 
-// keep has the connection stay open while its order is carried out.
-func (c *conn) keep() {
+// leave takes the connection out of the crowd: it stays open while its order is carried out.
+func (c *conn) leave() {
 	c.crowd.mu.Lock()
 	defer c.crowd.mu.Unlock()
 	c.crowd.open = slices.DeleteFunc(c.crowd.open, func(other *conn) bool { return other == c })
@@ -81,7 +81,7 @@ func (c *conn) keep() {
 
 // Close serves net.Conn.
 func (c *conn) Close() error {
-	c.keep()
+	c.leave()
 	return c.Conn.Close()
 }
 

@@ -210,7 +210,7 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
 		return
 	}
 	w.Header().Set("Connection", "close") // it counts no more
-	who.keep()
+	who.leave()
 	query := r.URL.Query()
 	length, err := time.ParseDuration(query.Get("for"))
 	if err != nil && do == DoPause {

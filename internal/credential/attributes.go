@@ -88,8 +88,8 @@ var (
 	ErrMissing = errors.New("the instance's configuration file is missing: restore it, or correct name or config_file")
 	// ErrDamaged: the file is empty, cut off or not well-formed XML. It may last milliseconds, while an editor writes.
 	ErrDamaged = errors.New("the instance's configuration file is not well-formed, and has to be repaired")
-	// ErrHeld: somebody kept the file open for writing for longer than is worth waiting.
-	ErrHeld = errors.New("the instance's configuration file is being written by somebody else")
+	// ErrBusy: somebody kept the file open for writing for longer than is worth waiting.
+	ErrBusy = errors.New("the instance's configuration file is being written by somebody else")
 	// ErrCannotSplice: the attributes cannot be put back into this file in place of an apply (bind mount, no <shared>).
 	ErrCannotSplice = errors.New("the attributes cannot be put back by a splice")
 	// ErrStillRunning: an nlserver of an earlier daemon is still at work on the instance.

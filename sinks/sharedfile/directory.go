@@ -85,7 +85,7 @@ func (p place) openAt(name string, flags int) (*openFile, error) {
 		return nil, err
 	}
 	unix.SetNonblock(fd, false) // else os.File does that at every use of the descriptor
-	f := &openFile{File: os.NewFile(uintptr(fd), p.beside(name)), name: name, held: unix.F_UNLCK}
+	f := &openFile{File: os.NewFile(uintptr(fd), p.beside(name)), name: name, leased: unix.F_UNLCK}
 	if err := unix.Fstat(fd, &f.stat); err != nil {
 		f.Close()
 		return nil, err

@@ -68,7 +68,7 @@ func New(path string, check func(content []byte) error, log *slog.Logger) *File 
 }
 
 // Read returns the content at a moment when nobody is writing the file. It waits for a writer for 5 s, then returns
-// [credential.ErrHeld]. Without a file it returns [credential.ErrMissing].
+// [credential.ErrBusy]. Without a file it returns [credential.ErrMissing].
 func (s *File) Read(ctx context.Context) (content []byte, stamp Stamp, err error) {
 	err = s.with(ctx, func(ctx context.Context, p place) error {
 		f, err := p.openQuiet(ctx)
@@ -128,7 +128,7 @@ func (p place) overwrite(ctx context.Context, merge Merge) error {
 	quiet.Close() // its lease would keep ourselves from writing
 	f, err := p.openAt(p.name, unix.O_RDWR)
 	if errors.Is(err, unix.EAGAIN) { // somebody's lease, which is given up now
-		return fmt.Errorf("%w: %s", credential.ErrHeld, p.path)
+		return fmt.Errorf("%w: %s", credential.ErrBusy, p.path)
 	}
 	if err != nil {
 		return p.wrap("open for writing", err)
@@ -136,7 +136,7 @@ func (p place) overwrite(ctx context.Context, merge Merge) error {
 	defer f.Close()
 	f.lease(unix.F_WRLCK)
 	if !sameInode(f.stat, quiet.stat) || f.stat.Ctim != quiet.stat.Ctim {
-		return fmt.Errorf("%w: %s was replaced or written", credential.ErrHeld, p.path)
+		return fmt.Errorf("%w: %s was replaced or written", credential.ErrBusy, p.path)
 	}
 	content, err := f.read()
 	if err != nil {
@@ -205,7 +205,7 @@ func (s *File) with(ctx context.Context, do func(ctx context.Context, p place) e
 		return err
 	}
 	defer p.dir.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, heldFor, fmt.Errorf("%w: %s", credential.ErrHeld, s.path))
+	ctx, cancel := context.WithTimeoutCause(ctx, heldFor, fmt.Errorf("%w: %s", credential.ErrBusy, s.path))
 	defer cancel()
 	return do(ctx, p)
 }

@@ -33,7 +33,7 @@ type displaced struct {
 // guard keeps the lease of a displaced file for a little longer, in the background. Nobody gets to open it meanwhile: whoever comes
 // late is let go on when it is at the path again. It takes over f.
 func (p place) guard(f *openFile, shown []byte) {
-	if f.held == unix.F_UNLCK || f.held == unix.F_RDLCK && len(p.guarded) >= maxGuarded {
+	if f.leased == unix.F_UNLCK || f.leased == unix.F_RDLCK && len(p.guarded) >= maxGuarded {
 		p.discard(f)
 		return
 	}
@@ -87,7 +87,7 @@ func (d *displaced) putBack() (done bool, err error) {
 	if err := errors.Join(err, err2); err != nil {
 		return false, err
 	}
-	if d.file.held == unix.F_WRLCK { // our copy: nobody has read it, and nobody gets to read what was taken back
+	if d.file.leased == unix.F_WRLCK { // our copy: nobody has read it, and nobody gets to read what was taken back
 		if err = d.rename(d.file, updateName(d.name)); err == nil {
 			if err = d.fill(d.file, current, content, content); err != nil {
 				d.file.write(had) // whoever waits is not to find half of it

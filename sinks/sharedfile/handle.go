@@ -16,9 +16,9 @@ import (
 // openFile is a file held open, since a lease and a judgement belong to the very inode, whatever the path shows later.
 type openFile struct {
 	*os.File
-	name string      // in the directory, where we have put it or found it last
-	stat unix.Stat_t // when it was opened
-	held int         // kind of the lease that is held: whoever opens the file for writing (F_RDLCK), or at all (F_WRLCK), waits. F_UNLCK: none
+	name   string      // in the directory, where we have put it or found it last
+	stat   unix.Stat_t // when it was opened
+	leased int         // kind of the lease that was taken: whoever opens the file for writing (F_RDLCK), or at all (F_WRLCK), waits. F_UNLCK: none
 }
 
 // open opens a regular file of the directory for reading.
@@ -108,16 +108,16 @@ func (f *openFile) write(content []byte) error {
 func (f *openFile) lease(kind int) error {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, kind)
 	if err == nil {
-		f.held = kind
+		f.leased = kind
 	}
 	return err
 }
 
 // leaseBroken reports whether somebody waits in open() for the lease to go.
 func (f *openFile) leaseBroken() bool {
-	if f.held == unix.F_UNLCK {
+	if f.leased == unix.F_UNLCK {
 		return false
 	}
 	kind, err := unix.FcntlInt(f.Fd(), unix.F_GETLEASE, 0)
-	return err == nil && kind != f.held
+	return err == nil && kind != f.leased
 }

@@ -109,7 +109,7 @@ func (p place) untouched(name string, old *openFile, content []byte) bool {
 	if err != nil || !sameInode(now, was) || now.Mode != was.Mode || now.Uid != was.Uid || now.Gid != was.Gid || now.Nlink > 1 {
 		return false
 	}
-	if old.held != unix.F_UNLCK {
+	if old.leased != unix.F_UNLCK {
 		return !old.leaseBroken()
 	}
 	again, err := old.read()

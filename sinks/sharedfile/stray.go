@@ -48,7 +48,7 @@ func (p place) settleStrays(ctx context.Context) error {
 		p.closeUnguarded(current)
 		var errno unix.Errno
 		switch {
-		case errors.Is(err, credential.ErrHeld):
+		case errors.Is(err, credential.ErrBusy):
 			p.unsettled = true
 			return err
 		case errors.As(err, &errno) && !isForbidden(err): // it may be over at the next try, and is no reason to leave the file alone
@@ -121,7 +121,7 @@ func (p place) settleStray(current *openFile, name string) error {
 	case err != nil:
 		return err
 	case outcome != replaced:
-		return fmt.Errorf("%w: %s", credential.ErrHeld, p.path)
+		return fmt.Errorf("%w: %s", credential.ErrBusy, p.path)
 	}
 	p.log.Info("an update that a crash had displaced is back in place", "path", p.path)
 	return nil

@@ -203,7 +203,7 @@ func TestUpdateGivesUpOnAWriterThatStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Update(t.Context(), restore); !errors.Is(err, credential.ErrHeld) {
+	if err := f.Update(t.Context(), restore); !errors.Is(err, credential.ErrBusy) {
 		t.Errorf("error is %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -260,7 +260,7 @@ func TestOverwriteMeetsALease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer holder.Close()
-	if err := errors.Join(holder.lease(unix.F_RDLCK), p.overwrite(t.Context(), restore)); !errors.Is(err, credential.ErrHeld) {
+	if err := errors.Join(holder.lease(unix.F_RDLCK), p.overwrite(t.Context(), restore)); !errors.Is(err, credential.ErrBusy) {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -339,7 +339,7 @@ func noUpdateIsLost(t *testing.T, dir string, pause time.Duration) {
 			switch {
 			case err == nil && found:
 				replaced++
-			case err != nil && ctx.Err() == nil && !errors.Is(err, credential.ErrMissing) && !errors.Is(err, credential.ErrDamaged) && !errors.Is(err, credential.ErrHeld):
+			case err != nil && ctx.Err() == nil && !errors.Is(err, credential.ErrMissing) && !errors.Is(err, credential.ErrDamaged) && !errors.Is(err, credential.ErrBusy):
 				t.Error(err)
 			}
 		}

@@ -57,7 +57,7 @@ var mutations = []mutation{
 		`case err == nil && p.untouched(copied.name, old, content):`, `case err == nil && p.shows(copied.name, old.stat):`,
 		"TestWriterAtTheExchangeGoesFirst"},
 	{"a displaced file is not looked after",
-		`if f.held == unix.F_UNLCK || f.held == unix.F_RDLCK && len(p.guarded) >= maxGuarded {`, `if true {`,
+		`if f.leased == unix.F_UNLCK || f.leased == unix.F_RDLCK && len(p.guarded) >= maxGuarded {`, `if true {`,
 		"TestWriterAfterTheExchangeLosesNothing"},
 	{"a copy that was at the path is thrown away",
 		`p.guard(copied, nil)`, `p.discard(copied)`,
