@@ -30,9 +30,10 @@ var documented = []string{attrClientID, attrClientSecret, attrAccountID, attrPri
 var othersAttributes = []string{"authIMSClientId", "authIMSClientSecret", "authIMSCode", "authIMSEndpoint"}
 
 // Apply has nlserver write c, and proves it by reading the file again: client id and technical account id are those of
-// c, and the secret is there and has changed, or the file was written. An exit status proves nothing. It returns the attributes to be
-// guarded from now on, and how long nlserver took.
-func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+// c, and the secret is there and has changed, or the file was written. An exit status proves nothing. What may not be there afterwards are
+// the attributes of an apply of another secret (nil: none are known). It returns the attributes to be guarded from now on, and how long
+// nlserver took.
+func (i *Instance) Apply(ctx context.Context, c credential.Credential, others credential.Attributes) (credential.Attributes, time.Duration, error) {
 	lock, err := i.lockRun()
 	if err != nil {
 		return nil, 0, err
@@ -56,7 +57,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 	if err != nil {
 		return nil, took, errors.Join(runErr, err)
 	}
-	lack := cmp.Or(damage, prove(c, before.seen, after.seen, before.stamp != after.stamp, runErr != nil))
+	lack := cmp.Or(damage, prove(c, others, before.seen, after.seen, before.stamp != after.stamp, runErr != nil))
 	if lack == nil {
 		if err := i.endRun(); err != nil {
 			return nil, took, err
@@ -64,13 +65,17 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential) (credenti
 		if runErr != nil {
 			i.log.Warn("nlserver failed, but the credential is in the file", "reason", runErr)
 		}
-		return i.managed(c, after.seen), took, nil
+		return i.guardedAfter(c, after.seen), took, nil
 	}
 	if runErr == nil {
 		runErr = fmt.Errorf("nlserver exited with status 0 and said: %s", said)
 	}
 	lack = fmt.Errorf("%w; afterwards, in %s: %w", runErr, i.cfg.File, lack)
-	return nil, took, errors.Join(lack, i.undoRun(ctx, asBefore(before.seen, after.seen)))
+	was := asBefore(before.seen, after.seen)
+	if errors.Is(lack, errOtherSecret) { // it works, and may be whole again only now
+		was = nil
+	}
+	return nil, took, errors.Join(lack, i.undoRun(ctx, was))
 }
 
 // lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
@@ -89,9 +94,12 @@ func (i *Instance) lockRun() (*os.File, error) {
 	return lock, nil
 }
 
+// errOtherSecret says that the file shows what an apply of another secret left: two secrets are never encrypted alike.
+var errOtherSecret = errors.New("the file holds the secret that was applied before: nlserver wrote nothing, or another program wrote over it")
+
 // prove tells what is missing from the proof that c was written. That the file was written is no proof where nlserver failed:
 // somebody else may have written it.
-func prove(c credential.Credential, before, after credential.Attributes, written, failed bool) error {
+func prove(c credential.Credential, others, before, after credential.Attributes, written, failed bool) error {
 	if wrong := wrongIDs(c, after); len(wrong) > 0 {
 		return fmt.Errorf("%s is not the credential's", wrong[0])
 	}
@@ -101,6 +109,8 @@ func prove(c credential.Credential, before, after credential.Attributes, written
 		return fmt.Errorf("%s is empty or missing", attrClientSecret)
 	case secret.Same(before.Get(attrClientSecret)) && (!written || failed):
 		return errors.New("nothing was written")
+	case len(others) > 0 && len(credential.Drift(others, after)) == 0:
+		return errOtherSecret
 	}
 	return nil
 }
@@ -130,12 +140,10 @@ func asBefore(before, after credential.Attributes) credential.Attributes {
 const mostLearned = 16
 
 // Managed picks the attributes to be guarded where nobody knows the credential: the documented ones, also those that are absent.
-// complete says that they make a credential.
-func (i *Instance) Managed(seen credential.Attributes) (managed credential.Attributes, complete bool) {
-	for _, name := range []string{attrClientID, attrClientSecret, attrAccountID} {
-		if seen.Get(name).Value == "" {
-			return nil, false
-		}
+// isComplete says that they make a credential.
+func (i *Instance) Managed(seen credential.Attributes) (managed credential.Attributes, isComplete bool) {
+	if !complete(seen) {
+		return nil, false
 	}
 	return seen.Select(documented), true
 }
@@ -145,9 +153,9 @@ func (i *Instance) WrongIDs(c credential.Credential, seen credential.Attributes)
 	return wrongIDs(c, seen)
 }
 
-// managed picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
+// guardedAfter picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
 // that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
-func (i *Instance) managed(c credential.Credential, after credential.Attributes) credential.Attributes {
+func (i *Instance) guardedAfter(c credential.Credential, after credential.Attributes) credential.Attributes {
 	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
 	known := slices.Concat(documented, othersAttributes)
 	var learned credential.Attributes

@@ -50,7 +50,7 @@ func inodeOf(t *testing.T, path string) uint64 {
 // damages is put back in place, too.
 func TestHardLinksStayTogether(t *testing.T) {
 	c := newCampaign(t)
-	applied, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+	applied, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,14 +72,14 @@ func TestHardLinksStayTogether(t *testing.T) {
 	}
 	c.wantOneFile(other, inode, drifted)
 
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); err != nil {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); err != nil {
 		t.Fatal(err)
 	}
 	c.wantOneFile(other, inode, "")
 	whole := c.content()
 	for _, fault := range []string{`{"write_half": true, "die": true}`, `{"write_empty": true}`, `{"garbage": true}`} {
 		c.faults(fault)
-		if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "was restored") {
+		if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret), nil); err == nil || !strings.Contains(err.Error(), "was restored") {
 			t.Errorf("%s: error is %v", fault, err)
 		}
 		c.wantOneFile(other, inode, whole)
@@ -90,7 +90,7 @@ func TestHardLinksStayTogether(t *testing.T) {
 // instance from being looked after for good.
 func TestRecoverPutsBackAHalfReplacedCredentialInPlace(t *testing.T) {
 	c := newCampaign(t)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); err != nil {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); err != nil {
 		t.Fatal(err)
 	}
 	whole := c.content()
@@ -113,7 +113,7 @@ func TestRecoverPutsBackAHalfReplacedCredentialInPlace(t *testing.T) {
 // place all the same. Only writers are waited for.
 func TestReaderDelaysNoRepairInPlace(t *testing.T) {
 	c := newCampaign(t)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); err != nil {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); err != nil {
 		t.Fatal(err)
 	}
 	whole := c.content()
@@ -124,7 +124,7 @@ func TestReaderDelaysNoRepairInPlace(t *testing.T) {
 	}
 	defer reader.Close()
 	c.faults(`{"write_half": true, "die": true}`)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "was restored") {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret), nil); err == nil || !strings.Contains(err.Error(), "was restored") {
 		t.Errorf("error is %v", err)
 	}
 	c.wantOneFile(other, inode, whole)

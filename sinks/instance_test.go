@@ -76,7 +76,7 @@ const firstSecret, secondSecret = "p8e-firstCANARYfirstCANARYfirst0001", "p8e-se
 
 func TestApplyIsProved(t *testing.T) {
 	c := newCampaign(t)
-	written, took, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+	written, took, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestApplyLearnsWhereTheOrgIDIs(t *testing.T) {
 	if err := os.WriteFile(c.file, []byte(content), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	written, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+	written, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,13 +139,13 @@ func TestApplyNeverLeavesItWorse(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			c := newCampaign(t)
-			first, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+			first, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			before := c.content()
 			c.faults(x.faults)
-			written, _, err := c.Apply(t.Context(), newTestCredential(secondSecret))
+			written, _, err := c.Apply(t.Context(), newTestCredential(secondSecret), nil)
 			if x.applied {
 				if err != nil || written.Get(attrClientSecret).Same(first.Get(attrClientSecret)) {
 					t.Fatalf("not applied: %v, %v", written, err)
@@ -166,16 +166,39 @@ func TestApplyNeverLeavesItWorse(t *testing.T) {
 	}
 }
 
+// While nlserver ran, another program wrote the credential that was applied before: that is no proof, and it works, so it stays.
+func TestApplyOverWhichTheEarlierOneIsWritten(t *testing.T) {
+	c := newCampaign(t)
+	first, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	works := c.content()
+	blank := strings.Replace(works, first.Get(attrClientSecret).Value, "", 1)
+	program := "#!/bin/sh\ncat >'" + c.file + "' <<'END'\n" + works + "END\n"
+	if err := errors.Join(os.WriteFile(filepath.Join(c.path, "bin/other"), []byte(program), 0o755), os.WriteFile(c.file, []byte(blank), 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	c.cfg.NLServer = c.server(func(n *nlserver.Config) { n.Executable, n.Command = "bin/other", "setimsoauth" })
+	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret), first); err == nil || !strings.Contains(err.Error(), "applied before") {
+		t.Errorf("error is %v", err)
+	}
+	if got := c.content(); got != works {
+		t.Errorf("the file is not what was written last; it has %d bytes, had %d", len(got), len(works))
+	}
+	c.wantClean()
+}
+
 func TestApplyTouchesNoFileThatIsOutOfOrder(t *testing.T) {
 	c := newCampaign(t)
 	if err := os.WriteFile(c.file, []byte("<serverconf><shared>"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); !errors.Is(err, credential.ErrDamaged) {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); !errors.Is(err, credential.ErrDamaged) {
 		t.Errorf("error is %v", err)
 	}
 	os.Remove(c.file)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); !errors.Is(err, credential.ErrMissing) {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); !errors.Is(err, credential.ErrMissing) {
 		t.Errorf("error is %v", err)
 	}
 	if log := c.read("var/standin/runs.jsonl"); strings.Contains(log, `"set"`) {
@@ -203,7 +226,7 @@ func TestRecoverWaitsForAnEarlierRun(t *testing.T) {
 	if err := c.Recover(t.Context()); !errors.Is(err, credential.ErrStillRunning) {
 		t.Errorf("recovery: %v", err)
 	}
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); !errors.Is(err, credential.ErrStillRunning) {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); !errors.Is(err, credential.ErrStillRunning) {
 		t.Errorf("apply: %v", err)
 	}
 	in.Close()
@@ -256,7 +279,7 @@ func TestRecoverKeepsThePreImageWhileTheFileIsAway(t *testing.T) {
 // A run that this daemon knows to have failed is undone, also where it left a credential that looks complete.
 func TestRecoverUndoesAnUnprovedRun(t *testing.T) {
 	c := newCampaign(t)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret)); err != nil {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); err != nil {
 		t.Fatal(err)
 	}
 	whole := c.content()

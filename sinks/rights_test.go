@@ -57,7 +57,7 @@ func TestDirectoryThatEverybodyMayWriteIsRefused(t *testing.T) {
 	for _, mode := range []os.FileMode{0o777, 0o772, 0o777 | os.ModeSticky} {
 		t.Run(mode.String(), func(t *testing.T) {
 			c := newCampaign(t)
-			applied, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+			applied, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +77,7 @@ func TestDirectoryThatEverybodyMayWriteIsRefused(t *testing.T) {
 			for name, call := range map[string]func() error{
 				"look":    func() error { _, err := c.Look(t.Context()); return err },
 				"restore": func() error { _, err := c.Restore(t.Context(), applied); return err },
-				"apply":   func() error { _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); return err },
+				"apply":   func() error { _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret), nil); return err },
 				"recover": func() error { return c.Recover(t.Context()) },
 				"repair":  func() error { return c.restoreFile(t.Context(), []byte(whole)) },
 			} {

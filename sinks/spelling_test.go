@@ -28,7 +28,7 @@ func TestRestoreWritesTheBytesThatWereThere(t *testing.T) {
 	c := newCampaign(t)
 	c.faults(`{"odd_spelling": true, "org_attribute": "orgId"}`)
 	c.write(withIMS(`<ims authIMSTAClientSecret='' authIMSTAId = 'x' orgId='' other='"&#65;'/>`))
-	written, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+	written, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestFailedRunIsUndoneByteForByte(t *testing.T) {
 	}
 	server := c.server(func(n *nlserver.Config) { n.Executable, n.Command = "half", "setimsoauth" })
 	in := New(Config{Name: "prod", File: c.file, StateDir: c.state, NLServer: server, Logger: slog.New(slog.DiscardHandler)})
-	if _, _, err := in.Apply(t.Context(), newTestCredential(firstSecret)); err == nil || !strings.Contains(err.Error(), "is not the credential's") {
+	if _, _, err := in.Apply(t.Context(), newTestCredential(firstSecret), nil); err == nil || !strings.Contains(err.Error(), "is not the credential's") {
 		t.Fatalf("error is %v", err)
 	}
 	if got := c.content(); got != whole {

@@ -27,13 +27,13 @@ func TestStateOnAnotherFileSystem(t *testing.T) {
 	if err := errors.Join(unix.Stat(filepath.Dir(c.file), &conf), unix.Stat(c.state, &state)); err != nil || conf.Dev == state.Dev {
 		t.Fatal("they are on the same file system", err)
 	}
-	applied, _, err := c.Apply(t.Context(), newTestCredential(firstSecret))
+	applied, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	whole := c.content()
 	c.faults(`{"write_half": true, "die": true}`)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret)); err == nil || !strings.Contains(err.Error(), "was restored") {
+	if _, _, err := c.Apply(t.Context(), newTestCredential(secondSecret), nil); err == nil || !strings.Contains(err.Error(), "was restored") {
 		t.Errorf("error is %v", err)
 	}
 	if c.content() != whole {

@@ -14,6 +14,10 @@ var notApplied = report{"credential not applied", "correct what the reason says;
 func (d *Daemon) apply(in *instance) {
 	p, force, r, ctx := in.wanted.pending, in.wanted.force, &in.record, d.commands
 	before, drift := r.Record, changesOf(r.Attributes, in.file.seen)
+	var others credential.Attributes
+	if before.SecretDigest != "" && before.SecretDigest != p.secretDigest {
+		others = before.Attributes
+	}
 	r.Applying = &p.version
 	intent := r.Record
 	r.unsaved, r.saving = false, true
@@ -24,7 +28,7 @@ func (d *Daemon) apply(in *instance) {
 	d.onFile(in, actionApply, step{what: "apply", bound: applyBound, commands: true}, func() {
 		if err = d.cfg.Store.Save(in.Name, intent); err == nil {
 			saved = true
-			attributes, took, err = in.Sink.Apply(ctx, p.credential)
+			attributes, took, err = in.Sink.Apply(ctx, p.credential, others)
 		}
 	})
 	r.saving = false
@@ -33,11 +37,6 @@ func (d *Daemon) apply(in *instance) {
 	if saved {
 		r.retry = retry{}
 		in.file.stale = true // events of our own command are behind us, but somebody else may have written meanwhile
-	}
-	sameSecret := before.SecretDigest == "" || before.SecretDigest == p.secretDigest
-	if err == nil && !sameSecret && len(credential.Drift(before.Attributes, attributes)) == 0 {
-		err = errors.New("the file holds the secret that was applied before: nlserver wrote nothing, " +
-			"or another program wrote over it") // two secrets are never encrypted alike
 	}
 	if err == nil {
 		in.onApply(p, force, attributes, now)

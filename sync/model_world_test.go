@@ -271,7 +271,7 @@ func (s modelSink) takeTime() {
 	s.f.looking = false
 }
 
-func (s modelSink) Apply(_ context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+func (s modelSink) Apply(_ context.Context, c credential.Credential, _ credential.Attributes) (credential.Attributes, time.Duration, error) {
 	w, f := s.w, s.f
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -41,9 +41,10 @@ type Sink interface {
 	Recover(ctx context.Context) error
 	// Look returns the attributes that are in the file now. Errors: credential.ErrMissing, ErrDamaged, ErrBusy.
 	Look(ctx context.Context) (credential.Attributes, error)
-	// Apply writes c and proves it by looking. It returns the attributes to be kept from now on, with those that must stay absent,
-	// and the time that the command took. A second Apply of the same credential is allowed.
-	Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error)
+	// Apply writes c and proves it by looking. others is what an Apply of another secret returned: found afterwards, it disproves this
+	// one; nil where none is known. It returns the attributes to be kept from now on, with those that must stay absent, and the time
+	// that the command took. A second Apply of the same credential is allowed.
+	Apply(ctx context.Context, c credential.Credential, others credential.Attributes) (credential.Attributes, time.Duration, error)
 	// Restore looks, and puts wanted into the file as it is then if anything differs. It returns the attributes that it found
 	// before. They are nil only when it could not look: then errors are as of Look, else what kept it from writing, such as
 	// credential.ErrCannotSplice.

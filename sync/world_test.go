@@ -335,7 +335,7 @@ func (s *sink) Look(context.Context) (credential.Attributes, error) {
 	return found, err
 }
 
-func (s *sink) Apply(ctx context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+func (s *sink) Apply(ctx context.Context, c credential.Credential, _ credential.Attributes) (credential.Attributes, time.Duration, error) {
 	select {
 	case <-time.After(s.prepareTime):
 	case <-ctx.Done():

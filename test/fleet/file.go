@@ -31,7 +31,7 @@ func (f *file) Look(context.Context) (credential.Attributes, error) {
 	return f.attributes, nil
 }
 
-func (f *file) Apply(_ context.Context, c credential.Credential) (credential.Attributes, time.Duration, error) {
+func (f *file) Apply(_ context.Context, c credential.Credential, _ credential.Attributes) (credential.Attributes, time.Duration, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.writes++

@@ -10,7 +10,7 @@ var mutations = []mutation{
 		"func checkField(value string) error {\n", "func checkField(value string) error {\n\tvalue = strings.TrimSuffix(value, \"\\n\")\n",
 		"TestOddFields"},
 	{"an apply is not proved",
-		`prove(c, before.seen, after.seen, before.stamp != after.stamp, runErr != nil)`, `error(nil)`,
+		`prove(c, others, before.seen, after.seen, before.stamp != after.stamp, runErr != nil)`, `error(nil)`,
 		"TestApplyNeverLeavesItWorse"},
 	{"a file that nlserver damaged is not put back",
 		`if err := i.restoreFile(ctx, whole); err != nil {`, `if err := error(nil); err != nil {`,
