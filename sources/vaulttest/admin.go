@@ -213,7 +213,7 @@ func (s *Server) tokens(ctx context.Context, fits func(liveToken) bool) ([]strin
 // hasEnded reports whether an error about an accessor says that its token has ended since it was listed.
 func hasEnded(err error) bool {
 	answer, ok := errors.AsType[*StatusError](err)
-	return ok && (answer.Status == http.StatusForbidden || answer.Status == http.StatusNotFound)
+	return ok && (answer.Status == http.StatusForbidden || answer.Status == http.StatusNotFound || strings.Contains(answer.Error(), "invalid accessor"))
 }
 
 // RevokeRoleTokens revokes every token that logins with a role have made.

@@ -173,7 +173,7 @@ func TestSurveyModes(t *testing.T) {
 		"an older build": {faults: `{"options": ["setimsauth"]}`, differs: map[string]string{"options that set a credential": "setimsauth",
 			"set, two of four fields: output": "Option '-setimsauth' takes 4 values separated by '/', 2 given. (iRc=-5302)"}},
 		"odd exit code": {
-			faults: `{"exit_code": 7}`,
+			faults:  `{"exit_code": 7}`,
 			differs: map[string]string{"set: end": "exit 7", "set, two of four fields: end": "exit 7", "set, an instance that there is not: end": "exit 7"},
 		},
 		"another answer": {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
 )
@@ -169,7 +170,8 @@ func TestFrozenDisk(t *testing.T) {
 	w.Eventually("it has left the step behind", func() bool { return strings.Contains(w.Log(), `msg="steps that do not end are left behind"`) })
 	w.Eventually("it has stopped", func() bool { return strings.Contains(w.Log(), "msg=stopped") })
 	t.Logf("degraded after %.1f s, done %.1f s after SIGTERM", degraded.Seconds(), time.Since(asked).Seconds())
-	if strings.Contains(w.Log(), "token not revoked") {
+	revokes := func(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/auth/token/revoke-self") }
+	if vaulttest.Count(w.Proxy.Requests(), revokes) == 0 { // whose answer a busy machine may bring too late
 		t.Errorf("the token was not revoked\n%s", w.Log())
 	}
 	thaw()
