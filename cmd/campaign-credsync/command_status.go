@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"reflect"
 	"slices"
 	"strings"
@@ -34,7 +35,10 @@ configuration is bad, 4 if this user may not ask the daemon.`,
 				return exitUsage, problem
 			}
 			status, err := in.runStatus(ctx, c.ControlSocket, asJSON, watch, prometheus)
-			if errors.Is(err, control.ErrNoDaemon) && problem != nil {
+			switch noDaemon := errors.Is(err, control.ErrNoDaemon); {
+			case noDaemon && errors.Is(problem, fs.ErrPermission): // the daemon may have another socket
+				return status, fmt.Errorf("%w; that is the default socket, as the configuration may not be read: %w", err, problem)
+			case noDaemon && problem != nil:
 				return exitUsage, problem
 			}
 			return status, err

@@ -122,11 +122,12 @@ func (in *invocation) load(ctx context.Context) (*config.Config, error) {
 	return c, nil
 }
 
-// loadForDaemon is load for commands that only ask the daemon. Who may ask it need not be able to read its configuration.
+// loadForDaemon is load for commands that only ask the daemon. Who may ask it need not be able to read its configuration: beside that
+// error is a Config with the default socket.
 func (in *invocation) loadForDaemon(ctx context.Context) (*config.Config, error) {
 	c, err := in.load(ctx)
 	if errors.Is(err, fs.ErrPermission) {
-		return &config.Config{ControlSocket: config.DefaultSocket}, nil
+		return &config.Config{ControlSocket: config.DefaultSocket}, err
 	}
 	return c, err
 }

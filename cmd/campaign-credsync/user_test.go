@@ -67,15 +67,22 @@ func TestWhoMayNotReadTheConfiguration(t *testing.T) {
 	if os.Geteuid() == 0 { // who may read everything
 		me.Credential = &syscall.Credential{Uid: 12345, Gid: 12345}
 	}
-	for path, want := range map[string]string{
-		file:                            `permission denied: user \S+ may not read it \(mode 0200, owner \S+, group \S+\); make it readable for that user`,
-		filepath.Join(closed, "c.yaml"): `permission denied: user \S+ may not enter a directory above it; make it readable for that user`,
+	const mayNotRead = `permission denied: user \S+ may not read it \(mode 0200, owner \S+, group \S+\); make it readable for that user`
+	for _, c := range []struct {
+		command, path string
+		exits         int
+		says          string
+	}{
+		{"validate", file, exitUsage, mayNotRead},
+		{"validate", filepath.Join(closed, "c.yaml"), exitUsage, `permission denied: user \S+ may not enter a directory above it; make it readable for that user`},
+		{"status", file, exitFailed, `no daemon answers at control_socket .*that is the default socket, .*` + mayNotRead},
+		{"history", file, exitUsage, mayNotRead},
 	} {
-		validate := exec.Command(command, "--config", path, "validate")
-		validate.SysProcAttr = me
-		output, _ := validate.CombinedOutput()
-		if validate.ProcessState == nil || validate.ProcessState.ExitCode() != exitUsage || !regexp.MustCompile(want).Match(output) {
-			t.Errorf("%v: %s", validate.ProcessState, output)
+		run := exec.Command(command, "--config", c.path, c.command)
+		run.SysProcAttr = me
+		output, _ := run.CombinedOutput()
+		if run.ProcessState == nil || run.ProcessState.ExitCode() != c.exits || !regexp.MustCompile(c.says).Match(output) {
+			t.Errorf("%s: %v: %s", c.command, run.ProcessState, output)
 		}
 	}
 }

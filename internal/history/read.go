@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 
@@ -18,6 +19,9 @@ func Read(dir string, wanted func(event.Event) bool) (events []event.Event, torn
 		data, err := regularfile.Read(filepath.Join(dir, name), MaxSize+maxLine)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if errors.Is(err, regularfile.ErrNotRegular) {
+			return nil, 0, fmt.Errorf("%s is not a regular file; remove what is there", filepath.Join(dir, name))
 		}
 		if err != nil {
 			return nil, 0, err
