@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,12 +37,15 @@ const (
 type Log struct {
 	path    string
 	log     *slog.Logger
-	lines   chan []byte
 	dropped atomic.Int64
 	failed  atomic.Pointer[string]    // why the last event was dropped; nil if it was not
 	began   atomic.Pointer[time.Time] // of the write under way; nil: there is none
+	news    chan struct{}             // 1 slot: lines wait
 	ending  chan struct{}
 	ended   chan struct{}
+
+	mu      sync.Mutex
+	waiting [][]byte // lines that are to be written
 
 	// ---- belongs to work ----
 	file *os.File // nil: to be opened
@@ -54,7 +58,7 @@ type Log struct {
 func Open(dir string, log *slog.Logger) *Log {
 	l := &Log{
 		path: filepath.Join(dir, fileName), log: log,
-		lines: make(chan []byte, maxWaiting), ending: make(chan struct{}), ended: make(chan struct{}),
+		news: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{}),
 	}
 	go l.work()
 	return l
@@ -62,10 +66,16 @@ func Open(dir string, log *slog.Logger) *Log {
 
 // Append takes an event. It never waits, and may be called from any goroutine, also after Close, when it drops the event.
 func (l *Log) Append(e event.Event) {
-	select {
-	case l.lines <- e.Line():
-	default:
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == maxWaiting {
 		l.dropped.Add(1)
+		return
+	}
+	l.waiting = append(l.waiting, e.Line())
+	select {
+	case l.news <- struct{}{}:
+	default:
 	}
 }
 
@@ -104,13 +114,26 @@ func (l *Log) work() {
 		case <-again:
 			l.dropped.Add(-1)
 			l.write(l.lost)
-		case line := <-l.lines:
-			l.write(line)
+		case <-l.news:
+			l.writeWaiting()
 		case <-l.ending:
-			for len(l.lines) > 0 {
-				l.write(<-l.lines)
-			}
+			l.writeWaiting()
 			return
+		}
+	}
+}
+
+func (l *Log) writeWaiting() {
+	for {
+		l.mu.Lock()
+		lines := l.waiting
+		l.waiting = nil
+		l.mu.Unlock()
+		if len(lines) == 0 {
+			return
+		}
+		for _, line := range lines {
+			l.write(line)
 		}
 	}
 }
