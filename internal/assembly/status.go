@@ -197,7 +197,7 @@ func (p *process) History() ([]byte, error) {
 }
 
 // Metrics is what Prometheus would be answered.
-func (p *process) Metrics() ([]byte, error) { return p.meter.Text(p.Status()) }
+func (p *process) Metrics() ([]byte, error) { return p.meter.Text(p.Status()), nil }
 
 // web is what metrics, health and page are made of.
 func (p *process) web() web.Config {

@@ -80,6 +80,54 @@ func TestOpenMetricsOnRequest(t *testing.T) {
 	}
 }
 
+// The text format of Prometheus is what everybody gets who does not prefer OpenMetrics 1.0.0.
+func TestFormatThatIsAskedFor(t *testing.T) {
+	for accept, want := range map[string]string{
+		"":                             "text/plain",
+		"*/*":                          "text/plain",
+		"application/openmetrics-text": "application/openmetrics-text",
+		"application/openmetrics-text;version=0.0.1,text/plain;q=0.5":         "text/plain",
+		"application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.6":   "text/plain",
+		"text/plain;version=0.0.4;q=0.3,application/openmetrics-text;q=0.4":   "application/openmetrics-text",
+		"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0": "text/plain",
+		";;,application/openmetrics-text;q=1;,":                               "application/openmetrics-text",
+	} {
+		if _, kind := scrape(counted(), status(1), accept); !strings.HasPrefix(kind, want+";") {
+			t.Errorf("%q is answered with %q", accept, kind)
+		}
+	}
+}
+
+// A duration counts in the first bucket that it does not exceed, and in all above.
+func TestBuckets(t *testing.T) {
+	m := metrics.New("1.0", "abc", "go1")
+	for _, took := range []time.Duration{100 * time.Millisecond, 100*time.Millisecond + 1, 5 * time.Minute} {
+		m.Applied(took)
+	}
+	text, _ := scrape(m, status(1), "")
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	all, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := all["campaign_credsync_apply_duration_seconds"].GetMetric()[0].GetHistogram()
+	if got.GetSampleCount() != 3 || got.GetSampleSum() < 300.2 || got.GetSampleSum() > 300.3 {
+		t.Errorf("it counts %v, %v s", got.GetSampleCount(), got.GetSampleSum())
+	}
+	for _, b := range got.GetBucket() {
+		want := uint64(2)
+		switch {
+		case b.GetUpperBound() == 0.1:
+			want = 1
+		case b.GetUpperBound() > 1000:
+			want = 3
+		}
+		if b.GetCumulativeCount() != want {
+			t.Errorf("up to %v s it counts %d, want %d", b.GetUpperBound(), b.GetCumulativeCount(), want)
+		}
+	}
+}
+
 // What is not known is absent, and what was never counted but is expected is 0.
 func TestUnknownIsAbsentAndExpectedIsZero(t *testing.T) {
 	s := control.Status{Instances: []sync.InstanceStatus{{Name: "prod", State: sync.StateHeld, Reason: "first_apply"}}}
