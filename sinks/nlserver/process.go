@@ -76,7 +76,7 @@ func (b *Binary) run(ctx context.Context, c child) (printed string, took time.Du
 	output, drained := &tail{limit: 256 << 10}, make(chan struct{})
 	go func() {
 		defer close(drained)
-		io.Copy(output, reader)
+		io.CopyBuffer(output, struct{ io.Reader }{reader}, make([]byte, 4<<10)) // io.Copy takes 32 KiB
 	}()
 
 	stopped := b.supervise(ctx, pid, drained)
