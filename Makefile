@@ -57,6 +57,7 @@ vuln: ## needs the vulnerability database
 install: build
 	install -D -m 0755 bin/campaign-credsync $(DESTDIR)$(PREFIX)/bin/campaign-credsync
 	install -D -m 0644 $(UNIT) $(DESTDIR)$(PREFIX)/lib/systemd/system/campaign-credsync.service
+	install -m 0644 packaging/systemd/campaign-credsync-activate.socket packaging/systemd/campaign-credsync-activate@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/
 	install -D -m 0640 packaging/systemd/config.example.yaml $(DESTDIR)/etc/campaign-credsync/config.example.yaml
 
 clean:

@@ -88,7 +88,7 @@ applies each new version through nlserver, and puts the credential back when any
 	root.AddCommand(
 		newRunCommand(in), newSyncCommand(in), newValidateCommand(in), newDiffCommand(in), newStatusCommand(in),
 		newAdoptCommand(in), newPauseCommand(in), newResumeCommand(in), newHistoryCommand(in), newSurveyCommand(in), newDoctorCommand(in),
-		newVersionCommand(in),
+		newVersionCommand(in), newActivateCommand(in),
 	)
 	return root
 }

@@ -43,6 +43,16 @@ func Load(file string, env func(string) (string, bool)) (*Config, error) {
 	return c, err
 }
 
+// LoadForActivation is Load for who only runs steps of activation. A problem of the file that does not concern them is none: a daemon
+// whose last reload was rejected still activates, and what its unit has in the environment for other keys need not be there.
+func LoadForActivation(file string, env func(string) (string, bool)) (*Config, error) {
+	c, err := Load(file, env)
+	if c != nil && !c.places.spoilsActivation() {
+		err = nil
+	}
+	return c, err
+}
+
 func parse(file string, text []byte, env func(string) (string, bool)) (*Config, error) {
 	r := &reader{file: file, env: env, at: map[string]*token.Position{}, written: map[string]string{}, refused: map[string]bool{}, meant: map[string]bool{}}
 	root := r.document(text)
@@ -143,6 +153,9 @@ type Campaign struct {
 type Activate struct {
 	Reload  bool     `yaml:"reload" default:"true"`
 	Restart []string `yaml:"restart" default:"[]"` // modules without their @instance
+	// Via says who runs nlserver for it: the activation service, this daemon, or (auto) the service where its Socket is there.
+	Via    string `yaml:"via" default:"auto" oneof:"auto socket direct"`
+	Socket string `yaml:"socket" default:"/run/campaign-credsync-activate.sock" is:"absolute" needed:"true"`
 }
 
 // Notify is the program that is told of events.

@@ -305,6 +305,20 @@ func (r *reader) refuseIf(wrong bool, key, format string, args ...any) {
 	}
 }
 
+var activationKey = regexp.MustCompile(`^(|state_dir|campaign(\..*)?|instances(\[\d+\](\.name)?)?)$`)
+
+// spoilsActivation reports whether a problem concerns what a step of activation depends on.
+func (r *reader) spoilsActivation() bool {
+	for _, keys := range []map[string]bool{r.refused, r.meant} {
+		for key := range keys {
+			if activationKey.MatchString(key) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // line is one line of an Error. Columns are characters, counted from 1.
 func (r *reader) line(key, problem string) string {
 	at := r.where(key)

@@ -51,9 +51,16 @@ func (b *Binary) Ask(ctx context.Context, instance string, args []string, inheri
 // which a module that it starts inherits, as it does the output: memory that is never full, so that such a module is held up by nothing.
 // A restart that exceeds the timeout is left to run. The error is that of Ask.
 func (b *Binary) AskRestart(ctx context.Context, module, instance, mark string) (Answer, error) {
-	if b.outlived(module) {
-		return Answer{}, fmt.Errorf("nlserver restart %s: an earlier one has not ended yet", module)
+	note, err := b.claim(module)
+	if err != nil {
+		return Answer{}, err
 	}
+	begun := false
+	defer func() {
+		if !begun {
+			note.Close()
+		}
+	}()
 	env, err := b.environment(ctx)
 	if err != nil {
 		return Answer{}, err
@@ -64,10 +71,11 @@ func (b *Binary) AskRestart(ctx context.Context, module, instance, mark string) 
 	}
 	output := os.NewFile(uintptr(memory), "the output of nlserver restart")
 	defer output.Close()
-	r, err := b.start(module, append(env, mark), output)
+	r, err := b.start(module, append(env, mark), output, note)
 	if err != nil {
 		return Answer{}, fmt.Errorf("nlserver restart %s: %w", module, err)
 	}
+	begun = true
 	ended := "timeout"
 	select {
 	case <-r.ended:

@@ -31,6 +31,8 @@ type Config struct {
 	Command string
 	// StateDir is the daemon's. It holds which process restarts a module, if that outlives the daemon.
 	StateDir string
+	// Via says who runs nlserver for activation, one of the Via constants; "" is ViaDirect. Socket is that of the activation service.
+	Via, Socket string
 	// Timeout bounds each single run of nlserver and of the environment script.
 	Timeout time.Duration
 	Logger  *slog.Logger
@@ -47,6 +49,13 @@ type Meter interface {
 	// Restarted counts a restart of a module that was begun.
 	Restarted(instance, module string)
 }
+
+// Who runs nlserver for activation.
+const (
+	ViaAuto   = "auto"   // the activation service where its socket is there, else this process
+	ViaSocket = "socket" // the activation service
+	ViaDirect = "direct" // this process
+)
 
 // What nlserver is run for.
 const (
@@ -182,17 +191,29 @@ func (b *Binary) inspect() (os.FileInfo, error) {
 // nlserver runs nlserver and waits for it. It returns the end of what nlserver printed, and how long it ran. step names the run in
 // errors, which quote what may be quoted of the output. secrets are what c.args hold of them.
 func (b *Binary) nlserver(ctx context.Context, step string, c child, secrets ...credential.Secret) (string, time.Duration, error) {
+	printed, took, err := b.execute(ctx, c)
+	return printed, took, b.explain(step, printed, err, secrets...)
+}
+
+// execute runs nlserver with the arguments of c.
+func (b *Binary) execute(ctx context.Context, c child) (printed string, took time.Duration, err error) {
 	if _, err := b.inspect(); err != nil {
-		return "", 0, fmt.Errorf("%s: %w", step, err)
+		return "", 0, err
 	}
 	c.args = append([]string{b.cfg.Executable}, c.args...)
-	printed, took, err := b.run(ctx, c)
-	text := redact(printed, secrets...)
-	b.cfg.Logger.Debug("nlserver ran", "step", step, "duration", took, "output", excerpt(text))
+	printed, took, err = b.run(ctx, c)
 	if _, notStarted := errors.AsType[*fs.PathError](err); notStarted {
-		err = fmt.Errorf("%s: %w (%s)", step, err, remedy)
-	} else if err != nil {
-		err = fmt.Errorf("%s: %w%s", step, err, saying(text))
+		err = fmt.Errorf("%w (%s)", err, remedy)
 	}
 	return printed, took, err
+}
+
+// explain makes the error of a run that did not end well, which quotes what may be quoted of its output.
+func (b *Binary) explain(step, printed string, err error, secrets ...credential.Secret) error {
+	text := redact(printed, secrets...)
+	b.cfg.Logger.Debug("nlserver ran", "step", step, "output", excerpt(text))
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w%s", step, err, saying(text))
 }

@@ -96,6 +96,7 @@ func (h *fakeHome) fifo(name string) func() string {
 func (h *fakeHome) server(change ...func(*Config)) *Binary {
 	config := Config{
 		Home: h.path, Executable: "bin/nlserver", Command: commandOAuth, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		StateDir: h.path,
 	}
 	for _, c := range change {
 		c(&config)

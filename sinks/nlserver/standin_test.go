@@ -26,6 +26,7 @@ func newStandinHome(t *testing.T) standinHome { return standinHome{standin.New(t
 func (h standinHome) server(change ...func(*Config)) *Binary {
 	config := Config{
 		Home: h.Path, Executable: "bin/nlserver", EnvScript: "env.sh", Command: commandAuto, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		StateDir: h.Path,
 	}
 	for _, c := range change {
 		c(&config)

@@ -38,7 +38,7 @@ func (c *Container) Reconfigure(ctx context.Context, change func(*Options)) erro
 instances:
 %sstate_dir: %s
 control_socket: %s
-%s`, c.Home, also(c.options.Campaign), instances.String(), c.StateDir(), c.socket(), c.options.Settings)
+%s`, c.Home, also(c.campaign()), instances.String(), c.StateDir(), c.socket(), c.options.Settings)
 	return os.WriteFile(c.Config, []byte(text), 0o600)
 }
 

@@ -48,6 +48,7 @@ type Options struct {
 	Extra     map[string]string // by instance: YAML that is added to its entry, in flow style: "allow_rollback: true"
 	Secrets   map[string]string // by instance: YAML that says where its secret is, in flow style: "source: file, file: /x"
 	NoVault   bool              // leaves out the vault section
+	Outside   bool              // activation goes through the activation socket; see ServeActivation
 	Progress  io.Writer         // hears of a long build
 	Push      bool              // Vault pushes events, and the role may have them; with a Vault given, that one must
 

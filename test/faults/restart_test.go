@@ -17,9 +17,10 @@ import (
 
 // A module that a restart forks as its own child lives on, prints as long as it likes, and has nothing of the daemon: no
 // descriptor, no session, no group. So no end of the daemon, and no silence of its, touches it.
-func TestRestartedModuleIsItsOwn(t *testing.T) {
-	t.Parallel()
-	w := world.New(t, container.Options{Campaign: "activate: {restart: [web, pipelined]}"})
+func TestRestartedModuleIsItsOwn(t *testing.T) { bothWays(t, restartedModuleIsItsOwn) }
+
+func restartedModuleIsItsOwn(t *testing.T, outside bool) {
+	w := world.New(t, container.Options{Outside: outside, Campaign: "activate: {restart: [web, pipelined]}"})
 	w.Faults(`{"module_lines": 100}`)
 	w.NewSecret("prod")
 	w.StartDaemon()
@@ -82,6 +83,17 @@ func TestIgnoredSignalsAreNotInherited(t *testing.T) {
 	}
 }
 
+// bothWays runs a test with activation by the daemon itself, and through the activation socket.
+func bothWays(t *testing.T, test func(t *testing.T, outside bool)) {
+	t.Parallel()
+	for _, outside := range []bool{false, true} {
+		t.Run(map[bool]string{false: "direct", true: "socket"}[outside], func(t *testing.T) {
+			t.Parallel()
+			test(t, outside)
+		})
+	}
+}
+
 // ignoring has the daemon started as systemd and nohup start programs.
 func ignoring(t *testing.T, programs container.Programs) container.Programs {
 	t.Helper()
@@ -95,9 +107,9 @@ func ignoring(t *testing.T, programs container.Programs) container.Programs {
 }
 
 // slowRestart returns a world whose daemon is in the middle of a restart of web, which is down meanwhile.
-func slowRestart(t *testing.T, campaign, faults string) (*world.World, container.Run) {
+func slowRestart(t *testing.T, outside bool, campaign, faults string) (*world.World, container.Run) {
 	t.Helper()
-	w := world.New(t, container.Options{Campaign: campaign})
+	w := world.New(t, container.Options{Outside: outside, Campaign: campaign})
 	w.Faults(faults)
 	w.NewSecret("prod")
 	w.StartDaemon()
@@ -105,9 +117,10 @@ func slowRestart(t *testing.T, campaign, faults string) (*world.World, container
 }
 
 // A stop that comes in the middle of a restart waits for it, begins no other, and is no error. The next start does what is left.
-func TestStopDuringARestart(t *testing.T) {
-	t.Parallel()
-	w, _ := slowRestart(t, "activate: {restart: [web, pipelined]}", `{"restart_slow": "10m", "times": 1}`)
+func TestStopDuringARestart(t *testing.T) { bothWays(t, stopDuringARestart) }
+
+func stopDuringARestart(t *testing.T, outside bool) {
+	w, _ := slowRestart(t, outside, "activate: {restart: [web, pipelined]}", `{"restart_slow": "10m", "times": 1}`)
 	w.Signal(syscall.SIGTERM)
 	w.Logged("msg=stopping")
 	w.Release()
@@ -125,9 +138,10 @@ func TestStopDuringARestart(t *testing.T) {
 }
 
 // The same for a reload of the daemon's configuration.
-func TestHangUpDuringARestart(t *testing.T) {
-	t.Parallel()
-	w, _ := slowRestart(t, "activate: {restart: [web, pipelined]}", `{"restart_slow": "10m", "times": 1}`)
+func TestHangUpDuringARestart(t *testing.T) { bothWays(t, hangUpDuringARestart) }
+
+func hangUpDuringARestart(t *testing.T, outside bool) {
+	w, _ := slowRestart(t, outside, "activate: {restart: [web, pipelined]}", `{"restart_slow": "10m", "times": 1}`)
 	w.HangUp()
 	w.Release()
 	w.InSync(1)
@@ -138,8 +152,9 @@ func TestHangUpDuringARestart(t *testing.T) {
 
 // A restart that takes longer than the limit is reported and left to run. No second one of that module is begun before it has
 // ended, whoever asks; one that ended well is not repeated, unless another credential came meanwhile.
-func TestRestartSlowerThanTheLimit(t *testing.T) {
-	t.Parallel()
+func TestRestartSlowerThanTheLimit(t *testing.T) { bothWays(t, restartSlowerThanTheLimit) }
+
+func restartSlowerThanTheLimit(t *testing.T, outside bool) {
 	for _, c := range []struct {
 		name string
 		do   func(*world.World)
@@ -158,7 +173,7 @@ func TestRestartSlowerThanTheLimit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := world.New(t, container.Options{Campaign: "timeout: 1s, activate: {restart: [web]}"})
+			w := world.New(t, container.Options{Outside: outside, Campaign: "timeout: 1s, activate: {restart: [web]}"})
 			w.Faults(`{"restart_slow": "10m", "times": 1}`)
 			w.NewSecret("prod")
 			w.StartDaemon()
@@ -180,9 +195,10 @@ func TestRestartSlowerThanTheLimit(t *testing.T) {
 }
 
 // A stop waits for a restart no longer than its limit, and leaves it alone.
-func TestStopDuringAnEndlessRestart(t *testing.T) {
-	t.Parallel()
-	w, restart := slowRestart(t, "timeout: 3s, activate: {restart: [web]}", `{"restart_slow": "1h"}`)
+func TestStopDuringAnEndlessRestart(t *testing.T) { bothWays(t, stopDuringAnEndlessRestart) }
+
+func stopDuringAnEndlessRestart(t *testing.T, outside bool) {
+	w, restart := slowRestart(t, outside, "timeout: 3s, activate: {restart: [web]}", `{"restart_slow": "1h"}`)
 	w.Stop()
 	if syscall.Kill(restart.PID, 0) != nil {
 		t.Fatal("the restart is gone")
@@ -201,9 +217,10 @@ func TestStopDuringAnEndlessRestart(t *testing.T) {
 }
 
 // A daemon that is killed in the middle of a restart leaves it alone, and so does the next one.
-func TestKilledDuringARestart(t *testing.T) {
-	t.Parallel()
-	w, _ := slowRestart(t, "activate: {restart: [web]}", `{"restart_slow": "10m", "times": 1}`)
+func TestKilledDuringARestart(t *testing.T) { bothWays(t, killedDuringARestart) }
+
+func killedDuringARestart(t *testing.T, outside bool) {
+	w, _ := slowRestart(t, outside, "activate: {restart: [web]}", `{"restart_slow": "10m", "times": 1}`)
 	w.Kill()
 	w.StartDaemon()
 	w.Is("prod", "activation_pending", "restart web", "has not ended yet")
@@ -216,9 +233,10 @@ func TestKilledDuringARestart(t *testing.T) {
 }
 
 // After three failures in a row a module is restarted every ten minutes only, whoever asks, or when somebody reloads.
-func TestRestartThatFailsAgainAndAgain(t *testing.T) {
-	t.Parallel()
-	w := world.New(t, container.Options{Campaign: "activate: {restart: [web]}"})
+func TestRestartThatFailsAgainAndAgain(t *testing.T) { bothWays(t, restartThatFailsAgainAndAgain) }
+
+func restartThatFailsAgainAndAgain(t *testing.T, outside bool) {
+	w := world.New(t, container.Options{Outside: outside, Campaign: "activate: {restart: [web]}"})
 	w.Faults(`{"restart_fail": ["web"]}`)
 	w.NewSecret("prod")
 	w.StartDaemon()

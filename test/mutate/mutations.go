@@ -141,7 +141,7 @@ var mutations = []mutation{
 		"TestRecordOfANewerRelease"},
 
 	{"a restart that outlived the daemon is joined by a second",
-		`if last != nil && last.running() || b.outlived(module) {`, `if last != nil && last.running() {`,
+		`return began != "" && began == beganOf(now)`, `return false && began == beganOf(now)`,
 		"TestKilledDuringARestart"},
 	{"a restart beyond its limit is joined by a second",
 		`if last != nil && last.running() || b.outlived(module) {`, `if last == nil && b.outlived(module) {`,

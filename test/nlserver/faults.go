@@ -26,6 +26,7 @@ type faults struct {
 	Reformat      bool     `json:"reformat"`
 	OrgAttribute  string   `json:"org_attribute"`
 	OddSpelling   bool     `json:"odd_spelling"`
+	Modules       string   `json:"modules"` // who starts modules; "": there are none
 
 	// What goes wrong in the kinds of runs that On names.
 	Fail          string   `json:"fail"` // before or after the work is done
@@ -51,6 +52,8 @@ type faults struct {
 	RestartFail []string `json:"restart_fail"` // "web", "pipelined" or "pipelined@prod"
 	RestartSlow duration `json:"restart_slow"` // from the stop of the module to its start
 	ModuleLines int      `json:"module_lines"` // that the module prints, as a child of its restart
+	ModuleLost  bool     `json:"module_lost"`  // it is stopped and not started
+	NoTaskExit  int      `json:"no_task_exit"` // exit code where the module does not run
 
 	// Which runs suffer.
 	On      []string `json:"on"`       // kinds of runs; nil: set
@@ -132,6 +135,12 @@ func (f *faults) check() error {
 			return fmt.Errorf("restart_fail: %q is none of %v", name, modules)
 		}
 	}
+	if !slices.Contains([]string{"", modulesChild, modulesWatchdog}, f.Modules) {
+		return fmt.Errorf("modules: %q is neither %q nor %q", f.Modules, modulesChild, modulesWatchdog)
+	}
+	if f.NoTaskExit < 0 || f.NoTaskExit > 255 {
+		return fmt.Errorf("no_task_exit: %d is not between 0 and 255", f.NoTaskExit)
+	}
 	if f.Fail != "" && f.Fail != failBefore && f.Fail != failAfter {
 		return fmt.Errorf("fail: %q is neither %q nor %q", f.Fail, failBefore, failAfter)
 	}
@@ -159,6 +168,7 @@ func (f faults) forRun(home string, call invocation) (faults, error) {
 	spared := faults{
 		Options: f.Options, StartDelay: f.StartDelay,
 		Deterministic: f.Deterministic, Reformat: f.Reformat, OrgAttribute: f.OrgAttribute, OddSpelling: f.OddSpelling,
+		Modules: f.Modules,
 	}
 	hit := spared
 	if f.OnlyFor != nil && !slices.Contains(f.OnlyFor, call.instance) {
@@ -178,6 +188,7 @@ func (f faults) forRun(home string, call invocation) (faults, error) {
 		hit.ReloadFail = f.ReloadFail
 	case kindRestart:
 		hit.RestartSlow, hit.ModuleLines = f.RestartSlow, f.ModuleLines
+		hit.ModuleLost, hit.NoTaskExit = f.ModuleLost, f.NoTaskExit
 		for _, name := range f.RestartFail {
 			if slices.ContainsFunc(call.modules, func(m string) bool { return m == name || strings.HasPrefix(m, name+"@") }) {
 				hit.RestartFail = append(hit.RestartFail, name)

@@ -198,6 +198,9 @@ func beModule(home, name, lines string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := writeModulePID(home, name); err != nil {
+		return err
+	}
 	for i := range n {
 		logLine(stdout, fmt.Sprintf("%s: line %d", name, i))
 		logLine(stderr, fmt.Sprintf("%s: line %d", name, i))

@@ -51,7 +51,9 @@ func (s *session) run() int {
 	if err := s.misbehaveEarly(); err != nil {
 		return s.fail(err)
 	}
-	if err := s.obey(); err != nil {
+	if err := s.obey(); errors.Is(err, errNoTask) {
+		return s.faults.exitCode(s.faults.NoTaskExit)
+	} else if err != nil {
 		return s.fail(err)
 	}
 	if s.faults.Fail == failAfter {
@@ -88,6 +90,9 @@ func (s *session) obey() error {
 		}
 		if len(s.faults.RestartFail) > 0 {
 			return injected
+		}
+		if s.faults.Modules != "" {
+			return s.restartModule(c.modules[0])
 		}
 		stop, start := s.prints(callRestart), []string(nil)
 		if len(stop) > 1 {

@@ -155,6 +155,9 @@ func (w *World) checkSecrets(status string) {
 	for _, secret := range w.Secrets {
 		forms = append(forms, formsOf(secret)...)
 	}
+	if w.Activation != nil {
+		places["the output of the activation service"] = []byte(w.Activation.Printed())
+	}
 	for place, text := range places {
 		index := suffixarray.New(text) // there are long logs and many secrets
 		for _, form := range forms {

@@ -68,6 +68,8 @@ type World struct {
 	Conf    []string          // names in conf/ at the end, besides those of whole instances
 	Last    []func()          // called at the very end
 
+	Activation *container.Activation // where Options.Outside asks for it
+
 	loggedIn int // logins that were counted
 }
 
@@ -136,6 +138,11 @@ func New(t *testing.T, options container.Options) *World {
 		w.Foreign[name] = ForeignBytes(w.Read(name))
 	}
 	t.Cleanup(w.finish)
+	if options.Outside {
+		w.Activation, err = w.ServeActivation()
+		w.Must(err)
+		w.Last = append(w.Last, w.Activation.Close) // when no restart is left
+	}
 	return w
 }
 

@@ -1,0 +1,143 @@
+package nlserver
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// restart is one run of "nlserver restart".
+type restart struct {
+	began    time.Time
+	failures int           // in a row, with this one if it fails
+	ended    chan struct{} // closed at its end
+	err      error         // of one that has ended
+}
+
+func (r *restart) running() bool {
+	select {
+	case <-r.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+func errBusy(module string) error {
+	return fmt.Errorf("nlserver restart %s: an earlier one has not ended yet; no other is begun before", module)
+}
+
+// exitStatus is what a program ended with that did not end well; -1 where it has none.
+func exitStatus(err error) int {
+	if exit, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err); ok {
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+// beginHere begins a restart as a child of this process. nlserver may fork the module as a child of its own, which must outlive this
+// process and print at any time: so it gets a session and no descriptor of ours, and is never signalled.
+func (b *Binary) beginHere(ctx context.Context, module string) (r *restart, err error) {
+	note, err := b.claim(module)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if r == nil {
+			note.Close()
+		}
+	}()
+	env, err := b.environment(ctx)
+	if err = cmp.Or(err, context.Cause(ctx)); err != nil {
+		return nil, err
+	}
+	if r, err = b.start(module, env, nil, note); err != nil {
+		return nil, fmt.Errorf("nlserver restart %s: %w", module, err)
+	}
+	return r, nil
+}
+
+// recordAndRestart has a shell write down which process it is before it becomes nlserver: a daemon that comes after a kill begins no
+// second restart. After a crash of the machine there is no such process, so nothing has to be on disk.
+const recordAndRestart = `read -r stat <"/proc/$$/stat"; echo "$stat" >"$2"; exec "$0" restart "$1"`
+
+// start begins a restart. output, which may be nil, gets what it prints. The note is closed at the end of the restart.
+func (b *Binary) start(module string, env []string, output, note *os.File) (*restart, error) {
+	if _, err := b.inspect(); err != nil {
+		return nil, err
+	}
+	cmd := b.command(env, "/bin/sh", "-c", recordAndRestart, b.cfg.Executable, module, b.noteFile(module))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if output != nil {
+		cmd.Stdout, cmd.Stderr = output, output
+	}
+	r := &restart{began: time.Now(), ended: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { // ends with the restart, which may be after this process
+		r.err = cmd.Wait()
+		_ = note.Truncate(0) // does nothing where there is none
+		note.Close()
+		close(r.ended)
+	}()
+	return r, nil
+}
+
+// noteFile holds which process restarts a module: its line of /proc. It is empty when none does, and stays.
+func (b *Binary) noteFile(module string) string {
+	return filepath.Join(b.cfg.StateDir, module+".restart")
+}
+
+// claim opens the note of a module for a process that is about to restart it, and holds its lock until it is closed. Of two processes,
+// such as a daemon and the activation service, one gets it, and none while a restart runs that outlived its own. Where the disk is full,
+// there is no note, and it is nil, which may be closed.
+func (b *Binary) claim(module string) (*os.File, error) {
+	note, err := os.OpenFile(b.noteFile(module), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		b.cfg.Logger.Warn("a restart is not on record, so another daemon may begin a second one", "step", "restart "+module, "reason", err)
+		return nil, nil
+	}
+	err = unix.Flock(int(note.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK || err == nil && b.outlived(module) {
+		err = errBusy(module)
+	}
+	if err != nil {
+		note.Close()
+		return nil, err
+	}
+	return note, nil
+}
+
+// outlived reports whether a restart of a module that another daemon began still runs.
+func (b *Binary) outlived(module string) bool {
+	note, err := os.ReadFile(b.noteFile(module))
+	if err != nil {
+		return false
+	}
+	pid, _, _ := strings.Cut(string(note), " ")
+	now, _ := os.ReadFile("/proc/" + pid + "/stat")
+	began := beganOf(note)
+	return began != "" && began == beganOf(now)
+}
+
+// beganOf tells from a line of /proc when a process began, by which it differs from a later one of the same number; "" if it has ended.
+func beganOf(stat []byte) string {
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // after the name, which may hold anything
+	if len(fields) < 20 || fields[0] == "Z" {
+		return ""
+	}
+	return fields[19]
+}
