@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
@@ -102,10 +103,8 @@ func (i *Instance) undoTrial(ctx context.Context, record trialRecord) error {
 			return fmt.Errorf("remove what nlserver created: %w", err)
 		}
 	}
-	if err := i.file.RestoreRights(record.Rights); err != nil {
-		return err
-	}
 	changed := ""
+	rights := i.file.RestoreRights(record.Rights) // the content comes back whatever becomes of them
 	err := i.file.Repair(ctx, func(current []byte) (next []byte, err error) {
 		next, changed, err = record.undone(current)
 		return next, err
@@ -118,6 +117,9 @@ func (i *Instance) undoTrial(ctx context.Context, record trialRecord) error {
 		if err = durable.WriteFile(kept, record.Content); err == nil {
 			changed += "; " + kept + " has the file from before: compare the two, and remove it"
 		}
+	}
+	if rights != nil {
+		changed = strings.TrimPrefix(changed+"; its rights are not those from before: "+rights.Error(), "; ")
 	}
 	if err == nil {
 		err = os.Remove(i.trial)

@@ -211,6 +211,31 @@ var mutations = []mutation{
 		`case holder.Uid == uint32(os.Geteuid()) || holder.Uid == 0 || holder.Uid == id.owner:`, `case holder.Uid != 0 && holder.Uid == 0:`,
 		"TestSecondDaemonOnTheSameInstance"},
 
+	// A survey leaves nothing.
+	{"an interrupted survey is not undone",
+		`if err := i.recoverTrial(ctx); err != nil {`, `if err := error(nil); err != nil {`,
+		"TestSurveyKilled"},
+	{"what somebody changed during a survey is lost",
+		`if bytes.Equal(next, r.Content) || imsxml.Same(next, r.Content) {`, `if err == nil {`,
+		"TestSurveyLosesNoUpdate"},
+	{"a credential that somebody set during a survey is replaced",
+		`!r.isOurs(seen) && (complete(seen) ||`, `seen == nil && (complete(seen) ||`,
+		"TestSurveyLosesNoUpdate"},
+	{"a file that nlserver replaced keeps nlserver's rights",
+		`rights := i.file.RestoreRights(record.Rights)`, `rights := error(nil)`,
+		"TestTrialIsUndone"},
+	{"a survey shows a value",
+		`c.shapes[a.Name] = shape(a.Value)`, `c.shapes[a.Name] = a.Value`,
+		"TestSurveyAsAssumed"},
+	{"a survey runs beside a daemon that has the file",
+		`a.lockFiles(&assembly{}); err != nil {
+		return survey.Report{}`, `error(nil); err != nil {
+		return survey.Report{}`,
+		"TestSurveyBesideADaemon"},
+	{"a module keeps the output of a survey's restart",
+		`if m.HoldsOutput && m.Ended != "timeout" {`, `if m.HoldsOutput && m.Ended == "timeout" {`,
+		"TestSurveyFindsTheModule"},
+
 	// The secret shows nowhere.
 	{"a secret prints",
 		`io.WriteString(f, redacted)`, `io.WriteString(f, s.text())`,
