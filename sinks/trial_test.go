@@ -68,7 +68,9 @@ func TestTrialIsUndone(t *testing.T) {
 		}},
 		"an ims is made": {
 			before: "<serverconf><shared/></serverconf>",
-			run:    func(c *campaign) { inPlace(c, "<serverconf><shared>\n<ims authIMSTAClientId='"+made.ClientID+"' authIMSTAClientSecret='@bmV3'/>\n</shared></serverconf>") },
+			run: func(c *campaign) {
+				inPlace(c, "<serverconf><shared>\n<ims authIMSTAClientId='"+made.ClientID+"' authIMSTAClientSecret='@bmV3'/>\n</shared></serverconf>")
+			},
 		},
 		"nothing":        {run: func(c *campaign) {}},
 		"a file is made": {run: func(c *campaign) { os.WriteFile(filepath.Join(c.path, "conf", "config-none.xml"), nil, 0o600) }},

@@ -43,7 +43,10 @@ type attribute struct {
 // Parse checks that data is one well-formed XML document, and finds <shared> and <ims>. It takes time in proportion to the length of
 // data. Its error wraps [credential.ErrDamaged] or [ErrUnsupported] and says line:column. It quotes nothing from the file, as in a
 // damaged one a piece of a password may stand where a name should.
-func Parse(data []byte) (*Document, error) {
+func Parse(data []byte) (*Document, error) { return parse(data, nil) }
+
+// parse has read, if it is not nil, told of each piece behind the XML declaration. For that of a tag, the scanner has its attributes.
+func parse(data []byte, read func(s *scanner, piece string)) (*Document, error) {
 	charset, start, err := charsetOf(data)
 	if err != nil {
 		return nil, err
@@ -53,6 +56,9 @@ func Parse(data []byte) (*Document, error) {
 		return nil, err
 	}
 	s := &scanner{text: d.text, pos: start, doc: d}
+	if read != nil {
+		s.read = func(piece string) { read(s, piece) }
+	}
 	return d, s.document()
 }
 

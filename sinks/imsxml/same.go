@@ -1,9 +1,6 @@
 package imsxml
 
 import (
-	"encoding/xml"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 )
@@ -20,59 +17,44 @@ func Same(a, b []byte) bool {
 	return err == nil && slices.Equal(first, second)
 }
 
-// content lists what a file says, a token each.
-func content(data []byte) (tokens []string, err error) {
-	d, err := Parse(data)
-	if err != nil {
-		return nil, err
-	}
-	decoder := xml.NewDecoder(strings.NewReader(d.text))
-	decoder.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // d.text is UTF-8, whatever it declares
-	for {
-		token, err := decoder.RawToken()
-		switch t := token.(type) {
-		case xml.StartElement:
-			tokens = append(tokens, startOf(t))
-		case xml.EndElement:
-			if last := len(tokens) - 1; last >= 0 && slices.Contains(mayBeEmpty, tokens[last]) {
-				tokens = tokens[:last]
-			} else {
-				tokens = append(tokens, "end")
-			}
-		case xml.CharData:
-			if text := strings.TrimSpace(string(t)); text != "" {
-				tokens = append(tokens, "text "+text)
-			}
-		case xml.Comment:
-			tokens = append(tokens, "comment "+strings.Join(strings.Fields(string(t)), " "))
-		case xml.Directive:
-			tokens = append(tokens, "directive "+string(t))
-		case xml.ProcInst:
-			if t.Target != "xml" {
-				tokens = append(tokens, "instruction "+t.Target+" "+string(t.Inst))
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return tokens, nil
-		}
-		if err != nil {
-			return nil, err
+const endOfElement = "</"
+
+// content lists what a file says.
+func content(data []byte) (said []string, err error) {
+	end := func() {
+		if last := len(said) - 1; said[last] == "<ims" || said[last] == "<shared" { // nlserver makes them where there are none
+			said = said[:last]
+		} else {
+			said = append(said, endOfElement)
 		}
 	}
+	_, err = parse(data, func(s *scanner, piece string) {
+		switch {
+		case strings.HasPrefix(piece, endOfElement):
+			end()
+		case strings.HasPrefix(piece, "<!"), strings.HasPrefix(piece, "<?"):
+			said = append(said, strings.Join(strings.Fields(piece), " "))
+		case strings.HasPrefix(piece, "<"):
+			name := scanner{text: piece, pos: 1}
+			said = append(said, "<"+name.name()+attributesOf(s))
+			if strings.HasSuffix(piece, "/>") {
+				end()
+			}
+		default:
+			if text := strings.TrimSpace(piece); text != "" {
+				said = append(said, strings.ReplaceAll(text, "\r\n", "\n"))
+			}
+		}
+	})
+	return said, err
 }
 
-// mayBeEmpty are the elements that nlserver creates, and that stay when their attributes are taken out again.
-var mayBeEmpty = []string{"start ims", "start shared"}
-
-func startOf(t xml.StartElement) string {
-	parts := make([]string, 0, len(t.Attr))
-	for _, a := range t.Attr {
-		parts = append(parts, a.Name.Space+":"+a.Name.Local+"="+a.Value)
+// attributesOf are those of the tag that was read, in one order.
+func attributesOf(s *scanner) string {
+	var all []string
+	for _, a := range s.attributes {
+		all = append(all, "\x00"+a.name+"="+a.value)
 	}
-	slices.Sort(parts)
-	name := t.Name.Local
-	if t.Name.Space != "" {
-		name = t.Name.Space + ":" + name
-	}
-	return strings.Join(append([]string{"start " + name}, parts...), "\x00")
+	slices.Sort(all)
+	return strings.Join(all, "")
 }

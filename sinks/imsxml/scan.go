@@ -32,6 +32,8 @@ type scanner struct {
 	// entities are those that the file declares, and what they stand for.
 	entities map[string]string
 	expanded int // bytes of them in what was read
+	// read, if it is not nil, is told of each piece of markup or text.
+	read func(piece string)
 }
 
 // document reads everything behind the XML declaration.
@@ -39,6 +41,7 @@ func (s *scanner) document() error {
 	rooted := false
 	for s.pos < len(s.text) {
 		rest := s.text[s.pos:]
+		began := s.pos
 		inside := len(s.open) > 0
 		ok, what := false, ""
 		switch {
@@ -64,6 +67,9 @@ func (s *scanner) document() error {
 		}
 		if !ok {
 			return fault(credential.ErrDamaged, s.text[:s.pos], what)
+		}
+		if s.read != nil {
+			s.read(s.text[began:s.pos])
 		}
 	}
 	if !rooted || len(s.open) > 0 {
