@@ -180,7 +180,7 @@ func TestTrialIsAlone(t *testing.T) {
 		if _, _, err := c.Try(t.Context(), Trial{Credential: made, Run: func(*os.File) { t.Error("a second one runs") }}); !errors.Is(err, credential.ErrStillRunning) {
 			t.Error("a second one: ", err)
 		}
-		if _, _, err := c.Apply(t.Context(), made); !errors.Is(err, credential.ErrStillRunning) {
+		if _, _, err := c.Apply(t.Context(), made, nil); !errors.Is(err, credential.ErrStillRunning) {
 			t.Error("an apply: ", err)
 		}
 	}})
