@@ -37,3 +37,32 @@ func TestReasonsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// TestWarningsAndEventsAreDocumented: operations.md names each in the first cell of a row, or together with the event that it ends.
+func TestWarningsAndEventsAreDocumented(t *testing.T) {
+	t.Parallel()
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("../../sync/event/event.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, _ := strings.Cut(string(operations), "\n| code | meaning and remedy |\n")
+	_, events, _ := strings.Cut(string(operations), "\n| event | what happened | what to do |\n")
+	kinds := regexp.MustCompile(`(?m)^\t\w+ +Kind = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(kinds) < 15 {
+		t.Errorf("only %d events found", len(kinds))
+	}
+	for _, code := range WarningCodes {
+		if table, _, _ := strings.Cut(warnings, "\n\n"); !strings.Contains(table, "`"+string(code)+"`") {
+			t.Errorf("operations.md lacks the warning %s", code)
+		}
+	}
+	for _, kind := range kinds {
+		if table, _, _ := strings.Cut(events, "\n\n"); !strings.Contains(table, "`"+kind[1]+"`") {
+			t.Errorf("operations.md lacks the event %s", kind[1])
+		}
+	}
+}
