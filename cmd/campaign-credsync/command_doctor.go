@@ -13,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"campaign-credsync/internal/assembly"
 	"campaign-credsync/internal/doctor"
 	"campaign-credsync/internal/logging"
+	"campaign-credsync/sources/vault"
 )
 
 // doctorTime is how long the checks may take, from the start of the command. What they began may end within 3 s more.
@@ -23,8 +25,10 @@ const doctorTime = 6 * time.Second
 func newDoctorCommand(in *invocation) *cobra.Command {
 	var asJSON bool
 	c := in.command("doctor [--json]", "Check what the daemon depends on",
-		`Looks at the files, the daemon and this machine, and says what is wrong and which command mends it. It changes nothing, and takes
-at most 10 s. What the running daemon knows it is asked. What this user may not see is said.
+		`Looks at Vault, Campaign, the files and this machine, and says what is wrong and which command mends it. It changes nothing, and
+takes at most 10 s. What the running daemon knows it is asked; where there is none, doctor logs in to Vault itself, and not with a
+secret-id that was refused, or is wrapped. What this user may not see is said; root sees all but
+nlserver, which is run as its own user only.
 
 Exit status: the first that holds: 2 if the configuration is bad, 1 if there are errors, 4 if this user may not ask the
 daemon, 3 if there are warnings, else 0.`,
@@ -38,7 +42,11 @@ daemon, 3 if there are warnings, else 0.`,
 			} else if problem != nil {
 				return exitUsage, problem
 			}
-			found := doctor.Run(ctx, doctor.Config{Config: c, NoConfig: mayNotRead, Logger: slog.New(slog.DiscardHandler)})
+			log := slog.New(slog.DiscardHandler) // what it would say is in the findings
+			found := doctor.Run(ctx, doctor.Config{
+				Config: c, NoConfig: mayNotRead,
+				Examine: func(ctx context.Context) (vault.Examination, error) { return assembly.Examine(ctx, c, log) },
+			})
 			if asJSON {
 				json.NewEncoder(in.stdout).Encode(struct {
 					Findings []doctor.Finding `json:"findings"`

@@ -12,6 +12,7 @@ import (
 	"campaign-credsync/internal/deadline"
 	"campaign-credsync/internal/history"
 	"campaign-credsync/sinks/nlserver"
+	"campaign-credsync/sources/vault"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
@@ -102,6 +103,17 @@ func Preview(ctx context.Context, c *config.Config, log *slog.Logger, show func(
 		show(one.Name, p, err)
 	}
 	return nil
+}
+
+// Examine logs in to Vault, asks what that login may do, and revokes the token. As Look, it does not try what was refused, unwraps
+// nothing, and writes only that a login may have been refused. For who sees that no daemon runs.
+func Examine(ctx context.Context, c *config.Config, log *slog.Logger) (vault.Examination, error) {
+	a := &assembly{config: c, store: state.Read(c.StateDir), log: log}
+	if err := a.useVault(true, &assembly{}); err != nil {
+		return vault.Examination{}, err
+	}
+	defer a.closeVault()
+	return a.examine(ctx), nil
 }
 
 // Option tells by which option of nlserver config a credential would be applied. It asks nlserver where campaign.command is auto, but not

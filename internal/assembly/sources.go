@@ -65,6 +65,20 @@ func (a *assembly) useVault(onlyLooks bool, before *assembly) (err error) {
 	return err
 }
 
+// examine asks Vault what the login may do. Where no instance needs Vault, there is nothing to tell.
+func (a *assembly) examine(ctx context.Context) vault.Examination {
+	if a.vault == nil {
+		return vault.Examination{}
+	}
+	var uses []vault.Use
+	for _, i := range a.config.Instances {
+		if i.Source != config.SourceFile {
+			uses = append(uses, vault.Use{Instance: i.Name, Mount: i.Mount, Path: i.Path, KVVersion: i.KVVersion, Fields: i.Fields.Names()})
+		}
+	}
+	return a.vault.Examine(ctx, uses)
+}
+
 // retry has Vault forget what was refused, and every wait, as an operator asks for it.
 func (a *assembly) retry() {
 	if a.vault != nil {

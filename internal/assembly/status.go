@@ -3,6 +3,7 @@ package assembly
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"reflect"
@@ -198,6 +199,12 @@ func (p *process) History() ([]byte, error) {
 
 // Metrics is what Prometheus would be answered.
 func (p *process) Metrics() ([]byte, error) { return p.meter.Text(p.Status()), nil }
+
+// Examine asks Vault what the daemon's login may do.
+func (p *process) Examine(ctx context.Context) ([]byte, error) {
+	text, err := json.Marshal(p.current.Load().assembly.examine(ctx))
+	return text, err
+}
 
 // web is what metrics, health and page are made of.
 func (p *process) web() web.Config {

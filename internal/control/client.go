@@ -66,6 +66,11 @@ func DaemonPID(ctx context.Context, socket string) (pid int, err error) {
 	return int(peer.Pid), nil
 }
 
+// AskVault has the daemon ask Vault what its login may do, and returns the answer as JSON.
+func AskVault(ctx context.Context, socket string) ([]byte, error) {
+	return askShortly(ctx, socket, "/vault")
+}
+
 func askShortly(ctx context.Context, socket, path string) ([]byte, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%w: nothing came from control_socket %s in %v",
 		ErrNoAnswer, socket, answerTimeout))

@@ -1,7 +1,8 @@
 // Package control is the daemon's control socket: the server, its client, and the status document that both speak of.
 //
-// The socket speaks HTTP: GET /status, /history and /metrics answer what is known; POST /sync, /adopt, /pause and /resume are orders. The
-// daemon's user and root may do both. Whoever else may open the socket, which are members of control_group, may ask and not order.
+// The socket speaks HTTP: GET /status, /history and /metrics answer what is known; GET /vault asks Vault; POST /sync, /adopt, /pause and
+// /resume are orders. The daemon's user and root may do all. Whoever else may open the socket, which are members of control_group, may
+// ask what is known.
 package control
 
 import (
@@ -35,6 +36,8 @@ type Daemon interface {
 	History() ([]byte, error)
 	// Metrics is what Prometheus would be answered.
 	Metrics() ([]byte, error)
+	// Examine asks Vault, until ctx ends, what the daemon's login may do, and returns its answer as JSON.
+	Examine(ctx context.Context) ([]byte, error)
 }
 
 // Order is what an operator wants done.
@@ -69,7 +72,9 @@ const (
 	maxConnections = 16
 	minTurn        = 20 * time.Millisecond
 	maxPasses      = 8
-	maxHeader      = 8 << 10 // bytes
+	// examineTime bounds the questions to Vault that one asker causes. There is one at a time.
+	examineTime = 4 * time.Second
+	maxHeader   = 8 << 10 // bytes
 )
 
 // Server answers at the control socket.
@@ -80,6 +85,7 @@ type Server struct {
 	listener net.Listener // nil: there is no room for the socket
 	server   *http.Server
 	passes   chan struct{} // one slot for each request that waits for a pass
+	examines chan struct{} // one slot for who has Vault asked
 	closing  chan struct{}
 	ended    chan struct{}
 	current  atomic.Pointer[Daemon]
@@ -98,7 +104,7 @@ func Listen(path, group string, log *slog.Logger) (*Server, error) {
 	}
 	mux := http.NewServeMux()
 	s := &Server{
-		path: path, group: group, log: log, listener: listener, passes: make(chan struct{}, maxPasses),
+		path: path, group: group, log: log, listener: listener, passes: make(chan struct{}, maxPasses), examines: make(chan struct{}, 1),
 		closing: make(chan struct{}), ended: make(chan struct{}),
 		server: &http.Server{
 			Handler: bounded(mux), ReadHeaderTimeout: idleLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
@@ -111,6 +117,7 @@ func Listen(path, group string, log *slog.Logger) (*Server, error) {
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /history", s.text("application/jsonl", Daemon.History))
 	mux.HandleFunc("GET /metrics", s.text("text/plain; version=0.0.4", Daemon.Metrics))
+	mux.HandleFunc("GET /vault", s.examine)
 	for _, do := range []string{DoSync, DoAdopt, DoPause, DoResume} {
 		mux.HandleFunc("POST /"+do, func(w http.ResponseWriter, r *http.Request) { s.order(w, r, do) })
 	}
@@ -195,11 +202,41 @@ func (s *Server) text(kind string, get func(Daemon) ([]byte, error)) http.Handle
 	}
 }
 
+// examine has Vault asked what the daemon may do there, if whoever asks may cause that.
+func (s *Server) examine(w http.ResponseWriter, r *http.Request) {
+	if _, ok := ordering(w, r); !ok {
+		return
+	}
+	select {
+	case s.examines <- struct{}{}:
+		defer func() { <-s.examines }()
+	default:
+		refuse(w, "somebody else has Vault examined; try again later")
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), examineTime)
+	defer cancel()
+	text, err := (*s.current.Load()).Examine(ctx)
+	if err != nil {
+		refuse(w, err.Error())
+		return
+	}
+	write(w, "application/json", text)
+}
+
+// ordering tells who asks, if they are root or the daemon's user. Others are refused.
+func ordering(w http.ResponseWriter, r *http.Request) (who *conn, ok bool) {
+	who, known := r.Context().Value(connKey{}).(*conn)
+	if ok = known && (who.uid == 0 || who.uid == os.Geteuid()); !ok {
+		http.Error(w, "orders are for root and the daemon's user, and not for members of control_group", http.StatusForbidden)
+	}
+	return who, ok
+}
+
 // order has an order carried out, if whoever asks may give it.
 func (s *Server) order(w http.ResponseWriter, r *http.Request, do string) {
-	who, known := r.Context().Value(connKey{}).(*conn)
-	if !known || who.uid != 0 && who.uid != os.Geteuid() {
-		http.Error(w, "orders are for root and the daemon's user, and not for members of control_group", http.StatusForbidden)
+	who, ok := ordering(w, r)
+	if !ok {
 		return
 	}
 	select {

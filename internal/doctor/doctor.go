@@ -21,6 +21,7 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/deadline"
+	"campaign-credsync/sources/vault"
 )
 
 // Level says how bad a finding is.
@@ -48,6 +49,9 @@ type Finding struct {
 	mayNotAsk bool
 }
 
+// discard is for what would also be logged: the findings say it.
+var discard = slog.New(slog.DiscardHandler)
+
 // MayNotAsk reports whether a daemon is there that this user may not ask.
 func MayNotAsk(found []Finding) bool {
 	return slices.ContainsFunc(found, func(f Finding) bool { return f.mayNotAsk })
@@ -58,7 +62,8 @@ type Config struct {
 	Config *config.Config
 	// NoConfig says that this user may not read the configuration: Config has defaults only, and what depends on more is not seen.
 	NoConfig bool
-	Logger   *slog.Logger
+	// Examine logs in to Vault and asks it, for where no daemon runs.
+	Examine func(ctx context.Context) (vault.Examination, error)
 }
 
 // Run makes every check, all at the same time, until ctx ends and at most deadline.Grace longer: what did not answer by then is
@@ -88,6 +93,13 @@ var checks = []check{
 	{name: "daemon", look: (*examination).daemon, anyone: true},
 	{name: "instances", look: (*examination).instances, anyone: true},
 	{name: "other_writer", look: (*examination).otherWriter},
+	{name: "vault_address", look: (*examination).vaultAddress},
+	{name: "login", look: (*examination).login},
+	{name: "secret", look: (*examination).secret},
+	{name: "policy", look: (*examination).policy},
+	{name: "secret_id", look: (*examination).secretID},
+	{name: "role_shared", look: (*examination).roleShared},
+	{name: "clock", look: (*examination).clock},
 	{name: "conf_directory", look: (*examination).confDirectory},
 	{name: "instance_file", look: (*examination).instanceFile},
 	{name: "pipelined", look: (*examination).pipelined},
@@ -108,6 +120,10 @@ type examination struct {
 
 	askOnce sync.Once
 	asked   daemon
+
+	examineOnce sync.Once
+	examined    vault.Examination
+	notExamined error
 }
 
 // run makes one check, within the time that ctx leaves.

@@ -169,3 +169,74 @@ func TestDoctorOfStateDir(t *testing.T) {
 	defer unix.Unmount(w.StateDir(), unix.MNT_DETACH)
 	doctor(w, campaignUser).must(t, "state_dir", "warning", "is in memory")
 }
+
+// as replaces the policy of the daemon's role by the one for a secret and more.
+func as(w *world.World, more ...string) {
+	w.T.Helper()
+	w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, w.Vault.ReadPolicy(w.SecretPath("+"))+strings.Join(more, " ")))
+}
+
+// A policy that is too narrow or too wide, by the running daemon's login and by doctor's own.
+func TestDoctorOfPolicy(t *testing.T) {
+	t.Parallel()
+	world.NeedsRoot(t)
+	w := world.New(t, container.Options{User: campaignUser})
+	_, secret := w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	mount, path, role := w.Vault.Mount, w.SecretPath("prod"), "auth/"+w.Vault.AuthMount+"/role/"+w.Vault.RoleName(w.RoleID)
+	rule := func(path, capability string) string {
+		return fmt.Sprintf(`path "%s" { capabilities = ["%s"] }`, path, capability)
+	}
+	for _, daemon := range []bool{true, false} {
+		user := uint32(campaignUser)
+		if !daemon {
+			w.Stop()
+			user = 0
+		}
+		tokens := w.Tokens()
+		as(w)
+		all := doctor(w, user)
+		all.must(t, "policy", "ok")
+		all.must(t, "login", "ok", map[bool]string{true: "the daemon's login", false: "doctor's own login"}[daemon])
+		all.must(t, "secret", "ok", "version 1")
+		all.must(t, "clock", "ok")
+		all.must(t, "secret_id", "unseen", "secret-id/lookup", `capabilities = ["update"]`)
+		all.must(t, "role_shared", "unseen", "vault list "+role)
+
+		as(w, rule(role+"/secret-id/lookup", "update"), rule(role+"/secret-id", "list"))
+		all = doctor(w, user)
+		all.must(t, "secret_id", "warning", "never ends", "secret_id_ttl")
+		all.must(t, "role_shared", "ok", "one secret-id")
+
+		as(w, rule(mount+"/data/"+path, "update"), rule(mount+"/metadata/*", "list"), rule(mount+"/destroy/"+path, "update"), rule(mount+"/data/*", "read"))
+		all = doctor(w, user)
+		all.must(t, "policy", "warning", "may update "+mount+"/data/"+path)
+		all.must(t, "policy", "warning", "may update "+mount+"/destroy/"+path)
+		all.must(t, "policy", "warning", "may list "+mount+"/metadata/")
+		all.must(t, "policy", "warning", "may read "+mount+"/data/", "/any-other-secret")
+
+		w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, rule(mount+"/data/"+path, "read")))
+		all = doctor(w, user)
+		all.must(t, "policy", "warning", "may not read "+mount+"/metadata/"+path, "each poll reads the secret itself")
+		all.must(t, "secret", "ok")
+
+		w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, rule(mount+"/metadata/"+path, "read")))
+		all = doctor(w, user)
+		all.must(t, "policy", "error", "may not read "+mount+"/data/"+path, `capabilities = ["read"]`)
+		all.must(t, "secret", "error", "permission denied")
+
+		// Without the policy "default" nobody can tell what it may do, and all else is still seen.
+		w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, w.Vault.ReadPolicy(path)+rule("sys/capabilities-self", "deny")))
+		all = doctor(w, user)
+		all.must(t, "policy", "unseen", "sys/capabilities-self")
+		all.must(t, "secret", "ok")
+		as(w)
+		if now := w.Tokens(); !daemon && now != tokens {
+			t.Errorf("%d tokens of doctor's are left", now-tokens)
+		}
+	}
+	if bytes.Contains(w.Printed.Bytes(), []byte(secret)) || bytes.Contains(w.Printed.Bytes(), []byte(w.RoleID)) {
+		t.Error("a secret or the role-id shows")
+	}
+}

@@ -58,7 +58,6 @@ type Method struct {
 type attempt struct {
 	request map[string]string // as documented in the API of the method
 	secret  credential.Secret // what no error may show
-	role    string            // what Vault calls it, known after the login
 	remedy  string            // what to do where Vault says that this login is not allowed
 
 	// What to say of a secret-id that is not tried, and what to do; empty where Vault counts no refused logins.
@@ -116,7 +115,7 @@ func (m *Method) login(ctx context.Context) (*Token, error) {
 	}
 	m.succeeded(a, t)
 	if a.refused != "" && m.auth.SecretIDWarn > 0 && t.uses == nil && !m.refusals.onlyReads() {
-		m.warnOfEnd(ctx, t, a.secret, a.role)
+		m.warnOfEnd(ctx, t)
 	}
 	return t, nil
 }
@@ -164,7 +163,10 @@ func (m *Method) ask(ctx context.Context, a *attempt) (*Token, error) {
 		t.Expires = born.Add(ttl)
 		t.renew = born.Add(jittered(time.Duration(float64(ttl) * renewAt)))
 	}
-	a.role = granted.Metadata["role_name"]
+	t.role = granted.Metadata["role_name"]
+	if a.refused != "" {
+		t.secretID = a.secret
+	}
 	return t, nil
 }
 

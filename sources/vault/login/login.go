@@ -68,6 +68,9 @@ type Token struct {
 	// SecretIDEnds is when the secret-id ends that it was got with; zero: never, or not known.
 	SecretIDEnds time.Time
 
+	secretID credential.Secret // that it was got with; zero: none
+	role     string            // as Vault calls it; empty: not said
+
 	renew time.Time     // when to log in again; zero: never
 	uses  *atomic.Int64 // that are left; nil: any number
 }
