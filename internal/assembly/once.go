@@ -116,6 +116,15 @@ func Examine(ctx context.Context, c *config.Config, log *slog.Logger) (vault.Exa
 	return a.examine(ctx), nil
 }
 
+// InspectNLServer has nlserver tell of itself. It answers ErrWrongUser to root where Campaign belongs to another user.
+func InspectNLServer(ctx context.Context, c *config.Config, log *slog.Logger) (nlserver.Inspection, error) {
+	if err := checkUser(c); err != nil {
+		return nlserver.Inspection{}, err
+	}
+	a := &assembly{config: c, log: log}
+	return nlserver.New(a.nlserverConfig()).Inspect(ctx)
+}
+
 // Option tells by which option of nlserver config a credential would be applied. It asks nlserver where campaign.command is auto, but not
 // as root where Campaign belongs to another user: then it is auto.
 func Option(ctx context.Context, c *config.Config, log *slog.Logger) (string, error) {

@@ -73,7 +73,7 @@ const (
 	minTurn        = 20 * time.Millisecond
 	maxPasses      = 8
 	// examineTime bounds the questions to Vault that one asker causes. There is one at a time.
-	examineTime = 4 * time.Second
+	examineTime = 3 * time.Second
 	maxHeader   = 8 << 10 // bytes
 )
 

@@ -21,6 +21,7 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/deadline"
+	"campaign-credsync/sinks/nlserver"
 	"campaign-credsync/sources/vault"
 )
 
@@ -64,6 +65,9 @@ type Config struct {
 	NoConfig bool
 	// Examine logs in to Vault and asks it, for where no daemon runs.
 	Examine func(ctx context.Context) (vault.Examination, error)
+	// Inspect has nlserver tell of itself, as Campaign's user; to root it answers ErrWrongUser.
+	Inspect      func(ctx context.Context) (nlserver.Inspection, error)
+	ErrWrongUser error
 }
 
 // Run makes every check, all at the same time, until ctx ends and at most deadline.Grace longer: what did not answer by then is
@@ -100,6 +104,7 @@ var checks = []check{
 	{name: "secret_id", look: (*examination).secretID},
 	{name: "role_shared", look: (*examination).roleShared},
 	{name: "clock", look: (*examination).clock},
+	{name: "nlserver", look: (*examination).nlserver},
 	{name: "conf_directory", look: (*examination).confDirectory},
 	{name: "instance_file", look: (*examination).instanceFile},
 	{name: "pipelined", look: (*examination).pipelined},
@@ -218,6 +223,14 @@ func (x *examination) campaignUser() int {
 }
 
 func ownerOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) } // always that on Linux
+
+// sudoName is a user as sudo -u takes it.
+func sudoName(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return u.Username
+	}
+	return "'#" + strconv.Itoa(uid) + "'"
+}
 
 func userName(uid int) string {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {

@@ -40,8 +40,7 @@ func (b *Binary) chooseOption(ctx context.Context, env []string) (string, error)
 		o.executable.Size() == executable.Size() && o.executable.ModTime().Equal(executable.ModTime()) {
 		return o.option, nil
 	}
-	list, _, err := b.nlserver(ctx, "nlserver config -?", child{args: []string{"config", "-?"}, env: env})
-	b.ran("", doOptions, err)
+	list, err := b.list(ctx, env)
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		return "", err
 	}
@@ -57,6 +56,38 @@ func (b *Binary) chooseOption(ctx context.Context, env []string) (string, error)
 	}
 	return "", fmt.Errorf("%s config -? lists none of -%s; update Campaign to 7.4.1 build 9383 or later, or set campaign.command%s",
 		b.cfg.Executable, strings.Join(preferred, ", -"), cause)
+}
+
+// list returns what nlserver prints about its options. Beside an *exec.ExitError that may be all of them.
+func (b *Binary) list(ctx context.Context, env []string) (string, error) {
+	printed, _, err := b.nlserver(ctx, "nlserver config -?", child{args: []string{"config", "-?"}, env: env})
+	b.ran("", doOptions, err)
+	return printed, err
+}
+
+// Inspection is what nlserver says of itself.
+type Inspection struct {
+	Options []string // that take a credential, the best first; a list without one of them is weak evidence, as it is not complete
+	Build   int      // 0: not said
+}
+
+// Inspect runs nlserver config -?, and hands it no credential.
+func (b *Binary) Inspect(ctx context.Context) (i Inspection, err error) {
+	env, err := b.environment(ctx)
+	if err != nil {
+		return i, err
+	}
+	printed, err := b.list(ctx, env)
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		return i, err
+	}
+	for _, option := range preferred {
+		if offers(printed, option) {
+			i.Options = append(i.Options, option)
+		}
+	}
+	i.Build = b.answer(printed, "", "", "", 0).Build
+	return i, nil
 }
 
 // offers reports whether text names option as a whole word: an option with a longer name is another option.

@@ -65,11 +65,13 @@ func (v *Vault) Examine(ctx context.Context, uses []Use) (e Examination) {
 	if err == nil {
 		ahead := now.Sub(asked.Add(time.Since(asked) / 2))
 		e.ClockAhead = &ahead
+	} else if ctx.Err() != nil || !connection.Answer(err).Sent { // nobody is there: a login that is not answered may count as a refused one
+		e.fail(err)
+		return e
 	}
 	t, err := v.session.token(ctx)
 	if err != nil {
-		err = credential.Because(connection.Reason(err), err)
-		e.Problem, e.Reason = err.Error(), credential.ReasonOf(err)
+		e.fail(err)
 		return e
 	}
 	e.Expires = t.Expires
@@ -87,6 +89,12 @@ func (v *Vault) Examine(ctx context.Context, uses []Use) (e Examination) {
 		v.examineSecret(ctx, use, &e.Secrets[n])
 	}
 	return e
+}
+
+// fail says why there is no token.
+func (e *Examination) fail(err error) {
+	err = credential.Because(connection.Reason(err), err)
+	e.Problem, e.Reason = err.Error(), credential.ReasonOf(err)
 }
 
 // everyStateIsWell has sys/health answer 200 for whatever state the node is in: its clock is all that is asked for.
