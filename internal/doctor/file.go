@@ -1,12 +1,9 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,7 +11,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/text/encoding/charmap"
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/regularfile"
@@ -137,35 +133,13 @@ func (x *examination) jwtEnded(context.Context) (all []Finding) {
 	})...)
 }
 
-// elements returns the attributes of all elements of a name in a configuration file. Names and values of others than ASCII are not
-// right: nobody asks for them.
-func elements(file, name string) (all []map[string]string, err error) {
+// elements returns the attributes of all elements of a name in a configuration file.
+func elements(file, name string) ([]map[string]string, error) {
 	content, err := regularfile.Read(file, maxFile)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := imsxml.Parse(content); err != nil {
-		return nil, err
-	}
-	decoder := xml.NewDecoder(bytes.NewReader(content))
-	decoder.Strict = false // entities that the file declares
-	decoder.CharsetReader = func(_ string, r io.Reader) (io.Reader, error) { return charmap.ISO8859_1.NewDecoder().Reader(r), nil }
-	for {
-		token, err := decoder.Token()
-		if err == io.EOF {
-			return all, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if element, ok := token.(xml.StartElement); ok && element.Name.Local == name {
-			attributes := map[string]string{}
-			for _, a := range element.Attr {
-				attributes[a.Name.Local] = a.Value
-			}
-			all = append(all, attributes)
-		}
-	}
+	return imsxml.Elements(content, name)
 }
 
 // loginFiles looks at who may read what logs in to Vault, and credentials in files.

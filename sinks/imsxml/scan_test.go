@@ -347,3 +347,17 @@ func BenchmarkParse(b *testing.B) {
 		}
 	})
 }
+
+// TestElements: the attributes of each element of a name, and of no comment.
+func TestElements(t *testing.T) {
+	t.Parallel()
+	const text = "<?xml version='1.0' encoding='ISO-8859-1'?>\n<serverconf><!-- <pipelined authType='no'/> --><pipelined authType='a&amp;b' x=\"\xe4\"/><web>" +
+		"<pipelined></pipelined></web></serverconf>"
+	found, err := Elements([]byte(text), "pipelined")
+	if err != nil || len(found) != 2 || found[0]["authType"] != "a&b" || found[0]["x"] != "ä" || len(found[1]) != 0 {
+		t.Errorf("%v, %v", found, err)
+	}
+	if _, err := Elements([]byte(text[:len(text)-5]), "pipelined"); err == nil {
+		t.Error("half a file is taken")
+	}
+}
