@@ -151,12 +151,13 @@ func (f *File) explain(err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &credential.Refusal{Code: credential.ReasonSecretMissing, Reason: fmt.Sprintf("no file at %s; write it there, or correct file", f.name())}
+		return &credential.Refusal{Code: credential.ReasonSecretMissing, Reason: fmt.Sprintf("no file at %s; write it there, or correct file of the instance", f.name())}
 	case errors.Is(err, regularfile.ErrNotRegular), errors.Is(err, errSize):
 		return &credential.Refusal{Code: credential.ReasonSecretMalformed, Reason: fmt.Sprintf("%s %v", f.name(), err)}
-	case errors.Is(err, fs.ErrPermission),
-		errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
-		return credential.NeedsOperator(fmt.Errorf("file %s: %w; correct the path, or make it readable for the daemon's user", f.name(), err))
+	case errors.Is(err, fs.ErrPermission): // which names the remedy
+		return credential.NeedsOperator(fmt.Errorf("file %s: %w", f.name(), err))
+	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
+		return credential.NeedsOperator(fmt.Errorf("file %s: %w; correct the path: file of the instance", f.name(), err))
 	}
 	return fmt.Errorf("file %s: read: %w", f.name(), err)
 }

@@ -200,7 +200,7 @@ func TestFileWithoutPermission(t *testing.T) {
 	l.must(os.Chmod(l.path, 0o644))
 	first := l.MustPoll(f, always)
 	l.must(os.Chmod(l.path, 0))
-	err := l.MustFail(f, "permission denied", l.path, "readable for the daemon's user")
+	err := l.MustFail(f, "permission denied", l.path, "readable for that user")
 	if _, refused := errors.AsType[*credential.Refusal](err); refused {
 		t.Errorf("refused: %v", err)
 	}

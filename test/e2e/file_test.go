@@ -319,7 +319,7 @@ func TestFileRights(t *testing.T) {
 	v.StartDaemon()
 	v.Is("prod", "in_sync")
 	v.Must(os.Chmod(v.file, 0o600))
-	v.Is("prod", "degraded/source_unreadable", "permission denied", v.file, "readable for the daemon's user")
+	v.Is("prod", "degraded/source_unreadable", "permission denied", v.file, "readable for that user")
 	v.Blank("prod")
 	v.OnDisk("prod", secretOf(1))
 	v.Must(os.Chown(v.file, 0, 65534))
