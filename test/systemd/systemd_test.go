@@ -41,6 +41,7 @@ func TestUnit(t *testing.T) {
 		{"watchdog", testWatchdog},
 		{"reload", testReload},
 		{"broken configuration at reload", testBrokenReload},
+		{"own temporary files", testOwnTemporaryFiles},
 		{"control group", testControlGroup},
 		{"journal fields", testJournalFields},
 		{"rotation", testRotation},
