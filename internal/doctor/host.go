@@ -33,7 +33,7 @@ func (x *examination) hidepid(context.Context) []Finding {
 		}
 	}
 	if hides == "" || hides == "0" || hides == "off" {
-		return []Finding{warn("mount -o remount,hidepid=2 /proc, and the same in /etc/fstab with gid= for monitoring (see docs/security.md)",
+		return []Finding{warn("mount -o remount,hidepid=2 /proc, and the same in /etc/fstab with gid= for monitoring (see docs/hardening.md)",
 			"/proc has no hidepid: every local user sees the secret in nlserver's arguments while it is applied")}
 	}
 	return []Finding{well("/proc has hidepid=%s", hides)}

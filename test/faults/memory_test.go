@@ -34,7 +34,7 @@ func startIn(w *world.World, dir string, env ...string) *exec.Cmd {
 }
 
 // A daemon that dies of a signal which makes others dump core leaves none, although its limit allows it: Go's runtime takes
-// these signals, says what its goroutines did, and exits. (Asked for by GOTRACEBACK=crash, it dumps; see docs/security.md.)
+// these signals, says what its goroutines did, and exits. (Asked for by GOTRACEBACK=crash, it dumps; see docs/hardening.md.)
 func TestNoCoreHoldsTheSecret(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{
@@ -66,7 +66,7 @@ func TestNoCoreHoldsTheSecret(t *testing.T) {
 	}
 }
 
-// What docs/security.md says of memory: nothing keeps the secret once it is applied, so Go's next collection frees every copy;
+// What docs/hardening.md says of memory: nothing keeps the secret once it is applied, so Go's next collection frees every copy;
 // and where freed memory is overwritten (GODEBUG=clobberfree=1), no copy is left in the process. A collection comes two
 // minutes after the last one at the latest.
 func TestMemoryForgetsTheSecret(t *testing.T) {

@@ -46,7 +46,7 @@ func TestTableOfFaults(t *testing.T) {
 		}
 		messagesAreInTheProduct(t, product, row[0], row[1])
 	}
-	for _, name := range []string{"operations.md", "vault.md", "security.md"} {
+	for _, name := range []string{"operations.md", "vault.md", "security.md", "hardening.md"} {
 		for _, message := range logged.FindAllString(read(t, name), -1) {
 			messagesAreInTheProduct(t, product, name, message)
 		}

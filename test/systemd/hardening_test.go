@@ -7,20 +7,30 @@ import (
 	"testing"
 )
 
-// testOwnTemporaryFiles has the environment script, which runs where nlserver does, set a limit and make a file in /tmp: it works in the
-// sandbox, and the file is nowhere else. With direct.conf, for modules that stay in the unit, it is in the real /tmp.
+// testOwnTemporaryFiles has the environment script, which runs where nlserver does, set a limit and tell of its surroundings. An apply has a
+// /tmp of its own; with direct.conf, for modules that stay in the unit, it has the real one. Activation always has.
 func testOwnTemporaryFiles(t *testing.T, h *host) {
-	const customer, made = campaignHome + "/customer.sh", "/usr/local/neolane/made"
-	h.write(t, customer, `ulimit -S -n 1000 && touch "/tmp/by-$(ulimit -n)" && umask >`+made+"\n", 0o644)
-	rotate := func() (umask string) {
-		h.run(t, "rm", "-f", made)
+	const customer, told = campaignHome + "/customer.sh", "/usr/local/neolane/told"
+	h.write(t, customer, `ulimit -S -n 1000 && echo "umask $(umask), limit $(ulimit -n), /tmp $(stat --format=%d:%i /tmp)" >>`+told+"\n", 0o644)
+	theirs := "umask 0022, limit 1000, /tmp " + h.run(t, "stat", "--format=%d:%i", "/tmp")
+	runs := func() (inside, outside int) {
+		h.run(t, "rm", "-f", told)
 		version, _ := h.rotate(t)
 		h.awaitApplied(t, version)
-		return strings.TrimSpace(h.run(t, "cat", made))
+		for line := range strings.Lines(h.run(t, "cat", told)) {
+			switch {
+			case line == theirs:
+				outside++
+			case strings.HasPrefix(line, "umask 0077, limit 1000, /tmp ") && strings.TrimPrefix(line, "umask 0077") != strings.TrimPrefix(theirs, "umask 0022"):
+				inside++
+			default:
+				t.Errorf("it tells %s, the machine has %s", line, theirs)
+			}
+		}
+		return inside, outside
 	}
-	inTmp := func() bool { return h.try(t, "test", "-e", "/tmp/by-1000").status == 0 }
-	if umask := rotate(); umask != "0077" || inTmp() {
-		t.Errorf("umask %s; in the real /tmp: %t", umask, inTmp())
+	if inside, outside := runs(); inside == 0 || outside == 0 {
+		t.Errorf("%d runs with a /tmp of their own, %d with the real one", inside, outside)
 	}
 
 	direct, err := outside(t, "cat", "packaging/systemd/direct.conf")
@@ -29,7 +39,7 @@ func testOwnTemporaryFiles(t *testing.T, h *host) {
 	}
 	h.write(t, h.dropIn("direct.conf"), direct, 0o644)
 	defer func() {
-		h.run(t, "rm", "-f", customer, made, "/tmp/by-1000", h.dropIn("direct.conf"))
+		h.run(t, "rm", "-f", customer, told, h.dropIn("direct.conf"))
 		h.run(t, "systemctl", "daemon-reload")
 		h.run(t, "systemctl", "restart", unit)
 		h.awaitApplied(t, 1)
@@ -41,7 +51,7 @@ func testOwnTemporaryFiles(t *testing.T, h *host) {
 	}
 	h.run(t, "systemctl", "daemon-reload")
 	h.run(t, "systemctl", "restart", unit)
-	if umask := rotate(); umask != "0022" || !inTmp() {
-		t.Errorf("with direct.conf: umask %s; in the real /tmp: %t", umask, inTmp())
+	if inside, outside := runs(); inside != 0 || outside == 0 {
+		t.Errorf("with direct.conf, %d runs with a /tmp of their own, %d with the real one", inside, outside)
 	}
 }
