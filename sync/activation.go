@@ -80,10 +80,7 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
 func (d *Daemon) activationAt(in *instance) time.Time {
-	if d.cfg.ActivateAt == nil {
-		return in.activation.retry.at
-	}
-	return later(in.activation.retry.at, d.cfg.ActivateAt.Next(in.record.ActivationSince))
+	return later(in.activation.retry.at, nextTick(d.cfg.ActivateAt, in.record.ActivationSince))
 }
 
 func (d *Daemon) activate(s credential.Step, members []*instance) {

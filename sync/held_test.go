@@ -101,12 +101,12 @@ func TestHeldIsReleased(t *testing.T) {
 		applied string
 	}{
 		"order": {func(w *world) {
-			if _, err := w.daemon.Check(context.Background(), "prod"); err != nil {
+			if err := w.daemon.Check(context.Background(), "prod"); err != nil {
 				w.t.Error(err)
 			}
 		}, "one"},
 		"order for all": {func(w *world) {
-			if _, err := w.daemon.Check(context.Background()); err != nil {
+			if err := w.daemon.Check(context.Background()); err != nil {
 				w.t.Error(err)
 			}
 		}, "one"},

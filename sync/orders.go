@@ -33,10 +33,10 @@ func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
 	return nil
 }
 
-// Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns the status
-// after it. It is an operator's order: a first apply that is held is done, too. Each instance was looked at, its source polled, and
+// Check runs a full check of the named instances (none = all) now, retrying at once whatever waits for a retry, and returns
+// when it is over. It is an operator's order: a first apply that is held is done, too. Each instance was looked at, its source polled, and
 // everything that could be done at once was done or has failed.
-func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, error) {
+func (d *Daemon) Check(ctx context.Context, names ...string) error {
 	ordered, err := d.takeFor(ctx, names)
 	if err == nil {
 		for _, in := range ordered {
@@ -45,7 +45,7 @@ func (d *Daemon) Check(ctx context.Context, names ...string) ([]InstanceStatus, 
 		err = d.await(ctx, d.beginCheck(names, time.Now()))
 		d.unlock()
 	}
-	return d.Status(), err
+	return err
 }
 
 // order notes an operator's order to apply what is wanted. While the instance is paused that fails, and later is not what was

@@ -46,7 +46,7 @@ func TestFirstApplyThatWasInterrupted(t *testing.T) {
 func TestOrderOfAPausedInstance(t *testing.T) {
 	firstStart(t, func(t *testing.T, w *world) {
 		w.pauseFor(time.Hour)
-		if _, err := w.daemon.Check(context.Background()); err != nil {
+		if err := w.daemon.Check(context.Background()); err != nil {
 			t.Error(err)
 		}
 		w.wantState("prod", credsync.StatePaused)

@@ -115,11 +115,9 @@ func (d *Daemon) preview(in *instance, p *Preview, now time.Time) {
 	if len(p.Activation) > 0 {
 		since = in.record.ActivationSince
 	}
-	var at Moment
-	if d.cfg.ActivateAt != nil {
-		if at.Time = d.cfg.ActivateAt.Next(since); !at.After(now) {
-			at = Moment{}
-		}
+	at := Moment{nextTick(d.cfg.ActivateAt, since)}
+	if !at.After(now) {
+		at = Moment{}
 	}
 	for _, s := range after {
 		p.Steps = append(p.Steps, PlannedStep{Action: s.Kind, Module: s.Module, Why: whyAfter, NotBefore: at})

@@ -367,7 +367,8 @@ func TestCheckRetriesAtOnceWhatWaits(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		w.source.rotate("two")
 		began := time.Now()
-		status, err := w.daemon.Check(t.Context(), "prod")
+		err := w.daemon.Check(t.Context(), "prod")
+		status := w.daemon.Status()
 		if err != nil || status[0].State != credsync.StateInSync {
 			t.Fatalf("%+v, %v", status, err)
 		}
@@ -375,11 +376,11 @@ func TestCheckRetriesAtOnceWhatWaits(t *testing.T) {
 			t.Error("waited for a retry")
 		}
 		w.wantOnDisk("prod", "two")
-		if _, err := w.daemon.Check(t.Context(), "prod", "prod"); err != nil {
+		if err := w.daemon.Check(t.Context(), "prod", "prod"); err != nil {
 			t.Errorf("an instance that is named twice: %v", err)
 		}
 		polls, _ := w.source.counts()
-		if _, err := w.daemon.Check(t.Context(), "prod", "nobody"); err == nil {
+		if err := w.daemon.Check(t.Context(), "prod", "nobody"); err == nil {
 			t.Error("checked an instance that is not there")
 		}
 		w.settle()

@@ -33,7 +33,7 @@ func (in *invocation) activate(ctx context.Context) (int, error) {
 	defer conn.Close()
 	log := slog.New(slog.DiscardHandler) // the daemon tells what came of it
 	err = assembly.Activate(ctx, conn, func() (*config.Config, error) {
-		return deadline.Run(ctx, loadTimeout, in.configFile+": reading it", func() (*config.Config, error) {
+		return deadline.Run(ctx, loadTimeout, in.configFile+": reading it", deadline.Disk, func() (*config.Config, error) {
 			return config.LoadForActivation(in.configFile, in.env)
 		})
 	}, log)

@@ -20,8 +20,8 @@ is made good, with activation.
 
 Exit status: 0 if it is paused, 1 if not, 2 if the command line is wrong or the configuration is bad, 4 if the daemon may not be asked.`,
 		func(ctx context.Context) (int, error) {
-			if o.For < assembly.MinPause || o.For > assembly.MaxPause {
-				return exitUsage, fmt.Errorf("--for %v: a pause lasts from 1m to 168h", o.For)
+			if err := assembly.CheckPause(o.For); err != nil {
+				return exitUsage, fmt.Errorf("--for: %w", err)
 			}
 			return in.order(ctx, o, func(control.Status) int {
 				fmt.Fprintf(in.stdout, "paused until %s; to go on sooner: campaign-credsync resume\n", time.Now().Add(o.For).UTC().Format(time.RFC3339))
@@ -29,7 +29,7 @@ Exit status: 0 if it is paused, 1 if not, 2 if the command line is wrong or the 
 			})
 		})
 	in.addInstanceFlag(c)
-	c.Flags().DurationVar(&o.For, "for", 0, "how long, from 1m to 168h: `DURATION` (such as 2h)")
+	c.Flags().DurationVar(&o.For, "for", 0, "how long, "+assembly.PauseBounds+": `DURATION` (such as 2h)")
 	c.Flags().StringVar(&o.Reason, "reason", "", "why, for those who read the status: `TEXT`")
 	c.MarkFlagRequired("for") // fails only for a flag that is not there
 	return c

@@ -187,7 +187,7 @@ func (in *invocation) table(w io.Writer, instances []sync.InstanceStatus, now ti
 	for line := range strings.Lines(text.String()) {
 		if n >= 0 && coloured {
 			state := string(instances[n].State)
-			line = line[:at] + colourOf(instances[n].State) + state + "\x1b[0m" + line[at+len(state):]
+			line = line[:at] + colours[control.GradeOf(instances[n].State)] + state + "\x1b[0m" + line[at+len(state):]
 		}
 		io.WriteString(w, line)
 		n++
@@ -210,15 +210,7 @@ func since(m sync.Moment, now time.Time) string {
 	}
 }
 
-func colourOf(s sync.State) string {
-	switch s {
-	case sync.StateInSync:
-		return "\x1b[32m"
-	case sync.StatePending, sync.StateActivationPending, sync.StatePaused, sync.StateHeld:
-		return "\x1b[33m"
-	}
-	return "\x1b[31m"
-}
+var colours = map[control.Grade]string{control.Good: "\x1b[32m", control.Waiting: "\x1b[33m", control.Bad: "\x1b[31m"}
 
 // say prints a text in lines of at most columns, of which all but the first are indented; indent is for all of them.
 func say(w io.Writer, indent, format string, args ...any) {

@@ -109,7 +109,7 @@ const loadTimeout = 4 * time.Second
 // load reads the configuration. An error means exitUsage; the Config beside it is that of config.Load. The daemon calls it again on
 // SIGHUP.
 func (in *invocation) load(ctx context.Context) (*config.Config, error) {
-	c, err := deadline.Run(ctx, loadTimeout, in.configFile+": reading it", func() (*config.Config, error) {
+	c, err := deadline.Run(ctx, loadTimeout, in.configFile+": reading it", deadline.Disk, func() (*config.Config, error) {
 		return config.Load(in.configFile, in.env)
 	})
 	if err != nil || in.instance == "" {

@@ -96,7 +96,7 @@ func sourcesOf(c *config.Config) (sources []string) {
 
 // prepare locks the state directory and the instances' files for this process: all of them, or none.
 func prepare(ctx context.Context, c *config.Config, log *slog.Logger, patience time.Duration, before *assembly) (*assembly, error) {
-	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
+	a, err := deadline.Run(ctx, startTimeout, "the start", deadline.Disk, func() (*assembly, error) {
 		if err := checkUser(c); err != nil {
 			return nil, err
 		}
@@ -163,7 +163,7 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 		p.service.Stopping()
 	}
 	stop()
-	_, err := deadline.Run(context.Background(), watchTimeout, "the watch of files", func() (struct{}, error) {
+	_, err := deadline.Run(context.Background(), watchTimeout, "the watch of files", deadline.Disk, func() (struct{}, error) {
 		hints.Wait()
 		return struct{}{}, nil
 	})
@@ -208,7 +208,7 @@ func (p *process) untilReload(ctx context.Context, a *assembly) *assembly {
 
 // reload makes the next assembly from the configuration as it is now, and drains the daemon. When it fails, the daemon goes on.
 func (p *process) reload(ctx context.Context, a *assembly) (*assembly, error) {
-	next, err := deadline.Run(ctx, startTimeout, "the reload", func() (*assembly, error) { return p.reassemble(a) })
+	next, err := deadline.Run(ctx, startTimeout, "the reload", deadline.Disk, func() (*assembly, error) { return p.reassemble(a) })
 	if err != nil {
 		return nil, err
 	}

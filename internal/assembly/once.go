@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"os"
 	"time"
 
 	"campaign-credsync/internal/config"
@@ -32,13 +31,7 @@ func Once(ctx context.Context, c *config.Config, log *slog.Logger, o control.Ord
 	defer a.closeVault()
 	past := history.Open(c.StateDir, log)
 	defer past.Close(closeTime)
-	tell := func(e event.Event) {
-		if e.Time.IsZero() {
-			e.Time = time.Now()
-		}
-		e.Host, _ = os.Hostname()
-		past.Append(e)
-	}
+	tell := func(e event.Event) { past.Append(stamped(e)) }
 	if o.Do == control.DoPause || o.Do == control.DoResume {
 		return control.Status{}, a.pause(o, tell)
 	}
@@ -89,7 +82,7 @@ func (a *assembly) pause(o control.Order, tell func(event.Event)) error {
 // takes no lock, and writes one thing only: a login that may be refused, so that the next command does not try it again; for that it
 // makes the state directory if there is none.
 func Preview(ctx context.Context, c *config.Config, log *slog.Logger, show func(instance string, p sync.Preview, err error)) error {
-	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
+	a, err := deadline.Run(ctx, startTimeout, "the start", deadline.Disk, func() (*assembly, error) {
 		return assemble(c, state.Read(c.StateDir), log, true, &assembly{})
 	})
 	if err != nil {
@@ -99,7 +92,7 @@ func Preview(ctx context.Context, c *config.Config, log *slog.Logger, show func(
 	for _, one := range a.settings.Instances {
 		settings := a.settings
 		settings.Instances = []sync.Instance{one}
-		p, err := deadline.Run(ctx, previewTimeout, "the preview", func() (sync.Preview, error) { return sync.PreviewOf(ctx, settings) })
+		p, err := deadline.Run(ctx, previewTimeout, "the preview", "see whether the disk or mount, and the source, answer", func() (sync.Preview, error) { return sync.PreviewOf(ctx, settings) })
 		show(one.Name, p, err)
 	}
 	return nil

@@ -96,7 +96,7 @@ func (a *assembly) closeVault() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	_, err := deadline.Run(ctx, closeTime+deadline.Grace, "revoking the token", func() (struct{}, error) { return struct{}{}, a.vault.Close(ctx) })
+	_, err := deadline.Run(ctx, closeTime+deadline.Grace, "revoking the token", "see whether Vault answers", func() (struct{}, error) { return struct{}{}, a.vault.Close(ctx) })
 	if err != nil {
 		a.log.Warn("token not revoked, it ends by itself", "reason", err)
 	}

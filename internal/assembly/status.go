@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -109,14 +108,20 @@ func (p *process) rejected(err error) {
 
 // tell has an event in the history, and the program of notify.exec told of it.
 func (p *process) tell(e event.Event) {
-	if e.Time.IsZero() {
-		e.Time = time.Now()
-	}
-	e.Host, _ = os.Hostname()
+	e = stamped(e)
 	p.history.Append(e)
 	if now := p.current.Load(); now != nil && len(now.assembly.config.Notify.Exec) > 0 {
 		now.hook.Tell(e)
 	}
+}
+
+// stamped fills in where an event happened, and when, unless it says so itself.
+func stamped(e event.Event) event.Event {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Host, _ = os.Hostname()
+	return e
 }
 
 // process is a control.Daemon.
@@ -145,11 +150,20 @@ func (p *process) Do(ctx context.Context, o control.Order) (control.Status, erro
 	return p.document(now, now.assembly.daemon.Status()), err
 }
 
-// The bounds of a pause.
+// The bounds of a pause, and what they are for people.
 const (
-	MinPause = time.Minute
-	MaxPause = 168 * time.Hour
+	minPause    = time.Minute
+	maxPause    = 168 * time.Hour
+	PauseBounds = "from 1m to 168h"
 )
+
+// CheckPause refuses a pause that is too short or too long.
+func CheckPause(length time.Duration) error {
+	if length < minPause || length > maxPause {
+		return fmt.Errorf("a pause lasts %s, and not %v", PauseBounds, length)
+	}
+	return nil
+}
 
 func (a *assembly) do(ctx context.Context, o control.Order) error {
 	switch o.Do {
@@ -162,8 +176,7 @@ func (a *assembly) do(ctx context.Context, o control.Order) error {
 		if a.vault != nil {
 			a.vault.ResetBackoff()
 		}
-		_, err := a.daemon.Check(ctx, o.Instances...)
-		return err
+		return a.daemon.Check(ctx, o.Instances...)
 	case control.DoAdopt:
 		return a.daemon.Adopt(ctx, o.ByUID, o.Instances...)
 	case control.DoResume:
@@ -180,8 +193,8 @@ func (a *assembly) do(ctx context.Context, o control.Order) error {
 
 // pauseOf is the pause that an order asks for.
 func pauseOf(o control.Order) (state.Pause, error) {
-	if o.For < MinPause || o.For > MaxPause {
-		return state.Pause{}, fmt.Errorf("a pause lasts from %v to %v, and not %v", MinPause, MaxPause, o.For)
+	if err := CheckPause(o.For); err != nil {
+		return state.Pause{}, err
 	}
 	now := time.Now()
 	return state.Pause{Since: now, Until: now.Add(o.For), Reason: credential.Clean(o.Reason), ByUID: o.ByUID}, nil
@@ -212,7 +225,7 @@ func (p *process) web() web.Config {
 		Ping: p.Ping, Status: p.Status, Metrics: p.meter.Handler(p.Status), Logger: p.Logger,
 		Drift: func() []event.Event {
 			events, _, _ := history.Read(p.Config.StateDir, func(e event.Event) bool {
-				return slices.Contains([]event.Kind{event.DriftReverted, event.DriftLeft, event.Brake}, e.Kind)
+				return e.Kind.IsDrift()
 			})
 			return events
 		},

@@ -18,7 +18,7 @@ import (
 // Survey surveys nlserver by the only instance of c, where no daemon guards it: it takes the locks of one. It needs no source.
 func Survey(ctx context.Context, c *config.Config, log *slog.Logger, version string) (survey.Report, error) {
 	i := c.Instances[0]
-	a, err := deadline.Run(ctx, startTimeout, "the start", func() (*assembly, error) {
+	a, err := deadline.Run(ctx, startTimeout, "the start", deadline.Disk, func() (*assembly, error) {
 		if err := checkUser(c); err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func (r *reader) checkIMS(c *Config) {
 	}
 	r.refuseIf(i.Patience < time.Second || i.Patience > time.Hour, "ims.patience", "must be from 1s to 1h")
 	r.refuseIf(i.Recheck != 0 && (i.Recheck < time.Minute || i.Recheck > 720*time.Hour), "ims.recheck", "must be 0s, or from 1m to 720h")
-	if isJWT := c.Campaign.Command == "setimsjwtauth"; isJWT && i.Asks() {
+	if isJWT := c.Campaign.Command == CommandJWT; isJWT && i.Asks() {
 		r.refuse("campaign.command", "cannot be with ims.probe or ims.recheck: Adobe's client credentials grant is not for JWT credentials")
 	}
 }
@@ -127,20 +127,20 @@ func (r *reader) checkAuth(c *Config) {
 		r.refuseIf(value == "", key, "is required by method %s", a.Method)
 	}
 	switch a.Method {
-	case "approle":
+	case MethodAppRole:
 		r.refuseIf(a.RoleID.IsZero() == (a.RoleIDFile == "") && !r.refused["vault.auth.role_id_file"], "vault.auth.role_id",
 			"is required by method approle, or role_id_file")
 		if a.SecretIDFile == "" {
 			r.warn(c, "vault.auth.secret_id_file", "is not set, so the login works only for a role with bind_secret_id=false")
 		}
 		r.refuseIf(a.SecretIDFile == "" && a.SecretIDWrapped, "vault.auth.secret_id_file", "is required by secret_id_wrapped")
-	case "token_file":
+	case MethodTokenFile:
 		required("vault.auth.token_file", a.TokenFile)
-	case "cert":
+	case MethodCert:
 		required("vault.client_cert", c.Vault.ClientCert)
 		r.refuseIf(strings.HasPrefix(c.Vault.Address, "http://"), "vault.address",
 			"must be an https URL for method cert, which shows its certificate in the TLS handshake")
-	case "kubernetes", "jwt":
+	case MethodKubernetes, MethodJWT:
 		required("vault.auth.role", a.Role)
 		required("vault.auth.jwt_file", a.JWTFile)
 	}

@@ -103,6 +103,15 @@ type Vault struct {
 	Auth          Auth   `yaml:"auth"`
 }
 
+// The values of Auth.Method.
+const (
+	MethodAppRole    = "approle"
+	MethodTokenFile  = "token_file"
+	MethodCert       = "cert"
+	MethodKubernetes = "kubernetes"
+	MethodJWT        = "jwt"
+)
+
 // Auth is the login to Vault.
 type Auth struct {
 	Method    string `yaml:"method" default:"approle" oneof:"approle token_file cert kubernetes jwt"`
@@ -136,6 +145,9 @@ type Schedule struct {
 	ReapplyAt  cron.Schedule `yaml:"-"` // nil: never
 	ActivateAt cron.Schedule `yaml:"-"` // nil: at once
 }
+
+// CommandJWT is the value of Campaign.Command that takes a private key.
+const CommandJWT = "setimsjwtauth"
 
 // Campaign is the installation of Adobe Campaign.
 type Campaign struct {

@@ -43,7 +43,7 @@ func (r *reader) complete(c *Config) {
 	a := &c.Vault.Auth
 	a.Mount = cmp.Or(a.Mount, a.Method)
 	a.Namespace = cmp.Or(a.Namespace, c.Vault.Namespace)
-	if a.JWTFile == "" && a.Method == "kubernetes" { // where Kubernetes puts a pod's service account token
+	if a.JWTFile == "" && a.Method == MethodKubernetes { // where Kubernetes puts a pod's service account token
 		a.JWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 	}
 }

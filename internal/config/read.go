@@ -350,8 +350,11 @@ func (r *reader) err() error {
 		return nil
 	}
 	slices.SortStableFunc(r.problems, func(a, b problem) int {
-		if a.absent != b.absent {
-			return map[bool]int{true: 1, false: -1}[a.absent]
+		switch {
+		case a.absent && !b.absent:
+			return 1
+		case b.absent && !a.absent:
+			return -1
 		}
 		return cmp.Or(a.at.Line-b.at.Line, a.at.Column-b.at.Column)
 	})

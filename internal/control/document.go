@@ -72,7 +72,33 @@ func (s Status) Warns(code WarningCode) bool {
 
 // InSync reports whether every instance is in sync.
 func (s Status) InSync() bool {
-	return !slices.ContainsFunc(s.Instances, func(in sync.InstanceStatus) bool { return in.State != sync.StateInSync })
+	return len(NotInSync(s.Instances)) == 0
+}
+
+// NotInSync picks the instances that are not.
+func NotInSync(instances []sync.InstanceStatus) []sync.InstanceStatus {
+	return slices.DeleteFunc(slices.Clone(instances), func(in sync.InstanceStatus) bool { return in.State == sync.StateInSync })
+}
+
+// Grade is how urgent a state is.
+type Grade string
+
+// The grades.
+const (
+	Good    Grade = "good"    // in sync
+	Waiting Grade = "waiting" // it ends by itself, or an operator wants it so
+	Bad     Grade = "bad"
+)
+
+// GradeOf is the grade of a state.
+func GradeOf(s sync.State) Grade {
+	switch s {
+	case sync.StateInSync:
+		return Good
+	case sync.StatePending, sync.StateActivationPending, sync.StatePaused, sync.StateHeld:
+		return Waiting
+	}
+	return Bad
 }
 
 // maxSummary is far below what systemd takes in one datagram (4096 bytes; a larger one it ignores), maxReason what one reason may have
@@ -84,7 +110,7 @@ const (
 
 // Summary is one line: how many instances are in sync, then the others with what is wrong, as far as there is room.
 func Summary(instances []sync.InstanceStatus) string {
-	wrong := slices.DeleteFunc(slices.Clone(instances), func(in sync.InstanceStatus) bool { return in.State == sync.StateInSync })
+	wrong := NotInSync(instances)
 	line := fmt.Sprintf("%d of %d instances in sync", len(instances)-len(wrong), len(instances))
 	for i, in := range wrong {
 		next := "; " + in.Name + ": " + string(in.State)

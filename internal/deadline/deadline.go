@@ -11,9 +11,12 @@ import (
 // Grace is how long work may go on after the end of its context.
 const Grace = time.Second
 
+// Disk is the remedy for work that only reads and writes files.
+const Disk = "see whether the disk or mount answers"
+
 // Run returns what work returns. When work does not end within limit, or within Grace after the end of ctx, Run returns an error that
-// names it by what. Work may end later, so it must not change anything that others use.
-func Run[T any](ctx context.Context, limit time.Duration, what string, work func() (T, error)) (T, error) {
+// names it by what, and the remedy. Work may end later, so it must not change anything that others use.
+func Run[T any](ctx context.Context, limit time.Duration, what, remedy string, work func() (T, error)) (T, error) {
 	type outcome struct {
 		value T
 		err   error
@@ -23,7 +26,7 @@ func Run[T any](ctx context.Context, limit time.Duration, what string, work func
 		value, err := work()
 		ended <- outcome{value, err}
 	}()
-	cause := fmt.Errorf("%s does not end (limit %v): see whether the disk or mount answers", what, limit)
+	cause := fmt.Errorf("%s does not end (limit %v): %s", what, limit, remedy)
 	select {
 	case o := <-ended:
 		return o.value, o.err

@@ -17,11 +17,11 @@ func TestRun(t *testing.T) {
 		return func() (string, error) { time.Sleep(d); return "done", nil }
 	}
 	synctest.Test(t, func(t *testing.T) {
-		if got, err := deadline.Run(t.Context(), time.Minute, "it", took(59*time.Second)); got != "done" || err != nil {
+		if got, err := deadline.Run(t.Context(), time.Minute, "it", deadline.Disk, took(59*time.Second)); got != "done" || err != nil {
 			t.Errorf("in time: %q, %v", got, err)
 		}
 		began := time.Now()
-		if _, err := deadline.Run(t.Context(), time.Minute, "it", took(time.Hour)); err == nil || !strings.Contains(err.Error(), "it does not end (limit 1m0s)") {
+		if _, err := deadline.Run(t.Context(), time.Minute, "it", deadline.Disk, took(time.Hour)); err == nil || !strings.Contains(err.Error(), "it does not end (limit 1m0s)") {
 			t.Errorf("late: %v", err)
 		}
 		if d := time.Since(began); d != time.Minute {
@@ -32,7 +32,7 @@ func TestRun(t *testing.T) {
 		} {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			if _, err := deadline.Run(ctx, time.Minute, "it", took(wait)); !errors.Is(err, want) {
+			if _, err := deadline.Run(ctx, time.Minute, "it", deadline.Disk, took(wait)); !errors.Is(err, want) {
 				t.Errorf("%v after the end of its context: %v", wait, err)
 			}
 		}

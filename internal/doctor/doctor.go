@@ -131,15 +131,17 @@ type examination struct {
 	notExamined error
 }
 
+const noAnswer = "see whether the disk, mount or program that it asks answers"
+
 // run makes one check, within the time that ctx leaves.
 func (x *examination) run(ctx context.Context, c check) []Finding {
 	if x.NoConfig && !c.anyone {
 		return nil // the check of the configuration says why
 	}
 	end, _ := ctx.Deadline()
-	found, err := deadline.Run(ctx, time.Until(end)+deadline.Grace, c.name, func() ([]Finding, error) { return c.look(x, ctx), nil })
+	found, err := deadline.Run(ctx, time.Until(end)+deadline.Grace, c.name, noAnswer, func() ([]Finding, error) { return c.look(x, ctx), nil })
 	if err != nil {
-		found = []Finding{failed("see whether the disk, mount or program that it asks answers", "no answer in time")}
+		found = []Finding{failed(noAnswer, "no answer in time")}
 	}
 	for n := range found {
 		found[n].Check = c.name

@@ -116,7 +116,7 @@ func (x *examination) pipelined(context.Context) []Finding {
 // jwtEnded finds credentials of the kind that Adobe has ended.
 func (x *examination) jwtEnded(context.Context) (all []Finding) {
 	const remedy = "create an OAuth Server-to-Server credential in Adobe's Developer Console, write it to the secret, and update Campaign to 7.4.1 build 9383 or later"
-	if x.Config.Config.Campaign.Command == "setimsjwtauth" {
+	if x.Config.Config.Campaign.Command == config.CommandJWT {
 		all = append(all, warn(remedy, "campaign.command is setimsjwtauth, and Adobe has ended JWT credentials"))
 	}
 	return append(all, x.each(func(i config.Instance) []Finding {

@@ -3,7 +3,6 @@
 package durable
 
 import (
-	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -32,7 +31,9 @@ func WriteFile(path string, data []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	err = cmp.Or(err, f.Close())
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
 	if err == nil {
 		err = os.Rename(partial, path)
 	}

@@ -79,16 +79,13 @@ func (l *Log) Append(e event.Event) {
 	}
 }
 
-// Dropped counts the events that were not written.
-func (l *Log) Dropped() int64 { return l.dropped.Load() }
-
 // Failing tells why events are being dropped; it is empty if they are not.
 func (l *Log) Failing() string {
 	if began := l.began.Load(); began != nil && time.Since(*began) > hangs {
 		return fmt.Sprintf("writing %s does not end; see whether the disk or mount answers", l.path)
 	}
 	if why := l.failed.Load(); why != nil {
-		return fmt.Sprintf("%d so far: %s", l.Dropped(), *why)
+		return fmt.Sprintf("%d so far: %s", l.dropped.Load(), *why)
 	}
 	return ""
 }

@@ -59,7 +59,7 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request) {
 func (h *handler) newestDrift(ctx context.Context) ([]event.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
-	drift, err := deadline.Run(ctx, historyTimeout, "reading the history", func() ([]event.Event, error) {
+	drift, err := deadline.Run(ctx, historyTimeout, "reading the history", deadline.Disk, func() ([]event.Event, error) {
 		select {
 		case h.reading <- struct{}{}:
 		case <-ctx.Done():
@@ -74,18 +74,13 @@ func (h *handler) newestDrift(ctx context.Context) ([]event.Event, error) {
 }
 
 func (p *page) head(s control.Status) {
-	total, wrong := len(s.Instances), 0
-	for _, in := range s.Instances {
-		if in.State != sync.StateInSync {
-			wrong++
-		}
-	}
-	class, sign, summary := "good", "✓", fmt.Sprintf("All %d instances are in sync", total)
+	total, wrong := len(s.Instances), len(control.NotInSync(s.Instances))
+	class, summary := control.Good, fmt.Sprintf("All %d instances are in sync", total)
 	switch {
 	case total == 0:
-		class, sign, summary = "waiting", "…", "The daemon is starting"
+		class, summary = control.Waiting, "The daemon is starting"
 	case wrong > 0:
-		class, sign, summary = "bad", "!", fmt.Sprintf("%d of %d instances not in sync", wrong, total)
+		class, summary = control.Bad, fmt.Sprintf("%d of %d instances not in sync", wrong, total)
 	case total == 1:
 		summary = "The instance is in sync"
 	}
@@ -102,7 +97,7 @@ func (p *page) head(s control.Status) {
 <header>
 <h1>Campaign credentials</h1>
 <p class="summary %s"><span aria-hidden="true">%s</span> %s</p>
-`, summary, class, sign, summary)
+`, summary, class, signs[class], summary)
 	p.add(`<p>As of <time datetime="%s">%s</time>. Load the page again to see what is new.</p>
 </header>
 <main>
@@ -124,10 +119,10 @@ func (p *page) instances(all []sync.InstanceStatus) {
 	p.add("<section aria-labelledby=\"instances\">\n<h2 id=\"instances\">Instances</h2>\n")
 	p.beginTable("Instance", "State", "Since", "Wanted", "Applied", "Activated", "Checked", "Reverts")
 	for _, in := range all {
-		class, sign := look(in.State)
+		class := control.GradeOf(in.State)
 		p.add(`<tr role="row"><th role="rowheader" scope="row">%s</th>
 <td role="cell" data-label="State"><span class="state %s"><span aria-hidden="true">%s</span> %s</span></td>
-`, in.Name, class, sign, in.State)
+`, in.Name, class, signs[class], in.State)
 		p.cell("Since", p.age(in.Since), "")
 		p.cell("Wanted", version(in.WantedVersion), "")
 		p.cell("Applied", version(in.AppliedVersion), p.ageOf(in.AppliedVersion, in.AppliedAt))
@@ -201,7 +196,7 @@ func (p *page) drift(all []event.Event, err error) {
 	p.add("</section>\n")
 }
 
-// outcomes are the kinds of events that the page shows.
+// outcomes are words for the kinds of drift.
 var outcomes = map[event.Kind]string{
 	event.DriftReverted: "reverted", event.DriftLeft: "left", event.Brake: "no longer reverted: too many in an hour",
 }
@@ -246,16 +241,8 @@ func (p *page) ageOf(version int, m sync.Moment) string {
 
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// look is how a state is shown: its style, and a sign that says the same without colour.
-func look(s sync.State) (class, sign string) {
-	switch s {
-	case sync.StateInSync:
-		return "good", "✓"
-	case sync.StatePending, sync.StateActivationPending, sync.StatePaused, sync.StateHeld:
-		return "waiting", "…"
-	}
-	return "bad", "!"
-}
+// signs say without colour what a grade, which is also the name of a style, says with it.
+var signs = map[control.Grade]string{control.Good: "✓", control.Waiting: "…", control.Bad: "!"}
 
 func version(n int) string {
 	if n == 0 {

@@ -15,15 +15,15 @@ import (
 var multiInstance = []string{"web", "syslogd", "trackinglogd", "watchdog"}
 
 // Steps returns the steps that make Campaign's processes use an instance's new credential, in the order in which they are
-// to be taken. A reload makes the web module read its configuration again; other modules need a restart. A module that is named with
-// its @instance is left as it is.
+// to be taken. A reload makes the web module read its configuration again; other modules need a restart. Modules are named without
+// @instance.
 func Steps(reload bool, modules []string, instance string) []credential.Step {
 	var steps []credential.Step
 	if reload {
 		steps = append(steps, credential.Step{Kind: credential.StepReload})
 	}
 	for _, module := range modules {
-		if !strings.Contains(module, "@") && !slices.Contains(multiInstance, module) {
+		if !slices.Contains(multiInstance, module) {
 			module += "@" + instance
 		}
 		if step := (credential.Step{Kind: credential.StepRestart, Module: module}); !slices.Contains(steps, step) {

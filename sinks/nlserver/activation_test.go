@@ -14,12 +14,12 @@ import (
 func TestActivate(t *testing.T) {
 	h := newFakeHome(t, `[ "$2" != bad ] || { echo 'no such module (iRc=9)'; exit 4; }`)
 	n := h.server()
-	for _, step := range Steps(true, []string{"web", "pipelined", "web", "wfserver@other"}, "prod") {
+	for _, step := range Steps(true, []string{"web", "pipelined", "web"}, "prod") {
 		if err := n.Activate(t.Context(), step, time.Time{}); err != nil {
 			t.Error(err)
 		}
 	}
-	if got, want := h.read("runs"), "config -reload\nrestart web\nrestart pipelined@prod\nrestart wfserver@other\n"; got != want {
+	if got, want := h.read("runs"), "config -reload\nrestart web\nrestart pipelined@prod\n"; got != want {
 		t.Errorf("ran %q, want %q", got, want)
 	}
 	mustSay(t, n.Activate(t.Context(), stepOf("restart bad"), time.Time{}), "nlserver restart bad: exit status 4", "run it by hand")

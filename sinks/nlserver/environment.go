@@ -21,8 +21,7 @@ import (
 const readEnvironment = `script=$1; shift; . "$script" >/dev/null; exec /usr/bin/env -0`
 
 // environment returns the environment of nlserver: what env_script leaves of a minimal one, in the shell that its first line names,
-// else in sh. It is read for each run,
-// which costs milliseconds, so that a changed customer.sh counts from then on.
+// else in sh. It is read for each run, which costs milliseconds, so that a changed customer.sh counts from then on.
 func (b *Binary) environment(ctx context.Context) ([]string, error) {
 	script := b.cfg.EnvScript
 	if script == "" {

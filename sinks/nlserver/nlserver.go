@@ -1,3 +1,5 @@
+// Package nlserver runs Campaign's own binary: to write a credential, and to tell the running processes of it. It finds out which options
+// there are, and sees to the environment, the time limits and the output. It knows no file of an instance, and an exit status is no proof.
 package nlserver
 
 import (

@@ -80,7 +80,10 @@ func (b *Binary) run(ctx context.Context, c child) (printed string, took time.Du
 	}()
 
 	stopped := b.supervise(ctx, pid, drained)
-	err = cmp.Or(stopped, cmd.Wait())
+	err = cmd.Wait()
+	if stopped != nil {
+		err = stopped
+	}
 	took = time.Since(began)
 	// A descendant that goes on writing gets EPIPE.
 	_ = reader.SetReadDeadline(time.Unix(1, 0))

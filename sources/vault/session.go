@@ -47,7 +47,7 @@ type session struct {
 }
 
 // fromFile reports whether somebody else looks after the token: it is read anew at every poll.
-func (s *session) fromFile() bool { return s.auth.Method == "token_file" }
+func (s *session) fromFile() bool { return s.auth.Method == config.MethodTokenFile }
 
 // retry forgets every wait, for an operator. With refused also what Vault refused is tried again.
 func (s *session) retry(refused bool) {

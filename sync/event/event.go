@@ -34,6 +34,9 @@ const (
 	Stopped          Kind = "stopped"
 )
 
+// IsDrift reports whether it tells what became of drift.
+func (k Kind) IsDrift() bool { return k == DriftReverted || k == DriftLeft || k == Brake }
+
 // Event is one thing that happened. Instance is empty where it is about the daemon itself. It is a value; nothing in it is changed later.
 type Event struct {
 	Time          time.Time  `json:"time"`

@@ -161,8 +161,8 @@ var mutations = []mutation{
 		`d.running > rest && time.Now().Before(until); {`, `d.running > rest; {`,
 		"TestStepHangs/save"},
 	{"a configuration on a dead mount is waited for",
-		`cause := fmt.Errorf("%s does not end (limit %v): see`, `timer.Reset(time.Hour)
-	cause := fmt.Errorf("%s does not end (limit %v): see`,
+		`cause := fmt.Errorf("%s does not end (limit %v): %s"`, `timer.Reset(time.Hour)
+	cause := fmt.Errorf("%s does not end (limit %v): %s"`,
 		"TestReloadHangs/mount"},
 	{"a FIFO is waited for",
 		`os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)`, `os.O_RDONLY|unix.O_NOCTTY, 0)`,

@@ -38,22 +38,22 @@ type Config struct {
 }
 
 // New asks nobody.
-func New(config Config) (*Method, error) {
+func New(c Config) (*Method, error) {
 	m := &Method{
-		connection: config.Connection, auth: config.Auth, logger: config.Logger,
-		refusals: &refusals{State: config.State, logger: config.Logger},
+		connection: c.Connection, auth: c.Auth, logger: c.Logger,
+		refusals: &refusals{State: c.State, logger: c.Logger},
 	}
-	switch config.Auth.Method {
-	case "approle":
+	switch c.Auth.Method {
+	case config.MethodAppRole:
 		m.appRole()
-	case "cert":
+	case config.MethodCert:
 		return m, m.cert()
-	case "kubernetes", "jwt":
+	case config.MethodKubernetes, config.MethodJWT:
 		m.jwt()
-	case "token_file":
-		m.tokenFile, m.files = &tokenFile{Config: config}, []string{config.Auth.TokenFile}
+	case config.MethodTokenFile:
+		m.tokenFile, m.files = &tokenFile{Config: c}, []string{c.Auth.TokenFile}
 	default:
-		return nil, fmt.Errorf("vault.auth.method: %q is not known", config.Auth.Method)
+		return nil, fmt.Errorf("vault.auth.method: %q is not known", c.Auth.Method)
 	}
 	return m, nil
 }
