@@ -236,6 +236,11 @@ var mutations = []mutation{
 		`if m.HoldsOutput && m.Ended != "timeout" {`, `if m.HoldsOutput && m.Ended == "timeout" {`,
 		"TestSurveyFindsTheModule"},
 
+	// Campaign's processes are not ours.
+	{"orphans of a container stay as zombies",
+		`err == nil && os.Getpid() == 1 {`, `err == nil && os.Getpid() == 0 {`,
+		"TestContainerWithoutSystemd"},
+
 	// The secret shows nowhere.
 	{"a secret prints",
 		`io.WriteString(f, redacted)`, `io.WriteString(f, s.text())`,
@@ -246,6 +251,11 @@ var mutations = []mutation{
 	{"others may read the daemon's memory",
 		`_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)`, `_ = unix.PR_SET_DUMPABLE`,
 		"TestMemoryIsNotForOthers"},
+	{"a configuration that everybody may write is taken",
+		`if mode&0o002 != 0 {
+		return nil, Error(`, `if mode&0o001 != 0 {
+		return nil, Error(`,
+		"TestRights"},
 	{"a redirect from https to http is followed",
 		`target.Scheme == "https" || target.Scheme == "http" && before.Scheme == "http"`, `target.Scheme != ""`,
 		"TestRedirectsFromTLSToClear"},
