@@ -27,7 +27,7 @@ func (d *Daemon) holdFirstApply(in *instance, seen credential.Attributes, now ti
 	r.unsaved = true
 	in.learnFirst(d.cfg.Store.Key())
 	if in.isHeld() {
-		in.log.Warn("the first apply is held, as somebody else set the credential that is on disk; to apply Vault's, run sync; to keep it, run adopt")
+		in.log.Warn("the first apply is held, as somebody else set the credential that is on disk; to apply the source's, run sync; to keep it, run adopt")
 		d.emit(in, event.Event{Kind: event.Held, Version: r.Held.Version.Number, Text: "a credential that somebody else set is on disk"})
 	}
 }

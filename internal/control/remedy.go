@@ -23,7 +23,7 @@ var remedies = map[credential.Reason]string{
 	credential.ReasonSecretRollback:   "The secret's version goes back. Is a node of the cluster behind? If the rollback is meant, set allow_rollback for the instance.",
 	credential.ReasonIMSRefused:       "Adobe refuses the secret; see the error. A new version is not applied. Write a valid secret to Vault. To ask Adobe again: campaign-credsync sync.",
 	credential.ReasonProbeWaits:       "Adobe is being asked whether it accepts the new version. Without an answer it is applied after ims.patience, and not proven.",
-	credential.ReasonFirstApply:       "Somebody else set the credential that is on disk. To have Vault's applied: campaign-credsync sync. To keep what is on disk: campaign-credsync adopt.",
+	credential.ReasonFirstApply:       "Somebody else set the credential that is on disk. To have the source's applied: campaign-credsync sync. To keep what is on disk: campaign-credsync adopt.",
 	credential.ReasonApplyFailed:      "nlserver did not write the credential; see the error. It is tried again; at once with: campaign-credsync sync.",
 	credential.ReasonApplyWaits:       "The apply waits for its turn. If that lasts: campaign-credsync doctor.",
 	credential.ReasonNotChecked:       "It is being checked for the first time. If that lasts: campaign-credsync doctor.",
