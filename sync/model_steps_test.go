@@ -207,7 +207,10 @@ func (m *model) resume(f *modelFile) {
 	m.w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	if err := m.w.gen.daemon.Resume(ctx, nil, f.name); err == nil && k.pauseEnd.After(time.Now()) {
+	err := m.w.gen.daemon.Resume(ctx, nil, f.name)
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if err == nil && !m.w.gen.dead && k.pauseEnd.After(time.Now()) { // else the record may still say that it is paused
 		k.pauseEnd = time.Now()
 	}
 }
