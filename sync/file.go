@@ -129,7 +129,7 @@ func (d *Daemon) restore(in *instance) {
 	var owner string
 	var err error
 	d.onFile(in, actionRestore, step{what: "restore of the configuration file", bound: fileBound}, func() {
-		changedAt := in.Sink.ChangedAt()
+		changedAt := in.Sink.ChangedAt() // which may hang, and tells how old the drift is: so the decision comes in between
 		d.lock.take()
 		f.changedAt = changedAt
 		onlyLook = in.mustRecordIntent(time.Now())
@@ -148,7 +148,7 @@ func (d *Daemon) restore(in *instance) {
 	f.owner = owner
 	switch {
 	case seen == nil && ctx.Err() != nil: // cut short by the stop, tells nothing
-	case onlyLook || seen == nil || len(changes) == 0 && err == nil:
+	case onlyLook || seen == nil || (len(changes) == 0 && err == nil):
 		d.onLook(in, seen, err, began, now)
 	case err == nil:
 		if !f.drifted { // else it is counted
@@ -160,6 +160,15 @@ func (d *Daemon) restore(in *instance) {
 			d.cfg.Meter.Reverted(now.Sub(began))
 		}
 		d.emitReverted(in, changes, now.Sub(began))
+	default:
+		d.onRevertFailed(in, seen, err, began, now)
+	}
+}
+
+// onRevertFailed takes what a restore showed that began at began and could not revert the drift that it saw.
+func (d *Daemon) onRevertFailed(in *instance, seen credential.Attributes, err error, began, now time.Time) {
+	f := &in.file
+	switch {
 	case errors.Is(err, credential.ErrCannotSplice):
 		d.onLook(in, seen, nil, began, now)
 		f.cannotSplice = true
@@ -217,7 +226,7 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		}
 		return
 	}
-	reverted := f.unproved || r.RevertOwesActivation && r.Applying == nil // by a step that failed, a killed daemon, or somebody else
+	reverted := f.unproved || (r.RevertOwesActivation && r.Applying == nil) // by a step that failed, a killed daemon, or somebody else
 	if reverted {
 		d.onRevert(in, now)
 		in.log.Warn("drift reverted")

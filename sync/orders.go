@@ -80,7 +80,7 @@ func (d *Daemon) Pause(ctx context.Context, p state.Pause, names ...string) erro
 // isWriting reports whether a step that writes or activates is under way for an instance, and does not hang.
 func (d *Daemon) isWriting(in *instance) bool {
 	return slices.ContainsFunc(d.underWay, func(s *step) bool {
-		return slices.Contains(s.of, in) && !s.hangs && (s.commands || s.onFile && in.busy != actionLook)
+		return slices.Contains(s.of, in) && !s.hangs && (s.commands || (s.onFile && in.busy != actionLook))
 	})
 }
 

@@ -186,7 +186,7 @@ func (in *instance) rollback(v credential.Version) *credential.Refusal {
 // refuses reports whether v would be refused again. Whether Adobe does is on record, so that it can be asked again.
 func (in *instance) refuses(v credential.Version) bool {
 	r := in.wanted.refusal
-	return r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused || in.refusedByAdobe(v) != nil
+	return (r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused) || in.refusedByAdobe(v) != nil
 }
 
 // isKnown reports whether the credential that v holds is applied, and need not be applied again.
@@ -202,5 +202,5 @@ func (in *instance) wants(v credential.Version) bool {
 	if in.adopting > 0 {
 		return in.wanted.read == nil || !in.wanted.read.version.Equal(v)
 	}
-	return in.wantsApplied(v) || in.rollback(v) == nil && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v))
+	return in.wantsApplied(v) || (in.rollback(v) == nil && !in.refuses(v) && !in.isKnown(v) && (p == nil || !p.version.Equal(v)))
 }

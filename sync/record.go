@@ -18,7 +18,7 @@ type record struct {
 }
 
 // saveEnded reports whether what is remembered is on disk, or cannot be saved for now.
-func (r *record) saveEnded() bool { return !r.unsaved && !r.saving || r.retry.isFailing() }
+func (r *record) saveEnded() bool { return (!r.unsaved && !r.saving) || r.retry.isFailing() }
 
 // savePatience is how long a revert waits for the record of its intent: guarding the file must not hang with another disk.
 const savePatience = 2 * time.Second

@@ -187,7 +187,7 @@ var mutations = []mutation{
 		`return !in.record.Version.IsZero() && p.digest == in.record.Digest`, `return false`,
 		"TestSameCredentialUnderANewVersionIsOnlyRecorded"},
 	{"a refused version is read at every poll",
-		`return r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused || in.refusedByAdobe(v) != nil`, `return false`,
+		`return (r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused) || in.refusedByAdobe(v) != nil`, `return false`,
 		"TestRefusedVersionIsReadOnce"},
 	{"all hosts poll at the same moment",
 		`s.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1))`, `s.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,
