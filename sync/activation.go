@@ -8,6 +8,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sync/event"
+	"campaign-credsync/sync/state"
 )
 
 // activation is how the running processes learn of what is on disk. The steps that are still to be done stand in the record.
@@ -15,6 +16,8 @@ type activation struct {
 	retry      retry
 	requiredAt time.Time // what a step does counts if it begins after that
 	repeat     bool      // the step under way began before
+	look       retry     // of the looks for modules that do not run again
+	told       []string  // what could not be proven, as it was logged
 }
 
 func (a *activation) require(now time.Time) { a.requiredAt, a.repeat = now, true }
@@ -32,17 +35,22 @@ func (in *instance) requireActivation(now time.Time) {
 		r.ActivatedAt, r.ActivatedVersion = now, r.Version.Number
 	}
 	r.saveAt = time.Time{} // no step is begun before it is on record
+	r.Proofs = nil
+	in.activation.look = retry{}
 	in.activation.require(now)
 }
 
 // keepActivated runs steps of activation when it is time.
 func (d *Daemon) keepActivated() {
 	for d.phase < ended {
-		s, members, again := d.planActivation(time.Now())
+		now := time.Now()
+		s, members, again := d.planActivation(now)
 		if len(members) > 0 {
 			d.activate(s, members)
+		} else if in, at := d.planLook(now); in != nil {
+			d.lookForModule(in)
 		} else {
-			d.wait(again, nil)
+			d.wait(earlier(again, at), nil)
 		}
 	}
 }
@@ -91,9 +99,10 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 		in.activation.repeat = false
 		since = later(since, in.activation.requiredAt)
 	}
+	var proof credential.Proof
 	var err error
 	d.do(step{what: "activation, " + s.String(), of: members, bound: fileBound, commands: true}, func() {
-		err = d.cfg.Activator.Activate(ctx, s, since)
+		proof, err = d.cfg.Activator.Activate(ctx, s, since)
 	})
 	d.activating = false
 	if errors.Is(err, context.Canceled) {
@@ -114,6 +123,11 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 				d.cfg.Meter.Activated(now.Sub(began))
 			}
 			in.log.Info("activated", "step", s.String(), "version", in.record.Version.Number, "duration", now.Sub(began))
+			if ctx.Err() == nil {
+				d.onProof(in, s, proof, now)
+			} else if proof.Result != "" { // a stop cut the look short: the next start looks again
+				in.record.prove(state.StepProof{Step: s, At: now, Proof: proof})
+			}
 			if len(in.record.Activation) == 0 {
 				d.emit(in, event.Event{Kind: event.Activated})
 			}

@@ -104,7 +104,9 @@ func New(cfg Config) *Daemon {
 		if before != nil {
 			in.askAdobeAgain(now)
 		}
-		in.record.activated(func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }, now) // which nobody wants any more
+		unwanted := func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }
+		in.record.activated(unwanted, now)
+		in.record.forgetProofs(unwanted)
 	}
 	if before != nil && reflect.DeepEqual(before.cfg.Reapply, cfg.Reapply) {
 		d.reapplyAt = before.reapplyAt // a schedule that counts from the start would never come where reloads are more frequent

@@ -66,10 +66,10 @@ type slowActivator struct {
 	takes time.Duration
 }
 
-func (a slowActivator) Activate(ctx context.Context, step credential.Step, since time.Time) error {
-	err := a.activator.Activate(ctx, step, since)
+func (a slowActivator) Activate(ctx context.Context, step credential.Step, since time.Time) (credential.Proof, error) {
+	proof, err := a.activator.Activate(ctx, step, since)
 	time.Sleep(a.takes)
-	return err
+	return proof, err
 }
 
 // Drift is put back while a step is under way that may have loaded it: the step is due again.
@@ -98,12 +98,12 @@ func TestActivationThatMayHaveLoadedDriftIsRepeated(t *testing.T) {
 // preparingActivator takes its time before it begins a command.
 type preparingActivator struct{ *activator }
 
-func (a preparingActivator) Activate(ctx context.Context, step credential.Step, since time.Time) error {
+func (a preparingActivator) Activate(ctx context.Context, step credential.Step, since time.Time) (credential.Proof, error) {
 	select {
 	case <-time.After(time.Second):
 		return a.activator.Activate(ctx, step, since)
 	case <-ctx.Done():
-		return ctx.Err()
+		return credential.Proof{}, ctx.Err()
 	}
 }
 

@@ -383,12 +383,12 @@ type modelActivator struct {
 
 func stepsOf(instance string) []string { return []string{"reload", "restart pipelined@" + instance} }
 
-func (a modelActivator) Activate(ctx context.Context, what credential.Step, _ time.Time) error {
+func (a modelActivator) Activate(ctx context.Context, what credential.Step, _ time.Time) (credential.Proof, error) {
 	w, step := a.w, what.String()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.effect(a.g, "before "+step) {
-		return errDead
+		return credential.Proof{}, errDead
 	}
 	for _, f := range w.files {
 		if f.command != nil && f.command.by == a.g && slices.Contains(stepsOf(f.name), step) {
@@ -402,7 +402,7 @@ func (a modelActivator) Activate(ctx context.Context, what credential.Step, _ ti
 	}
 	w.note("%s, error %v", step, w.activateErr)
 	if w.activateErr != nil {
-		return w.activateErr
+		return credential.Proof{}, w.activateErr
 	}
 	w.rules.activated(w, step)
 	w.activating = true
@@ -423,7 +423,9 @@ func (a modelActivator) Activate(ctx context.Context, what credential.Step, _ ti
 		w.rules.allowed[step]++ // it was begun, and could not be recorded
 	}
 	if cut || a.g.dead {
-		return errors.New("cut short")
+		return credential.Proof{}, errors.New("cut short")
 	}
-	return nil
+	return credential.Proof{}, nil
 }
+
+func (a modelActivator) Prove(string, []string) credential.Proof { return credential.Proof{} }

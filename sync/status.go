@@ -165,6 +165,8 @@ func (d *Daemon) conditionOf(in *instance, now time.Time) condition {
 		return d.applyCondition(in)
 	case len(in.record.Activation) > 0:
 		return d.activationCondition(in, now)
+	case in.record.unproven() != nil:
+		return condition{state: StateActivationPending, reason: credential.ReasonActivationUnproven, text: in.record.unproven().Text, retryAt: in.activation.look.at}
 	case source.retry.isFailing():
 		return sourceCondition(StateDegraded, source)
 	case in.record.Version.IsZero():

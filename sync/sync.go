@@ -65,7 +65,11 @@ type Activator interface {
 	// Activate runs one step. It is not called concurrently, nor while any Sink applies. It returns within a bound of its own. When
 	// ctx has ended it begins no command; a reload under way gets a moment more, and a restart is not cut off. One that lasts longer
 	// runs on, and is an error; when it has ended well it counts as the step if it was begun after since.
-	Activate(ctx context.Context, step credential.Step, since time.Time) error
+	//
+	// The proof tells whether what was restarted runs again.
+	Activate(ctx context.Context, step credential.Step, since time.Time) (credential.Proof, error)
+	// Prove looks again whether a module that did not runs; before are the processes that there were before its restart.
+	Prove(module string, before []string) credential.Proof
 }
 
 // Prober asks Adobe whether it accepts a credential.

@@ -409,10 +409,12 @@ func (s *sink) WrongIDs(c credential.Credential, seen credential.Attributes) []s
 
 // activator notes the steps that were run.
 type activator struct {
-	mu    stdsync.Mutex
-	done  []string
-	err   error
-	steps []string // default: reload
+	mu     stdsync.Mutex
+	done   []string
+	err    error
+	steps  []string                    // default: reload
+	proofs map[string]credential.Proof // by module
+	looks  int
 }
 
 func (a *activator) stepsOf(instance string) []credential.Step {
@@ -432,11 +434,28 @@ func steps(texts ...string) []credential.Step {
 	return all
 }
 
-func (a *activator) Activate(_ context.Context, step credential.Step, _ time.Time) error {
+func (a *activator) Activate(_ context.Context, step credential.Step, _ time.Time) (credential.Proof, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.done = append(a.done, step.String())
-	return a.err
+	return a.proofs[step.Module], a.err
+}
+
+func (a *activator) Prove(module string, before []string) credential.Proof {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.looks++
+	return a.proofs[module]
+}
+
+// proves has the restarts and looks of a module come to this from now on.
+func (a *activator) proves(module string, proof credential.Proof) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.proofs == nil {
+		a.proofs = map[string]credential.Proof{}
+	}
+	a.proofs[module] = proof
 }
 
 func (a *activator) take() []string {

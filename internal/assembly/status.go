@@ -257,9 +257,22 @@ func (p *process) warnings(now *inForce) (all []control.Warning) {
 	return all
 }
 
+// modulesInOurGroup are those of all steps.
+func (a *assembly) modulesInOurGroup() []string {
+	var steps []credential.Step
+	for _, in := range a.settings.Instances {
+		steps = append(steps, in.Steps...)
+	}
+	return a.nlserver.InOurGroup(steps)
+}
+
 // document makes the status document. What it says of Vault is what the instances saw whose credential is there.
 func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 	d := control.Status{Instances: s, Warnings: []control.Warning{}, Vault: control.Vault{Reachable: true}}
+	if modules := a.modulesInOurGroup(); len(modules) > 0 {
+		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnModuleInGroup, Text: strings.Join(modules, ", ") +
+			" runs in the daemon's control group and sandbox; enable --now campaign-credsync-activate.socket, then restart it by hand"})
+	}
 	v := &d.Vault
 	for i, in := range s {
 		if _, isFile := a.settings.Instances[i].Source.(*jsonfile.File); isFile {

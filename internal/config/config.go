@@ -168,6 +168,7 @@ type Activate struct {
 	// Via says who runs nlserver for it: the activation service, this daemon, or (auto) the service where its Socket is there.
 	Via    string `yaml:"via" default:"auto" oneof:"auto socket direct"`
 	Socket string `yaml:"socket" default:"/run/campaign-credsync-activate.sock" is:"absolute" needed:"true"`
+	Prove  bool   `yaml:"prove" default:"true"` // a restarted module is looked for
 }
 
 // Notify is the program that is told of events.

@@ -60,10 +60,11 @@ const (
 	WarnSecretIDEnds   WarningCode = "secret_id_ends"
 	WarnNotifyFailing  WarningCode = "notify_failing"
 	WarnHistoryFailing WarningCode = "history_failing"
+	WarnModuleInGroup  WarningCode = "module_in_our_group"
 )
 
 // WarningCodes are all warnings.
-var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing}
+var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing, WarnModuleInGroup}
 
 // Warns reports whether there is a warning.
 func (s Status) Warns(code WarningCode) bool {

@@ -28,14 +28,16 @@ const (
 	ReasonWindow           Reason = "window"
 	ReasonActivationFailed Reason = "activation_failed"
 	ReasonActivationWaits  Reason = "activation_waits"
-	ReasonVaultUnreachable Reason = "vault_unreachable"
-	ReasonVaultSealed      Reason = "vault_sealed"
-	ReasonVaultDenied      Reason = "vault_denied"
-	ReasonLoginRefused     Reason = "login_refused"
-	ReasonLoginLocked      Reason = "login_locked"
-	ReasonSourceUnreadable Reason = "source_unreadable"
-	ReasonRecovering       Reason = "recovering"
-	ReasonStuck            Reason = "stuck"
+	// ReasonActivationUnproven is for a module that was restarted and does not run again.
+	ReasonActivationUnproven Reason = "activation_unproven"
+	ReasonVaultUnreachable   Reason = "vault_unreachable"
+	ReasonVaultSealed        Reason = "vault_sealed"
+	ReasonVaultDenied        Reason = "vault_denied"
+	ReasonLoginRefused       Reason = "login_refused"
+	ReasonLoginLocked        Reason = "login_locked"
+	ReasonSourceUnreadable   Reason = "source_unreadable"
+	ReasonRecovering         Reason = "recovering"
+	ReasonStuck              Reason = "stuck"
 )
 
 // because is an error with a reason.

@@ -242,7 +242,7 @@ func (s *survey) askRestarts(ctx context.Context) error {
 		m := Module{Name: step.Module, Ended: answer.Ended, TookMillis: millis(answer.Took)}
 		m.find(ctx, s.Home, mark, before)
 		if m.HoldsOutput && m.Ended != "timeout" { // which would keep memory of the survey for as long as it runs
-			if err := s.NLServer.Activate(ctx, step, time.Now()); err != nil {
+			if _, err := s.NLServer.Activate(ctx, step, time.Now()); err != nil {
 				return fmt.Errorf("restart of a module that kept the output of its restart: %w", err)
 			}
 		}

@@ -39,16 +39,19 @@ const reloadGrace = 1500 * time.Millisecond
 // Activate takes one step made by Steps. It returns after the configured timeout at the latest. When ctx has ended it begins nothing;
 // a reload that was begun has reloadGrace left, and a restart is not cut short. A step may be taken again: it ends in the same state.
 // Where a restart took longer, one that was begun after since and has ended well meanwhile is not repeated. One call at a time.
-func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.Time) error {
+//
+// After a restart the proof tells whether the module runs again. It is looked for until the timeout, counted from the begin of the restart,
+// or until ctx has ended.
+func (b *Binary) Activate(ctx context.Context, step credential.Step, since time.Time) (credential.Proof, error) {
 	switch step.Kind {
 	case credential.StepRestart:
 		return b.restart(ctx, step.Module, since)
 	case credential.StepReload:
 		err := b.reload(ctx)
 		b.ran("", doReload, err)
-		return err
+		return credential.Proof{}, err
 	}
-	return fmt.Errorf("activation has no step %q", step)
+	return credential.Proof{}, fmt.Errorf("activation has no step %q", step)
 }
 
 const nameReload = "nlserver config -reload"
@@ -104,30 +107,32 @@ func (e pausedError) RetryAt() time.Time { return e.until }
 
 // restart restarts a module and waits for the end of that, up to the timeout. One that takes longer runs on; until it has ended no other
 // of this module is begun.
-func (b *Binary) restart(ctx context.Context, module string, since time.Time) error {
+func (b *Binary) restart(ctx context.Context, module string, since time.Time) (proof credential.Proof, err error) {
 	last, failures := b.restarts[module], 1
 	if last != nil && last.running() || b.outlived(module) {
-		return errBusy(module)
+		return proof, errBusy(module)
 	}
 	if last != nil && last.err == nil && last.began.After(since) {
 		delete(b.restarts, module)
-		return nil
+		return b.proveRestart(ctx, module, last.look, last.printed(), time.Now().Add(b.cfg.Timeout)), nil
 	}
 	if last != nil && last.err != nil {
 		failures += last.failures
 		until := last.began.Add(restartPause)
 		if last.failures >= failuresBeforePause && time.Now().Before(until) {
-			return pausedError{module, until}
+			return proof, pausedError{module, until}
 		}
 	}
 	begin := b.beginHere
 	if b.isOutside() {
 		begin = b.beginOutside
 	}
+	seen := b.lookBefore(module)
 	r, err := begin(ctx, module)
 	if err != nil {
-		return err
+		return proof, err
 	}
+	r.look = seen
 	r.failures, b.restarts[module] = failures, r
 	name, instance, _ := strings.Cut(module, "@")
 	if b.cfg.Meter != nil {
@@ -138,19 +143,26 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) er
 	case <-r.ended:
 	case <-time.After(b.cfg.Timeout):
 		b.ran(instance, doRestart, context.DeadlineExceeded)
-		return fmt.Errorf("nlserver restart %s: still running after %s, the limit of campaign.timeout; it is left to run, and no other is begun before it has ended: %w",
+		return proof, fmt.Errorf("nlserver restart %s: still running after %s, the limit of campaign.timeout; it is left to run, and no other is begun before it has ended: %w",
 			module, b.cfg.Timeout, context.DeadlineExceeded)
+	}
+	said := r.printed()
+	if noTask(said) {
+		r.err = nil // that there is no such module here is no failure, whatever the exit status
 	}
 	b.ran(instance, doRestart, r.err)
 	if r.err != nil {
 		if code := exitStatus(r.err); code == 126 || code == 127 {
 			r.failures-- // nlserver could not be started, so the module was not touched
 		}
-		return fmt.Errorf("nlserver restart %s: %w (its output is not read, as the module may inherit it; to see it, run it by hand as this user, after env_script)",
-			module, r.err)
+		why := saying(redact(said))
+		if why == "" {
+			why = " (its output is not read, as the module may inherit it; to see it, run it by hand as this user, after env_script)"
+		}
+		return proof, fmt.Errorf("nlserver restart %s: %w%s", module, r.err, why)
 	}
 	delete(b.restarts, module)
-	return nil
+	return b.proveRestart(ctx, module, seen, said, r.began.Add(b.cfg.Timeout)), nil
 }
 
 // Retry forgets, by an operator's order, which option is offered, and that restarts failed. Activate must not be under way.

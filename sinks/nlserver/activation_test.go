@@ -1,6 +1,7 @@
 package nlserver
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,22 +16,22 @@ func TestActivate(t *testing.T) {
 	h := newFakeHome(t, `[ "$2" != bad ] || { echo 'no such module (iRc=9)'; exit 4; }`)
 	n := h.server()
 	for _, step := range Steps(true, []string{"web", "pipelined", "web"}, "prod") {
-		if err := n.Activate(t.Context(), step, time.Time{}); err != nil {
+		if err := n.activate(t.Context(), step, time.Time{}); err != nil {
 			t.Error(err)
 		}
 	}
 	if got, want := h.read("runs"), "config -reload\nrestart web\nrestart pipelined@prod\n"; got != want {
 		t.Errorf("ran %q, want %q", got, want)
 	}
-	mustSay(t, n.Activate(t.Context(), stepOf("restart bad"), time.Time{}), "nlserver restart bad: exit status 4", "run it by hand")
+	mustSay(t, n.activate(t.Context(), stepOf("restart bad"), time.Time{}), "nlserver restart bad: exit status 4: no such module (iRc=9)")
 	// A secret that this run does not know, and that has the usual shape.
 	h.install(`echo 'loaded p8e-` + strings.Repeat("Ab1_", 8) + ` (iRc=-5)'; exit 1`)
-	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1: loaded [redacted] (iRc=-5)")
+	mustSay(t, n.activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1: loaded [redacted] (iRc=-5)")
 }
 
 func TestActivateUnknownStep(t *testing.T) {
 	h := newFakeHome(t, "")
-	mustSay(t, h.server().Activate(t.Context(), stepOf("flush web"), time.Time{}), `no step "flush web"`)
+	mustSay(t, h.server().activate(t.Context(), stepOf("flush web"), time.Time{}), `no step "flush web"`)
 	if _, err := os.Stat(h.file("runs")); err == nil {
 		t.Error("nlserver was run")
 	}
@@ -40,7 +41,7 @@ func TestActivateUnknownStep(t *testing.T) {
 func TestRestartThatCannotBegin(t *testing.T) {
 	h := newFakeHome(t, "exit 3")
 	n := h.server(func(c *Config) { c.StateDir = t.TempDir() })
-	restart := func() error { return n.Activate(t.Context(), stepOf("restart web"), time.Time{}) }
+	restart := func() error { return n.activate(t.Context(), stepOf("restart web"), time.Time{}) }
 	for range 2 {
 		mustSay(t, restart(), "exit status 3")
 	}
@@ -61,6 +62,11 @@ func TestRestartThatCannotBegin(t *testing.T) {
 	}
 	mustSay(t, restart(), "exit status 3")
 	mustSay(t, restart(), "failed 3 times in a row")
+}
+
+func (b *Binary) activate(ctx context.Context, step credential.Step, since time.Time) error {
+	_, err := b.Activate(ctx, step, since)
+	return err
 }
 
 // stepOf is the step that a text stands for.
@@ -90,7 +96,7 @@ func TestRestartIsOnRecordBeforeItBegins(t *testing.T) {
 	state := t.TempDir()
 	h := newFakeHome(t, `echo "$$ $(cat '`+state+`/web.restart')" >$H/note; cat >>$H/input`)
 	n := h.server(func(c *Config) { c.StateDir = state })
-	if err := n.Activate(t.Context(), stepOf("restart web"), time.Time{}); err != nil {
+	if err := n.activate(t.Context(), stepOf("restart web"), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	fields := strings.Fields(h.read("note"))

@@ -19,7 +19,7 @@ import (
 // environmentOf returns what a run of nlserver sees.
 func environmentOf(t *testing.T, h *fakeHome, n *Binary) map[string]string {
 	t.Helper()
-	if err := n.Activate(t.Context(), stepOf("reload"), time.Time{}); err != nil {
+	if err := n.activate(t.Context(), stepOf("reload"), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	env := map[string]string{}
@@ -119,18 +119,18 @@ func TestEnvScriptIsReadForEachRun(t *testing.T) {
 
 func TestEnvScriptThatIsNotThere(t *testing.T) {
 	h := newEnvHome(t)
-	mustSay(t, h.server(withEnv).Activate(t.Context(), stepOf("reload"), time.Time{}), "no such file", h.file("env.sh"), "campaign.env_script")
+	mustSay(t, h.server(withEnv).activate(t.Context(), stepOf("reload"), time.Time{}), "no such file", h.file("env.sh"), "campaign.env_script")
 	if err := os.Mkdir(h.file("env.sh"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	mustSay(t, h.server(withEnv).Activate(t.Context(), stepOf("reload"), time.Time{}), "is not a regular file", h.file("env.sh"))
+	mustSay(t, h.server(withEnv).activate(t.Context(), stepOf("reload"), time.Time{}), "is not a regular file", h.file("env.sh"))
 }
 
 func TestEnvScriptThatHangs(t *testing.T) {
 	h := newEnvHome(t)
 	h.write("env.sh", "echo 'waiting for godot' >&2; sleep 600\n", 0o644)
 	n := h.server(withEnv, func(c *Config) { c.Timeout = 200 * time.Millisecond })
-	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "env_script", "stopped after 200ms", "campaign.timeout", "godot")
+	mustSay(t, n.activate(t.Context(), stepOf("reload"), time.Time{}), "env_script", "stopped after 200ms", "campaign.timeout", "godot")
 }
 
 // The secret is not known to the script, but a set that fails in it knows it.
@@ -162,7 +162,7 @@ func TestEnvScriptForAnotherShell(t *testing.T) {
 			h.write("env.sh", c.script, 0o644)
 			n := h.server(withEnv)
 			if c.wantErr != "" {
-				mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), h.file("env.sh"), c.wantErr)
+				mustSay(t, n.activate(t.Context(), stepOf("reload"), time.Time{}), h.file("env.sh"), c.wantErr)
 				return
 			}
 			if got := environmentOf(t, h, n)["X"]; got != c.value {
@@ -203,7 +203,7 @@ func TestEnvScriptThatPrintsSecrets(t *testing.T) {
 			n := h.server(withEnv, func(c *Config) {
 				c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			})
-			said := fmt.Sprint(n.Activate(t.Context(), stepOf("reload"), time.Time{})) + log.String()
+			said := fmt.Sprint(n.activate(t.Context(), stepOf("reload"), time.Time{})) + log.String()
 			c := nlTestCredential
 			c.ClientSecret = credential.NewSecret(secret)
 			_, err := n.set(t.Context(), "prod", c, nil)

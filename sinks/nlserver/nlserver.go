@@ -35,6 +35,8 @@ type Config struct {
 	StateDir string
 	// Via says who runs nlserver for activation, one of the Via constants; "" is ViaDirect. Socket is that of the activation service.
 	Via, Socket string
+	// Prove says that after a restart the module is looked for.
+	Prove bool
 	// Timeout bounds each single run of nlserver and of the environment script.
 	Timeout time.Duration
 	Logger  *slog.Logger

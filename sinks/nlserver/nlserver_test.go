@@ -281,7 +281,7 @@ func TestExecutableThatCannotBeRun(t *testing.T) {
 			}
 			_, err := h.server().set(t.Context(), "prod", nlTestCredential, nil)
 			mustSay(t, err, test.want...)
-			mustSay(t, h.server().Activate(t.Context(), stepOf("reload"), time.Time{}), test.want...)
+			mustSay(t, h.server().activate(t.Context(), stepOf("reload"), time.Time{}), test.want...)
 		})
 	}
 }

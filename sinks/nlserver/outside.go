@@ -161,7 +161,7 @@ func (b *Binary) beginOutside(_ context.Context, module string) (*restart, error
 		defer t.Close()
 		a, err := t.next(0)
 		if r.err = err; err == nil {
-			r.err = a.err()
+			r.said, r.err = a.Output, a.err()
 		}
 	}()
 	return r, nil

@@ -101,7 +101,7 @@ func TestStopLetsAReloadFinish(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var waiting sync.WaitGroup
 			waiting.Go(func() { ready(); cancel() })
-			if err := h.server().Activate(ctx, stepOf("reload"), time.Time{}); !errors.Is(err, test.want) {
+			if err := h.server().activate(ctx, stepOf("reload"), time.Time{}); !errors.Is(err, test.want) {
 				t.Errorf("error %v, want %v", err, test.want)
 			}
 			waiting.Wait()

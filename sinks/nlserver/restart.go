@@ -21,6 +21,19 @@ type restart struct {
 	failures int           // in a row, with this one if it fails
 	ended    chan struct{} // closed at its end
 	err      error         // of one that has ended
+	look     look          // before it
+	output   *os.File      // what it prints into, where that is read
+	said     string        // the same, when it was read
+}
+
+// printed is what a restart that has ended has printed, where that is read. Not safe for concurrent use.
+func (r *restart) printed() string {
+	if r.output != nil {
+		r.said = writtenIn(r.output)
+		r.output.Close()
+		r.output = nil
+	}
+	return r.said
 }
 
 func (r *restart) running() bool {
@@ -63,9 +76,12 @@ func (b *Binary) beginHere(ctx context.Context, module string) (r *restart, err 
 	if err = cmp.Or(err, context.Cause(ctx)); err != nil {
 		return nil, err
 	}
-	if r, err = b.start(module, env, nil, note); err != nil {
+	output := b.roomForOutput(module)
+	if r, err = b.start(module, env, output, note); err != nil {
+		output.Close() // does nothing where there is none
 		return nil, fmt.Errorf("nlserver restart %s: %w", module, err)
 	}
+	r.output = output
 	return r, nil
 }
 

@@ -144,14 +144,14 @@ func TestStandinIsActivated(t *testing.T) {
 	h := newStandinHome(t)
 	n := h.server()
 	for _, step := range Steps(true, []string{"web", "pipelined"}, "prod") {
-		if err := n.Activate(t.Context(), step, time.Time{}); err != nil {
+		if err := n.activate(t.Context(), step, time.Time{}); err != nil {
 			t.Error(err)
 		}
 	}
 	h.Faults(`{"restart_fail": ["pipelined@prod"], "reload_fail": true, "on": ["restart", "reload"]}`)
-	if err := n.Activate(t.Context(), stepOf("restart web"), time.Time{}); err != nil {
+	if err := n.activate(t.Context(), stepOf("restart web"), time.Time{}); err != nil {
 		t.Error(err)
 	}
-	mustSay(t, n.Activate(t.Context(), stepOf("restart pipelined@prod"), time.Time{}), "nlserver restart pipelined@prod: exit status 1", "by hand")
-	mustSay(t, n.Activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1", "(iRc=")
+	mustSay(t, n.activate(t.Context(), stepOf("restart pipelined@prod"), time.Time{}), "nlserver restart pipelined@prod: exit status 1", "(iRc=")
+	mustSay(t, n.activate(t.Context(), stepOf("reload"), time.Time{}), "nlserver config -reload: exit status 1", "(iRc=")
 }

@@ -43,6 +43,8 @@ type Record struct {
 	ActivationSince  time.Time         `json:"activation_since"`
 	ActivatedAt      time.Time         `json:"activated_at"`
 	ActivatedVersion int               `json:"activated_version,omitempty"` // that the processes were told of
+	// Proofs are what was seen of steps that are done.
+	Proofs *Proofs `json:"activation_proofs,omitempty"`
 
 	Reverts       []time.Time `json:"reverts,omitempty"` // those of the last hour
 	RevertedTotal int         `json:"reverted_total"`
@@ -84,6 +86,19 @@ type Probe struct {
 	Result  ProbeResult        `json:"result"`
 	Text    string             `json:"text,omitempty"` // why it was refused, without any value
 	At      time.Time          `json:"at"`
+}
+
+// Proofs are those of one activation: that of a later one, by a release that knows no proofs, has another Since.
+type Proofs struct {
+	Since time.Time   `json:"activation_since"` // Record.ActivationSince
+	Steps []StepProof `json:"steps"`
+}
+
+// StepProof is what was seen of a step.
+type StepProof struct {
+	Step credential.Step `json:"step"`
+	At   time.Time       `json:"at"`
+	credential.Proof
 }
 
 // ProbeResult is what an answer comes to.

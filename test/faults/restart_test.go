@@ -36,7 +36,9 @@ func restartedModuleIsItsOwn(t *testing.T, outside bool) {
 			t.Errorf("the module is in session %d and group %d, the daemon in %d and %d", stat.session, stat.group, daemon.session, daemon.group)
 		}
 		for fd, target := range descriptorsOf(t, pid) {
-			ours := fd <= 2 && target != os.DevNull || strings.HasPrefix(target, "pipe:") || strings.HasPrefix(target, "socket:") ||
+			// None ran before, so what the restart prints is read: from memory of a fixed size, which holds up nobody.
+			memory := (fd == 1 || fd == 2) && strings.HasPrefix(target, "/memfd:nlserver-restart")
+			ours := fd <= 2 && target != os.DevNull && !memory || strings.HasPrefix(target, "pipe:") || strings.HasPrefix(target, "socket:") ||
 				strings.HasPrefix(target, w.StateDir())
 			if ours {
 				t.Errorf("descriptor %d of the module is %s", fd, target)

@@ -54,7 +54,11 @@ func (*file) ChangedAt() time.Time { return time.Time{} }
 // nothing is to be told of a new credential.
 type nothing struct{}
 
-func (nothing) Activate(context.Context, credential.Step, time.Time) error { return nil }
+func (nothing) Activate(context.Context, credential.Step, time.Time) (credential.Proof, error) {
+	return credential.Proof{}, nil
+}
+
+func (nothing) Prove(string, []string) credential.Proof { return credential.Proof{} }
 
 func (*file) Owner() string { return "" }
 

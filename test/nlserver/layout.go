@@ -24,8 +24,8 @@ const toolHelp = `nlserver stand-in: a substitute for Adobe Campaign's nlserver,
                                       assumptions.json, or is the JSON report of a survey;
                                       without it: as built
   --standin-decrypt <value>           print the plaintext of an attribute that it encrypted
-  --standin-watchdog <home> <module>...
-                                      start modules, and those that a restart asks for
+  --standin-watchdog <home>           start the modules in $STANDIN_MODULES, and those that a
+                                      restart asks for
   --standin-module <home> <module> <lines>
                                       be a module, which prints so many lines
   --standin-help                      this text
@@ -63,8 +63,8 @@ func runTool(name string, args []string, stdout, stderr io.Writer) int {
 		}
 	case name == "--standin-module" && len(args) == 3: // the child of module_lines
 		err = beModule(args[0], args[1], args[2], stdout, stderr)
-	case name == "--standin-watchdog" && len(args) > 1:
-		err = beWatchdog(args[0], args[1:])
+	case name == "--standin-watchdog" && len(args) == 1:
+		err = beWatchdog(args[0], strings.Fields(os.Getenv("STANDIN_MODULES")))
 	case name == "--standin-help":
 		io.WriteString(stdout, toolHelp)
 	default:

@@ -28,7 +28,8 @@ func (h *host) startCampaign(t *testing.T, modules ...string) {
 User=neolane
 Group=neolane
 WorkingDirectory=%[1]s
-ExecStart=/bin/sh -c '. %[1]s/env.sh; exec %[1]s/bin/nlserver --standin-watchdog %[1]s %[2]s'
+Environment="STANDIN_MODULES=%[2]s"
+ExecStart=/bin/sh -c '. %[1]s/env.sh; exec %[1]s/bin/nlserver --standin-watchdog %[1]s'
 `, campaignHome, strings.Join(modules, " ")), 0o644)
 	h.run(t, "systemctl", "daemon-reload")
 	h.run(t, "systemctl", "restart", campaignUnit)
@@ -120,6 +121,9 @@ func testOutside(t *testing.T, h *host) {
 			before[m] = h.awaitModule(t, m, before[m])
 			h.isCampaigns(t, m+" by "+mode, before[m])
 		}
+		if status := h.run(t, "campaign-credsync", "status", "--json"); !strings.Contains(status, `"proven":true`) {
+			t.Errorf("the modules run again, and the status is %s", status)
+		}
 		h.outlivesTheDaemon(t, version, before)
 		h.noFailedActivation(t)
 		h.noWarnings(t, mark)
@@ -128,6 +132,28 @@ func testOutside(t *testing.T, h *host) {
 		h.run(t, "sh", "-c", "kill "+before[m])
 	}
 	h.noActivationUnits(t)
+	h.isWarnedOfItsGroup(t)
+}
+
+// isWarnedOfItsGroup has the daemon itself restart a module that nlserver forks: it is in the daemon's control group, and that is said as
+// long as it is so.
+func (h *host) isWarnedOfItsGroup(t *testing.T) {
+	t.Helper()
+	h.startCampaign(t, "web", "pipelined@prod")
+	web, pipelined := h.awaitModule(t, "web", ""), h.awaitModule(t, "pipelined@prod", "")
+	h.reconfigure(t, "via: auto ", "via: direct ")
+	version, _ := h.rotate(t)
+	h.awaitApplied(t, version)
+	web, pipelined = h.awaitModule(t, "web", web), h.awaitModule(t, "pipelined@prod", pipelined)
+	status := h.try(t, "campaign-credsync", "status", "--json").stdout
+	if !strings.Contains(status, `"module_in_our_group"`) || !strings.Contains(status, "web, pipelined@prod runs in") || !strings.Contains(status, `"proven":false`) {
+		t.Errorf("modules in the daemon's control group, and the status is %s", status)
+	}
+	h.run(t, "sh", "-c", "kill "+web+" "+pipelined)
+	await(t, "no warning", patience, func() bool {
+		return !strings.Contains(h.try(t, "campaign-credsync", "status", "--json").stdout, "module_in_our_group")
+	})
+	h.reconfigure(t, "via: direct ", "via: auto ")
 }
 
 // outlivesTheDaemon ends the daemon in every way.
