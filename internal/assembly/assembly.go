@@ -10,13 +10,20 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/filelock"
 	"campaign-credsync/internal/ims"
-	"campaign-credsync/internal/metrics"
 	"campaign-credsync/sinks"
 	"campaign-credsync/sinks/nlserver"
 	"campaign-credsync/sources/vault"
+	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sync"
 	"campaign-credsync/sync/state"
 )
+
+// meter counts what sources, sinks and sync do. A nil one is nil for each of them, which a nil *metrics.Metrics would not be.
+type meter interface {
+	sync.Meter
+	nlserver.Meter
+	connection.Meter
+}
 
 // assembly is everything that a configuration describes, connected. The zero assembly has nothing.
 type assembly struct {
@@ -31,8 +38,8 @@ type assembly struct {
 	owners   map[filelock.ID]int            // instance whose file it is
 	locks    map[filelock.ID]*filelock.Lock // those that are held
 	settings sync.Config
-	meter    *metrics.Metrics // nil: nobody counts
-	daemon   *sync.Daemon     // runs the assembly; before that, the one of the assembly that this one replaces, or nil
+	meter    meter        // nil: nobody counts
+	daemon   *sync.Daemon // runs the assembly; before that, the one of the assembly that this one replaces, or nil
 }
 
 // assemble makes the assembly of a configuration. It reads certificates, sends nothing and locks no file. With onlyLooks, logins write

@@ -18,7 +18,7 @@ import (
 	"campaign-credsync/sync/state"
 )
 
-// Metrics counts. Its methods may be called concurrently, and on nil, when they do nothing.
+// Metrics counts. Its methods may be called concurrently.
 type Metrics struct {
 	build string // the labels of build_info
 
@@ -79,31 +79,22 @@ func (m *Metrics) add(to *durations, took time.Duration) {
 
 // Reverted counts a revert of drift.
 func (m *Metrics) Reverted(took time.Duration) {
-	if m != nil {
-		m.add(&m.reverts, took)
-	}
+	m.add(&m.reverts, took)
 }
 
 // Applied counts an apply.
 func (m *Metrics) Applied(took time.Duration) {
-	if m != nil {
-		m.add(&m.applies, took)
-	}
+	m.add(&m.applies, took)
 }
 
 // Activated counts a step of activation.
 func (m *Metrics) Activated(took time.Duration) {
-	if m != nil {
-		m.add(&m.activations, took)
-	}
+	m.add(&m.activations, took)
 }
 
 // Expect has the counters of a command of nlserver begin at 0, and that of the module that it restarts, so that the first time is an
 // increase, too.
 func (m *Metrics) Expect(instance, command, module string) {
-	if m == nil {
-		return
-	}
 	for _, result := range []string{"ok", "failed", "timeout"} {
 		m.count(m.runs, 0, runLabels(instance, command, result))
 	}
@@ -114,39 +105,29 @@ func (m *Metrics) Expect(instance, command, module string) {
 
 // Ran counts a run of nlserver: "ok", "failed" or "timeout".
 func (m *Metrics) Ran(instance, command, result string) {
-	if m != nil {
-		m.count(m.runs, 1, runLabels(instance, command, result))
-	}
+	m.count(m.runs, 1, runLabels(instance, command, result))
 }
 
 // Restarted counts a restart of a module that was begun.
 func (m *Metrics) Restarted(instance, module string) {
-	if m != nil {
-		m.count(m.restarts, 1, restartLabels(instance, module))
-	}
+	m.count(m.restarts, 1, restartLabels(instance, module))
 }
 
 // Requested counts a request to Vault. A code of 0 stands for no answer.
 func (m *Metrics) Requested(operation string, code int) {
-	if m != nil {
-		m.count(m.requests, 1, labels("code", strconv.Itoa(code), "operation", operation))
-	}
+	m.count(m.requests, 1, labels("code", strconv.Itoa(code), "operation", operation))
 }
 
 // Probed counts a question to Adobe that has ended.
 func (m *Metrics) Probed(result state.ProbeResult) {
-	if m != nil {
-		m.count(m.probes, 1, labels("result", string(result)))
-	}
+	m.count(m.probes, 1, labels("result", string(result)))
 }
 
 // NotifyFailed counts a run of the program that is told of events that failed.
 func (m *Metrics) NotifyFailed() {
-	if m != nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.notifyFailures++
-	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.notifyFailures++
 }
 
 func runLabels(instance, command, result string) string {
