@@ -30,6 +30,7 @@ type Observed struct {
 	Writing    Writing            `json:"writing"`
 	Shapes     map[string]string  `json:"shapes"`  // of values, by attribute
 	Created    []string           `json:"created"` // names that appeared in conf/ in calls that were wrong
+	Left       []string           `json:"left"`    // names beside the instance's file that a call made, and that are still there
 	Modules    []Module           `json:"modules"`
 	Note       string             `json:"note,omitempty"`
 }
@@ -42,7 +43,7 @@ func (r *Report) conclude() {
 	r.Comparison = compare(Assumed(), *a)
 	r.AsAssumed = !slices.ContainsFunc(r.Comparison, func(l Line) bool { return l.Differs })
 	o := &r.Observed
-	for _, list := range []*[]string{&o.Created, &o.Options, &o.Writing.OtherNames} {
+	for _, list := range []*[]string{&o.Created, &o.Left, &o.Options, &o.Writing.OtherNames} {
 		*list = append([]string{}, *list...)
 	}
 	o.Modules = append([]Module{}, o.Modules...)
@@ -94,6 +95,7 @@ func (r Report) Markdown(w io.Writer) {
 		row("value of "+a.Name, "%s", o.Shapes[a.Name])
 	}
 	row("created in conf/ by wrong calls", "%s", shown(o.Created))
+	row("still beside the file: look, and remove", "%s", shown(o.Left))
 	for _, m := range o.Modules {
 		row("module "+m.Name, "%s; restart: %s in %.1f ms; parent %q, umask %s, control group %q, ours: %v; keeps the restart's output: %v",
 			m.Runs, m.Ended, m.TookMillis, m.Parent, m.Umask, m.ControlGroup, m.InOurs, m.HoldsOutput)

@@ -172,6 +172,13 @@ func (s *survey) try(ctx context.Context, call, instance string, fields int, cre
 		return t, err
 	}
 	s.note(call, answer, fileState(t.before, t.after))
+	for _, name := range t.writing.OtherNames {
+		if _, err := os.Lstat(filepath.Join(filepath.Dir(s.File), name)); err == nil {
+			s.report.Observed.Left = append(s.report.Observed.Left, name)
+			s.Logger.Warn("something is left beside the configuration file, perhaps by nlserver", "path", filepath.Join(filepath.Dir(s.File), name),
+				"remedy", "look at it and remove it")
+		}
+	}
 	if len(t.writing.OtherNames) > 0 && call != callSet {
 		s.report.Observed.Created = append(s.report.Observed.Created, t.writing.OtherNames...)
 	}

@@ -33,6 +33,7 @@ type surveyed struct {
 		Version    string
 		Build      int
 		Options    []string
+		Left       []string
 		TookMillis map[string]float64 `json:"took_ms"`
 		Writing    struct {
 			Rights     string
@@ -217,6 +218,29 @@ func TestSurveyModes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What an nlserver that is killed leaves beside the file is named, and left.
+func TestSurveyNamesWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	w := surveyWorld(t, "timeout: 2s")
+	w.Must(w.SetAssumptions(w.Ctx, `{"write": "rename"}`))
+	w.Faults(`{"hang_after_truncate": true}`)
+	before := fileState(w)
+	stdout, stderr, status := w.RunCommand(append(surveys, "--json")...)
+	var s surveyed
+	if err := json.Unmarshal([]byte(stdout), &s); err != nil || status != 3 || s.Observed.Left == nil {
+		t.Fatalf("it ended with %d, %v\n%s%s", status, err, stdout, stderr)
+	}
+	if after := fileState(w); after != before {
+		t.Errorf("the file was\n%s\nand is\n%s", before, after)
+	}
+	left := s.Observed.Left[0]
+	if !strings.HasPrefix(left, "config-prod.xml.") || !strings.Contains(stderr, left) {
+		t.Errorf("left is %q, and it says %s", left, stderr)
+	}
+	w.Must(os.Remove(filepath.Join(w.Home, "conf", left)))
+	surveyLeftNothing(w)
 }
 
 // A module that its restart starts is found where it runs, and holds nothing of the survey.

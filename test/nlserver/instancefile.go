@@ -146,6 +146,7 @@ func (s *session) credentialAttributes() []nameValue {
 	}
 	// Where nlserver puts the organisation is not public.
 	if f.OrgAttribute != "" {
+		values = slices.DeleteFunc(values, func(v nameValue) bool { return v.name == f.OrgAttribute })
 		values = append(values, nameValue{f.OrgAttribute, c.field(fieldOrg)})
 	}
 	return values
