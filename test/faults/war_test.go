@@ -134,6 +134,7 @@ func TestDriftWarOfFiftyASecond(t *testing.T) {
 	w, secrets := world.Started(t, container.Options{Settings: "drift: {max_reverts: 20}\nwatch: {poll: 1s, events: off}"}) // that there are none is told at its own time
 	war := attack(w)
 	w.Is("prod", "drift/drift_brake", "drift.max_reverts")
+	w.Logged("another program keeps changing the credential") // when the count is on record
 	reverts := func() int {
 		s, err := w.Asker().Status(w.Ctx)
 		w.Must(err)
