@@ -208,7 +208,7 @@ func (x *examination) controlGroup(ctx context.Context) []Finding {
 		if in, err := groupOf(p.pid); err != nil || in != group || p.pid == pid || descends(everybody, p, pid) {
 			continue
 		}
-		all = append(all, warn("as its user, in a shell outside of the unit: nlserver restart of that module; and leave campaign.activate.restart empty or use the activation socket",
+		all = append(all, warn("systemctl enable --now campaign-credsync-activate.socket; then, as Campaign's user in a shell of its own: nlserver restart of that module",
 			"%s (pid %d) runs in the control group of %s, under its sandbox and limits", p.comm, p.pid, path.Base(group)))
 	}
 	if len(all) == 0 {

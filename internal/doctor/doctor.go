@@ -104,6 +104,7 @@ var checks = []check{
 	{name: "secret_id", look: (*examination).secretID},
 	{name: "role_shared", look: (*examination).roleShared},
 	{name: "clock", look: (*examination).clock},
+	{name: "ims", look: (*examination).ims},
 	{name: "nlserver", look: (*examination).nlserver},
 	{name: "conf_directory", look: (*examination).confDirectory},
 	{name: "instance_file", look: (*examination).instanceFile},

@@ -15,6 +15,7 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/ims"
 	"campaign-credsync/sources/jsonfile"
 	"campaign-credsync/sources/vault"
 )
@@ -242,6 +243,20 @@ func (x *examination) roleShared(ctx context.Context) []Finding {
 		}
 		return []Finding{unseen("as who administers Vault: vault list "+e.RolePath+"/secret-id", "how many secret-ids the role has is not seen")}
 	})
+}
+
+// ims tells whether Adobe's login service can be reached, where it is asked. No token is fetched for that.
+func (x *examination) ims(ctx context.Context) []Finding {
+	c := x.Config.Config.IMS
+	if c.Probe == "off" && c.Recheck == 0 {
+		return []Finding{well("ims.probe and ims.recheck are off, so it is not asked")}
+	}
+	ctx, cancel := soon(ctx)
+	defer cancel()
+	if err := ims.New(c.Endpoint, c.Scopes).Reach(ctx); err != nil {
+		return []Finding{warn("mend the network, or HTTPS_PROXY of the unit; new versions are applied unproven until then, after ims.patience", "%v", err)}
+	}
+	return []Finding{well("%s answers", c.Endpoint)}
 }
 
 // maxClockError is how far clocks may be apart: deletions in the future, ends of tokens and the times in the records depend on them.

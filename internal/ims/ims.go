@@ -69,6 +69,20 @@ func (c *Client) Probe(ctx context.Context, asked credential.Credential) error {
 	return fmt.Errorf("Adobe IMS at %s: %w", c.url, err)
 }
 
+// Reach asks whether anybody answers there, over TLS, and sends no credential. Any answer will do.
+func (c *Client) Reach(ctx context.Context) error {
+	address := strings.TrimSuffix(c.url, tokenPath)
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, address+"/", nil)
+	if err != nil {
+		return errors.New("the address is of no use") // which the configuration does not let through
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("Adobe IMS at %s: %s", address, networkMeans(ctx, err, credential.Secret{}))
+	}
+	return response.Body.Close()
+}
+
 func (c *Client) probe(ctx context.Context, asked credential.Credential) error {
 	form := url.Values{
 		"grant_type": {"client_credentials"}, "client_id": {asked.ClientID}, "client_secret": {asked.ClientSecret.Reveal()}, "scope": {c.scopes},

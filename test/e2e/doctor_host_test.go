@@ -266,3 +266,47 @@ func TestDoctorOfInotify(t *testing.T) {
 	}
 	doctor(w, 0).must(t, "inotify", "warning", "fs.inotify.max_user_instances", "sysctl -w")
 }
+
+// A module of Campaign is in the daemon's control group, as when a restart of ours has forked it; what the daemon itself runs is none.
+func TestDoctorOfTheControlGroup(t *testing.T) {
+	t.Parallel()
+	world.NeedsRoot(t)
+	w := world.New(t, container.Options{User: campaignUser})
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(1)
+	doctor(w, 0).must(t, "control_group", "ok")
+	group := ""
+	for _, root := range []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		group = filepath.Join(root, filepath.Base(w.Dir)+".service")
+		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil && os.Mkdir(group, 0o755) == nil {
+			break
+		}
+		group = ""
+	}
+	if group == "" {
+		skip.Unable(t, "needs control groups")
+	}
+	w.Last = append(w.Last, func() { os.Remove(group) })
+	enter := func(pid int) {
+		w.Must(os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0))
+	}
+	enter(w.Running.PID())
+	doctor(w, 0).must(t, "control_group", "ok", "holds the daemon only")
+	w.Faults(`{"hang": true}`)
+	w.NewSecret("prod")
+	w.WaitsAt("hang") // a run of the daemon's, in its group
+	doctor(w, 0).must(t, "control_group", "ok", "holds the daemon only")
+
+	w.Run("cp", "/bin/sleep", w.Path("nlserver"))
+	module := exec.Command(w.Path("nlserver"), "600")
+	module.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	w.Must(module.Start())
+	defer module.Wait()
+	defer module.Process.Kill()
+	enter(module.Process.Pid)
+	doctor(w, campaignUser).must(t, "control_group", "warning", "nlserver (pid "+strconv.Itoa(module.Process.Pid)+") runs in the control group of "+filepath.Base(group),
+		"campaign-credsync-activate.socket")
+	w.Release()
+	w.InSync(2)
+}

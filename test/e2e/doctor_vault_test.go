@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/ims"
 	"campaign-credsync/test/world"
 )
 
@@ -190,4 +191,28 @@ func TestDoctorSparesTheSecretID(t *testing.T) {
 			t.Errorf("doctor asks for %s", r.Path)
 		}
 	}
+}
+
+// Adobe's login service is reached, or not, without a credential. It is not asked where nothing else would.
+func TestDoctorOfIMS(t *testing.T) {
+	t.Parallel()
+	world.NeedsRoot(t)
+	adobe := ims.New()
+	t.Cleanup(adobe.Close)
+	w := world.New(t, container.Options{User: campaignUser, Settings: "\nims: {endpoint: " + adobe.URL + "}"})
+	doctor(w, 0).must(t, "ims", "ok", "are off")
+	if n := len(adobe.Requests()); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+	w.Reconfigured(func(o *container.Options) {
+		o.Settings = strings.Replace(o.Settings, "ims: {", "ims: {probe: before_apply, ", 1)
+	})
+	doctor(w, 0).must(t, "ims", "ok", adobe.URL+" answers")
+	for _, r := range adobe.Requests() {
+		if r.SecretSHA256 != ims.Digest("") || r.Path != "/" {
+			t.Errorf("doctor asks %+v", r)
+		}
+	}
+	adobe.Close()
+	doctor(w, 0).must(t, "ims", "warning", "refused", "HTTPS_PROXY")
 }
