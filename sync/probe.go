@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -18,6 +19,7 @@ import (
 // probe is the question about the version in hand.
 type probe struct {
 	retry retry
+	begun time.Time          // the version came; zero: before a reload
 	since time.Time          // it was asked for the first time
 	cut   context.CancelFunc // of the request under way, whichever it is, or nil
 }
@@ -27,7 +29,8 @@ type question int
 
 const (
 	askNothing     question = iota
-	askVersion              // Adobe, about the version in hand
+	takeAnswer              // nobody: another instance has asked about the version in hand
+	askVersion              // Adobe, about that
 	askNoMore               // the version in hand is applied without an answer
 	fetchApplied            // the source, for the applied credential
 	recheckApplied          // Adobe, about that
@@ -59,6 +62,8 @@ func (d *Daemon) keepProbed(in *instance) {
 			d.wait(at, nil)
 		case now.Before(at):
 			d.wait(at, nil)
+		case what == takeAnswer:
+			d.takeAnswer(in, in.wanted.pending, in.answerOfOther(), nil)
 		case what == askVersion:
 			d.askVersion(in)
 		case what == askNoMore:
@@ -81,6 +86,10 @@ func (d *Daemon) planProbe(in *instance, now time.Time) (question, time.Time) {
 		return askNothing, time.Time{}
 	case !f.recovered || f.checkedAt.IsZero() || f.err != nil:
 		return askNothing, time.Time{}
+	case d.awaitsProbe(in) && in.answerOfOther() != nil:
+		return takeAnswer, now
+	case d.awaitsProbe(in) && in.isAskedByOther():
+		return askNothing, time.Time{}
 	case d.awaitsProbe(in) && !q.since.IsZero():
 		if end := q.since.Add(d.cfg.Patience); q.retry.at.Add(probeLeast).After(end) {
 			return askNoMore, end
@@ -98,7 +107,7 @@ func (d *Daemon) planProbe(in *instance, now time.Time) (question, time.Time) {
 
 // askVersion asks about the version in hand, and takes the answer.
 func (d *Daemon) askVersion(in *instance) {
-	p, q, r := in.wanted.pending, &in.probe, &in.record
+	p, q := in.wanted.pending, &in.probe
 	if !p.credential.PrivateKey.IsZero() {
 		d.goOnUnproven(in, "it has a private key: Adobe's client credentials grant is not for JWT credentials")
 		return
@@ -107,9 +116,14 @@ func (d *Daemon) askVersion(in *instance) {
 		q.since = time.Now()
 	}
 	answer, err := d.ask(in, p, q.since.Add(max(d.cfg.Patience, probeLeast)))
-	if answer == nil {
-		return
+	if answer != nil {
+		d.takeAnswer(in, p, answer, err)
 	}
+}
+
+// takeAnswer takes what Adobe said about p. err is why it said nothing.
+func (d *Daemon) takeAnswer(in *instance, p *pending, answer *state.Probe, err error) {
+	q, r := &in.probe, &in.record
 	if answer.Result != state.ProbeInconclusive {
 		r.Probe, r.unsaved = answer, true
 	}
@@ -171,7 +185,12 @@ func (d *Daemon) ask(in *instance, p *pending, until time.Time) (answer *state.P
 
 // isAsking reports whether a check has to wait for an answer of Adobe: for the first one only, unless an operator wants the version applied.
 func (d *Daemon) isAsking(in *instance, now time.Time) bool {
+	if d.awaitsProbe(in) && in.isAskedByOther() {
+		return true
+	}
 	switch what, _ := d.planProbe(in, now); what {
+	case takeAnswer:
+		return true
 	case askVersion, askNoMore:
 		return in.ordered || !in.probe.retry.isFailing() || in.probe.cut != nil
 	case recheckApplied:
@@ -204,7 +223,7 @@ func (in *instance) cutProbe() {
 func (in *instance) newQuestion(now time.Time) {
 	in.cutProbe()
 	cut := in.probe.cut
-	in.probe = probe{cut: cut, retry: retry{at: now.Add(rand.N(probeSpread))}}
+	in.probe = probe{begun: now, cut: cut, retry: retry{at: now.Add(rand.N(probeSpread))}}
 	if p, r := in.wanted.pending, &in.record; r.Probe.Is(state.ProbeAccepted) && r.Probe.Digest == p.digest {
 		p.probe = r.Probe
 	}
@@ -217,6 +236,28 @@ func (in *instance) refusedByAdobe(v credential.Version) *credential.Refusal {
 		return nil
 	}
 	return &credential.Refusal{Version: v, Code: credential.ReasonIMSRefused, Reason: a.Text}
+}
+
+// answerOfOther is what Adobe said about the version in hand to an instance that shares its secret, since it came; nil: nothing yet.
+func (in *instance) answerOfOther() *state.Probe {
+	p := in.wanted.pending
+	for _, other := range in.source.members {
+		for _, a := range []*state.Probe{other.record.Probe, other.record.AppliedProbe} {
+			if a != nil && a.Result != state.ProbeInconclusive && a.Digest == p.digest && a.Version.Equal(p.version) && a.At.After(in.probe.begun) {
+				answer := *a
+				answer.Fields = in.Fields
+				return &answer
+			}
+		}
+	}
+	return nil
+}
+
+// isAskedByOther reports whether such an instance asks about the version in hand now.
+func (in *instance) isAskedByOther() bool {
+	return slices.ContainsFunc(in.source.members, func(other *instance) bool {
+		return other != in && other.probe.cut != nil && other.wanted.pending != nil && other.wanted.pending.digest == in.wanted.pending.digest
+	})
 }
 
 // AskAdobeAgain has refusals of Adobe, and the lack of an answer, forgotten: an operator has changed something there. Instances that are

@@ -66,7 +66,7 @@ func (c *Client) Probe(ctx context.Context, asked credential.Credential) error {
 	if err == nil || errors.As(err, new(*credential.Refusal)) {
 		return err
 	}
-	return fmt.Errorf("Adobe IMS at %s: %w", c.url, err)
+	return fmt.Errorf("ims at %s: %w", c.url, err)
 }
 
 // Reach asks whether anybody answers there, over TLS, and sends no credential. Any answer will do.

@@ -86,6 +86,21 @@ type Probe struct {
 	Result  ProbeResult        `json:"result"`
 	Text    string             `json:"text,omitempty"` // why it was refused, without any value
 	At      time.Time          `json:"at"`
+
+	unknown durable.Unknown
+}
+
+// UnmarshalJSON keeps the fields of a newer release.
+func (p *Probe) UnmarshalJSON(object []byte) (err error) {
+	type plain Probe
+	p.unknown, err = durable.Decode(object, (*plain)(p))
+	return err
+}
+
+// MarshalJSON writes them back.
+func (p Probe) MarshalJSON() ([]byte, error) {
+	type plain Probe
+	return p.unknown.Encode(plain(p))
 }
 
 // Proofs are those of one activation: that of a later one, by a release that knows no proofs, has another Since.
