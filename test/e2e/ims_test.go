@@ -359,7 +359,7 @@ func TestProbeWithoutADaemon(t *testing.T) {
 }
 
 // A secret that Adobe does not accept any more is an alarm, and changes nothing else, until it is accepted again.
-func TestRecheck(t *testing.T) {
+func TestAppliedSecretIsRechecked(t *testing.T) {
 	t.Parallel()
 	w, adobe, secret := probed(t, "probe: before_apply, recheck: 1m", container.Options{})
 	before, demand := w.Read("prod"), unrun(w)
