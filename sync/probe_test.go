@@ -159,8 +159,7 @@ func (w *world) must(err error) {
 
 func (w *world) check() {
 	w.t.Helper()
-	_, err := w.daemon.Check(context.Background())
-	w.must(err)
+	w.must(w.daemon.Check(context.Background()))
 }
 
 // Adobe is not asked before the time that it names. One beyond patience ends the waiting without another question.

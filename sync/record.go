@@ -116,10 +116,11 @@ func (r *record) recentReverts(now time.Time) []time.Time {
 // proven reports whether it was proven that Campaign can work with the applied credential, and no proof has failed. What was not asked for
 // proves nothing.
 func (r *record) proven() bool {
-	if len(r.Activation) > 0 || r.ActivatedVersion != r.Version.Number || r.AppliedProbe.Is(state.ProbeRefused) {
+	accepted := r.AppliedProbe.Is(state.ProbeAccepted)
+	if len(r.Activation) > 0 || r.ActivatedVersion != r.Version.Number || r.AppliedProbe != nil && !accepted {
 		return false
 	}
-	some := r.AppliedProbe.Is(state.ProbeAccepted)
+	some := accepted
 	for _, proof := range r.proofs() {
 		switch proof.Result {
 		case credential.ProofSeen:

@@ -213,9 +213,7 @@ var mutations = []mutation{
 		`return askNoMore, end`, `return askVersion, end.Add(time.Hour)`,
 		"TestProbeWithoutAnAnswer"},
 	{"what was not proven is called proven",
-		`r.AppliedProbe.Is(state.ProbeAccepted)
-}`, `r.AppliedProbe != nil
-}`,
+		`accepted := r.AppliedProbe.Is(state.ProbeAccepted)`, `accepted := r.AppliedProbe != nil`,
 		"TestProbeWithoutAnAnswer"},
 	{"Adobe is asked while the first apply is held",
 		`d.cfg.Prober == nil || d.phase > working || !d.mayRun(in, now)`, `d.cfg.Prober == nil || d.phase > working || !d.mayWrite(in, now)`,
