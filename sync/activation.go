@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -16,6 +17,8 @@ type activation struct {
 	retry      retry
 	requiredAt time.Time // what a step does counts if it begins after that
 	repeat     bool      // the step under way began before
+	notBefore  time.Time // so long the next step waits, for no failure
+	waits      string    // why
 	look       retry     // of the looks for modules that do not run again
 	told       []string  // what could not be proven, as it was logged
 }
@@ -36,7 +39,7 @@ func (in *instance) requireActivation(now time.Time) {
 	}
 	r.saveAt = time.Time{} // no step is begun before it is on record
 	r.Proofs = nil
-	in.activation.look = retry{}
+	in.activation.look, in.activation.notBefore = retry{}, time.Time{}
 	in.activation.require(now)
 }
 
@@ -88,7 +91,20 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
 func (d *Daemon) activationAt(in *instance) time.Time {
-	return later(in.activation.retry.at, nextTick(d.cfg.ActivateAt, in.record.ActivationSince))
+	return later(later(in.activation.retry.at, in.activation.notBefore), nextTick(d.cfg.ActivateAt, in.record.ActivationSince))
+}
+
+// wait has the next step wait, as err says, which is no failure. It asks again before long: the clock may be set.
+func (a *activation) wait(log *slog.Logger, now time.Time, err error) {
+	a.retry, a.notBefore = retry{}, now.Add(longestAsked)
+	var asked interface{ RetryAt() time.Time }
+	if errors.As(err, &asked) && asked.RetryAt().Before(a.notBefore) {
+		a.notBefore = later(now, asked.RetryAt())
+	}
+	if text := err.Error(); text != a.waits {
+		a.waits = text
+		log.Info("activation waits", "reason", text)
+	}
 }
 
 func (d *Daemon) activate(s credential.Step, members []*instance) {
@@ -111,6 +127,10 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 	now := time.Now()
 	for _, in := range members {
 		a := &in.activation
+		if credential.ReasonOf(err) == credential.ReasonActivationWaits {
+			a.wait(in.log, now, err)
+			continue
+		}
 		if err != nil {
 			a.retry.failed(in.log, now, err, notActivated, "step", s.String())
 			a.retry.at = members[0].activation.retry.at // again for all of them at once

@@ -9,6 +9,7 @@ import (
 // logged is not logged again, and a credential in hand needs no source.
 func (in *instance) inherit(before *instance, now time.Time) {
 	in.record, in.activation = before.record, before.activation // the record may be what could not be saved
+	in.activation.notBefore = time.Time{}                       // by another configuration
 	if r := &in.record; r.saving || len(r.Reverts) > 0 {
 		r.saving = false // a save that was left behind tells nobody how it ended
 		r.Reverts = nil  // the brake is released

@@ -223,6 +223,8 @@ func (d *Daemon) activationCondition(in *instance, now time.Time) condition {
 	switch r := &in.activation.retry; {
 	case r.isFailing():
 		c.reason, c.text = credential.ReasonActivationFailed, r.reason
+	case now.Before(in.activation.notBefore):
+		c.text = in.activation.waits
 	case now.Before(c.retryAt):
 		c.reason = credential.ReasonWindow
 	}

@@ -98,7 +98,7 @@ func (a *assembly) nlserverConfig() nlserver.Config {
 	return nlserver.Config{
 		Home: c.Home, Executable: c.Nlserver, EnvScript: c.EnvScript,
 		Command: c.Command, Timeout: c.Timeout, StateDir: a.config.StateDir, Logger: a.log, Meter: a.meter,
-		Via: c.Activate.Via, Socket: c.Activate.Socket, Prove: c.Activate.Prove,
+		Via: c.Activate.Via, Socket: c.Activate.Socket, Prove: c.Activate.Prove, MinInterval: c.Activate.MinInterval,
 	}
 }
 

@@ -48,6 +48,8 @@ func (r *reader) check(c *Config) {
 	r.checkListen(c.Listen)
 	r.refuseIf(len(c.Notify.Exec) > 0 && !path.IsAbs(c.Notify.Exec[0]), "notify.exec", "must begin with the absolute path of a program")
 	r.refuseIf(c.Notify.Timeout <= 0 || c.Notify.Timeout > time.Hour, "notify.timeout", "must be longer than 0s, and at most 1h")
+	r.refuseIf(c.Campaign.Activate.MinInterval < 0 || c.Campaign.Activate.MinInterval > 24*time.Hour, "campaign.activate.min_interval",
+		"must be from 0s to 24h")
 	r.refuseIf(len(c.Campaign.Activate.Socket) > maxSocketPath, "campaign.activate.socket",
 		"is longer than %d bytes, the most that a socket's path may have", maxSocketPath)
 	r.refuseIf(len(c.ControlSocket) > maxSocketPath, "control_socket",

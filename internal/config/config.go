@@ -169,6 +169,8 @@ type Activate struct {
 	Via    string `yaml:"via" default:"auto" oneof:"auto socket direct"`
 	Socket string `yaml:"socket" default:"/run/campaign-credsync-activate.sock" is:"absolute" needed:"true"`
 	Prove  bool   `yaml:"prove" default:"true"` // a restarted module is looked for
+	// MinInterval is the least time between two restarts of one module.
+	MinInterval time.Duration `yaml:"min_interval" default:"0s"`
 }
 
 // Notify is the program that is told of events.

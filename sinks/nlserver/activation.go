@@ -123,6 +123,9 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) (p
 			return proof, pausedError{module, until}
 		}
 	}
+	if err := b.tooSoon(module); err != nil { // the service would say the same, at the cost of a start
+		return proof, err
+	}
 	begin := b.beginHere
 	if b.isOutside() {
 		begin = b.beginOutside

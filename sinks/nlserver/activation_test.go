@@ -106,7 +106,7 @@ func TestRestartIsOnRecordBeforeItBegins(t *testing.T) {
 	if got := h.read("input"); got != "" {
 		t.Errorf("it could read %q", got)
 	}
-	if left, err := os.ReadFile(filepath.Join(state, "web.restart")); err != nil || len(left) > 0 {
+	if left, err := os.ReadFile(filepath.Join(state, "web.restart")); err != nil || string(left) != "ended\n" {
 		t.Errorf("on record after it: %q, %v", left, err)
 	}
 }

@@ -37,6 +37,8 @@ type Config struct {
 	Via, Socket string
 	// Prove says that after a restart the module is looked for.
 	Prove bool
+	// MinInterval is the least time from the end of a restart of a module, or its begin where the end is not known, to the next one.
+	MinInterval time.Duration
 	// Timeout bounds each single run of nlserver and of the environment script.
 	Timeout time.Duration
 	Logger  *slog.Logger

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"campaign-credsync/internal/credential"
 )
 
 // restart is one run of "nlserver restart".
@@ -105,14 +107,16 @@ func (b *Binary) start(module string, env []string, output, note *os.File) (*res
 	}
 	go func() { // ends with the restart, which may be after this process
 		r.err = cmd.Wait()
-		_ = note.Truncate(0) // does nothing where there is none
+		_ = note.Truncate(0) // these do nothing where there is none
+		_, _ = note.WriteAt([]byte("ended\n"), 0)
 		note.Close()
 		close(r.ended)
 	}()
 	return r, nil
 }
 
-// noteFile holds which process restarts a module: its line of /proc. It is empty when none does, and stays.
+// noteFile holds which process restarts a module: its line of /proc. When none does, it tells by its time when that was; empty, that
+// there was none.
 func (b *Binary) noteFile(module string) string {
 	return filepath.Join(b.cfg.StateDir, module+".restart")
 }
@@ -129,12 +133,43 @@ func (b *Binary) claim(module string) (*os.File, error) {
 	err = unix.Flock(int(note.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == unix.EWOULDBLOCK || err == nil && b.outlived(module) {
 		err = errBusy(module)
+	} else if err == nil {
+		err = b.tooSoon(module)
 	}
 	if err != nil {
 		note.Close()
 		return nil, err
 	}
 	return note, nil
+}
+
+// tooSoonError says that a module was restarted a short time ago.
+type tooSoonError struct {
+	module string
+	until  time.Time
+}
+
+func (e tooSoonError) Error() string {
+	return fmt.Sprintf("nlserver restart %s: not before %s, by campaign.activate.min_interval", e.module, e.until.UTC().Format(time.RFC3339))
+}
+
+// RetryAt tells when it is restarted.
+func (e tooSoonError) RetryAt() time.Time { return e.until }
+
+// tooSoon is an error if the last restart of a module, whoever did it, is not MinInterval ago.
+func (b *Binary) tooSoon(module string) error {
+	info, err := os.Stat(b.noteFile(module))
+	if err != nil || info.Size() == 0 {
+		return nil
+	}
+	last, now := info.ModTime(), time.Now()
+	if now.Sub(last).Abs() >= b.cfg.MinInterval { // one in the future is of a clock that was set back
+		return nil
+	}
+	if last.After(now) {
+		last = now
+	}
+	return credential.Because(credential.ReasonActivationWaits, tooSoonError{module, last.Add(b.cfg.MinInterval)})
 }
 
 // outlived reports whether a restart of a module that another daemon began still runs.

@@ -164,3 +164,33 @@ func TestModuleThatIsNotRecognised(t *testing.T) {
 		t.Error("proven, and nothing was")
 	}
 }
+
+// A module is restarted at most once in min_interval, whatever happens: another credential, a kill, a restart of the daemon, an operator.
+// That is no failure, and the status says until when.
+func TestMinInterval(t *testing.T) {
+	bothWays(t, func(t *testing.T, outside bool) {
+		const campaign = "activate: {reload: false, min_interval: %s, restart: [web]}"
+		w := world.New(t, container.Options{Outside: outside, Campaign: strings.Replace(campaign, "%s", "1h", 1)})
+		w.NewSecret("prod")
+		w.StartDaemon()
+		w.InSync(1)
+		version, secret := w.NewSecret("prod")
+		w.OnDisk("prod", secret)
+		w.Is("prod", "activation_pending/activation_waits", "restart web", "not before", "campaign.activate.min_interval")
+		w.RunCommand("sync")
+		w.Kill()
+		w.StartDaemon()
+		w.Is("prod", "activation_pending/activation_waits", "restart web", "not before")
+		w.Stop()
+		w.StartDaemon()
+		w.Is("prod", "activation_pending/activation_waits", "restart web", "not before")
+		w.Ran(1, "start", "restart", "web")
+		if log := w.Log(); strings.Contains(log, "credential not activated") {
+			t.Errorf("it is called a failure:\n%s", log)
+		}
+		w.Reconfigured(func(o *container.Options) { o.Campaign = strings.Replace(campaign, "%s", "1ms", 1) })
+		w.HangUp()
+		w.InSync(version)
+		w.Ran(2, "start", "restart", "web")
+	})
+}
