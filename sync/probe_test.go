@@ -268,7 +268,10 @@ func TestProbeIsNotMade(t *testing.T) {
 			w.resume()
 			time.Sleep(time.Second)
 			w.wantState("prod", credsync.StateInSync)
-			w.wantAsked(a, "two") // and not given up, as the pause is no patience
+			w.wantAsked(a, "two")
+			if !w.only().Proven {
+				t.Error("the pause counted as patience")
+			}
 		})
 	})
 	t.Run("applied", func(t *testing.T) {

@@ -207,7 +207,7 @@ var mutations = []mutation{
 	// Adobe is asked, and only its own words decide.
 	{"a status alone says that Adobe refuses",
 		`case isJSON && isRefusal && (status == http.StatusBadRequest || status == http.StatusUnauthorized):`,
-		`case status == http.StatusBadRequest || status == http.StatusUnauthorized:`,
+		`case status == http.StatusBadRequest || status == http.StatusUnauthorized || isRefusal:`,
 		"TestVerdicts"},
 	{"any token says that Adobe accepts",
 		`strings.EqualFold(said.TokenType, "bearer")`, `true`,
@@ -216,7 +216,7 @@ var mutations = []mutation{
 		`return http.ErrUseLastResponse`, `return nil`,
 		"TestVerdicts"},
 	{"an answer of Adobe is not bounded",
-		`io.LimitReader(response.Body, maxAnswer+1)`, `io.LimitReader(response.Body, 1<<30)`,
+		"A token takes about 2 KiB.\n\tmaxAnswer = 64 << 10", "\n\tmaxAnswer = 1 << 30",
 		"TestVerdicts"},
 	{"a version that Adobe refuses is applied",
 		`answer = newProbe(p, state.ProbeRefused, time.Now())`, `answer = newProbe(p, state.ProbeAccepted, time.Now())`,
@@ -256,7 +256,7 @@ var mutations = []mutation{
 		"TestProbeIsNotMade"},
 
 	{"a refused version is read at every poll",
-		`return (r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused) || in.refusedByAdobe(v) != nil`, `return false`,
+		`return (r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused) || in.refusedByAdobe(v) != nil`, `return r == nil && r != nil`,
 		"TestRefusedVersionIsReadOnce"},
 	{"all hosts poll at the same moment",
 		`s.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1))`, `s.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,
