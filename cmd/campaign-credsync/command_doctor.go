@@ -46,9 +46,8 @@ daemon, 3 if there are warnings, else 0.`,
 			log := slog.New(slog.DiscardHandler) // what it would say is in the findings
 			found := doctor.Run(ctx, doctor.Config{
 				Config: c, NoConfig: mayNotRead,
-				Examine:      func(ctx context.Context) (vault.Examination, error) { return assembly.Examine(ctx, c, log) },
-				Inspect:      func(ctx context.Context) (nlserver.Inspection, error) { return assembly.InspectNLServer(ctx, c, log) },
-				ErrWrongUser: assembly.ErrWrongUser,
+				Examine: func(ctx context.Context) (vault.Examination, error) { return assembly.Examine(ctx, c, log) },
+				Inspect: func(ctx context.Context) (nlserver.Inspection, error) { return assembly.InspectNLServer(ctx, c, log) },
 			})
 			if asJSON {
 				json.NewEncoder(in.stdout).Encode(struct {

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -26,12 +25,13 @@ func (x *examination) nlserver(ctx context.Context) []Finding {
 	case !info.Mode().IsRegular() || modeOf(info)&0o111 == 0:
 		return []Finding{failed(remedy, "%s is no program (mode %04o)", program, modeOf(info))}
 	}
+	if os.Geteuid() != x.campaignUser() { // what it writes would not be Campaign's
+		return []Finding{unseen("sudo -E -u "+sudoName(x.campaignUser())+" campaign-credsync doctor", "nlserver is run by its own user only")}
+	}
 	ctx, cancel := soon(ctx)
 	defer cancel()
 	inspected, err := x.Inspect(ctx)
 	switch {
-	case errors.Is(err, x.ErrWrongUser):
-		return []Finding{unseen("sudo -u "+sudoName(x.campaignUser())+" campaign-credsync doctor", "nlserver is not run as root")}
 	case ctx.Err() != nil:
 		return []Finding{failed("run it by hand: "+program+" config '-?'", "nlserver config -? did not end in time")}
 	case err != nil:

@@ -65,9 +65,8 @@ type Config struct {
 	NoConfig bool
 	// Examine logs in to Vault and asks it, for where no daemon runs.
 	Examine func(ctx context.Context) (vault.Examination, error)
-	// Inspect has nlserver tell of itself, as Campaign's user; to root it answers ErrWrongUser.
-	Inspect      func(ctx context.Context) (nlserver.Inspection, error)
-	ErrWrongUser error
+	// Inspect has nlserver tell of itself. It is called by Campaign's user only.
+	Inspect func(ctx context.Context) (nlserver.Inspection, error)
 }
 
 // Run makes every check, all at the same time, until ctx ends and at most deadline.Grace longer: what did not answer by then is
@@ -164,7 +163,7 @@ func failed(remedy, format string, args ...any) Finding {
 }
 
 // asRoot is the remedy of what only root sees.
-const asRoot = "sudo campaign-credsync doctor"
+const asRoot = "sudo -E campaign-credsync doctor"
 
 // unseen is for what this user may not see; remedy says who may.
 func unseen(remedy, format string, args ...any) Finding {

@@ -78,7 +78,7 @@ func (c *Client) Reach(ctx context.Context) error {
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("Adobe IMS at %s: %s", address, networkMeans(ctx, err, credential.Secret{}))
+		return fmt.Errorf("ims at %s: %s", address, networkMeans(ctx, err, credential.Secret{}))
 	}
 	return response.Body.Close()
 }
