@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -88,6 +89,14 @@ func (d *Daemon) recheckApplied(in *instance) {
 		d.emit(in, event.Event{Kind: event.Unblocked})
 	}
 	d.wakeAll()
+}
+
+// fails is the reason of rechecks without an answer, once a person is needed.
+func (rc *recheck) fails() string {
+	if rc.retry.level < slog.LevelError {
+		return ""
+	}
+	return rc.retry.reason
 }
 
 // appliedRefusal is Adobe's refusal of the applied credential, or nil.

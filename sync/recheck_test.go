@@ -89,10 +89,16 @@ func TestRecheckWithoutAnAnswer(t *testing.T) {
 		if n := w.told("Adobe does not say whether it still accepts the applied credential"); n == 0 {
 			t.Error("not told")
 		}
+		if why := w.only().RecheckFails; why != "answers 503" {
+			t.Errorf("the status says %q", why)
+		}
 		a.change(func(a *adobe) { a.err = nil })
 		time.Sleep(2 * time.Hour)
 		if asked, _ := a.take(); len(asked) != 1 {
 			t.Errorf("asked %d times", len(asked))
+		}
+		if why := w.only().RecheckFails; why != "" {
+			t.Errorf("the status still says %q", why)
 		}
 	})
 }

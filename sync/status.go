@@ -49,6 +49,8 @@ type InstanceStatus struct {
 	LastPoll      time.Time `json:"-"` // of its source, that was answered
 	DetectedTotal int       `json:"-"` // times that drift was found, since the start
 	Braked        bool      `json:"-"` // drift is not reverted for now
+	// RecheckFails is why Adobe has long not said whether it still accepts the applied credential; empty: it has, or was not asked.
+	RecheckFails string `json:"-"`
 }
 
 // Moment is a time that JSON shows in UTC, or as null if it is zero.
@@ -91,6 +93,7 @@ func (d *Daemon) publish() {
 			LastPoll:         in.source.lastPoll,
 			DetectedTotal:    in.detected,
 			Braked:           braked,
+			RecheckFails:     in.recheck.fails(),
 		}
 		if p := in.record.Paused; p != nil {
 			one.PausedUntil.Time = p.Until

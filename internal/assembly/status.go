@@ -275,6 +275,10 @@ func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 	}
 	v := &d.Vault
 	for i, in := range s {
+		if in.RecheckFails != "" {
+			d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnIMSUnanswered,
+				Text: "nobody knows whether Adobe still accepts the credential of " + in.Name + ", as it does not answer; " + in.RecheckFails})
+		}
 		if _, isFile := a.settings.Instances[i].Source.(*jsonfile.File); isFile {
 			continue
 		}

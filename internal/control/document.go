@@ -61,10 +61,11 @@ const (
 	WarnNotifyFailing  WarningCode = "notify_failing"
 	WarnHistoryFailing WarningCode = "history_failing"
 	WarnModuleInGroup  WarningCode = "module_in_our_group"
+	WarnIMSUnanswered  WarningCode = "ims_unanswered"
 )
 
 // WarningCodes are all warnings.
-var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing, WarnModuleInGroup}
+var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing, WarnModuleInGroup, WarnIMSUnanswered}
 
 // Warns reports whether there is a warning.
 func (s Status) Warns(code WarningCode) bool {
