@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func (c *campaign) wantClean() {
 			c.t.Fatal(err)
 		}
 		for _, e := range entries {
-			if name := e.Name(); strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".before") || strings.HasSuffix(name, ".partial") {
+			if name := e.Name(); strings.HasPrefix(name, ".") || slices.Contains([]string{".before", ".survey", ".partial"}, filepath.Ext(name)) {
 				c.t.Errorf("left behind: %s", filepath.Join(dir, name))
 			}
 		}

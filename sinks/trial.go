@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
@@ -31,7 +32,8 @@ type Trial struct {
 // Try carries out a trial. It returns the file as it was, and as the run left it, which need not be well-formed. The file is saved before
 // the run, and afterwards it is as before, byte for byte, also where ctx has ended meanwhile. After a crash Recover sees to that.
 //
-// What somebody else changed meanwhile stays: then the error wraps [ErrChangedInTrial].
+// What somebody else changed meanwhile stays: then the error wraps [ErrChangedInTrial]. Where a process of the run lives on, and may write
+// later, it wraps [credential.ErrStillRunning]: Recover puts the file back once more when that process has ended.
 func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err error) {
 	lock, err := i.lockRun()
 	if err != nil {
@@ -55,8 +57,25 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 	}
 	t.Run(lock)
 	ctx = context.WithoutCancel(ctx)
+	// Before the file is put back: who has ended by then writes nothing afterwards.
+	lock, livesOn := i.awaitRun(lock)
+	defer lock.Close()
 	after, _, err = i.file.Read(ctx)
-	return now.content, after, errors.Join(err, i.undoTrial(ctx, record))
+	return now.content, after, errors.Join(livesOn, err, i.undoTrial(ctx, record, livesOn == nil))
+}
+
+// runGrace is how long what a run started is given to end after it.
+const runGrace = time.Second
+
+// awaitRun takes the lock of a run anew, which fails with credential.ErrStillRunning as long as a process has inherited it.
+func (i *Instance) awaitRun(inherited *os.File) (lock *os.File, err error) {
+	inherited.Close()
+	for deadline := time.Now().Add(runGrace); ; time.Sleep(10 * time.Millisecond) {
+		lock, err = i.lockRun()
+		if !errors.Is(err, credential.ErrStillRunning) || time.Now().After(deadline) {
+			return lock, err
+		}
+	}
 }
 
 // trialRecord is on disk as long as what a trial did to the file may not be undone.
@@ -85,7 +104,7 @@ func (i *Instance) recoverTrial(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read what a survey saved, %s: %w", i.trial, err)
 	}
-	switch err = i.undoTrial(ctx, record); {
+	switch err = i.undoTrial(ctx, record, true); {
 	case err == nil:
 		i.log.Warn("a survey was interrupted; the configuration file is as before it", "path", i.cfg.File,
 			"remedy", "restart modules that were started meanwhile")
@@ -96,11 +115,12 @@ func (i *Instance) recoverTrial(ctx context.Context) error {
 	return err
 }
 
-// undoTrial has the file be as before a trial.
-func (i *Instance) undoTrial(ctx context.Context, record trialRecord) error {
+// undoTrial has the file be as before a trial. The record of that stays unless everything is done for good.
+func (i *Instance) undoTrial(ctx context.Context, record trialRecord, forGood bool) error {
+	var created error
 	if record.Creates != "" {
-		if err := os.Remove(record.Creates); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove what nlserver created: %w", err)
+		if created = os.Remove(record.Creates); errors.Is(created, fs.ErrNotExist) {
+			created = nil
 		}
 	}
 	changed := ""
@@ -121,11 +141,14 @@ func (i *Instance) undoTrial(ctx context.Context, record trialRecord) error {
 	if rights != nil {
 		changed = strings.TrimPrefix(changed+"; its rights are not those from before: "+rights.Error(), "; ")
 	}
-	if err == nil {
+	if err == nil && created == nil && forGood {
 		err = os.Remove(i.trial)
 	}
 	if err != nil {
 		return fmt.Errorf("put the file back as it was before the survey: %w", err)
+	}
+	if created != nil {
+		return fmt.Errorf("remove what nlserver created: %w", created)
 	}
 	if changed != "" {
 		return fmt.Errorf("%w: %s: %s", ErrChangedInTrial, i.cfg.File, changed)

@@ -3,6 +3,7 @@ package sinks
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -166,6 +167,61 @@ func TestTrialThatRemovesTheFile(t *testing.T) {
 	c.write(strings.ReplaceAll(triedFile, "old", "from the backup"))
 	if err := c.Recover(t.Context()); err != nil || !strings.Contains(c.content(), "from the backup") {
 		t.Fatalf("%v, and the file is %q", err, c.content())
+	}
+	c.wantClean()
+}
+
+// A process that the run started may write after it has ended. Until it has ended, too, the trial is not over.
+func TestTrialOutlivedByItsRun(t *testing.T) {
+	c := newCampaign(t)
+	c.write(triedFile)
+	made := newTestCredential(firstSecret)
+	later := exec.Command("sh", "-c", `read go; cat "$0" > "$1"`, filepath.Join(c.path, "set.xml"), c.file)
+	if err := os.WriteFile(filepath.Join(c.path, "set.xml"), []byte(imsTag.ReplaceAllLiteralString(triedFile, asSet(made))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release, err := later.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = c.Try(t.Context(), Trial{Credential: made, Run: func(lock *os.File) {
+		later.ExtraFiles = []*os.File{lock}
+		if err := later.Start(); err != nil {
+			t.Error(err)
+		}
+	}})
+	if !errors.Is(err, credential.ErrStillRunning) || c.content() != triedFile {
+		t.Errorf("%v, and the file is\n%s", err, c.content())
+	}
+	if _, err := release.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := later.Wait(); err != nil || c.content() == triedFile {
+		t.Fatalf("%v, and nothing was written", err)
+	}
+	if err := c.Recover(t.Context()); err != nil || c.content() != triedFile {
+		t.Errorf("%v, and the file is\n%s", err, c.content())
+	}
+	c.wantClean()
+}
+
+// What cannot be removed does not keep the file from being put back, and is tried again.
+func TestTrialWhoseFileCannotBeRemoved(t *testing.T) {
+	c := newCampaign(t)
+	c.write(triedFile)
+	made := newTestCredential(firstSecret)
+	full := filepath.Join(c.path, "conf", "config-none.xml")
+	_, _, err := c.Try(t.Context(), Trial{Credential: made, Creates: full, Run: func(*os.File) {
+		c.write(imsTag.ReplaceAllLiteralString(triedFile, asSet(made)))
+		if err := os.MkdirAll(filepath.Join(full, "inside"), 0o700); err != nil {
+			t.Error(err)
+		}
+	}})
+	if err == nil || !strings.Contains(err.Error(), full) || c.content() != triedFile {
+		t.Errorf("%v, and the file is\n%s", err, c.content())
+	}
+	if err := errors.Join(os.RemoveAll(full), c.Recover(t.Context())); err != nil {
+		t.Error(err)
 	}
 	c.wantClean()
 }

@@ -46,7 +46,7 @@ type survey struct {
 }
 
 // Run asks everything. The error says that it could not. One that wraps [sinks.ErrChangedInTrial] says that the file is not as before; the
-// report then has what was found until then. When ctx ends, Run ends within the time that an nlserver takes to stop.
+// report then has what was found until then. A process of nlserver's that outlives its run is waited for. When ctx ends, Run ends within the time that an nlserver takes to stop.
 func Run(ctx context.Context, c Config) (Report, error) {
 	s := &survey{Config: c, fields: madeUp()}
 	s.report = Report{Instance: c.Instance, MadeAt: time.Now().UTC(), Daemon: c.Version}
@@ -57,6 +57,9 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	}
 	for _, ask := range []func(context.Context) error{s.askOptions, s.askWrongInstance, s.askTooFewFields, s.askSet, s.askReload, s.askRestarts} {
 		if err := ask(ctx); err != nil {
+			if errors.Is(err, credential.ErrStillRunning) {
+				err = errors.Join(err, s.recover(ctx))
+			}
 			if errors.Is(err, sinks.ErrChangedInTrial) { // what was found so far may say why
 				s.report.conclude()
 			}
