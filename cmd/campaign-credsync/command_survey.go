@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -19,8 +21,8 @@ func newSurveyCommand(in *invocation) *cobra.Command {
 reloads, and restarts the modules of campaign.activate.restart. It reports how nlserver writes, what it prints and how it
 ends, compared with what the tests of this program assume.
 
-The instance's file is saved before each run, and afterwards it is as before, byte for byte. If the survey is killed, the
-next survey, sync or run puts it back. The daemon must not run. The report has no value of a credential.
+The instance's file is saved before each run, and afterwards it is as before, byte for byte, also after ^C. If the survey is
+killed, the next survey, sync or run puts it back. The daemon must not run. The report has no value of a credential.
 
 Exit status: 0 if nlserver behaves as assumed, 3 if it differs, 1 if it could not be found out or the file is not as
 before, 2 if the command line is wrong or the configuration is bad.`,
@@ -31,6 +33,10 @@ before, 2 if the command line is wrong or the configuration is bad.`,
 			case !isTest:
 				return exitUsage, errors.New("--yes-this-is-a-test-instance is missing: the credential in the instance's file is replaced for some seconds, and modules are restarted")
 			}
+			// Nothing but SIGKILL ends it before the file is as before: not a terminal that is closed, a reader of its output that has
+			// ended, or a second signal.
+			ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+			defer stop()
 			return in.runSurvey(ctx, asJSON)
 		})
 	in.addInstanceFlag(c)

@@ -301,7 +301,7 @@ func TestSurveyReportReplacesAssumptions(t *testing.T) {
 // waitingSurvey is a survey whose nlserver waits, with the file truncated.
 func waitingSurvey(w *world.World) *container.Daemon {
 	w.T.Helper()
-	w.Faults(`{"write_delay": "30m"}`)
+	w.Faults(`{"write_delay": "30m", "ignore_sigterm": true}`)
 	d, err := w.StartCommand(nil, surveys...)
 	w.Must(err)
 	w.WaitsAt("write_delay")
@@ -311,15 +311,19 @@ func waitingSurvey(w *world.World) *container.Daemon {
 	return d
 }
 
+// A survey that is to end puts the file back before, whoever tells it so and how often, and whether or not anybody reads what it says.
 func TestSurveyInterrupted(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
 			w := surveyWorld(t, "")
 			before := fileState(w)
 			d := waitingSurvey(w)
-			w.Must(d.Signal(signal))
+			for range 3 {
+				w.Must(d.Signal(signal))
+				time.Sleep(20 * time.Millisecond) // so that they are not joined; nlserver, which ignores them, is given 2 s
+			}
 			select {
 			case <-d.Ended():
 			case <-time.After(world.Patience):
