@@ -59,7 +59,9 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 	ctx = context.WithoutCancel(ctx)
 	// Before the file is put back: who has ended by then writes nothing afterwards.
 	lock, livesOn := i.awaitRun(lock)
-	defer lock.Close()
+	if livesOn == nil {
+		defer lock.Close()
+	}
 	after, _, err = i.file.Read(ctx)
 	return now.content, after, errors.Join(livesOn, err, i.undoTrial(ctx, record, livesOn == nil))
 }
