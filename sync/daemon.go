@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sync/state"
 )
 
 // Daemon keeps instances equal to their sources. Its methods may be called from any goroutine.
@@ -95,12 +94,7 @@ func New(cfg Config) *Daemon {
 		if (cfg.Ordered && !in.isPaused(now)) || !cfg.HoldFirst {
 			in.release()
 		}
-		if cfg.Patience == 0 {
-			in.record.Probe = nil // what it was refused for is asked no more
-		}
-		if cfg.Prober == nil && in.record.AppliedProbe.Is(state.ProbeRefused) {
-			in.record.AppliedProbe = nil
-		}
+		in.forgetAnswers(cfg)
 		if before != nil {
 			in.askAdobeAgain(now)
 		}

@@ -198,6 +198,7 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 	now := time.Now()
 	if ours := r.Applying == nil && !r.Version.IsZero() && len(in.drift()) == 0; !ours {
 		r.Attributes, r.AppliedAt, r.Digest, r.SecretDigest = managed, now, "", ""
+		r.Proofs = nil // they are of what was there before
 		r.Activation, r.ActivatedVersion = nil, version.Number
 	} else if !version.Equal(r.Version) {
 		r.Digest, r.SecretDigest = "", "" // nobody can tell whether the contents are the same

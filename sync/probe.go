@@ -229,13 +229,30 @@ func (in *instance) newQuestion(now time.Time) {
 	}
 }
 
-// refusedByAdobe is the refusal of a version that Adobe does not accept, as far as is on record. Nil for every other.
+// refusedByAdobe is the refusal of a version that Adobe does not accept, as far as is on record, or of one that goes back from that: a node
+// of a cluster is behind, and versions that come in turn are not asked about each time. Nil for every other.
 func (in *instance) refusedByAdobe(v credential.Version) *credential.Refusal {
 	a := in.record.Probe
-	if !a.Is(state.ProbeRefused) || !a.Version.Equal(v) || !maps.Equal(a.Fields, in.Fields) {
+	if !a.Is(state.ProbeRefused) || !maps.Equal(a.Fields, in.Fields) {
 		return nil
 	}
-	return &credential.Refusal{Version: v, Code: credential.ReasonIMSRefused, Reason: a.Text}
+	isBehind := v.GoesBackFrom(a.Version) && !v.Equal(in.record.Version) && !in.AllowRollback
+	if !a.Version.Equal(v) && !isBehind {
+		return nil
+	}
+	return &credential.Refusal{Version: a.Version, Code: credential.ReasonIMSRefused, Reason: a.Text}
+}
+
+// forgetAnswers forgets what Adobe said of another credential than the applied one (an older release, which knows no answers, has applied
+// since), and refusals that cfg asks nobody about any more.
+func (in *instance) forgetAnswers(cfg Config) {
+	r := &in.record
+	if cfg.Patience == 0 {
+		r.Probe = nil
+	}
+	if a := r.AppliedProbe; a != nil && (a.Digest != r.Digest || cfg.Prober == nil && a.Result == state.ProbeRefused) {
+		r.AppliedProbe = nil
+	}
 }
 
 // answerOfOther is what Adobe said about the version in hand to an instance that shares its secret, since it came; nil: nothing yet.

@@ -374,6 +374,27 @@ func TestProbesOfMany(t *testing.T) {
 	}
 }
 
+// One node of a cluster is behind, and answers in turn with an older version: what Adobe refuses is not asked about with each change.
+func TestRefusedVersionsThatWaver(t *testing.T) {
+	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
+		a.change(func(a *adobe) { a.refuses["two"], a.refuses["three"] = true, true })
+		var versions []credential.Version
+		for _, client := range []string{"two", "three"} {
+			w.rotates(client, 3*time.Second)
+			w.source.change(func(s *source) { versions = append(versions, s.version) })
+		}
+		w.wantAsked(a, "two", "three")
+		for i := range 20 {
+			w.source.change(func(s *source) { s.version, s.secret = versions[i%2], newCredential([]string{"two", "three"}[i%2]) })
+			w.daemon.Announced(0)
+			time.Sleep(5 * time.Second)
+		}
+		w.wantAsked(a)
+		w.wantState("prod", credsync.StateBlocked)
+		w.wantOnDisk("prod", "one")
+	})
+}
+
 // A question that hangs holds up neither a stop nor a reload, and a newer version does not wait for it.
 func TestProbeThatHangs(t *testing.T) {
 	probing(t, nil, func(t *testing.T, w *world, a *adobe) {

@@ -9,6 +9,39 @@ import (
 	"campaign-credsync/sync/state"
 )
 
+// proven reports whether it was proven that Campaign works with the applied credential, and no proof has failed. Something must be: a module
+// that steps restart, or Adobe's answer. Each of these modules runs again or is not there; Adobe accepts the credential, if it asksFirst or
+// was asked.
+func (r *record) proven(steps []credential.Step, asksFirst bool) bool {
+	if len(r.Activation) > 0 || r.ActivatedVersion != r.Version.Number {
+		return false
+	}
+	some := r.AppliedProbe.Is(state.ProbeAccepted)
+	if !some && (asksFirst || r.AppliedProbe != nil) {
+		return false
+	}
+	for _, step := range steps {
+		switch {
+		case step.Kind != credential.StepRestart:
+		case r.proofOf(step) == credential.ProofSeen:
+			some = true
+		case r.proofOf(step) != credential.ProofAbsent:
+			return false
+		}
+	}
+	return some
+}
+
+// proofOf is what was seen of a step; "" if nobody looked.
+func (r *record) proofOf(step credential.Step) credential.ProofResult {
+	for _, p := range r.proofs() {
+		if p.Step == step {
+			return p.Result
+		}
+	}
+	return ""
+}
+
 // proofs are what was seen of the steps of the newest activation.
 func (r *record) proofs() []state.StepProof {
 	if r.Proofs == nil || !r.Proofs.Since.Equal(r.ActivationSince) {

@@ -93,3 +93,45 @@ func TestProvenIsAll(t *testing.T) {
 		})
 	}
 }
+
+// What somebody else has put on disk is not proven by what was seen before it was adopted.
+func TestAdoptedIsNotProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "prod")
+		w.config.Revert = credsync.RevertAlert
+		w.active.steps = []string{"restart web"}
+		w.active.proves("web", credential.Proof{Result: credential.ProofSeen})
+		w.source.rotate("one")
+		w.start()
+		defer func() { w.stop() }()
+		w.wantProof(credsync.StateInSync, "", true)
+		w.sinks["prod"].edit("authIMSTAClientSecret", "of somebody else")
+		time.Sleep(time.Minute)
+		w.must(w.daemon.Adopt(t.Context(), nil))
+		w.wantProof(credsync.StateInSync, "", false)
+		w.stop()
+		w.start()
+		w.wantProof(credsync.StateInSync, "", false)
+	})
+}
+
+// An older release keeps what Adobe said, as it keeps every field that it does not know, and applies another credential: that one is not
+// proven.
+func TestAnswerAboutAnEarlierCredential(t *testing.T) {
+	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
+		before := map[string]json.RawMessage{}
+		w.must(json.Unmarshal([]byte(w.recordOnDisk("prod")), &before))
+		a.change(func(a *adobe) { a.refuses["one"] = true })
+		w.reload(func(c *credsync.Config) { c.Prober, c.Patience = nil, 0 })
+		w.rotates("two", time.Minute)
+		w.stop()
+		after := map[string]json.RawMessage{}
+		w.must(json.Unmarshal([]byte(w.recordOnDisk("prod")), &after))
+		after["ims_applied_probe"] = before["ims_applied_probe"]
+		text, _ := json.Marshal(after)
+		w.must(os.WriteFile(filepath.Join(w.dir, "prod.json"), text, 0o600))
+		w.config.Prober, w.config.Patience = a, time.Minute
+		w.start()
+		w.wantProof(credsync.StateInSync, "", false)
+	})
+}

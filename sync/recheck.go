@@ -79,6 +79,7 @@ func (d *Daemon) recheckApplied(in *instance) {
 		return
 	}
 	was := r.AppliedProbe
+	answer.Digest = r.Digest // the same, but for a digest key that was lost since the apply
 	r.AppliedProbe, r.unsaved = answer, true
 	switch refusal := in.appliedRefusal(); {
 	case refusal != nil && !was.Is(state.ProbeRefused):

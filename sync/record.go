@@ -112,23 +112,3 @@ func (r *record) recentReverts(now time.Time) []time.Time {
 	}
 	return recent
 }
-
-// proven reports whether it was proven that Campaign can work with the applied credential, and no proof has failed. What was not asked for
-// proves nothing.
-func (r *record) proven() bool {
-	accepted := r.AppliedProbe.Is(state.ProbeAccepted)
-	if len(r.Activation) > 0 || r.ActivatedVersion != r.Version.Number || r.AppliedProbe != nil && !accepted {
-		return false
-	}
-	some := accepted
-	for _, proof := range r.proofs() {
-		switch proof.Result {
-		case credential.ProofSeen:
-			some = true
-		case credential.ProofAbsent:
-		default:
-			return false
-		}
-	}
-	return some
-}

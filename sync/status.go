@@ -86,7 +86,7 @@ func (d *Daemon) publish() {
 			LastCheck:        Moment{in.file.checkedAt},
 			NextRetryAt:      Moment{c.retryAt},
 			ActivatedVersion: in.record.ActivatedVersion,
-			Proven:           in.record.proven(),
+			Proven:           in.record.proven(in.Steps, d.cfg.Patience > 0),
 			RevertedTotal:    in.record.RevertedTotal,
 			LastError:        credential.OneLine(c.text),
 			SourceReached:    !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
