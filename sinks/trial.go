@@ -48,6 +48,7 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 	if record.Rights, err = i.file.Rights(); err != nil {
 		return nil, nil, err
 	}
+	record.Link, _ = os.Readlink(i.cfg.File)
 	data, err := json.Marshal(record)
 	if err == nil {
 		err = durable.WriteFile(i.trial, data)
@@ -84,6 +85,7 @@ func (i *Instance) awaitRun(inherited *os.File) (lock *os.File, err error) {
 type trialRecord struct {
 	Content   []byte            `json:"content"` // of the file before
 	Rights    sharedfile.Rights `json:"rights"`  // of the file before
+	Link      string            `json:"link"`    // what the path led to, if it was a symbolic link
 	OrgID     string            `json:"org_id"`  // that was made up for the trial, as the next two
 	ClientID  string            `json:"client_id"`
 	AccountID string            `json:"technical_account_id"`
@@ -141,7 +143,10 @@ func (i *Instance) undoTrial(ctx context.Context, record trialRecord, forGood bo
 		}
 	}
 	if rights != nil {
-		changed = strings.TrimPrefix(changed+"; its rights are not those from before: "+rights.Error(), "; ")
+		changed += "; its rights are not those from before: " + rights.Error()
+	}
+	if link, _ := os.Readlink(i.cfg.File); link != record.Link {
+		changed += fmt.Sprintf("; it was a symbolic link to %q, which nlserver replaced: compare the two, and link it again", record.Link)
 	}
 	if err == nil && created == nil && forGood {
 		err = os.Remove(i.trial)
@@ -153,7 +158,7 @@ func (i *Instance) undoTrial(ctx context.Context, record trialRecord, forGood bo
 		return fmt.Errorf("remove what nlserver created: %w", created)
 	}
 	if changed != "" {
-		return fmt.Errorf("%w: %s: %s", ErrChangedInTrial, i.cfg.File, changed)
+		return fmt.Errorf("%w: %s: %s", ErrChangedInTrial, i.cfg.File, strings.TrimPrefix(changed, "; "))
 	}
 	return nil
 }

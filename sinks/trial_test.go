@@ -171,6 +171,30 @@ func TestTrialThatRemovesTheFile(t *testing.T) {
 	c.wantClean()
 }
 
+// A link that nlserver replaces by a file is not made again, but said.
+func TestTrialOfALink(t *testing.T) {
+	c := newCampaign(t)
+	made := newTestCredential(firstSecret)
+	real := filepath.Join(filepath.Dir(c.file), "real.xml")
+	c.write(triedFile)
+	if err := errors.Join(os.Rename(c.file, real), os.Symlink("real.xml", c.file)); err != nil {
+		t.Fatal(err)
+	}
+	set := imsTag.ReplaceAllLiteralString(triedFile, asSet(made))
+	if _, _, err := c.Try(t.Context(), Trial{Credential: made, Run: func(*os.File) { c.write(set) }}); err != nil || c.content() != triedFile {
+		t.Errorf("written in place: %v, and the file is\n%s", err, c.content())
+	}
+	_, _, err := c.Try(t.Context(), Trial{Credential: made, Run: func(*os.File) {
+		if err := errors.Join(os.Remove(c.file), os.WriteFile(c.file, []byte(set), 0o600)); err != nil {
+			t.Error(err)
+		}
+	}})
+	if !errors.Is(err, ErrChangedInTrial) || !strings.Contains(err.Error(), `it was a symbolic link to "real.xml"`) || c.content() != triedFile {
+		t.Errorf("replaced: %v, and the file is\n%s", err, c.content())
+	}
+	c.wantClean()
+}
+
 // A process that the run started may write after it has ended. Until it has ended, too, the trial is not over.
 func TestTrialOutlivedByItsRun(t *testing.T) {
 	c := newCampaign(t)
