@@ -30,6 +30,8 @@ const mostSizes = 20
 // quickly, so that the kernel joins more changes.
 type watch struct {
 	file          string
+	names         []string // of the file: that of the path, and of what it leads to
+	beside        []string // names that were there before
 	inotify, stop int      // the second is an eventfd
 	was           *os.File // held open, so that its inode's number is not used again
 	before        unix.Stat_t
@@ -45,6 +47,14 @@ func startWatch(file string) (w *watch, err error) {
 	w = &watch{file: file, ended: make(chan struct{}), seen: Writing{Sizes: []int64{}, OtherNames: []string{}}}
 	if w.was, err = os.Open(file); err != nil {
 		return nil, err
+	}
+	w.names = []string{filepath.Base(file)}
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		w.names = append(w.names, filepath.Base(target))
+	}
+	entries, _ := os.ReadDir(filepath.Dir(file)) // what cannot be read here cannot be watched either
+	for _, e := range entries {
+		w.beside = append(w.beside, e.Name())
 	}
 	if err = unix.Fstat(int(w.was.Fd()), &w.before); err == nil {
 		if w.inotify, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err == nil {
@@ -118,9 +128,9 @@ func (w *watch) note(events []byte) {
 		mask, length := binary.NativeEndian.Uint32(events[4:]), int(binary.NativeEndian.Uint32(events[12:]))
 		name := string(bytes.TrimRight(events[unix.SizeofInotifyEvent:unix.SizeofInotifyEvent+length], "\x00"))
 		events = events[unix.SizeofInotifyEvent+length:]
-		if name != filepath.Base(w.file) {
+		if !slices.Contains(w.names, name) {
 			// Our own copies come and go beside the file.
-			if !strings.Contains(name, ".credsync-") && name != "" && !slices.Contains(w.seen.OtherNames, name) {
+			if !strings.Contains(name, ".credsync-") && name != "" && !slices.Contains(slices.Concat(w.beside, w.seen.OtherNames), name) {
 				w.seen.OtherNames = append(w.seen.OtherNames, name)
 			}
 			continue

@@ -243,6 +243,28 @@ func TestSurveyNamesWhatIsLeft(t *testing.T) {
 	surveyLeftNothing(w)
 }
 
+// A link is followed, and what was there before is never called left.
+func TestSurveyOfALink(t *testing.T) {
+	t.Parallel()
+	w := surveyWorld(t, "")
+	conf := filepath.Join(w.Home, "conf")
+	w.Must(os.Rename(w.File("prod"), filepath.Join(conf, "real.xml")))
+	w.Must(os.Symlink("real.xml", w.File("prod")))
+	before := fileState(w)
+	stdout, stderr, status := w.RunCommand(append(surveys, "--json")...)
+	var s surveyed
+	if err := json.Unmarshal([]byte(stdout), &s); err != nil || status != 0 || len(s.Observed.Left)+len(s.Observed.Writing.OtherNames) > 0 {
+		t.Errorf("it ended with %d, %v, and calls %q left\n%s", status, err, s.Observed.Left, stderr)
+	}
+	if after := fileState(w); after != before {
+		t.Errorf("the file was\n%s\nand is\n%s", before, after)
+	}
+	if target, err := os.Readlink(w.File("prod")); err != nil || target != "real.xml" {
+		t.Errorf("the link leads to %q, %v", target, err)
+	}
+	w.Must(os.Rename(filepath.Join(conf, "real.xml"), w.File("prod"))) // as every test leaves it
+}
+
 // A module that its restart starts is found where it runs, and holds nothing of the survey.
 func TestSurveyFindsTheModule(t *testing.T) {
 	t.Parallel()
