@@ -121,9 +121,9 @@ func judge(response *http.Response, body []byte, sent credential.Secret) error {
 	isJSON := json.Unmarshal(body, &said) == nil
 	token := credential.NewSecret(said.AccessToken)
 	said.AccessToken = ""
-	what := credential.Clean(said.Error, sent, token)
+	what := clean(said.Error, sent, token)
 	if said.Description != "" {
-		what += " (" + credential.Clean(said.Description, sent, token) + ")"
+		what += " (" + clean(said.Description, sent, token) + ")"
 	}
 	isRefusal := said.Error == "invalid_client" || said.Error == "unauthorized_client"
 	switch {
