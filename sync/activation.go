@@ -94,9 +94,9 @@ func (d *Daemon) activationAt(in *instance) time.Time {
 	return later(later(in.activation.retry.at, in.activation.notBefore), nextTick(d.cfg.ActivateAt, in.record.ActivationSince))
 }
 
-// wait has the next step wait, as err says, which is no failure. It asks again before long: the clock may be set.
+// wait has the next step wait, as err says, which is no failure, and ends none. It asks again before long: the clock may be set.
 func (a *activation) wait(log *slog.Logger, now time.Time, err error) {
-	a.retry, a.notBefore = retry{}, now.Add(longestAsked)
+	a.notBefore = now.Add(longestAsked)
 	var asked interface{ RetryAt() time.Time }
 	if errors.As(err, &asked) && asked.RetryAt().Before(a.notBefore) {
 		a.notBefore = later(now, asked.RetryAt())
