@@ -52,8 +52,20 @@ func TestRecordsExec(t *testing.T) {
 		"-a always,exit -F arch=b64 -S openat -F exit=-EACCES":              false,
 		"-a always,exit -F arch=b64 -S adjtimex,settimeofday -k execve-all": false,
 		"No rules": false,
+
+		"-a always,exit -F arch=b64 -S execve -C uid!=euid -F euid=0 -k setuid":              false,
+		"-a always,exit -F arch=b64 -C euid!=uid -F auid!=unset -S execve -k user_emulation": false,
+		"-a always,exit -F arch=b64 -F euid=0 -S execve -k rootcmd":                          false,
+		"-a always,exit -F arch=b64 -S execve -F euid=root":                                  false,
+		"-a always,exit -F arch=b64 -S execve -F euid=1000":                                  true,
+		"-a always,exit -F arch=b64 -S execve -F uid!=0":                                     true,
+		"-a always,exit -F arch=b64 -S execve -F exe=/usr/bin/curl":                          false,
+		"-a always,exit -F arch=b64 -S execve -F exe=/usr/local/neolane/nl6/bin/nlserver":    true,
+		"-a always,exit -F arch=b64 -S execve -F exit=-EACCES":                               false,
+		"-a always,exit -F arch=b64 -S execve -F success=0":                                  false,
+		"-a always,exit -F arch=b64 -S execve -F auid>=1000 -F auid!=-1 -F key=user":         true,
 	} {
-		if got := recordsExec(rule, "/usr/local/neolane/nl6/bin/nlserver"); got != want {
+		if got := recordsExec(rule, "/usr/local/neolane/nl6/bin/nlserver", 1000); got != want {
 			t.Errorf("%q: %v", rule, got)
 		}
 	}
