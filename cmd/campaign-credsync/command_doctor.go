@@ -28,8 +28,8 @@ func newDoctorCommand(in *invocation) *cobra.Command {
 	c := in.command("doctor [--json]", "Check what the daemon depends on",
 		`Looks at Vault, Campaign, the files and this machine, and says what is wrong and which command mends it. It changes nothing, and
 takes at most 10 s. What the running daemon knows it is asked; where there is none, doctor logs in to Vault itself, and not with a
-secret-id that was refused, or is wrapped. What this user may not see is said; root sees all but
-nlserver, which is run as its own user only.
+secret-id that was refused, or is wrapped, and notes in state_dir only that it failed. What this user may not see is said;
+root sees all but nlserver, which is run as its own user only.
 
 Exit status: the first that holds: 2 if the configuration is bad, 1 if there are errors, 4 if this user may not ask the
 daemon, 3 if there are warnings, else 0.`,

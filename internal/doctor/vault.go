@@ -234,7 +234,7 @@ func (x *examination) roleShared(ctx context.Context) []Finding {
 		case e.RolePath == "":
 			return []Finding{well("the login has no AppRole, so no role is locked")}
 		case e.SecretIDs > 1:
-			return []Finding{warn("make a role for each host; or, where they must share one: vault auth tune -user-lockout-disable=true MOUNT",
+			return []Finding{warn("make a role for each host; or, where they must share one: vault auth tune -user-lockout-disable=true "+x.Config.Config.Vault.Auth.Mount+"/",
 				"%s has %d secret-ids: if other hosts have them, five refused logins of one lock out all", e.RolePath, e.SecretIDs)}
 		case e.SecretIDs == 1:
 			return []Finding{well("%s has one secret-id", e.RolePath)}
