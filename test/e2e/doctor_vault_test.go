@@ -130,7 +130,7 @@ func TestDoctorOfVault(t *testing.T) {
 	another("")
 	doctor(w, 0).must(t, "secret_id", "ok", "the secret-id ends 20")
 	only(w, rule(role+"/secret-id", "list"))
-	doctor(w, 0).must(t, "role_shared", "warning", "3 secret-ids", "user-lockout-disable=true approle/")
+	doctor(w, 0).must(t, "role_shared", "warning", "3 secret-ids", "user-lockout-disable=true approle-")
 
 	for offset, want := range map[time.Duration]string{-time.Minute: "warning", time.Minute: "warning", 0: "ok", 10 * time.Second: "ok"} {
 		w.Proxy.Serve("/sys/health", func(rw http.ResponseWriter, r *http.Request) { w.Proxy.Pass(clockOff{rw, offset}, r) })
