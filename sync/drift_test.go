@@ -281,6 +281,9 @@ func TestRevertThatFailsAtItsEndIsActivated(t *testing.T) {
 		if got := w.daemon.Status()[0].RevertedTotal; got != 1 {
 			t.Errorf("%d reverts counted, want 1", got)
 		}
+		if n := w.told(`msg="drift reverted" instance=prod attribute=[authIMSTAClientId] change=[changed]`); n != 1 {
+			t.Errorf("told %d times of what was reverted\n%s", n, w.log)
+		}
 	})
 }
 

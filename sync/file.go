@@ -29,11 +29,11 @@ type file struct {
 	owner     string    // of the file, at the last look that saw drift
 
 	restore      retry
-	drifted      bool      // the drift that is on disk is counted
-	unproved     bool      // a revert that failed may have been done all the same
-	cannotSplice bool      // a splice was tried for this drift and cannot work
-	leftTold     bool      // that drift is not reverted
-	brakeTold    time.Time // end of the brake that was told last
+	drifted      bool           // the drift that is on disk is counted
+	unproved     []event.Change // what a revert that failed may have reverted all the same
+	cannotSplice bool           // a splice was tried for this drift and cannot work
+	leftTold     bool           // that drift is not reverted
+	brakeTold    time.Time      // end of the brake that was told last
 }
 
 // How a file that is missing or damaged is looked at again: an editor may be in the middle of its work.
@@ -179,7 +179,10 @@ func (d *Daemon) onRevertFailed(in *instance, seen credential.Attributes, err er
 			in.log.Error(heldAndStuck, "attribute", in.drift(), "reason", err)
 		}
 	default: // what failed may have been the last step of a revert that was done
-		f.stale, f.unproved = true, true
+		f.stale = true
+		if changes := changesOf(in.record.Attributes, seen); len(changes) > 0 {
+			f.unproved = changes
+		}
 		f.suspectAt = earlier(f.suspectAt, began)
 		f.restore.failed(in.log, now, err, report{"drift not reverted", "let the daemon's user write the file and its directory, and make room there"})
 		if in.mustRecordIntent(now) {
@@ -226,15 +229,16 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 		}
 		return
 	}
-	reverted := f.unproved || (r.RevertOwesActivation && r.Applying == nil) // by a step that failed, a killed daemon, or somebody else
+	changes := f.unproved                                                         // not known of a killed daemon's revert
+	reverted := len(changes) > 0 || (r.RevertOwesActivation && r.Applying == nil) // by a step that failed, a killed daemon, or somebody else
 	if reverted {
 		d.onRevert(in, now)
-		in.log.Warn("drift reverted")
+		in.log.Warn("drift reverted", "attribute", namesOf(changes), "change", wordsOf(changes))
 	}
 	f.seenRight(asOf)
 	in.driftGone()
 	if reverted {
-		d.emit(in, event.Event{Kind: event.DriftReverted, Text: "the file was found reverted, by a step that was cut off or by somebody else"})
+		d.emit(in, event.Event{Kind: event.DriftReverted, Attributes: changes, Text: "the file was found reverted, by a step that was cut off or by somebody else"})
 	}
 	d.holdFirstApply(in, seen, now)
 }
@@ -244,7 +248,7 @@ func (d *Daemon) onRevert(in *instance, now time.Time) {
 	r := &in.record
 	r.reverted(now)
 	r.unsaved = true
-	in.file.unproved = false
+	in.file.unproved = nil
 	if r.RevertOwesActivation || in.file.mayHaveLoaded(now) {
 		in.requireActivation(now)
 	} else if d.activating {
@@ -255,7 +259,7 @@ func (d *Daemon) onRevert(in *instance, now time.Time) {
 // driftGone forgets what was tried against drift that is gone.
 func (in *instance) driftGone() {
 	f := &in.file
-	f.drifted, f.unproved, f.cannotSplice, f.restore, f.leftTold = false, false, false, retry{}, false
+	f.drifted, f.unproved, f.cannotSplice, f.restore, f.leftTold = false, nil, false, retry{}, false
 	if in.wanted.force == forDrift {
 		in.wanted.force = notForced
 	}
