@@ -131,6 +131,7 @@ type process struct {
 	service *systemd.Service
 	closing stdsync.WaitGroup // of each Vault and hook that is no longer used
 	toldEnd time.Time         // of the secret-id, by an event
+	reading stdsync.Mutex     // held by whoever is answered with the history, which takes 16 MiB at most
 }
 
 // run runs an assembly until ctx ends, or until SIGHUP has brought a configuration that is good: then it returns the next one.

@@ -202,6 +202,8 @@ func pauseOf(o control.Order) (state.Pause, error) {
 
 // History has the events of the history, a line of JSON each.
 func (p *process) History() ([]byte, error) {
+	p.reading.Lock() // as many as the control socket has connections may ask at once
+	defer p.reading.Unlock()
 	events, _, err := history.Read(p.Config.StateDir, func(event.Event) bool { return true })
 	var lines bytes.Buffer
 	for _, e := range events {
