@@ -95,11 +95,12 @@ const (
 type pausedError struct {
 	module string
 	until  time.Time
+	last   *restart
 }
 
 func (e pausedError) Error() string {
-	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after systemctl reload campaign-credsync",
-		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly))
+	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after systemctl reload campaign-credsync; last: %v%s",
+		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly), e.last.err, e.last.why())
 }
 
 // RetryAt tells when it is restarted.
@@ -120,7 +121,7 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) (p
 		failures += last.failures
 		until := last.began.Add(restartPause)
 		if last.failures >= failuresBeforePause && time.Now().Before(until) {
-			return proof, pausedError{module, until}
+			return proof, pausedError{module, until, last}
 		}
 	}
 	if err := b.tooSoon(module); err != nil { // the service would say the same, at the cost of a start
@@ -158,11 +159,7 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) (p
 		if code := exitStatus(r.err); code == 126 || code == 127 {
 			r.failures-- // nlserver could not be started, so the module was not touched
 		}
-		why := saying(redact(said))
-		if why == "" {
-			why = " (its output is not read, as the module may inherit it; to see it, run it by hand as this user, after env_script)"
-		}
-		return proof, fmt.Errorf("nlserver restart %s: %w%s", module, r.err, why)
+		return proof, fmt.Errorf("nlserver restart %s: %w%s", module, r.err, r.why())
 	}
 	delete(b.restarts, module)
 	return b.proveRestart(ctx, module, seen, said, r.began.Add(b.cfg.Timeout)), nil

@@ -62,6 +62,14 @@ func exitStatus(err error) int {
 	return -1
 }
 
+// why is what a restart that failed has printed, for its error.
+func (r *restart) why() string {
+	if why := saying(redact(r.printed())); why != "" {
+		return why
+	}
+	return " (its output is not read, as the module may inherit it; to see it, run it by hand as this user, after env_script)"
+}
+
 // beginHere begins a restart as a child of this process. nlserver may fork the module as a child of its own, which must outlive this
 // process and print at any time: so it gets a session and no descriptor of ours, and is never signalled.
 func (b *Binary) beginHere(ctx context.Context, module string) (r *restart, err error) {

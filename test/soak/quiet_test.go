@@ -119,7 +119,7 @@ func sum(all []window) (t time.Duration) {
 	return t
 }
 
-var ownFiles = regexp.MustCompile(`^(lock|digest\.key|(?:refused|accepted)-secret-id\.json|prod\.json|prod\.nlserver\.lock|history\.jsonl(?:\.1)?)$`)
+var ownFiles = regexp.MustCompile(`^(lock|digest\.key|(?:refused|accepted)-secret-id\.json|prod\.json|prod\.nlserver\.lock|(?:web|pipelined@prod)\.restart|history\.jsonl(?:\.1)?)$`)
 
 // nothingLeft demands that only what belongs there is in conf/ and in the state directory.
 func (s *soak) nothingLeft() {
