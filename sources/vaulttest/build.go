@@ -46,7 +46,7 @@ func build(ctx context.Context, module string, progress io.Writer) (string, erro
 	if err != nil {
 		return "", err
 	}
-	source, binary := filepath.Join(root, "test", module), filepath.Join(root, "bin", "test-"+module)
+	source, binary := filepath.Join(root, "test", module), program(root, module)
 	if upToDate(binary, source) {
 		return binary, nil
 	}
@@ -67,6 +67,14 @@ func build(ctx context.Context, module string, progress io.Writer) (string, erro
 	}
 	return binary, os.Rename(fresh, binary)
 }
+
+// Built reports whether LaunchBuilt has nothing to build.
+func Built() bool {
+	root, err := repository()
+	return err == nil && upToDate(program(root, current), filepath.Join(root, "test", current))
+}
+
+func program(root, module string) string { return filepath.Join(root, "bin", "test-"+module) }
 
 // repository finds the folder of this module's go.mod, above this file or, in a program built with -trimpath, above the
 // working directory.

@@ -88,11 +88,16 @@ func StartTLS(t testing.TB, authority *Authority) *Server {
 // a build, nothing else. A program that is killed leaves no Vault behind.
 func Launch(ctx context.Context, progress io.Writer) (*Server, error) {
 	if !external() {
-		return newServer().launch(ctx, current, progress)
+		return LaunchBuilt(ctx, progress)
 	}
 	s := newServer()
 	s.Address, s.Token, s.External = strings.TrimRight(os.Getenv("VAULT_ADDR"), "/"), os.Getenv("VAULT_TOKEN"), true
 	return s.mounted(ctx)
+}
+
+// LaunchBuilt is Launch that never uses an external Vault.
+func LaunchBuilt(ctx context.Context, progress io.Writer) (*Server, error) {
+	return newServer().launch(ctx, current, progress)
 }
 
 // LaunchEvents is Launch of the Vault that StartEvents starts.
@@ -241,10 +246,10 @@ func (s *Server) callWith(ctx context.Context, header http.Header, token, method
 	return json.Unmarshal(answer, into)
 }
 
-// process is a running test/vault.
+// process is a running server.
 type process struct {
 	command *exec.Cmd
-	stdin   io.Closer
+	stdin   io.Closer     // its end asks the server to end
 	stderr  *bytes.Buffer // to be read after done only
 	done    chan struct{}
 	err     error // of Wait; to be read after done only

@@ -27,12 +27,12 @@ func (c *Container) Reconfigure(ctx context.Context, change func(*Options)) erro
 		}
 		fmt.Fprintf(&instances, "  - {name: %s, %s%s}\n", name, where, also(c.options.Extra[name]))
 	}
-	vault := fmt.Sprintf(`vault:
+	vault := ""
+	if !c.options.NoVault {
+		vault = fmt.Sprintf(`vault:
   address: %s
   auth: {%s}
 `, c.Proxy.Address, c.login())
-	if c.options.NoVault {
-		vault = ""
 	}
 	text := vault + fmt.Sprintf(`campaign: {home: %s%s}
 instances:

@@ -30,10 +30,10 @@ type Container struct {
 	Home      string // of Campaign
 	Config    string // the daemon's configuration file
 	Instances []string
-	Vault     *vaulttest.Server
-	Proxy     *vaulttest.Proxy // the daemon's way to Vault
-	RoleID    string           // of the daemon's AppRole
-	SecretID  string           // file that holds the secret-id
+	Vault     *vaulttest.Server // nil: there is none
+	Proxy     *vaulttest.Proxy  // the daemon's way to Vault; nil without one
+	RoleID    string            // of the daemon's AppRole
+	SecretID  string            // file that holds the secret-id
 
 	daemon, command, nlserver string // executables
 	options                   Options
@@ -47,7 +47,7 @@ type Options struct {
 	Campaign  string            // YAML that is added to its campaign section, in flow style: "timeout: 2s"
 	Extra     map[string]string // by instance: YAML that is added to its entry, in flow style: "allow_rollback: true"
 	Secrets   map[string]string // by instance: YAML that says where its secret is, in flow style: "source: file, file: /x"
-	NoVault   bool              // leaves out the vault section
+	NoVault   bool              // leaves out the vault section, and starts no Vault
 	Outside   bool              // activation goes through the activation socket; see ServeActivation
 	Progress  io.Writer         // hears of a long build
 	Push      bool              // Vault pushes events, and the role may have them; with a Vault given, that one must
@@ -78,11 +78,15 @@ func New(ctx context.Context, dir string, options Options) (c *Container, err er
 		if options.Beside != nil {
 			c.prefix = options.Beside.prefix
 		}
-	} else if c.Vault, err = options.launch(ctx); err != nil {
-		return nil, err
+	} else if !options.NoVault {
+		if c.Vault, err = options.launch(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if c.Proxy, err = vaulttest.NewProxy(c.Vault.Address, nil); err != nil {
-		return nil, errors.Join(err, c.closeVault())
+	if c.Vault != nil {
+		if c.Proxy, err = vaulttest.NewProxy(c.Vault.Address, nil); err != nil {
+			return nil, errors.Join(err, c.closeVault())
+		}
 	}
 	if err := c.layOut(ctx); err != nil {
 		c.Close()
@@ -100,12 +104,14 @@ func (o Options) launch(ctx context.Context) (*vaulttest.Server, error) {
 
 // Close ends Vault, unless it is shared. Daemons end with their Stop.
 func (c *Container) Close() error {
-	c.Proxy.Close()
+	if c.Proxy != nil {
+		c.Proxy.Close()
+	}
 	return c.closeVault()
 }
 
 func (c *Container) closeVault() error {
-	if c.options.Vault != nil {
+	if c.Vault == nil || c.options.Vault != nil {
 		return nil
 	}
 	return c.Vault.Close()
@@ -121,7 +127,19 @@ func (c *Container) layOut(ctx context.Context) error {
 	if err := c.standin(ctx, "--standin-layout", c.Home); err != nil {
 		return err
 	}
-	var err error
+	if c.Vault != nil {
+		if err := c.makeRole(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.Reconfigure(ctx, func(*Options) {}); err != nil {
+		return err
+	}
+	return c.handOver()
+}
+
+// makeRole makes what the daemon logs in with.
+func (c *Container) makeRole(ctx context.Context) (err error) {
 	var secretID string
 	// One policy for every instance, also those that are added later.
 	policy := c.Vault.ReadPolicy(c.SecretPath("+"))
@@ -137,13 +155,7 @@ func (c *Container) layOut(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make an AppRole: %w", err)
 	}
-	if err := os.WriteFile(c.SecretID, []byte(secretID+"\n"), 0o600); err != nil {
-		return err
-	}
-	if err := c.Reconfigure(ctx, func(*Options) {}); err != nil {
-		return err
-	}
-	return c.handOver()
+	return os.WriteFile(c.SecretID, []byte(secretID+"\n"), 0o600)
 }
 
 // StateDir is the daemon's.
