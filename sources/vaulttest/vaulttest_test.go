@@ -171,3 +171,29 @@ func TestExternalVaultIsLeftClean(t *testing.T) {
 		}
 	}
 }
+
+// An installed vault or bao serves as one that was built; nothing of it stays.
+func TestDevelopmentServer(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("vault")
+	if err != nil {
+		program, err = exec.LookPath("bao")
+	}
+	if err != nil {
+		t.Skip("neither vault nor bao is in PATH")
+	}
+	s, err := vaulttest.LaunchDev(t.Context(), program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, err := s.Write(t.Context(), "campaign/prod/oauth", map[string]any{"client_secret": "x"})
+	if err != nil || version != 1 {
+		t.Errorf("write: version %d, %v", version, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Call(t.Context(), http.MethodGet, "sys/health", nil, nil); err == nil {
+		t.Error("it runs on after Close")
+	}
+}
