@@ -126,6 +126,18 @@ func TestNamedTargetsAreThere(t *testing.T) {
 	}
 }
 
+// README is the first screen: what it has not met is said before anything else, and it stays short.
+func TestReadmeIsAFirstScreen(t *testing.T) {
+	const most = 900
+	text := read(t, "../README.md")
+	if third := strings.Split(text, "\n")[2]; !strings.Contains(third, "only a stand-in of `nlserver`") {
+		t.Errorf("line 3 does not say that only a stand-in of nlserver was met: %s", third)
+	}
+	if n := len(strings.Fields(text)); n > most {
+		t.Errorf("README has %d words, at most %d; move what has no place to docs/", n, most)
+	}
+}
+
 func read(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(name)

@@ -192,7 +192,7 @@ var harmless = []string{"deny", "subscribe"}
 func wideness(allowed []vault.Allowed) (all []Finding) {
 	for _, a := range allowed {
 		if slices.Contains(a.Capabilities, "root") {
-			return []Finding{warn("make a role with the policy in the README, and let the daemon log in with it", "the token is a root token: it may do everything")}
+			return []Finding{warn("make a role with the policy in docs/install.md, and let the daemon log in with it", "the token is a root token: it may do everything")}
 		}
 		var more []string
 		for _, c := range a.Capabilities {

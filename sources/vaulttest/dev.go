@@ -50,10 +50,10 @@ func LaunchDev(ctx context.Context, program string) (*Server, error) {
 	return s.mounted(ctx)
 }
 
-// answers waits until the server does.
+// answers waits until the server takes its root token.
 func (s *Server) answers(ctx context.Context) error {
 	for {
-		if s.Call(ctx, http.MethodGet, "sys/health", nil, nil) == nil {
+		if s.Call(ctx, http.MethodGet, "auth/token/lookup-self", nil, nil) == nil {
 			return nil
 		}
 		select {

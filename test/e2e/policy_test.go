@@ -15,21 +15,21 @@ import (
 	"campaign-credsync/test/world"
 )
 
-// What README tells a security team to type is what is tested here: the policy is cut out of it, and its commands are carried out
-// as requests, with the names of this test's own mounts in place of those in README.
+// What docs/install.md tells a security team to type is what is tested here: the policy is cut out of it, and its commands are carried out
+// as requests, with the names of this test's own mounts in place of those in the manual.
 
-// manual is the part of README that is typed at Vault.
+// manual is the part of the manual that is typed at Vault.
 type manual struct {
-	text   string // of README, with the names of a world
+	text   string // of the manual, with the names of a world
 	policy string
 	lines  []string // of the policy
 	role   string
 }
 
-// readManual reads README for a world.
+// readManual reads docs/install.md for a world.
 func readManual(w *world.World) *manual {
 	w.T.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/install.md")
 	w.Must(err)
 	unique := strings.ToLower(rand.Text()[:10])
 	m := &manual{role: "web1-" + unique}
@@ -47,26 +47,26 @@ func readManual(w *world.World) *manual {
 		}
 	}
 	if !found || len(m.lines) < 2 {
-		w.T.Fatalf("there is no policy in README:\n%s", m.policy)
+		w.T.Fatalf("there is no policy in docs/install.md:\n%s", m.policy)
 	}
 	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, "sys/policies/acl/prod-"+unique, map[string]any{"policy": m.policy}, nil))
 	return m
 }
 
-// command finds the one command of README that begins so, and returns its arguments.
+// command finds the one command of the manual that begins so, and returns its arguments.
 func (m *manual) command(t *testing.T, start string) []string {
 	t.Helper()
 	var found []string
 	for line := range strings.Lines(m.text) {
 		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), start); ok {
 			if found != nil {
-				t.Fatalf("README says %q twice", start)
+				t.Fatalf("docs/install.md says %q twice", start)
 			}
 			found = strings.Fields(strings.TrimRight(rest, "|\n"))
 		}
 	}
 	if found == nil {
-		t.Fatalf("README does not say %q", start)
+		t.Fatalf("docs/install.md does not say %q", start)
 	}
 	return found
 }
@@ -99,7 +99,7 @@ func (m *manual) write(w *world.World, args []string, also map[string]any) (data
 	return answer.Data
 }
 
-// logsIn makes README's role and has the daemon log in with it.
+// logsIn makes the manual's role and has the daemon log in with it.
 func (m *manual) logsIn(w *world.World, also map[string]any) {
 	w.T.Helper()
 	role := m.command(w.T, "vault write auth/"+w.Vault.AuthMount+"/role/"+m.role+" ")
@@ -124,7 +124,7 @@ func (m *manual) setPolicy(w *world.World, policy string) {
 	w.Must(w.Vault.Call(w.Ctx, http.MethodPost, "sys/policies/acl/"+name, map[string]any{"policy": policy}, nil))
 }
 
-// tokens counts the live tokens of README's role.
+// tokens counts the live tokens of the manual's role.
 func (m *manual) tokens(w *world.World) (n int) {
 	w.T.Helper()
 	var list struct{ Data struct{ Keys []string } }
@@ -151,9 +151,9 @@ const (
 	endsSoon   = "the secret-id ends soon"
 )
 
-// With exactly README's policy a rotation goes through, nothing is complained of, and the token is revoked at the end. Without Vault's
+// With exactly the manual's policy a rotation goes through, nothing is complained of, and the token is revoked at the end. Without Vault's
 // policy "default" only the last needs a line more.
-func TestReadmePolicy(t *testing.T) {
+func TestPolicy(t *testing.T) {
 	t.Parallel()
 	const revokeSelf = `path "auth/token/revoke-self" { capabilities = ["update"] }`
 	for _, c := range []struct {
@@ -200,8 +200,8 @@ func TestReadmePolicy(t *testing.T) {
 	}
 }
 
-// Each line of README's policy is needed: without it, or with another capability, something definite is worse.
-func TestReadmePolicyLineByLine(t *testing.T) {
+// Each line of the manual's policy is needed: without it, or with another capability, something definite is worse.
+func TestPolicyLineByLine(t *testing.T) {
 	t.Parallel()
 	missed := map[string]func(w *world.World){
 		"/data/": func(w *world.World) {
@@ -234,7 +234,7 @@ func TestReadmePolicyLineByLine(t *testing.T) {
 			}
 		}
 		if what == "" {
-			t.Errorf("nobody knows what this line of README's policy is for: %s", line)
+			t.Errorf("nobody knows what this line of the manual's policy is for: %s", line)
 			continue
 		}
 		less := strings.Replace(m.policy, line, "", 1)
