@@ -13,7 +13,8 @@ build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/campaign-credsync ./cmd/campaign-credsync
 
 demo: build ## the story, in the terminal; DEMO_VAULT=skip leaves out the part that needs a Vault, =build builds one without a terminal
-	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/demo
+	go build -o bin/demo ./test/demo
+	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync bin/demo
 
 test: ## every test, with the race detector; builds a real Vault at its first run
 	go run ./test/vaultbuild
