@@ -44,9 +44,9 @@ func findVault(ctx context.Context, out io.Writer, choice string, terminal bool)
 	case built:
 		fmt.Fprintln(out, "\nPart 2 starts the Vault that was built before.")
 	case mayBuild(choice, terminal):
-		fmt.Fprintln(out, "\nPart 2 needs a Vault. No vault or bao is in PATH, so a real one is built, once. ^C leaves this part out.")
+		fmt.Fprintln(out, "\nPart 2 needs a Vault. PATH has no vault or bao that can be used, so a real one is built, once. ^C leaves this part out.")
 	default:
-		fmt.Fprintf(out, "\nPart 2 needs a Vault, and is left out: no vault or bao is in PATH, and without a terminal one is built only when asked:\n"+
+		fmt.Fprintf(out, "\nPart 2 needs a Vault, and is left out: PATH has no vault or bao that can be used, and without a terminal one is built only when asked:\n"+
 			"  make demo DEMO_VAULT=%s        (about five minutes on two cores, once)\n", build)
 		return nil, nil
 	}
