@@ -1,3 +1,5 @@
+//go:build !manual
+
 // Command campaign-credsync keeps the OAuth Server-to-Server credential of the instances of one Adobe Campaign Classic v7
 // container equal to a secret in Vault.
 //

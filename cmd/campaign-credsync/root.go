@@ -21,13 +21,13 @@ import (
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, env func(string) (string, bool)) int {
 	in := &invocation{env: env, stdout: stdout, stderr: stderr}
 	root := newRootCommand(in)
-	completes(root, stdout)
-	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
-		plainUsage(root)
-	}
 	root.SetArgs(append([]string{}, args...)) // cobra takes os.Args in place of nil
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	completes(root, stdout) // takes the output that is set
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		plainUsage(root)
+	}
 	if command, err := root.ExecuteContextC(ctx); err != nil { // the command line is wrong
 		sayError(stderr, env, fmt.Sprintf("%s: %v\nTry '%s --help'.", root.Name(), err, command.CommandPath()))
 		return exitUsage
