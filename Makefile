@@ -5,12 +5,25 @@ COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -funcalign=16 -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 PREFIX  ?= /usr
 UNIT    ?= packaging/systemd/campaign-credsync.service
+ARCH    ?= $(shell go env GOARCH)
+BINARY  ?= bin/campaign-credsync
+MAINTAINER ?= campaign-credsync maintainers <maintainers@example.com>
+DIST    ?= $(CURDIR)/dist
+ARCHES  ?= amd64 arm64
+# Of the commit, so that two builds of it are the same.
+EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+# As deb and rpm sort it: a commit after a tag is newer than the tag, a candidate older. Without a tag, by the commit's time.
+PACKAGE_VERSION ?= $(or $(shell git describe --tags --dirty=+dirty 2>/dev/null | sed -nE 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-/~/g; /^[0-9]/p'),0.0.0~$(EPOCH).$(COMMIT))
 MINUTES ?= 10
 
-.PHONY: build demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
+.PHONY: build manual package demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/campaign-credsync ./cmd/campaign-credsync
+	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/campaign-credsync
+
+manual: ## bin/manual: man pages and completions, from the help text and the table of the configuration's keys
+	rm -rf bin/manual
+	SOURCE_DATE_EPOCH=$(EPOCH) go run -tags manual ./cmd/campaign-credsync bin/manual
 
 demo: build ## the story, in the terminal; DEMO_VAULT=skip leaves out the part that needs a Vault, =build builds one without a terminal
 	go build -o bin/demo ./test/demo
@@ -49,17 +62,32 @@ soak: ## every fault at random for MINUTES, then the bounds; builds a real Vault
 
 lint:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change: $$bad"; exit 1; }
-	go vet ./... && go vet -tags systemd ./test/systemd
-	go tool staticcheck ./... && go tool staticcheck -tags systemd ./test/systemd
+	go vet ./... && go vet -tags systemd ./test/systemd && go vet -tags manual ./cmd/campaign-credsync
+	go tool staticcheck ./... && go tool staticcheck -tags systemd ./test/systemd && go tool staticcheck -tags manual ./cmd/campaign-credsync
 
 vuln: ## needs the vulnerability database
 	go tool govulncheck ./...
 
-install: build
-	install -D -m 0755 bin/campaign-credsync $(DESTDIR)$(PREFIX)/bin/campaign-credsync
+install: build manual
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/campaign-credsync
 	install -D -m 0644 $(UNIT) $(DESTDIR)$(PREFIX)/lib/systemd/system/campaign-credsync.service
 	install -m 0644 packaging/systemd/campaign-credsync-activate.socket packaging/systemd/campaign-credsync-activate@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/
-	install -D -m 0640 packaging/systemd/config.example.yaml $(DESTDIR)/etc/campaign-credsync/config.example.yaml
+	install -D -m 0644 packaging/systemd/config.example.yaml $(DESTDIR)/etc/campaign-credsync/config.example.yaml
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,campaign-credsync/systemd/el8 man/man1 man/man5 bash-completion/completions zsh/vendor-completions fish/vendor_completions.d doc/campaign-credsync)
+	install -m 0644 packaging/systemd/direct.conf packaging/systemd/notify-reload.conf $(DESTDIR)$(PREFIX)/share/campaign-credsync/systemd/
+	install -m 0644 packaging/systemd/el8/campaign-credsync.service $(DESTDIR)$(PREFIX)/share/campaign-credsync/systemd/el8/
+	install -m 0644 packaging/prometheus/campaign-credsync.rules.yml packaging/prometheus/scrape.example.yml packaging/grafana/campaign-credsync.json $(DESTDIR)$(PREFIX)/share/campaign-credsync/
+	install -m 0644 bin/manual/man1/* $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 0644 bin/manual/man5/* $(DESTDIR)$(PREFIX)/share/man/man5/
+	gzip -9nf $(DESTDIR)$(PREFIX)/share/man/man1/campaign-credsync*.1 $(DESTDIR)$(PREFIX)/share/man/man5/config.yaml.5
+	install -m 0644 bin/manual/completions/bash/* $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
+	install -m 0644 bin/manual/completions/zsh/* $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/
+	install -m 0644 bin/manual/completions/fish/* $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
+	install -m 0644 README.md CHANGELOG.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/campaign-credsync/
+
+package: ## dist/: deb, rpm and tar.gz for amd64 and arm64
+	rm -rf $(DIST) && mkdir -p $(DIST)
+	for arch in $(ARCHES); do DIST='$(DIST)' ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' EPOCH=$(EPOCH) MAKE='$(MAKE)' packaging/package || exit; done
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
