@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"campaign-credsync/sources/vaulttest"
@@ -24,16 +26,16 @@ func TestStory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for part, tell := range map[string]func(*bytes.Buffer) error{
-		"file": func(out *bytes.Buffer) error {
+	for part, tell := range map[string]func(io.Writer) error{
+		"file": func(out io.Writer) error {
 			return tellFile(t.Context(), filepath.Join(dir, "file"), programs, out)
 		},
-		"vault": func(out *bytes.Buffer) error {
+		"vault": func(out io.Writer) error {
 			return tellVault(t.Context(), filepath.Join(dir, "vault"), programs, vaulttest.Start(t), out)
 		},
 	} {
 		var out bytes.Buffer
-		if err := tell(&out); err != nil {
+		if err := tell(&onceAtATime{out: &out}); err != nil {
 			t.Fatalf("%s: %v\n%s", part, err, &out)
 		}
 		if !regexp.MustCompile(`(?m)^  prod +in_sync `).Match(out.Bytes()) {
@@ -43,6 +45,18 @@ func TestStory(t *testing.T) {
 			t.Errorf("%s shows a secret:\n%s", part, &out)
 		}
 	}
+}
+
+// onceAtATime serves the goroutines that tell the story, as a terminal does.
+type onceAtATime struct {
+	turn sync.Mutex
+	out  io.Writer
+}
+
+func (o *onceAtATime) Write(text []byte) (int, error) {
+	o.turn.Lock()
+	defer o.turn.Unlock()
+	return o.out.Write(text)
 }
 
 func TestBuildsOnlyWhereThatIsSeenOrAsked(t *testing.T) {
