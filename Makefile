@@ -16,7 +16,7 @@ EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PACKAGE_VERSION ?= $(or $(shell git describe --tags --dirty=+dirty 2>/dev/null | sed -nE 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-/~/g; /^[0-9]/p'),0.0.0~$(EPOCH).$(COMMIT))
 MINUTES ?= 10
 
-.PHONY: build manual package demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
+.PHONY: build manual package image demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/campaign-credsync
@@ -41,11 +41,11 @@ mutate: ## breaks the product in one place at a time: the test that is there for
 	go run ./test/vaultbuild
 	go run ./test/mutate
 
-test-systemd: ## the unit, in a Debian 12 with systemd as PID 1; needs root
-	go test -v -count=1 -timeout 20m -tags systemd ./test/systemd
+test-systemd: ## the unit, in a Debian 12 with systemd as PID 1, and the container image; needs root
+	go test -v -count=1 -timeout 20m -tags systemd $(TESTS) ./test/systemd
 
-test-systemd-all: ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257
-	for suite in bullseye bookworm trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd || exit; done
+test-systemd-all: test-systemd ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257; the container image once
+	for suite in bullseye trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd TESTS='-skip Image' || exit; done
 
 bench: build ## the figures, as ratios in one run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
@@ -88,6 +88,10 @@ install: build manual
 package: ## dist/: deb, rpm and tar.gz for amd64 and arm64
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	for arch in $(ARCHES); do DIST='$(DIST)' ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' EPOCH=$(EPOCH) MAKE='$(MAKE)' packaging/package || exit; done
+
+image: ## dist/: an OCI archive for amd64 and for arm64, without a container engine
+	mkdir -p $(DIST)
+	for arch in $(ARCHES); do DIST='$(DIST)' ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' EPOCH=$(EPOCH) MAKE='$(MAKE)' packaging/image || exit; done
 
 clean:
 	rm -rf bin dist

@@ -24,6 +24,8 @@ import (
 type machine struct {
 	leader  int // its process 1, by the number that it has out here
 	console *console
+	ended   chan struct{} // closed when it has
+	status  int           // the exit status of process 1, then
 }
 
 // console keeps what systemd and nspawn print. It may be read while they do.
@@ -45,49 +47,9 @@ func (c *console) String() string {
 }
 
 // boot boots a container that is powered off at the end of the test. binds are --bind= and --bind-ro= of systemd-nspawn.
-//
-// A process id namespace around it all makes sure that nothing is left when this process is killed: systemd-nspawn
-// itself leaves its container behind when it is killed.
 func boot(t *testing.T, rootfs string, binds ...string) *machine {
-	name := "credsync-" + strconv.Itoa(os.Getpid())
-	command := []string{"sh", "-c", enterGroups, "sh"}
-	command = append(command, controlGroups(t, name)...)
-	command = append(command, "--",
-		"unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"systemd-nspawn", "--directory="+rootfs, "--volatile=overlay", "--boot", "--register=no", "--keep-unit",
-		"--machine="+name, "--console=pipe", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off")
-	command = append(command, binds...)
-
-	m := &machine{console: &console{}}
-	nspawn := exec.Command(command[0], command[1:]...)
-	nspawn.Stdout, nspawn.Stderr = m.console, m.console
-	// Only the unified hierarchy inside, also where the machine has the old ones too: systemd 256 and later insist on it.
-	nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
-	nspawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	nspawn.WaitDelay = 5 * time.Second
-	if err := nspawn.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		nspawn.Wait() // how it ends does not matter: powered off or killed
-	}()
-	t.Cleanup(func() {
-		m.powerOff(t, nspawn, ended)
-		// What nspawn leaves when it had to be killed, and where /run is a disk.
-		os.RemoveAll("/run/systemd/nspawn/propagate/" + name)
-	})
-
-	await(t, "process 1 of the container", patience, func() bool {
-		select {
-		case <-ended:
-			t.Fatalf("the container does not start:\n%s", m.console)
-		default:
-		}
-		m.leader = leaderBelow(nspawn.Process.Pid)
-		return m.leader != 0
-	})
+	const powerOff = 34 + 4 // SIGRTMIN+4, behind those that the C library keeps: systemd takes it as "power off now"
+	m := launch(t, powerOff, append([]string{"--directory=" + rootfs, "--volatile=overlay", "--boot", "--machine=" + machineName()}, binds...)...)
 	var state string
 	await(t, "the end of the boot", patience, func() bool {
 		got := m.try(t, "systemctl", "is-system-running", "--wait")
@@ -100,20 +62,77 @@ func boot(t *testing.T, rootfs string, binds ...string) *machine {
 	return m
 }
 
-// powerOff is by the signal that systemd takes as "power off now"; a container that does not follow is killed.
-func (m *machine) powerOff(t *testing.T, nspawn *exec.Cmd, ended <-chan struct{}) {
-	const sigrtmin = 34 // the first that the C library leaves free
-	if m.leader != 0 {
-		syscall.Kill(m.leader, syscall.Signal(sigrtmin+4))
+// machineName is that of a container of this test, which has one at a time.
+func machineName() string { return "credsync-" + strconv.Itoa(os.Getpid()) }
+
+// launch starts a container, by the arguments of systemd-nspawn that say of what. end is the signal that ends its process 1, which it is
+// sent at the end of the test.
+//
+// A process id namespace around it all makes sure that nothing is left when this process is killed: systemd-nspawn
+// itself leaves its container behind when it is killed.
+func launch(t *testing.T, end syscall.Signal, arguments ...string) *machine {
+	name := machineName()
+	command := []string{"sh", "-c", enterGroups, "sh"}
+	command = append(command, controlGroups(t, name)...)
+	command = append(command, "--",
+		"unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"systemd-nspawn", "--register=no", "--keep-unit",
+		"--console=pipe", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off")
+	command = append(command, arguments...)
+
+	m := &machine{console: &console{}, ended: make(chan struct{})}
+	nspawn := exec.Command(command[0], command[1:]...)
+	nspawn.Stdout, nspawn.Stderr = m.console, m.console
+	// Only the unified hierarchy inside, also where the machine has the old ones too: systemd 256 and later insist on it.
+	nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
+	nspawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	nspawn.WaitDelay = 5 * time.Second
+	if err := nspawn.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(m.ended)
+		nspawn.Wait()
+		m.status = nspawn.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() {
+		m.end(t, nspawn, end)
+		// What nspawn leaves when it had to be killed, and where /run is a disk.
+		os.RemoveAll("/run/systemd/nspawn/propagate/" + name)
+	})
+
+	await(t, "process 1 of the container", patience, func() bool {
+		if m.hasEnded() {
+			t.Fatalf("the container does not start:\n%s", m.console)
+		}
+		m.leader = leaderBelow(nspawn.Process.Pid)
+		return m.leader != 0
+	})
+	return m
+}
+
+// end ends it by the signal; a container that does not follow is killed.
+func (m *machine) end(t *testing.T, nspawn *exec.Cmd, by syscall.Signal) {
+	if m.leader != 0 && !m.hasEnded() {
+		syscall.Kill(m.leader, by)
 		select {
-		case <-ended:
+		case <-m.ended:
 			return
 		case <-time.After(patience):
-			t.Errorf("the container does not power off:\n%s", tail(m.console.String(), 30))
+			t.Errorf("the container does not end:\n%s", tail(m.console.String(), 30))
 		}
 	}
 	nspawn.Process.Kill() // and with it, by the kernel, the whole process id namespace
-	<-ended
+	<-m.ended
+}
+
+func (m *machine) hasEnded() bool {
+	select {
+	case <-m.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // leaderBelow finds the descendant of a process that is number 1 in the innermost of three process id namespaces: ours,
