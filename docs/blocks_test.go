@@ -1,0 +1,42 @@
+package docs_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"campaign-credsync/test/pages"
+)
+
+var typed = regexp.MustCompile(`(?m)^\s*(\$ |sudo |vault |campaign-credsync )`)
+
+// Every block of the pages for operators says what it is, so that TestPages (make test-systemd) runs every command; and each command that is
+// left out is there.
+func TestBlocksSayWhatTheyAre(t *testing.T) {
+	var commands []string
+	for _, page := range pages.Operators {
+		blocks, err := pages.Read(".", page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range blocks {
+			if !slices.Contains(pages.Languages, b.Language) {
+				t.Errorf("%v: fence the block, and name its language, one of %s: %.60s", b, strings.Join(pages.Languages, ", "), b.Text)
+			}
+			if b.Language == "text" && typed.MatchString(b.Text) {
+				t.Errorf("%v: has a command, and is not of the language sh", b)
+			}
+			for _, command := range b.Commands() {
+				if b.Language == "sh" {
+					commands = append(commands, page+" "+strings.TrimSpace(command))
+				}
+			}
+		}
+	}
+	for _, n := range pages.NotRun {
+		if n.Reason == "" || !slices.ContainsFunc(commands, func(c string) bool { return strings.HasPrefix(c, n.Page+" "+n.Begins) }) {
+			t.Errorf("NotRun: %s has no command that begins with %q, or there is no reason", n.Page, n.Begins)
+		}
+	}
+}
