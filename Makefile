@@ -16,7 +16,7 @@ EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PACKAGE_VERSION ?= $(or $(shell git describe --tags --dirty=+dirty 2>/dev/null | sed -nE 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-/~/g; /^[0-9]/p'),0.0.0~$(EPOCH).$(COMMIT))
 MINUTES ?= 10
 
-.PHONY: build manual package image demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
+.PHONY: build manual package image release demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/campaign-credsync
@@ -85,13 +85,24 @@ install: build manual
 	install -m 0644 bin/manual/completions/fish/* $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
 	install -m 0644 README.md CHANGELOG.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/campaign-credsync/
 
+# What the scripts read: by the environment, which takes any character.
+package image release: export DIST := $(DIST)
+package image release: export ARCHES := $(ARCHES)
+package image release: export VERSION := $(VERSION)
+package image release: export PACKAGE_VERSION := $(PACKAGE_VERSION)
+package image release: export MAINTAINER := $(MAINTAINER)
+package image release: export EPOCH := $(EPOCH)
+
 package: ## dist/: deb, rpm and tar.gz for amd64 and arm64
 	rm -rf $(DIST) && mkdir -p $(DIST)
-	for arch in $(ARCHES); do DIST='$(DIST)' ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' EPOCH=$(EPOCH) MAKE='$(MAKE)' packaging/package || exit; done
+	for arch in $(ARCHES); do ARCH=$$arch MAKE='$(MAKE)' packaging/package || exit; done
 
 image: ## dist/: an OCI archive for amd64 and for arm64, without a container engine
 	mkdir -p $(DIST)
-	for arch in $(ARCHES); do DIST='$(DIST)' ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' EPOCH=$(EPOCH) MAKE='$(MAKE)' packaging/image || exit; done
+	for arch in $(ARCHES); do ARCH=$$arch MAKE='$(MAKE)' packaging/image || exit; done
+
+release: ## dist/ of the tag VERSION, signed with the gpg key SIGN_KEY; UNSIGNED=1 leaves that out, SKIP_TESTS=1 the tests
+	@MAKE='$(MAKE)' packaging/release/release
 
 clean:
 	rm -rf bin dist
