@@ -207,3 +207,30 @@ func TestHistoryOnAFullDisk(t *testing.T) {
 		t.Errorf("logged: %s", got)
 	}
 }
+
+// Whoever reads while the file takes the place of the older one misses nothing that was written before.
+func TestReadWhileTheFileBecomesTheOlderOne(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "history.jsonl")
+	writes(dir, "one")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	writes(dir, "two", strings.Repeat("x", history.MaxSize-2000))
+	var got []string
+	events, torn, err := history.Read(dir, func(e event.Event) bool {
+		if e.Text == "one" {
+			writes(dir, strings.Repeat("y", 2000)) // for which there is no room
+		}
+		return len(e.Text) < 10
+	})
+	for _, e := range events {
+		got = append(got, e.Text)
+	}
+	if fmt.Sprint(got) != "[one two]" || torn != 0 || err != nil {
+		t.Errorf("%q and %d torn lines: %v", got, torn, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > 10_000 {
+		t.Errorf("the test looks in vain: there is no other file: %v", err)
+	}
+}

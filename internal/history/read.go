@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"campaign-credsync/internal/regularfile"
@@ -15,16 +16,14 @@ import (
 // Read returns the events of a state directory that are wanted, the oldest first, and how many lines are none: what was being written
 // when a process was killed. It may be called while another process appends. Without a history there are no events.
 func Read(dir string, wanted func(event.Event) bool) (events []event.Event, torn int, err error) {
-	for _, name := range []string{fileName + older, fileName} {
-		data, err := regularfile.Read(filepath.Join(dir, name), MaxSize+maxLine)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if errors.Is(err, regularfile.ErrNotRegular) {
-			return nil, 0, fmt.Errorf("%s is not a regular file; remove what is there", filepath.Join(dir, name))
-		}
-		if err != nil {
-			return nil, 0, err
+	files, err := open(dir)
+	for _, f := range files {
+		defer f.Close()
+	}
+	for _, f := range files {
+		var data []byte
+		if err == nil {
+			data, err = regularfile.ReadAll(f, MaxSize+maxLine)
 		}
 		for line := range bytes.Lines(data) {
 			var e event.Event
@@ -38,5 +37,36 @@ func Read(dir string, wanted func(event.Event) bool) (events []event.Event, torn
 			}
 		}
 	}
+	if err != nil {
+		return nil, 0, err
+	}
 	return events, torn, nil
+}
+
+// open opens the older file and the one that is appended to, as far as they are there. The caller closes them, also after an error. If
+// the one took the place of the other meanwhile, both are opened anew: else what is in between would be missing.
+func open(dir string) (files []*os.File, err error) {
+	path := filepath.Join(dir, fileName)
+	for {
+		before, _ := os.Lstat(path)
+		files = nil
+		for _, name := range []string{path + older, path} {
+			f, _, err := regularfile.Open(name)
+			switch {
+			case err == nil:
+				files = append(files, f)
+			case errors.Is(err, regularfile.ErrNotRegular):
+				return files, fmt.Errorf("%s is not a regular file; remove what is there", name)
+			case !errors.Is(err, fs.ErrNotExist):
+				return files, err
+			}
+		}
+		after, _ := os.Lstat(path)
+		if before == nil && after == nil || before != nil && after != nil && os.SameFile(before, after) {
+			return files, nil
+		}
+		for _, f := range files {
+			f.Close()
+		}
+	}
 }

@@ -42,12 +42,17 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return ReadAll(f, limit)
+}
+
+// ReadAll reads a file that Open has opened. It is Read for whoever opens several files before reading one.
+func ReadAll(f *os.File, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
 		err = fmt.Errorf("is larger than %d bytes; put the right file there", limit)
 	}
 	if err != nil {
-		return nil, withRemedy(path, err)
+		return nil, withRemedy(f.Name(), err)
 	}
 	return data, nil
 }
