@@ -48,7 +48,10 @@ type Method struct {
 	files     []string
 
 	asked   atomic.Int32
-	backoff backoff // between failed logins
+	backoff backoff           // between failed logins
+	used    credential.Secret // the secret-id of the last login that succeeded
+	// another says that the file of the secret-id may hold another one than used: it changed, an operator asks, or a login failed.
+	another atomic.Bool
 
 	warnOfUses sync.Once
 	warnedOf   time.Time // the end of a secret-id
@@ -80,7 +83,11 @@ var wrongLogin = regexp.MustCompile(`(?i)^(?:failed to validate (?:SecretID|cred
 
 // Login returns a token to use from now on, or says why there is none yet: a [*BackoffError] where another try must wait.
 func (m *Method) Login(ctx context.Context) (*Token, error) {
+	m.another.Store(false) // before its file is read
 	t, err := m.login(ctx)
+	if err != nil {
+		m.another.Store(true)
+	}
 	return t, credential.Because(m.reasonOf(err), err)
 }
 
@@ -176,7 +183,7 @@ func (m *Method) unexpected(step string) error {
 }
 
 func (m *Method) succeeded(a *attempt, t *Token) {
-	m.backoff = backoff{}
+	m.backoff, m.used = backoff{}, a.secret
 	if m.refusals.onlyReads() {
 		return
 	}
@@ -237,13 +244,17 @@ func mayBeJudged(err error) bool {
 
 // Due reports whether Renew has anything to look at.
 func (m *Method) Due() bool {
-	return m.tokenFile != nil || m.wrapping != nil && (asked(m.asked.Load()) != askedNothing || m.wrapping.isDue())
+	return m.tokenFile != nil || m.another.Load() || m.wrapping != nil && (asked(m.asked.Load()) != askedNothing || m.wrapping.isDue())
 }
 
 // Renew reports whether there is something new to log in with though the token in use is fresh.
 func (m *Method) Renew(ctx context.Context) bool {
-	if m.wrapping == nil || !m.Due() {
-		return m.Due()
+	if m.wrapping == nil {
+		return m.tokenFile != nil || m.another.Swap(false) && m.holdsAnother()
+	}
+	m.another.Store(false) // wrapping knows by itself
+	if !m.Due() {
+		return false
 	}
 	defer m.refusals.turn(ctx, m.auth.SecretIDFile)()
 	_, renewed, err := m.wrapping.renew(ctx, asked(m.asked.Load())) // the word is for a login, too
@@ -254,9 +265,19 @@ func (m *Method) Renew(ctx context.Context) bool {
 	return renewed
 }
 
+// holdsAnother reports whether the file of the secret-id holds another one than the token in use was got with. That may end soon.
+func (m *Method) holdsAnother() bool {
+	if m.auth.SecretIDFile == "" {
+		return false
+	}
+	secretID, err := readLine(m.auth.SecretIDFile, "vault.auth.secret_id_file")
+	return err == nil && secretID != m.used.Reveal()
+}
+
 // Retry forgets the waits after failures. With refused, also a refused secret-id may be tried once more, if it was not tried
 // so often in a row that the role is near its lock.
 func (m *Method) Retry(refused bool) {
+	m.another.Store(true)
 	if refused {
 		m.asked.Store(int32(askedAgain))
 	} else {
