@@ -16,7 +16,7 @@ EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PACKAGE_VERSION ?= $(or $(shell git describe --tags --dirty=+dirty 2>/dev/null | sed -nE 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-/~/g; /^[0-9]/p'),0.0.0~$(EPOCH).$(COMMIT))
 MINUTES ?= 10
 
-.PHONY: build manual package image release demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
+.PHONY: build manual docs package image release demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/campaign-credsync
@@ -24,6 +24,9 @@ build: ## bin/campaign-credsync, static and stripped
 manual: ## bin/manual: man pages and completions, from the help text and the table of the configuration's keys
 	rm -rf bin/manual
 	SOURCE_DATE_EPOCH=$(EPOCH) go run -tags manual ./cmd/campaign-credsync bin/manual
+
+docs: manual ## docs/configure.md, from the table of the configuration's keys
+	cp bin/manual/configure.md docs/configure.md
 
 demo: build ## the story, in the terminal; DEMO_VAULT=skip leaves out the part that needs a Vault, =build builds one without a terminal
 	go build -o bin/demo ./test/demo

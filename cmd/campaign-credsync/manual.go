@@ -1,7 +1,7 @@
 //go:build manual
 
 // With the build tag manual this program writes what packages have beside the binary, from the commands' own help and the
-// configuration's own table: man pages and scripts of completion.
+// configuration's own table: man pages, scripts of completion, and docs/configure.md.
 //
 //	go run -tags manual ./cmd/campaign-credsync DIRECTORY
 //
@@ -35,7 +35,7 @@ func main() {
 	}
 }
 
-// writeManual writes man1/, man5/ and completions/ below dir.
+// writeManual writes man1/, man5/, completions/ and configure.md below dir.
 func writeManual(dir string) error {
 	epoch, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil {
@@ -55,6 +55,7 @@ func writeManual(dir string) error {
 		return err
 	}
 	files["man5/config.yaml.5"] = configPage(string(example), date)
+	files["configure.md"] = configMarkdown(string(example))
 
 	name := root.Name()
 	for shell, file := range map[string]string{"bash": name, "zsh": "_" + name, "fish": name + ".fish"} {
@@ -175,15 +176,33 @@ func configPage(example, date string) []byte {
 	p.prose(`YAML. An unknown key or a bad value stops the start. Check the file with "campaign-credsync validate"; "validate --effective"
 prints it with every default filled in. A default that another key decides is told with the key.`)
 	p.WriteString(".SH KEYS\n")
-	p.keys("", reflect.TypeFor[config.Config](), comments(example))
+	for _, k := range keysOf("", reflect.TypeFor[config.Config](), comments(example)) {
+		var text []string
+		for _, part := range []string{k.text, ifAny("Allowed: ", k.allowed), ifAny("Default: ", k.fallback)} {
+			if part != "" {
+				text = append(text, part)
+			}
+		}
+		p.item(k.name, strings.Join(text, " "))
+	}
 	p.WriteString(".SH EXAMPLE\n")
 	p.verbatim(example)
 	p.WriteString(".SH SEE ALSO\n.BR campaign\\-credsync (1),\n.BR campaign\\-credsync\\-validate (1)\n")
 	return p.Bytes()
 }
 
-// keys writes an item for each key of a group, from the tags of config.Config and what the example says.
-func (p *page) keys(prefix string, group reflect.Type, says map[string]string) {
+func ifAny(label, value string) string {
+	if value == "" {
+		return ""
+	}
+	return label + value + "."
+}
+
+// key is a key of the configuration, as documents tell it.
+type key struct{ name, allowed, fallback, text string }
+
+// keysOf are the keys of a group, from the tags of config.Config and what the example says.
+func keysOf(prefix string, group reflect.Type, says map[string]string) (keys []key) {
 	for field := range group.Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		if name == "" || name == "-" {
@@ -192,61 +211,96 @@ func (p *page) keys(prefix string, group reflect.Type, says map[string]string) {
 		inner := field.Type
 		switch list := inner.Kind() == reflect.Slice; {
 		case list && inner.Elem().Kind() == reflect.Struct:
-			p.keys(prefix+name+".", inner.Elem(), says)
+			keys = append(keys, keysOf(prefix+name+".", inner.Elem(), says)...)
 			continue
 		case inner.Kind() == reflect.Struct && field.Tag.Get("method") == "": // a secret is a struct, and no group
-			p.keys(prefix+name+".", inner, says)
+			keys = append(keys, keysOf(prefix+name+".", inner, says)...)
 			continue
 		}
+		k := key{name: prefix + name, fallback: field.Tag.Get("default"), allowed: strings.ReplaceAll(field.Tag.Get("oneof"), " ", ", ")}
 		var text []string
-		if said := says[prefix+name]; said != "" {
+		if said := says[k.name]; said != "" {
+			text = append(text, said+".")
+		} else if said := says[strings.TrimSuffix(prefix, ".")]; said != "" {
 			text = append(text, said+".")
 		}
-		if allowed := field.Tag.Get("oneof"); allowed != "" {
-			text = append(text, "Allowed: "+strings.ReplaceAll(allowed, " ", ", ")+".")
-		}
 		for _, of := range []string{"method", "source"} {
-			if which := field.Tag.Get(of); which != "" {
+			if which := field.Tag.Get(of); which != "" && !strings.Contains(says[k.name], "For "+of) {
 				text = append(text, "For "+of+" "+strings.ReplaceAll(which, " ", ", ")+".")
 			}
 		}
-		if value := field.Tag.Get("default"); value != "" {
-			text = append(text, "Default: "+value+".")
-		}
-		p.item(prefix+name, strings.Join(text, " "))
+		k.text = strings.Join(text, " ")
+		keys = append(keys, k)
 	}
+	return keys
 }
 
-// exampleKey is a line of the example: indentation, with the dash of a list's element; key; what is said behind it.
-var exampleKey = regexp.MustCompile(`^([ -]*)([a-z_]+):(?: [^#]*)?(?:# (.*))?$`)
+// exampleKey is a line of the example: indentation, with the dash of a list's element; "# " where the key is commented out; key; what is
+// said behind it.
+var exampleKey = regexp.MustCompile(`^([ -]*)(# )?([a-z_]+):(?: [^#]*)?(?:# (.*))?$`)
 
-// comments are what the example says behind each key, but for the choices, which the table has.
+// comments are what the example says above and behind each key, but for the choices, which the table has. What is said above keys that are
+// commented out is said of all of them.
 func comments(example string) map[string]string {
+	real := map[string]bool{}
+	for _, k := range keysOf("", reflect.TypeFor[config.Config](), nil) {
+		real[k.name] = true
+	}
 	says := map[string]string{}
 	type group struct {
 		indent int
 		key    string
 	}
 	var path []group
+	above, kept := "", false // kept: by a key that is commented out
 	for line := range strings.SplitSeq(example, "\n") {
 		m := exampleKey.FindStringSubmatch(line)
-		if m == nil {
-			continue
+		if m != nil {
+			for len(path) > 0 && path[len(path)-1].indent >= len(m[1]) {
+				path = path[:len(path)-1]
+			}
+			path = append(path, group{len(m[1]), m[3]})
 		}
-		for len(path) > 0 && path[len(path)-1].indent >= len(m[1]) {
-			path = path[:len(path)-1]
-		}
-		path = append(path, group{len(m[1]), m[2]})
 		var keys []string
 		for _, g := range path {
 			keys = append(keys, g.key)
 		}
-		if !choices.MatchString(m[3]) {
-			says[strings.Join(keys, ".")] = strings.TrimRight(m[3], ".: ")
+		name := strings.Join(keys, ".")
+		switch said := strings.TrimLeft(line, " "); {
+		case m != nil && (m[2] == "" || real[name]):
+			said = m[4]
+			said = choices.ReplaceAllString(said, "")
+			if kept && m[2] == "" {
+				above = ""
+			}
+			if text := strings.TrimRight(join(above, said), ".: "); text != "" && !strings.Contains(says[name], text) {
+				says[name] = join(says[name], text)
+			}
+			if kept = m[2] != ""; !kept {
+				above = ""
+			}
+		case strings.HasPrefix(said, "# ") && len(path) > 0:
+			if m != nil {
+				path = path[:len(path)-1] // prose that looks like a key
+			}
+			if kept {
+				above, kept = "", false
+			}
+			above = strings.TrimSpace(above + " " + strings.TrimPrefix(said, "# "))
+		default:
+			above = ""
 		}
 	}
 	return says
 }
 
-// choices is a comment that only lists what is allowed.
-var choices = regexp.MustCompile(`^[a-z_0-9]+( \| [a-z_0-9]+)+$`)
+// join makes sentences of two texts.
+func join(one, other string) string {
+	if one == "" || other == "" {
+		return one + other
+	}
+	return strings.TrimRight(one, ". :") + ". " + other
+}
+
+// choices is what lists only what is allowed.
+var choices = regexp.MustCompile(`^[a-z_]+( \| [a-z_]+)+(: |; |$)`)

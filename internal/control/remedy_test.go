@@ -10,7 +10,7 @@ import (
 	"campaign-credsync/sync"
 )
 
-// TestReasonsAreDocumented: each reason has a remedy, and operations.md says the same of it, and has each state.
+// TestReasonsAreDocumented: each reason has a remedy, and operate.md says the same of it, and has each state.
 func TestReasonsAreDocumented(t *testing.T) {
 	t.Parallel()
 	read := func(path string) string {
@@ -20,30 +20,34 @@ func TestReasonsAreDocumented(t *testing.T) {
 		}
 		return string(text)
 	}
-	operations := read("../../docs/operations.md")
+	operate := read("../../docs/operate.md")
 	reasons := regexp.MustCompile(`(?m)^\tReason\w+ +Reason = "(\w+)"$`).FindAllStringSubmatch(read("../credential/reason.go"), -1)
 	if len(reasons) == 0 || len(reasons) != len(remedies) {
 		t.Errorf("%d reasons and %d remedies", len(reasons), len(remedies))
 	}
 	for _, reason := range reasons {
 		row := "| `" + reason[1] + "` | " + Remedy(credential.Reason(reason[1])) + " |\n"
-		if Remedy(credential.Reason(reason[1])) == "" || strings.Count(operations, row) != 1 {
-			t.Errorf("operations.md lacks the row %s", row)
+		if Remedy(credential.Reason(reason[1])) == "" || strings.Count(operate, row) != 1 {
+			t.Errorf("operate.md lacks the row %s", row)
 		}
 	}
-	_, states, _ := strings.Cut(operations, "\n| state | the first that holds |")
+	_, states, _ := strings.Cut(operate, "\n| state | the first that holds |")
 	states, _, _ = strings.Cut(states, "\n\n")
 	for _, state := range sync.States {
 		if !strings.Contains(states, "\n| `"+string(state)+"` | ") {
-			t.Errorf("operations.md lacks the state %s", state)
+			t.Errorf("operate.md lacks the state %s", state)
 		}
 	}
 }
 
-// TestWarningsAndEventsAreDocumented: operations.md names each in the first cell of a row, or together with the event that it ends.
+// TestWarningsAndEventsAreDocumented: operate.md names each warning, and commands.md each event, in the first cell of a row, or together with the event that it ends.
 func TestWarningsAndEventsAreDocumented(t *testing.T) {
 	t.Parallel()
-	operations, err := os.ReadFile("../../docs/operations.md")
+	operate, err := os.ReadFile("../../docs/operate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands, err := os.ReadFile("../../docs/commands.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,20 +55,20 @@ func TestWarningsAndEventsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, warnings, _ := strings.Cut(string(operations), "\n| code | meaning and remedy |\n")
-	_, events, _ := strings.Cut(string(operations), "\n| event | what happened | what to do |\n")
+	_, warnings, _ := strings.Cut(string(operate), "\n| code | meaning and remedy |\n")
+	_, events, _ := strings.Cut(string(commands), "\n| event | what happened | what to do |\n")
 	kinds := regexp.MustCompile(`(?m)^\t\w+ +Kind = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(kinds) < 15 {
 		t.Errorf("only %d events found", len(kinds))
 	}
 	for _, code := range WarningCodes {
 		if table, _, _ := strings.Cut(warnings, "\n\n"); !strings.Contains(table, "`"+string(code)+"`") {
-			t.Errorf("operations.md lacks the warning %s", code)
+			t.Errorf("operate.md lacks the warning %s", code)
 		}
 	}
 	for _, kind := range kinds {
 		if table, _, _ := strings.Cut(events, "\n\n"); !strings.Contains(table, "`"+kind[1]+"`") {
-			t.Errorf("operations.md lacks the event %s", kind[1])
+			t.Errorf("commands.md lacks the event %s", kind[1])
 		}
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestChecksAreDocumented: operations.md has a row for each check, and for each level.
+// TestChecksAreDocumented: commands.md has a row for each check, and for each level.
 func TestChecksAreDocumented(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/operations.md")
+	text, err := os.ReadFile("../../docs/commands.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestChecksAreDocumented(t *testing.T) {
 	}
 	for _, row := range rows {
 		if strings.Count(section, "\n| `"+row+"` | ") != 1 {
-			t.Errorf("the section Doctor of operations.md has no row, or several, for %s", row)
+			t.Errorf("the section Doctor of commands.md has no row, or several, for %s", row)
 		}
 	}
 	if found := strings.Count(section, "\n| `"); found != len(rows) {

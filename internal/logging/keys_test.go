@@ -16,15 +16,15 @@ import (
 // top is the top of the source.
 const top = "../.."
 
-// The keys of log lines are public: every one that the product writes stands in docs/operations.md, and none there is of the past.
+// The keys of log lines are public: every one that the product writes stands in docs/operate.md, and none there is of the past.
 func TestKeysAreDocumented(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(top, "docs", "operations.md"))
+	text, err := os.ReadFile(filepath.Join(top, "docs", "operate.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, section, found := strings.Cut(string(text), "\nKeys: ")
 	if !found {
-		t.Fatal("operations.md has no list of keys")
+		t.Fatal("operate.md has no list of keys")
 	}
 	section, _, _ = strings.Cut(section, "\n\n")
 	documented := map[string]bool{}
@@ -34,12 +34,12 @@ func TestKeysAreDocumented(t *testing.T) {
 	used := keysInUse(t)
 	for key, at := range used {
 		if !documented[key] {
-			t.Errorf("%s: the key %q is not in the list of operations.md", at, key)
+			t.Errorf("%s: the key %q is not in the list of operate.md", at, key)
 		}
 	}
 	for key := range documented {
 		if used[key] == "" {
-			t.Errorf("operations.md lists the key %q, which nothing writes", key)
+			t.Errorf("operate.md lists the key %q, which nothing writes", key)
 		}
 	}
 	if len(used) < 10 {

@@ -24,7 +24,7 @@ var (
 const root = "../.."
 
 // The tables of docs/faults.md name every test of this package. Each row names a test, and each test that is named is somewhere.
-// The messages that it and docs/operations.md quote stand in the product's source.
+// The messages that it and the pages for operators quote stand in the product's source.
 func TestTableOfFaults(t *testing.T) {
 	t.Parallel()
 	product, tests := sources(t)
@@ -46,14 +46,14 @@ func TestTableOfFaults(t *testing.T) {
 		}
 		messagesAreInTheProduct(t, product, row[0], row[1])
 	}
-	for _, name := range []string{"operations.md", "vault.md", "security.md", "hardening.md"} {
+	for _, name := range []string{"operate.md", "problems.md", "commands.md", "vault.md", "security.md", "hardening.md"} {
 		for _, message := range logged.FindAllString(read(t, name), -1) {
 			messagesAreInTheProduct(t, product, name, message)
 		}
 	}
-	operations := read(t, "operations.md")
-	for _, row := range append(rows(t, operations, "| you see | meaning | remedy |", 50), rows(t, operations, "| you see | meaning |", 2)...) {
-		messagesAreInTheProduct(t, product, "operations.md", row[0])
+	problems := read(t, "problems.md")
+	for _, row := range append(rows(t, problems, "| you see | meaning | remedy |", 50), rows(t, problems, "| you see | meaning |", 2)...) {
+		messagesAreInTheProduct(t, product, "problems.md", row[0])
 	}
 }
 
