@@ -23,6 +23,7 @@ import (
 // is: what the container writes goes into memory and ends with it.
 type machine struct {
 	leader  int // its process 1, by the number that it has out here
+	user    int // whose commands are run in it
 	console *console
 	ended   chan struct{} // closed when it has
 	status  int           // the exit status of process 1, then
@@ -49,7 +50,7 @@ func (c *console) String() string {
 // boot boots a container that is powered off at the end of the test. binds are --bind= and --bind-ro= of systemd-nspawn.
 func boot(t *testing.T, rootfs string, binds ...string) *machine {
 	const powerOff = 34 + 4 // SIGRTMIN+4, behind those that the C library keeps: systemd takes it as "power off now"
-	m := launch(t, powerOff, append([]string{"--directory=" + rootfs, "--volatile=overlay", "--boot", "--machine=" + machineName()}, binds...)...)
+	m := launch(t, powerOff, append([]string{"--directory=" + rootfs, "--volatile=overlay", "--boot", "--settings=no", "--machine=" + machineName()}, binds...)...)
 	var state string
 	await(t, "the end of the boot", patience, func() bool {
 		got := m.try(t, "systemctl", "is-system-running", "--wait")
@@ -77,7 +78,7 @@ func launch(t *testing.T, end syscall.Signal, arguments ...string) *machine {
 	command = append(command, "--",
 		"unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"systemd-nspawn", "--register=no", "--keep-unit",
-		"--console=pipe", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off")
+		"--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off")
 	command = append(command, arguments...)
 
 	m := &machine{console: &console{}, ended: make(chan struct{})}
@@ -196,12 +197,16 @@ func (o outcome) String() string {
 	return fmt.Sprintf("exit status %d\n%s%s", o.status, o.stdout, o.stderr)
 }
 
-// start starts a command in the container, as root; what it returns waits for its end.
+// start starts a command in the container; what it returns waits for its end.
 func (m *machine) start(t *testing.T, command ...string) (wait func() outcome) {
 	t.Helper()
 	// Not bound to the test's context, which has ended when cleanups ask for the journal.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	c := exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(m.leader), "--all", "--"}, command...)...)
+	enter := []string{"--target", strconv.Itoa(m.leader), "--all"}
+	if m.user != 0 {
+		enter = append(enter, fmt.Sprintf("--setuid=%d", m.user), fmt.Sprintf("--setgid=%d", m.user))
+	}
+	c := exec.CommandContext(ctx, "nsenter", append(append(enter, "--"), command...)...)
 	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"}
 	c.Dir = "/"
 	c.WaitDelay = 10 * time.Second
