@@ -26,10 +26,15 @@ const neolaneID = 4711
 // "credential.json" beside the configuration.
 type volumes struct{ home, etc, state string }
 
-func newVolumes(t *testing.T, settings string) volumes {
+func newVolumes(t *testing.T, settings, faults string) volumes {
 	t.Helper()
 	dir := t.TempDir()
-	v := volumes{standin.New(t).Path, filepath.Join(dir, "etc"), filepath.Join(dir, "state")}
+	campaign := standin.New(t)
+	campaign.Faults(faults)
+	home := campaign.Path
+	env := filepath.Join(home, "env.sh")
+	put(t, env, strings.ReplaceAll(read(t, env), home, campaignHome), 0o644)
+	v := volumes{home, filepath.Join(dir, "etc"), filepath.Join(dir, "state")}
 	for path, mode := range map[string]os.FileMode{v.etc: 0o755, v.state: 0o700} {
 		if err := os.Mkdir(path, mode); err != nil {
 			t.Fatal(err)
@@ -61,7 +66,10 @@ func (v volumes) write(t *testing.T, version int, secret string) {
 	text, err := json.Marshal(of)
 	file := filepath.Join(v.etc, "credential.json")
 	if err == nil {
-		err = os.WriteFile(file+".new", text, 0o644)
+		err = os.WriteFile(file+".new", text, 0o640)
+	}
+	if err == nil {
+		err = os.Chown(file+".new", neolaneID, neolaneID)
 	}
 	if err == nil {
 		err = os.Rename(file+".new", file)
@@ -158,7 +166,7 @@ func (m *machine) awaitStatus(t *testing.T, what string, fits func(container.Ins
 func TestBareImage(t *testing.T) {
 	requireTools(t)
 	const first, second = "p8e-BareImageFirstSecret000000000000", "p8e-BareImageSecondSecret00000000000"
-	v := newVolumes(t, "")
+	v := newVolumes(t, "", "{}")
 	v.set(t, first)
 	v.handOver(t)
 	v.write(t, 1, first)

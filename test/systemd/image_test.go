@@ -86,9 +86,6 @@ func (b bundle) files(t *testing.T) map[string]string {
 // TestImageIsThatOfItsDockerfile has a program that builds Dockerfiles build it too.
 func TestImageIsThatOfItsDockerfile(t *testing.T) {
 	requireTools(t)
-	if !installed("buildah") {
-		cannot(t, "buildah is not installed")
-	}
 	archive := makeImage(t)
 	if again := makeImage(t); read(t, again) != read(t, archive) {
 		t.Error("two builds of the same commit differ")
@@ -98,31 +95,10 @@ func TestImageIsThatOfItsDockerfile(t *testing.T) {
 		t.Logf("the image has %s", path)
 	}
 
-	dir := t.TempDir()
-	context := filepath.Join(dir, "context")
-	policy := filepath.Join(dir, "policy.json")
-	for path, text := range map[string]string{
-		policy: `{"default":[{"type":"insecureAcceptAnything"}]}`,
-		filepath.Join(context, "bin/campaign-credsync"): read(t, filepath.Join(ours.dir, "rootfs/usr/bin/campaign-credsync")),
-		filepath.Join(context, "LICENSE"):               read(t, filepath.Join(repository(t), "LICENSE")),
-	} {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		mode := os.FileMode(0o644)
-		if filepath.Base(path) == "campaign-credsync" {
-			mode = 0o755
-		}
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	built := filepath.Join(dir, "built.tar")
-	if out, err := outside(t, "buildah", "--root="+dir+"/storage", "--runroot="+dir+"/run", "--storage-driver=vfs", "bud",
-		"--signature-policy="+policy, "--isolation=chroot", "--file=packaging/container/Dockerfile", "--tag=oci-archive:"+built+":other", context); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	others := unpack(t, built, "other")
+	context := t.TempDir()
+	put(t, filepath.Join(context, "bin/campaign-credsync"), read(t, filepath.Join(ours.dir, "rootfs/usr/bin/campaign-credsync")), 0o755)
+	put(t, filepath.Join(context, "LICENSE"), read(t, filepath.Join(repository(t), "LICENSE")), 0o644)
+	others := unpack(t, buildDockerfile(t, "packaging/container/Dockerfile", context), "built")
 	if want, got := others.files(t), ours.files(t); !reflect.DeepEqual(got, want) {
 		for path := range want {
 			if got[path] != want[path] {
@@ -137,6 +113,38 @@ func TestImageIsThatOfItsDockerfile(t *testing.T) {
 	}
 	if want, got := others.spec["process"], ours.spec["process"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("the image runs %v, by the Dockerfile %v", got, want)
+	}
+}
+
+// buildDockerfile returns the archive of an image with the tag built.
+func buildDockerfile(t *testing.T, dockerfile, context string, arguments ...string) string {
+	t.Helper()
+	if !installed("buildah") {
+		cannot(t, "buildah is not installed")
+	}
+	dir := t.TempDir()
+	archive, policy := filepath.Join(dir, "image.tar"), filepath.Join(dir, "policy.json")
+	put(t, policy, `{"default":[{"type":"insecureAcceptAnything"}]}`, 0o644)
+	command := []string{"buildah", "--root=" + dir + "/storage", "--runroot=" + dir + "/run", "--storage-driver=vfs", "bud",
+		"--signature-policy=" + policy, "--isolation=chroot", "--file=" + dockerfile, "--tag=oci-archive:" + archive + ":built"}
+	for _, a := range arguments {
+		command = append(command, "--build-arg="+a)
+	}
+	if out, err := outside(t, append(command, context)...); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return archive
+}
+
+// put writes a file, and its directory where that is missing.
+func put(t *testing.T, file, text string, mode os.FileMode) {
+	t.Helper()
+	err := os.MkdirAll(filepath.Dir(file), 0o755)
+	if err == nil {
+		err = os.WriteFile(file, []byte(text), mode)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
