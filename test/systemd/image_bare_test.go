@@ -5,6 +5,7 @@ package systemd
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,14 +36,14 @@ func newVolumes(t *testing.T, settings, faults string) volumes {
 	env := filepath.Join(home, "env.sh")
 	put(t, env, strings.ReplaceAll(read(t, env), home, campaignHome), 0o644)
 	v := volumes{home, filepath.Join(dir, "etc"), filepath.Join(dir, "state")}
-	for path, mode := range map[string]os.FileMode{v.etc: 0o755, v.state: 0o700} {
-		if err := os.Mkdir(path, mode); err != nil {
-			t.Fatal(err)
-		}
+	// As container engines make a volume: everybody may write it, so the daemon makes a directory of its own in it.
+	if err := errors.Join(os.Mkdir(v.etc, 0o755), os.Mkdir(v.state, 0), os.Chmod(v.state, 0o777)); err != nil {
+		t.Fatal(err)
 	}
 	config := fmt.Sprintf(`campaign: {home: %s%s}
 instances: [{name: %s, source: file, file: /etc/campaign-credsync/credential.json}]
-control_socket: %s/control.sock
+state_dir: %s/own
+control_socket: %[4]s/own/control.sock
 `, campaignHome, settings, instance, stateDir)
 	if err := os.WriteFile(filepath.Join(v.etc, "config.yaml"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
@@ -53,7 +54,7 @@ control_socket: %s/control.sock
 // handOver makes Campaign's user the owner.
 func (v volumes) handOver(t *testing.T) {
 	t.Helper()
-	if out, err := outside(t, "chown", "-R", fmt.Sprintf("%d:%[1]d", neolaneID), v.home, v.state); err != nil {
+	if out, err := outside(t, "chown", "-R", fmt.Sprintf("%d:%[1]d", neolaneID), v.home); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
