@@ -14,6 +14,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/durable"
+	"campaign-credsync/sinks/nlserver"
 )
 
 // The attributes of <ims> that carry the credential, as Adobe documents them.
@@ -47,6 +48,9 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 	if err != nil {
 		return nil, 0, err
 	}
+	if err := i.checkMix(ctx, c, before.seen); err != nil {
+		return nil, 0, err
+	}
 	if err := durable.WriteFile(i.saved, before.content); err != nil {
 		return nil, 0, fmt.Errorf("save the configuration before it is written: %w", err)
 	}
@@ -76,6 +80,20 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 		was = nil
 	}
 	return nil, took, errors.Join(lack, i.undoRun(ctx, was))
+}
+
+// checkMix refuses to write a credential without a private key beside the key of another one. Only the option for OAuth credentials is
+// meant for that; the older ones would leave half of a JWT credential.
+func (i *Instance) checkMix(ctx context.Context, c credential.Credential, seen credential.Attributes) error {
+	if !c.PrivateKey.IsZero() || !HasPrivateKey(seen) {
+		return nil
+	}
+	option, err := i.cfg.NLServer.Option(ctx)
+	if err == nil && option != nlserver.CommandOAuth {
+		err = credential.NeedsOperator(fmt.Errorf("the file holds a JWT credential (%s), and -%s cannot replace it by an OAuth credential; "+
+			"update Campaign to 7.4.1 build 9383 or later", attrPrivateKey, option))
+	}
+	return err
 }
 
 // lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
@@ -147,6 +165,12 @@ func (i *Instance) Managed(seen credential.Attributes) (managed credential.Attri
 	}
 	return seen.Select(documented), true
 }
+
+// HasPrivateKey reports whether seen has a private key, as only JWT credentials do.
+func HasPrivateKey(seen credential.Attributes) bool { return seen.Get(attrPrivateKey).Value != "" }
+
+// HasPrivateKey is the same, for package sync.
+func (i *Instance) HasPrivateKey(seen credential.Attributes) bool { return HasPrivateKey(seen) }
 
 // WrongIDs names the attributes that are there in clear and are not those of c.
 func (i *Instance) WrongIDs(c credential.Credential, seen credential.Attributes) []string {

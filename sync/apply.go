@@ -73,7 +73,7 @@ func (in *instance) onApply(p *pending, force force, attributes credential.Attri
 		r.Probe = nil
 	}
 	in.recheck = recheck{}
-	r.Version, r.Fields, r.Digest, r.SecretDigest = p.version, p.fields, p.digest, p.secretDigest
+	r.Version, r.Fields, r.Digest, r.SecretDigest, r.HasKey = p.version, p.fields, p.digest, p.secretDigest, p.hasKey()
 	r.Attributes, r.AppliedAt, r.Held = attributes, now, nil
 	in.requireActivation(now)
 	if force == forDrift {
@@ -101,7 +101,7 @@ func (d *Daemon) recordSame(in *instance) {
 			r.ActivatedVersion = p.version.Number
 		}
 	}
-	r.Fields = p.fields
+	r.Fields, r.HasKey = p.fields, p.hasKey()
 	r.unsaved = true
 	d.wakeAll()
 }

@@ -15,6 +15,7 @@ type file struct {
 
 	stale     bool                  // something may have happened since the last look
 	seen      credential.Attributes // by the last look
+	hasKey    bool                  // by the last look that could tell
 	err       error                 // of the last look; seen is then of no use
 	errSince  time.Time             // the first of the looks in a row that ended in err
 	trouble   trouble               // of that row

@@ -338,6 +338,8 @@ func (s modelSink) Apply(_ context.Context, c credential.Credential, _ credentia
 
 func (modelSink) Owner() string { return "neolane" }
 
+func (modelSink) HasPrivateKey(credential.Attributes) bool { return false }
+
 func (modelSink) Managed(credential.Attributes) (credential.Attributes, bool) { return nil, false }
 
 func (modelSink) WrongIDs(credential.Credential, credential.Attributes) []string { return nil }

@@ -180,8 +180,9 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 	if !complete {
 		return errors.New("the credential on disk is incomplete; client id, technical account id and secret have to be there")
 	}
-	version := w.newest
+	version, hasKey := w.newest, r.HasKey && w.newest.Equal(r.Version)
 	if w.read != nil && w.read.version.Equal(version) {
+		hasKey = w.read.hasKey()
 		if wrong := in.Sink.WrongIDs(w.read.credential, f.seen); len(wrong) > 0 {
 			return fmt.Errorf("%s on disk differs from what the source has; correct one of them", strings.Join(wrong, ", "))
 		}
@@ -209,7 +210,7 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 	if r.Digest == "" {
 		r.AppliedProbe = nil
 	}
-	r.Version, r.Fields, r.Applying, r.RevertOwesActivation, r.Held, r.Probe = version, in.Fields, nil, false, nil, nil
+	r.Version, r.Fields, r.HasKey, r.Applying, r.RevertOwesActivation, r.Held, r.Probe = version, in.Fields, hasKey, nil, false, nil, nil
 	r.unsaved = true
 	w.pending, w.refusal, w.force, w.retry = nil, nil, notForced, retry{}
 	f.seenRight(now)

@@ -55,6 +55,9 @@ type pending struct {
 	probe                *state.Probe // why it may be applied; nil: Adobe was not asked
 }
 
+// hasKey reports whether it is a JWT credential.
+func (p *pending) hasKey() bool { return !p.credential.PrivateKey.IsZero() }
+
 // force is a reason to apply what is applied already.
 type force int
 

@@ -108,7 +108,7 @@ func (d *Daemon) planProbe(in *instance, now time.Time) (question, time.Time) {
 // askVersion asks about the version in hand, and takes the answer.
 func (d *Daemon) askVersion(in *instance) {
 	p, q := in.wanted.pending, &in.probe
-	if !p.credential.PrivateKey.IsZero() {
+	if p.hasKey() {
 		d.goOnUnproven(in, "it has a private key: Adobe's client credentials grant is not for JWT credentials")
 		return
 	}

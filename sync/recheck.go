@@ -60,7 +60,7 @@ func (in *instance) wantsApplied(v credential.Version) bool {
 // recheckApplied asks about the applied version, and takes the answer. The secret is not kept: another try reads it again.
 func (d *Daemon) recheckApplied(in *instance) {
 	p, r, rc := in.recheck.credential, &in.record, &in.recheck
-	if !p.credential.PrivateKey.IsZero() { // see askVersion
+	if p.hasKey() { // see askVersion
 		in.recheck = recheck{at: time.Now().Add(max(d.cfg.Recheck, 24*time.Hour))}
 		return
 	}

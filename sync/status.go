@@ -49,6 +49,8 @@ type InstanceStatus struct {
 	LastPoll      time.Time `json:"-"` // of its source, that was answered
 	DetectedTotal int       `json:"-"` // times that drift was found, since the start
 	Braked        bool      `json:"-"` // drift is not reverted for now
+	KeyInFile     bool      `json:"-"` // the file has a private key, as only JWT credentials do; so it was at the last look that could tell
+	KeyInSecret   bool      `json:"-"` // the same of the version that is applied, or about to be
 	// RecheckFails is why Adobe has long not said whether it still accepts the applied credential; empty: it has, or was not asked.
 	RecheckFails string `json:"-"`
 }
@@ -71,6 +73,9 @@ func (d *Daemon) publish() {
 	var status []InstanceStatus
 	now := time.Now()
 	for _, in := range d.instances {
+		if in.file.err == nil {
+			in.file.hasKey = in.Sink.HasPrivateKey(in.file.seen)
+		}
 		c := d.conditionOf(in, now)
 		d.show(in, c, now)
 		_, braked := in.record.brake(d.cfg.MaxReverts, now)
@@ -94,6 +99,8 @@ func (d *Daemon) publish() {
 			DetectedTotal:    in.detected,
 			Braked:           braked,
 			RecheckFails:     in.recheck.fails(),
+			KeyInFile:        in.file.hasKey,
+			KeyInSecret:      in.keyInSecret(),
 		}
 		if p := in.record.Paused; p != nil {
 			one.PausedUntil.Time = p.Until
@@ -104,6 +111,13 @@ func (d *Daemon) publish() {
 	if d.cfg.OnStatus != nil {
 		d.cfg.OnStatus(status)
 	}
+}
+
+func (in *instance) keyInSecret() bool {
+	if p := in.wanted.pending; p != nil {
+		return p.hasKey()
+	}
+	return in.record.HasKey
 }
 
 // show takes note of since when an instance is as it is, and tells of trouble that begins or ends.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/control"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/history"
@@ -268,12 +269,31 @@ func (a *assembly) modulesInOurGroup() []string {
 	return a.nlserver.InOurGroup(steps)
 }
 
+// jwt tells where there is still something of a JWT credential.
+func (a *assembly) jwt(s []sync.InstanceStatus) (found []string) {
+	if a.config.Campaign.Command == config.CommandJWT {
+		found = append(found, credential.JWTCommand)
+	}
+	for _, in := range s {
+		if in.KeyInSecret {
+			found = append(found, in.Name+": "+credential.JWTInSecret)
+		}
+		if in.KeyInFile {
+			found = append(found, in.Name+": "+credential.JWTInFile)
+		}
+	}
+	return found
+}
+
 // document makes the status document. What it says of Vault is what the instances saw whose credential is there.
 func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 	d := control.Status{Instances: s, Warnings: []control.Warning{}, Vault: control.Vault{Reachable: true}}
 	if modules := a.modulesInOurGroup(); len(modules) > 0 {
 		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnModuleInGroup, Text: strings.Join(modules, ", ") +
 			" runs in the daemon's control group and sandbox; enable --now campaign-credsync-activate.socket, then restart it by hand"})
+	}
+	if jwt := a.jwt(s); len(jwt) > 0 {
+		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnJWTEnded, Text: strings.Join(jwt, "; ") + "; " + credential.JWTRemedy})
 	}
 	v := &d.Vault
 	for i, in := range s {

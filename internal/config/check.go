@@ -45,6 +45,7 @@ func (r *reader) check(c *Config) {
 	r.refuseIf(c.Drift.MaxReverts < 1 || c.Drift.MaxReverts > maxReverts, "drift.max_reverts", "must be from 1 to %d", maxReverts)
 	r.checkInstances(c)
 	r.checkIMS(c)
+	r.checkJWT(c)
 	r.checkListen(c.Listen)
 	r.refuseIf(len(c.Notify.Exec) > 0 && !path.IsAbs(c.Notify.Exec[0]), "notify.exec", "must begin with the absolute path of a program")
 	r.refuseIf(c.Notify.Timeout <= 0 || c.Notify.Timeout > time.Hour, "notify.timeout", "must be longer than 0s, and at most 1h")
@@ -80,8 +81,18 @@ func (r *reader) checkIMS(c *Config) {
 	}
 	r.refuseIf(i.Patience < time.Second || i.Patience > time.Hour, "ims.patience", "must be from 1s to 1h")
 	r.refuseIf(i.Recheck != 0 && (i.Recheck < time.Minute || i.Recheck > 720*time.Hour), "ims.recheck", "must be 0s, or from 1m to 720h")
-	if isJWT := c.Campaign.Command == CommandJWT; isJWT && i.Asks() {
-		r.refuse("campaign.command", "cannot be with ims.probe or ims.recheck: Adobe's client credentials grant is not for JWT credentials")
+}
+
+// checkJWT warns of what is for JWT credentials only, which Adobe has ended.
+func (r *reader) checkJWT(c *Config) {
+	if c.Campaign.Command == CommandJWT {
+		r.refuseIf(c.IMS.Asks(), "campaign.command", "cannot be with ims.probe or ims.recheck: Adobe's client credentials grant is not for JWT credentials")
+		r.warn(c, "campaign.command", credential.JWTRemedy)
+	}
+	for n, i := range c.Instances {
+		if i.Fields.PrivateKey != credential.FieldPrivateKey { // else it may be a copy of what validate --effective prints
+			r.warn(c, fmt.Sprintf("instances[%d].fields.private_key", n), "is for JWT credentials only; remove it when the secret holds an OAuth credential. "+credential.JWTRemedy)
+		}
 	}
 }
 

@@ -62,10 +62,11 @@ const (
 	WarnHistoryFailing WarningCode = "history_failing"
 	WarnModuleInGroup  WarningCode = "module_in_our_group"
 	WarnIMSUnanswered  WarningCode = "ims_unanswered"
+	WarnJWTEnded       WarningCode = "jwt_ended"
 )
 
 // WarningCodes are all warnings.
-var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing, WarnModuleInGroup, WarnIMSUnanswered}
+var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing, WarnModuleInGroup, WarnIMSUnanswered, WarnJWTEnded}
 
 // Warns reports whether there is a warning.
 func (s Status) Warns(code WarningCode) bool {

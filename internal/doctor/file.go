@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/regularfile"
+	"campaign-credsync/sinks"
 	"campaign-credsync/sinks/imsxml"
 )
 
@@ -115,19 +117,20 @@ func (x *examination) pipelined(context.Context) []Finding {
 
 // jwtEnded finds credentials of the kind that Adobe has ended.
 func (x *examination) jwtEnded(context.Context) (all []Finding) {
-	const remedy = "create an OAuth Server-to-Server credential in Adobe's Developer Console, write it to the secret, and update Campaign to 7.4.1 build 9383 or later"
 	if x.Config.Config.Campaign.Command == config.CommandJWT {
-		all = append(all, warn(remedy, "campaign.command is setimsjwtauth, and Adobe has ended JWT credentials"))
+		all = append(all, warn(credential.JWTRemedy, credential.JWTCommand))
 	}
 	return append(all, x.each(func(i config.Instance) []Finding {
-		elements, err := elements(i.ConfigFile, "ims")
-		switch {
-		case errors.Is(err, fs.ErrPermission):
+		content, err := regularfile.Read(i.ConfigFile, maxFile)
+		if errors.Is(err, fs.ErrPermission) {
 			return []Finding{notRead(i.ConfigFile, err)}
-		case err != nil:
-			return nil
-		case slices.ContainsFunc(elements, func(e map[string]string) bool { return e["authIMSTAPrivateKey"] != "" }):
-			return []Finding{warn(remedy, "the file holds a private key (authIMSTAPrivateKey) of a JWT credential, and Adobe has ended those")}
+		}
+		document, wrong := imsxml.Parse(content)
+		switch {
+		case err != nil || wrong != nil:
+			return nil // the check of the file says so
+		case sinks.HasPrivateKey(document.Attributes()):
+			return []Finding{warn(credential.JWTRemedy, credential.JWTInFile)}
 		}
 		return []Finding{well("no JWT credential")}
 	})...)

@@ -95,7 +95,7 @@ func (h *fakeHome) fifo(name string) func() string {
 // server has no question to ask nlserver, unless the test wants it.
 func (h *fakeHome) server(change ...func(*Config)) *Binary {
 	config := Config{
-		Home: h.path, Executable: "bin/nlserver", Command: commandOAuth, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		Home: h.path, Executable: "bin/nlserver", Command: CommandOAuth, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler),
 		StateDir: h.path,
 	}
 	for _, c := range change {

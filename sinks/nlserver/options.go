@@ -13,13 +13,13 @@ import (
 // What campaign.command may be: the options of `nlserver config` that take a credential, and auto for the best of them.
 const (
 	commandAuto  = "auto"
-	commandOAuth = "setimsoauth"   // Campaign 7.4.1 build 9383 and later
+	CommandOAuth = "setimsoauth"   // Campaign 7.4.1 build 9383 and later
 	commandIMS   = "setimsauth"    // before
 	commandJWT   = "setimsjwtauth" // before, with a private key
 )
 
 // preferred lists the options in the order in which auto takes them.
-var preferred = []string{commandOAuth, commandIMS, commandJWT}
+var preferred = []string{CommandOAuth, commandIMS, commandJWT}
 
 // offer is the best option of an executable. It is remembered, as to ask costs a start of nlserver, which takes seconds.
 type offer struct {

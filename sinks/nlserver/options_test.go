@@ -19,7 +19,7 @@ func (h *fakeHome) questions() int {
 
 func TestAutoTakesTheBestOption(t *testing.T) {
 	for _, test := range []struct{ name, options, want string }{
-		{"all", "Usage\n  -setimsjwtauth:<a>\n  -setimsauth:<a>\n  -setimsoauth:<a>\n", commandOAuth},
+		{"all", "Usage\n  -setimsjwtauth:<a>\n  -setimsauth:<a>\n  -setimsoauth:<a>\n", CommandOAuth},
 		{"7.3", "  -setimsjwtauth:<a>\n  -setimsauth:<a>\n", commandIMS},
 		{"older", "[-reload] [-setimsjwtauth:<a>]\n", commandJWT},
 		{"at the end", "x -setimsauth", commandIMS},
@@ -59,7 +59,7 @@ func TestAutoAsksOnceForAnExecutable(t *testing.T) {
 	}
 	h.write("options", "-setimsoauth", 0o644)
 	h.install(listing + "\n# updated")
-	runsWith(commandOAuth)
+	runsWith(CommandOAuth)
 	// In place and of the same size: the time tells.
 	h.write("options", "-setimsjwtauth", 0o644)
 	later := time.Now().Add(time.Hour)

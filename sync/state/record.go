@@ -21,7 +21,8 @@ type Record struct {
 	Digest string            `json:"digest"` // of the applied credential, keyed
 	// SecretDigest is the keyed digest of its secret alone: two secrets are never encrypted alike.
 	SecretDigest string                `json:"secret_digest,omitempty"`
-	Attributes   credential.Attributes `json:"attributes"` // as they were right after the apply
+	HasKey       bool                  `json:"has_private_key,omitempty"` // the version has a private key; false also: not known
+	Attributes   credential.Attributes `json:"attributes"`                // as they were right after the apply
 	AppliedAt    time.Time             `json:"applied_at"`
 
 	// What was about to be done to the configuration file when the record was written; found at a start, its outcome is not known.
