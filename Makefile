@@ -44,11 +44,11 @@ mutate: ## breaks the product in one place at a time: the test that is there for
 	go run ./test/vaultbuild
 	go run ./test/mutate
 
-test-systemd: ## the unit, in a Debian 12 with systemd as PID 1, and the container image; needs root
+test-systemd: ## the unit, in a Debian 12 with systemd as PID 1, the container image, a rollout on three; needs root
 	go test -v -count=1 -timeout 20m -tags systemd $(TESTS) ./test/systemd
 
-test-systemd-all: test-systemd ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257; the container image once
-	for suite in bullseye trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd TESTS='-skip Image' || exit; done
+test-systemd-all: test-systemd ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257; the container image and the rollout once
+	for suite in bullseye trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd TESTS='-skip Image|Rollout' || exit; done
 
 bench: build ## the figures, as ratios in one run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
@@ -67,6 +67,7 @@ lint:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change: $$bad"; exit 1; }
 	go vet ./... && go vet -tags systemd ./test/systemd && go vet -tags manual ./cmd/campaign-credsync
 	go tool staticcheck ./... && go tool staticcheck -tags systemd ./test/systemd && go tool staticcheck -tags manual ./cmd/campaign-credsync
+	@if command -v shellcheck >/dev/null; then shellcheck -x $$(git grep -lE '^#!.*sh$$' -- .ci packaging); elif [ -n "$$CI" ]; then echo "shellcheck is not installed"; exit 1; else echo "shellcheck is not installed, not run"; fi
 
 vuln: ## needs the vulnerability database
 	go tool govulncheck ./...
@@ -80,6 +81,9 @@ install: build manual
 	install -m 0644 packaging/systemd/direct.conf packaging/systemd/notify-reload.conf $(DESTDIR)$(PREFIX)/share/campaign-credsync/systemd/
 	install -m 0644 packaging/systemd/el8/campaign-credsync.service $(DESTDIR)$(PREFIX)/share/campaign-credsync/systemd/el8/
 	install -m 0644 packaging/prometheus/campaign-credsync.rules.yml packaging/prometheus/scrape.example.yml packaging/grafana/campaign-credsync.json $(DESTDIR)$(PREFIX)/share/campaign-credsync/
+	install -d $(DESTDIR)$(PREFIX)/share/campaign-credsync/rollout
+	install -m 0755 packaging/rollout/rollout packaging/rollout/on-host $(DESTDIR)$(PREFIX)/share/campaign-credsync/rollout/
+	install -m 0644 packaging/rollout/*.bash packaging/rollout/config.yaml packaging/rollout/hosts.example $(DESTDIR)$(PREFIX)/share/campaign-credsync/rollout/
 	install -m 0644 bin/manual/man1/* $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 0644 bin/manual/man5/* $(DESTDIR)$(PREFIX)/share/man/man5/
 	gzip -9nf $(DESTDIR)$(PREFIX)/share/man/man1/campaign-credsync*.1 $(DESTDIR)$(PREFIX)/share/man/man5/config.yaml.5

@@ -40,16 +40,22 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	h := &host{neolane: t.TempDir(), standin: filepath.Join(t.TempDir(), "nlserver-standin")}
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", h.standin, "./test/nlserver")
+	// Outside, as its program needs the C library of this machine: the container shares the network.
+	return bootHost(t, vaulttest.Start(t), buildStandin(t), rootFileSystem(t))
+}
+
+func buildStandin(t *testing.T) (program string) {
+	program = filepath.Join(t.TempDir(), "nlserver-standin")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", program, "./test/nlserver")
 	build.Dir, build.Env = repository(t), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the stand-in: %v\n%s", err, out)
 	}
-	// Outside, as its program needs the C library of this machine: the container shares the network.
-	h.vault = vaulttest.Start(t)
-	rootfs := rootFileSystem(t)
+	return program
+}
 
+func bootHost(t *testing.T, vault *vaulttest.Server, standin, rootfs string) *host {
+	h := &host{neolane: t.TempDir(), standin: standin, vault: vault}
 	began := time.Now()
 	h.machine = boot(t, rootfs, "--bind="+h.neolane+":/usr/local/neolane")
 	version, _, _ := strings.Cut(h.run(t, "systemctl", "--version"), "\n")

@@ -138,7 +138,7 @@ func (b bundle) run(t *testing.T, v volumes) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := launch(t, syscall.SIGKILL, "--oci-bundle="+b.dir)
+	m := launch(t, name, syscall.SIGKILL, "--oci-bundle="+b.dir)
 	m.user = neolaneID
 	return m
 }

@@ -107,13 +107,14 @@ func TestImageBesideCampaign(t *testing.T) {
 	}
 	program := filepath.Join(unpack(t, makeImage(t), "1.0.0").dir, "rootfs/usr/bin/campaign-credsync")
 	mounts := []string{v.home + ":" + campaignHome, v.etc + ":/etc/campaign-credsync", run + ":/run/campaign"}
-	arguments := []string{"--directory=" + rootFileSystem(t), "--volatile=overlay", "--settings=no", "--machine=" + machineName(),
+	name := machineName()
+	arguments := []string{"--directory=" + rootFileSystem(t), "--volatile=overlay", "--settings=no", "--machine=" + name,
 		"--bind-ro=" + program + ":/usr/bin/campaign-credsync"}
 	for _, m := range mounts {
 		arguments = append(arguments, "--bind="+m)
 	}
 	user := fmt.Sprint(neolaneID)
-	campaign := launch(t, syscall.SIGTERM, append(arguments, "--", "setpriv", "--reuid="+user, "--regid="+user, "--clear-groups",
+	campaign := launch(t, name, syscall.SIGTERM, append(arguments, "--", "setpriv", "--reuid="+user, "--regid="+user, "--clear-groups",
 		"bash", "-c", fmt.Sprintf(asCampaign, campaignHome))...)
 	defer func() {
 		if t.Failed() {

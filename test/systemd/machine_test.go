@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -50,7 +51,8 @@ func (c *console) String() string {
 // boot boots a container that is powered off at the end of the test. binds are --bind= and --bind-ro= of systemd-nspawn.
 func boot(t *testing.T, rootfs string, binds ...string) *machine {
 	const powerOff = 34 + 4 // SIGRTMIN+4, behind those that the C library keeps: systemd takes it as "power off now"
-	m := launch(t, powerOff, append([]string{"--directory=" + rootfs, "--volatile=overlay", "--boot", "--settings=no", "--machine=" + machineName()}, binds...)...)
+	name := machineName()
+	m := launch(t, name, powerOff, append([]string{"--directory=" + rootfs, "--volatile=overlay", "--boot", "--settings=no", "--machine=" + name}, binds...)...)
 	var state string
 	await(t, "the end of the boot", patience, func() bool {
 		got := m.try(t, "systemctl", "is-system-running", "--wait")
@@ -63,16 +65,18 @@ func boot(t *testing.T, rootfs string, binds ...string) *machine {
 	return m
 }
 
-// machineName is that of a container of this test, which has one at a time.
-func machineName() string { return "credsync-" + strconv.Itoa(os.Getpid()) }
+// named counts the names that were given.
+var named atomic.Int32
 
-// launch starts a container, by the arguments of systemd-nspawn that say of what. end is the signal that ends its process 1, which it is
+// machineName is one for another container.
+func machineName() string { return fmt.Sprintf("credsync-%d-%d", os.Getpid(), named.Add(1)) }
+
+// launch starts a container of that name, by the arguments of systemd-nspawn that say of what. end is the signal that ends its process 1, which it is
 // sent at the end of the test.
 //
 // A process id namespace around it all makes sure that nothing is left when this process is killed: systemd-nspawn
 // itself leaves its container behind when it is killed.
-func launch(t *testing.T, end syscall.Signal, arguments ...string) *machine {
-	name := machineName()
+func launch(t *testing.T, name string, end syscall.Signal, arguments ...string) *machine {
 	command := []string{"sh", "-c", enterGroups, "sh"}
 	command = append(command, controlGroups(t, name)...)
 	command = append(command, "--",

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -21,9 +22,9 @@ func suite() string {
 	return "bookworm"
 }
 
-// rootFileSystem returns a directory with a minimal Debian, made by the first test that needs it. It is not to be
-// written to.
-func rootFileSystem(t *testing.T) string {
+// rootFileSystem returns a directory with a minimal Debian and more of its packages, made by the first test that needs it. It is not to
+// be written to.
+func rootFileSystem(t *testing.T, more ...string) string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +33,7 @@ func rootFileSystem(t *testing.T) string {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(cache, suite())
+	dir := filepath.Join(cache, strings.Join(append([]string{suite()}, more...), "-"))
 	defer lock(t, dir+".lock")()
 	if _, err := os.Stat(dir); err == nil {
 		return dir
@@ -44,14 +45,18 @@ func rootFileSystem(t *testing.T) string {
 	}
 	t.Logf("making a Debian %s in %s", suite(), dir)
 	began := time.Now()
-	bootstrap := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus",
-		suite(), fresh)
+	bootstrap := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase",
+		"--include="+strings.Join(append([]string{"systemd", "systemd-sysv", "dbus"}, more...), ","), suite(), fresh)
 	// It mounts /proc and /sys in there. In a mount namespace of its own that ends with it, however it ends, so that the
 	// removal above never runs into them.
 	bootstrap.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	bootstrap.WaitDelay = 10 * time.Second
 	if out, err := bootstrap.CombinedOutput(); err != nil {
 		t.Fatalf("debootstrap: %v\n%s", err, tail(string(out), 20))
+	}
+	// The container shares the network: nothing may listen there that no test starts.
+	if err := os.Symlink("/dev/null", filepath.Join(fresh, "etc/systemd/system/ssh.service")); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.Rename(fresh, dir); err != nil {
 		t.Fatal(err)
