@@ -121,46 +121,54 @@ func (i *Instance) recoverTrial(ctx context.Context) error {
 
 // undoTrial has the file be as before a trial. The record of that stays unless everything is done for good.
 func (i *Instance) undoTrial(ctx context.Context, record trialRecord, forGood bool) error {
-	var created error
-	if record.Creates != "" {
-		if created = os.Remove(record.Creates); errors.Is(created, fs.ErrNotExist) {
-			created = nil
-		}
+	notRemoved := record.removeCreated()
+	changed, err := i.putBack(ctx, record)
+	if err == nil && notRemoved == nil && forGood {
+		err = os.Remove(i.trial)
 	}
-	changed := ""
-	rights := i.file.RestoreRights(record.Rights) // the content comes back whatever becomes of them
-	err := i.file.Repair(ctx, func(current []byte) (next []byte, err error) {
-		next, changed, err = record.undone(current)
+	switch {
+	case err != nil:
+		return fmt.Errorf("put the file back as it was before the survey: %w", err)
+	case notRemoved != nil:
+		return fmt.Errorf("remove what nlserver created: %w", notRemoved)
+	case len(changed) > 0:
+		return fmt.Errorf("%w: %s: %s", ErrChangedInTrial, i.cfg.File, strings.Join(changed, "; "))
+	}
+	return nil
+}
+
+func (r trialRecord) removeCreated() error {
+	if r.Creates == "" {
+		return nil
+	}
+	if err := os.Remove(r.Creates); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// putBack puts rights and content back, for good, and tells what is not as before all the same.
+func (i *Instance) putBack(ctx context.Context, record trialRecord) (changed []string, err error) {
+	if err := i.file.RestoreRights(record.Rights); err != nil { // the content comes back whatever becomes of them
+		changed = append(changed, "its rights are not those from before: "+err.Error())
+	}
+	differs := ""
+	err = i.file.Repair(ctx, func(current []byte) (next []byte, err error) {
+		next, differs, err = record.undone(current)
 		return next, err
 	})
 	if err == nil {
 		err = i.file.Sync()
 	}
-	if err == nil && changed != "" {
+	if err == nil && differs != "" {
 		kept := filepath.Join(i.cfg.StateDir, i.cfg.Name+".survey-original.xml")
-		if err = durable.WriteFile(kept, record.Content); err == nil {
-			changed += "; " + kept + " has the file from before: compare the two, and remove it"
-		}
-	}
-	if rights != nil {
-		changed += "; its rights are not those from before: " + rights.Error()
+		err = durable.WriteFile(kept, record.Content)
+		changed = slices.Insert(changed, 0, differs, kept+" has the file from before: compare the two, and remove it")
 	}
 	if link, _ := os.Readlink(i.cfg.File); link != record.Link {
-		changed += fmt.Sprintf("; it was a symbolic link to %q, which nlserver replaced: compare the two, and link it again", record.Link)
+		changed = append(changed, fmt.Sprintf("it was a symbolic link to %q, which nlserver replaced: compare the two, and link it again", record.Link))
 	}
-	if err == nil && created == nil && forGood {
-		err = os.Remove(i.trial)
-	}
-	if err != nil {
-		return fmt.Errorf("put the file back as it was before the survey: %w", err)
-	}
-	if created != nil {
-		return fmt.Errorf("remove what nlserver created: %w", created)
-	}
-	if changed != "" {
-		return fmt.Errorf("%w: %s: %s", ErrChangedInTrial, i.cfg.File, strings.TrimPrefix(changed, "; "))
-	}
-	return nil
+	return changed, err
 }
 
 // undone is the content that undoes a trial, and what is changed in it all the same. What is only in another form is taken for nlserver's.

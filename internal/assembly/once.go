@@ -39,6 +39,7 @@ func Once(ctx context.Context, c *config.Config, log *slog.Logger, o control.Ord
 	a.settings.Ordered, a.settings.OnlyLooks = o.Do == control.DoSync, o.Do != control.DoSync
 	a.daemon = sync.New(a.settings)
 	if o.Do == control.DoSync {
+		a.nlserver.Retry() // restarts that failed for an earlier daemon are tried again
 		if err := a.daemon.Ask(ctx, o.ByUID); err != nil {
 			return control.Status{}, err
 		}

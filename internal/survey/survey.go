@@ -241,6 +241,7 @@ func (s *survey) askReload(ctx context.Context) error {
 
 // askRestarts restarts the modules. The file is as before, so they read what they read before.
 func (s *survey) askRestarts(ctx context.Context) error {
+	s.NLServer.Retry() // a restart that failed for a daemon is tried all the same
 	for _, step := range s.Restarts {
 		mark := "CAMPAIGN_CREDSYNC_SURVEY=" + rand.Text()
 		s.Logger.Info("module is restarted", "step", step.String())

@@ -95,12 +95,12 @@ const (
 type pausedError struct {
 	module string
 	until  time.Time
-	last   *restart
+	last   failures
 }
 
 func (e pausedError) Error() string {
-	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after systemctl reload campaign-credsync; last: %v%s",
-		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly), e.last.err, e.last.why())
+	return fmt.Sprintf("nlserver restart %s failed %d times in a row; it is tried again every %s, next at %s, or after systemctl reload campaign-credsync; last: %s",
+		e.module, failuresBeforePause, restartPause, e.until.Format(time.TimeOnly), e.last.Text)
 }
 
 // RetryAt tells when it is restarted.
@@ -109,20 +109,16 @@ func (e pausedError) RetryAt() time.Time { return e.until }
 // restart restarts a module and waits for the end of that, up to the timeout. One that takes longer runs on; until it has ended no other
 // of this module is begun.
 func (b *Binary) restart(ctx context.Context, module string, since time.Time) (proof credential.Proof, err error) {
-	last, failures := b.restarts[module], 1
-	if last != nil && last.running() || b.outlived(module) {
+	if r := b.restarts[module]; r != nil && r.running() || b.outlived(module) {
 		return proof, errBusy(module)
 	}
+	last := b.last(module)
 	if last != nil && last.err == nil && last.began.After(since) {
-		delete(b.restarts, module)
-		return b.proveRestart(ctx, module, last.look, last.printed(), time.Now().Add(b.cfg.Timeout)), nil
+		b.restarts[module] = nil
+		return b.proveRestart(ctx, module, last.look, last.said, time.Now().Add(b.cfg.Timeout)), nil
 	}
-	if last != nil && last.err != nil {
-		failures += last.failures
-		until := last.began.Add(restartPause)
-		if last.failures >= failuresBeforePause && time.Now().Before(until) {
-			return proof, pausedError{module, until, last}
-		}
+	if f := last.failures(); f.Count >= failuresBeforePause && time.Since(f.LastAt) < restartPause {
+		return proof, pausedError{module, f.LastAt.Add(restartPause), f}
 	}
 	if err := b.tooSoon(module); err != nil { // the service would say the same, at the cost of a start
 		return proof, err
@@ -137,7 +133,7 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) (p
 		return proof, err
 	}
 	r.look = seen
-	r.failures, b.restarts[module] = failures, r
+	b.restarts[module] = r
 	name, instance, _ := strings.Cut(module, "@")
 	if b.cfg.Meter != nil {
 		b.cfg.Meter.Restarted(instance, name)
@@ -150,26 +146,34 @@ func (b *Binary) restart(ctx context.Context, module string, since time.Time) (p
 		return proof, fmt.Errorf("nlserver restart %s: still running after %s, the limit of campaign.timeout; it is left to run, and no other is begun before it has ended: %w",
 			module, b.cfg.Timeout, context.DeadlineExceeded)
 	}
-	said := r.printed()
-	if noTask(said) {
-		r.err = nil // that there is no such module here is no failure, whatever the exit status
-	}
 	b.ran(instance, doRestart, r.err)
 	if r.err != nil {
-		if code := exitStatus(r.err); code == 126 || code == 127 {
-			r.failures-- // nlserver could not be started, so the module was not touched
-		}
-		return proof, fmt.Errorf("nlserver restart %s: %w%s", module, r.err, r.why())
+		return proof, fmt.Errorf("nlserver restart %s: %w%s", module, r.err, why(r.said))
 	}
-	delete(b.restarts, module)
-	return b.proveRestart(ctx, module, seen, said, r.began.Add(b.cfg.Timeout)), nil
+	b.restarts[module] = nil
+	return b.proveRestart(ctx, module, seen, r.said, r.began.Add(b.cfg.Timeout)), nil
+}
+
+// last is the newest restart of a module that failed or has not ended. The first time it is what an earlier process has left.
+func (b *Binary) last(module string) *restart {
+	r, known := b.restarts[module]
+	if !known {
+		if r = b.lastFailed(module); r != nil {
+			r.forgiven.Store(b.forgives)
+		}
+		b.restarts[module] = r
+	}
+	return r
 }
 
 // Retry forgets, by an operator's order, which option is offered, and that restarts failed. Activate must not be under way.
 func (b *Binary) Retry() {
 	b.offer.Store(nil)
+	b.forgives = true
 	for _, r := range b.restarts {
-		r.failures = 0
+		if r != nil {
+			r.forgiven.Store(true)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -48,7 +47,7 @@ func (b *Binary) Ask(ctx context.Context, instance string, args []string, inheri
 }
 
 // AskRestart restarts a module made by [Steps], and returns what that printed. mark, such as "NAME=value", is added to its environment,
-// which a module that it starts inherits, as it does the output: memory that is never full, so that such a module is held up by nothing.
+// which a module that it starts inherits, as it does the output: memory that holds up nobody (boundedMemory).
 // A restart that exceeds the timeout is left to run. The error is that of Ask.
 func (b *Binary) AskRestart(ctx context.Context, module, instance, mark string) (Answer, error) {
 	note, err := b.claim(module)
@@ -65,28 +64,27 @@ func (b *Binary) AskRestart(ctx context.Context, module, instance, mark string) 
 	if err != nil {
 		return Answer{}, err
 	}
-	memory, err := unix.MemfdCreate("credsync-survey", unix.MFD_CLOEXEC)
+	output, err := boundedMemory("credsync-survey")
 	if err != nil {
-		return Answer{}, fmt.Errorf("make room for the output: %w", err)
+		return Answer{}, err
 	}
-	output := os.NewFile(uintptr(memory), "the output of nlserver restart")
-	defer output.Close()
 	r, err := b.start(module, append(env, mark), output, note)
 	if err != nil {
+		output.Close()
 		return Answer{}, fmt.Errorf("nlserver restart %s: %w", module, err)
 	}
 	begun = true
-	ended := "timeout"
+	ended, printed := "timeout", ""
 	select {
 	case <-r.ended:
-		ended, err = endOf(r.err)
+		printed = r.said
+		ended, err = endOf(r.exit)
 	case <-time.After(b.cfg.Timeout):
+		printed = writtenIn(output)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
-	took := time.Since(r.began)
-	printed, readErr := io.ReadAll(io.NewSectionReader(output, 0, maxAnswer))
-	return b.answer(string(printed), instance, module, ended, took), errors.Join(err, readErr)
+	return b.answer(printed, instance, module, ended, time.Since(r.began)), err
 }
 
 const maxAnswer = 64 << 10 // bytes of an output that are looked at

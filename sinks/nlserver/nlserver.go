@@ -106,7 +106,8 @@ func (b *Binary) ran(instance, do string, err error) {
 type Binary struct {
 	cfg      Config                // with whole paths
 	offer    atomic.Pointer[offer] // nil: nlserver is asked
-	restarts map[string]*restart   // newest by module, of those that failed or have not ended; for Activate and Retry
+	restarts map[string]*restart   // newest by module, of those that failed or have not ended, or nil; for Activate and Retry
+	forgives bool                  // an operator has: what earlier processes left does not count
 	// complaint is the last that env_script printed though it ended well.
 	complaint atomic.Pointer[string]
 }

@@ -145,6 +145,10 @@ func (b *Binary) reloadOutside(ctx context.Context) error {
 // beginOutside has the activation service begin a restart. The connection stays open as long as that lasts.
 func (b *Binary) beginOutside(_ context.Context, module string) (*restart, error) {
 	defer countCommand(b.cfg.Timeout + 3*stopGrace + answerGrace)()
+	last := b.last(module)
+	if last != nil && last.forgiven.Load() {
+		b.forgiveNote(module) // from which the service counts on
+	}
 	// Once asked for, it cannot be called off: so it is waited for.
 	t, err := b.ask(context.Background(), credential.Step{Kind: credential.StepRestart, Module: module})
 	if err == nil {
@@ -155,14 +159,15 @@ func (b *Binary) beginOutside(_ context.Context, module string) (*restart, error
 	if err != nil {
 		return nil, fmt.Errorf("nlserver restart %s: %w", module, err)
 	}
-	r := &restart{began: time.Now(), ended: make(chan struct{})}
+	r := &restart{began: time.Now(), before: last.failures().Count, ended: make(chan struct{})}
 	go func() { // ends with the restart, or the service, which may be after this process
 		defer close(r.ended)
 		defer t.Close()
 		a, err := t.next(0)
-		if r.err = err; err == nil {
-			r.said, r.err = a.Output, a.err()
+		if err == nil {
+			err = a.err()
 		}
+		r.end(a.Output, err)
 	}()
 	return r, nil
 }

@@ -120,15 +120,21 @@ func judge(module string, before []string, now map[string]string, unit string) (
 func noTask(said string) bool { return strings.Contains(said, "No task corresponds to the mask") }
 
 // roomForOutput is what a restart prints into, of a module that does not run: it may say that there is none. Else, what it prints is not
-// read, as the module may inherit it. One that is started here nevertheless writes into memory of a fixed size: beyond, a write is
-// refused, and neither blocks nor ends the process. nil: none.
+// read, as the module may inherit it. nil: none.
 func (b *Binary) roomForOutput(module string) *os.File {
 	if found, err := b.processes(module); err != nil || len(found) > 0 {
 		return nil
 	}
-	fd, err := unix.MemfdCreate("nlserver-restart", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	memory, _ := boundedMemory("nlserver-restart") // without it, nothing is read
+	return memory
+}
+
+// boundedMemory is what a restart may print into that nobody reads before its end, and what it starts may go on with for months. It has
+// a fixed size: beyond, a write is refused, and neither blocks nor ends the process.
+func boundedMemory(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("make room for the output: %w", err)
 	}
 	memory := os.NewFile(uintptr(fd), "the output of nlserver restart")
 	err = memory.Truncate(maxAnswer)
@@ -137,9 +143,9 @@ func (b *Binary) roomForOutput(module string) *os.File {
 	}
 	if err != nil {
 		memory.Close()
-		return nil
+		return nil, fmt.Errorf("make room for the output: %w", err)
 	}
-	return memory
+	return memory, nil
 }
 
 // writtenIn is what was printed into it so far.

@@ -85,7 +85,7 @@ func (b *Binary) serve(ctx context.Context, conn net.Conn, step credential.Step,
 	send(conn, answer{Begun: true})
 	select {
 	case <-r.ended:
-		send(conn, ending(r.printed(), r.err))
+		send(conn, ending(r.said, r.exit))
 	case <-ctx.Done():
 	}
 	return nil

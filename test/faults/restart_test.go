@@ -234,7 +234,7 @@ func killedDuringARestart(t *testing.T, outside bool) {
 	w.Ran(1, "start", "reload")
 }
 
-// After three failures in a row a module is restarted every ten minutes only, whoever asks, or when somebody reloads.
+// After three failures in a row a module is restarted every ten minutes only, whoever asks, by which daemon whatever, or when somebody reloads.
 func TestRestartThatFailsAgainAndAgain(t *testing.T) { bothWays(t, restartThatFailsAgainAndAgain) }
 
 func restartThatFailsAgainAndAgain(t *testing.T, outside bool) {
@@ -247,12 +247,56 @@ func restartThatFailsAgainAndAgain(t *testing.T, outside bool) {
 		w.RunCommand("sync")
 		w.Signal(syscall.SIGUSR1)
 	}
+	for _, end := range []func(){w.Stop, w.Kill} { // a crash loop, an upgrade
+		end()
+		w.StartDaemon()
+		w.Is("prod", "activation_pending/activation_failed", "restart web", "3 times in a row", "systemctl reload", "exit status 1")
+	}
 	w.Ran(3, "start", "restart", "web")
 	w.Faults("")
 	w.HangUp()
 	w.InSync(1)
 	w.Ran(4, "start", "restart", "web")
 	w.Ran(1, "start", "reload")
+}
+
+// An operator's order where no daemon runs has a restart tried that failed three times.
+func TestSyncAfterRestartsThatFailed(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Campaign: "activate: {restart: [web]}"})
+	w.Faults(`{"restart_fail": ["web"]}`)
+	w.NewSecret("prod")
+	w.StartDaemon()
+	w.Is("prod", "activation_pending/activation_failed", "3 times in a row")
+	w.Stop()
+	w.RunCommand("sync")
+	w.Ran(4, "start", "restart", "web")
+	w.Faults("")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Ran(5, "start", "restart", "web")
+}
+
+// A daemon that is killed in each restart restarts the module no more often than one whose restarts fail.
+func TestKilledInEachRestart(t *testing.T) { bothWays(t, killedInEachRestart) }
+
+func killedInEachRestart(t *testing.T, outside bool) {
+	w := world.New(t, container.Options{Outside: outside, Campaign: "activate: {restart: [web]}"})
+	w.Faults(`{"restart_slow": "10m"}`)
+	w.NewSecret("prod")
+	for n := range 3 {
+		w.StartDaemon()
+		w.Eventually("it restarts the module", func() bool { return w.CountRuns("start", "restart", "web") == n+1 })
+		w.Kill()
+		w.EndLeftRuns()
+	}
+	w.Faults("")
+	w.StartDaemon()
+	w.Is("prod", "activation_pending/activation_failed", "restart web", "3 times in a row", "last: ")
+	w.Ran(3, "start", "restart", "web")
+	w.HangUp()
+	w.InSync(1)
+	w.Ran(4, "start", "restart", "web")
 }
 
 func countEvents(w *world.World, event string) int {
