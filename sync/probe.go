@@ -31,6 +31,7 @@ const (
 	askNothing     question = iota
 	takeAnswer              // nobody: another instance has asked about the version in hand
 	askVersion              // Adobe, about that
+	askLater                // nobody, as Adobe does not want to be asked yet
 	askNoMore               // the version in hand is applied without an answer
 	fetchApplied            // the source, for the applied credential
 	recheckApplied          // Adobe, about that
@@ -42,6 +43,8 @@ const (
 	// probeLeast is the least time that an answer is waited for.
 	probeLeast = time.Second
 	probeBound = 30 * time.Second // above the time limit of a Prober
+	// longestThrottle is how long an answer can put off the next question: whoever answers, and the clock, may be wrong.
+	longestThrottle = 48 * time.Hour
 )
 
 // awaitsProbe reports whether the version in hand must not be applied before Adobe was asked. The credential that is applied is not asked
@@ -66,6 +69,10 @@ func (d *Daemon) keepProbed(in *instance) {
 			d.takeAnswer(in, in.wanted.pending, in.answerOfOther(), nil)
 		case what == askVersion:
 			d.askVersion(in)
+		case what == askLater:
+			in.probe.since = now
+			d.onNoAnswer(in, in.wanted.pending, throttledError{in.throttledUntil(now)}, now)
+			d.wakeAll()
 		case what == askNoMore:
 			d.goOnUnproven(in, in.probe.retry.reason)
 		case what == fetchApplied:
@@ -95,6 +102,8 @@ func (d *Daemon) planProbe(in *instance, now time.Time) (question, time.Time) {
 			return askNoMore, end
 		}
 		return askVersion, q.retry.at
+	case d.awaitsProbe(in) && in.throttledUntil(now).After(later(now, q.retry.at)):
+		return askLater, now
 	case d.awaitsProbe(in):
 		return askVersion, q.retry.at
 	case rc.credential != nil:
@@ -123,8 +132,7 @@ func (d *Daemon) askVersion(in *instance) {
 
 // takeAnswer takes what Adobe said about p. err is why it said nothing.
 func (d *Daemon) takeAnswer(in *instance, p *pending, answer *state.Probe, err error) {
-	q, r := &in.probe, &in.record
-	if answer.Result != state.ProbeInconclusive {
+	if r := &in.record; answer.Result != state.ProbeInconclusive {
 		r.Probe, r.unsaved = answer, true
 	}
 	inHand := in.wanted.pending
@@ -140,12 +148,28 @@ func (d *Daemon) takeAnswer(in *instance, p *pending, answer *state.Probe, err e
 		in.wanted.pending, in.probe = nil, probe{}
 		d.onRefusal(in, in.refusedByAdobe(p.version), answer.At)
 	default:
-		q.retry.failed(in.log, answer.At, err, report{"Adobe does not say whether it accepts the new version, asking again", "correct what the reason says"},
-			"version", p.version.Number, "until", q.since.Add(d.cfg.Patience).UTC())
-		q.retry.at = later(q.retry.at, askedFor(err))
+		d.onNoAnswer(in, p, err, answer.At)
 	}
 	d.wakeAll()
 }
+
+// onNoAnswer has the version in hand wait for another question. err is why there was no answer.
+func (d *Daemon) onNoAnswer(in *instance, p *pending, err error, now time.Time) {
+	q := &in.probe
+	q.retry.failed(in.log, now, err, report{"Adobe does not say whether it accepts the new version, asking again", "correct what the reason says"},
+		"version", p.version.Number, "until", q.since.Add(d.cfg.Patience).UTC())
+	q.retry.at = later(q.retry.at, askedFor(err, now))
+}
+
+// throttledError is the answer to a question that is not asked, as Adobe has said when it wants to be asked again.
+type throttledError struct{ until time.Time }
+
+func (e throttledError) Error() string {
+	return "Adobe does not want to be asked before " + e.until.UTC().Format(time.RFC3339) + "; to ask all the same, run sync"
+}
+
+// RetryAt is when it does.
+func (e throttledError) RetryAt() time.Time { return e.until }
 
 // goOnUnproven lets the version in hand be applied without an answer.
 func (d *Daemon) goOnUnproven(in *instance, why string) {
@@ -180,6 +204,7 @@ func (d *Daemon) ask(in *instance, p *pending, until time.Time) (answer *state.P
 	if d.cfg.Meter != nil {
 		d.cfg.Meter.Probed(answer.Result)
 	}
+	in.throttle(askedFor(err, answer.At))
 	return answer, err
 }
 
@@ -189,7 +214,7 @@ func (d *Daemon) isAsking(in *instance, now time.Time) bool {
 		return true
 	}
 	switch what, _ := d.planProbe(in, now); what {
-	case takeAnswer:
+	case takeAnswer, askLater:
 		return true
 	case askVersion, askNoMore:
 		return in.ordered || !in.probe.retry.isFailing() || in.probe.cut != nil
@@ -204,12 +229,28 @@ func newProbe(p *pending, result state.ProbeResult, now time.Time) *state.Probe 
 }
 
 // askedFor is when an error wants another try; zero: it does not say.
-func askedFor(err error) time.Time {
+func askedFor(err error, now time.Time) time.Time {
 	var asked interface{ RetryAt() time.Time }
-	if errors.As(err, &asked) {
-		return asked.RetryAt()
+	if !errors.As(err, &asked) {
+		return time.Time{}
 	}
-	return time.Time{}
+	return earlier(asked.RetryAt(), now.Add(longestThrottle))
+}
+
+// throttle has it on record when Adobe wants to be asked again; zero: at any time.
+func (in *instance) throttle(until time.Time) {
+	if r := &in.record; !until.Equal(r.ProbeNotBefore) {
+		r.ProbeNotBefore, r.unsaved = until, true
+	}
+}
+
+// throttledUntil is the time before which Adobe is not asked, unless an operator says so. Beyond longestThrottle, the clock was set.
+func (in *instance) throttledUntil(now time.Time) time.Time {
+	until := in.record.ProbeNotBefore
+	if until.Sub(now) > longestThrottle {
+		return time.Time{}
+	}
+	return until
 }
 
 // cutProbe gives up the request under way.
@@ -293,6 +334,7 @@ func (in *instance) askAdobeAgain(now time.Time) {
 	if in.isPaused(now) {
 		return
 	}
+	in.throttle(time.Time{})
 	if r.Probe.Is(state.ProbeRefused) {
 		r.Probe, r.unsaved = nil, true
 	}

@@ -9,102 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	stdsync "sync"
-
-	"github.com/robfig/cron/v3"
-
 	"campaign-credsync/internal/credential"
 	credsync "campaign-credsync/sync"
 	"campaign-credsync/sync/event"
+	"campaign-credsync/sync/state"
 )
-
-// adobe is what is asked: it knows which client ids it refuses, or gives no answer.
-type adobe struct {
-	mu      stdsync.Mutex
-	refuses map[string]bool
-	err     error
-	takes   time.Duration
-	asked   []string // client ids, and when
-	at      []time.Time
-}
-
-func (a *adobe) Probe(ctx context.Context, c credential.Credential) error {
-	a.mu.Lock()
-	a.asked, a.at = append(a.asked, c.ClientID), append(a.at, time.Now())
-	err, refuses, takes := a.err, a.refuses[c.ClientID], a.takes
-	a.mu.Unlock()
-	select {
-	case <-time.After(takes):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	switch {
-	case err != nil:
-		return err
-	case refuses:
-		return &credential.Refusal{Code: credential.ReasonIMSRefused, Reason: "Adobe refuses the credential"}
-	}
-	return nil
-}
-
-func (a *adobe) change(f func(a *adobe)) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	f(a)
-}
-
-// take returns who was asked about since it was called last, and when.
-func (a *adobe) take() (asked []string, at []time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	asked, at = a.asked, a.at
-	a.asked, a.at = nil, nil
-	return asked, at
-}
-
-type laterError struct{ at time.Time }
-
-func (laterError) Error() string        { return "too many requests" }
-func (e laterError) RetryAt() time.Time { return e.at }
-
-// probing is a world in which version 1 was accepted and is in sync.
-func probing(t *testing.T, change func(*world), test func(t *testing.T, w *world, a *adobe)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w, a := newWorld(t, "prod"), &adobe{refuses: map[string]bool{}, takes: 100 * time.Millisecond}
-		w.config.Prober, w.config.Patience = a, time.Minute
-		if change != nil {
-			change(w)
-		}
-		w.source.rotate("one")
-		w.start()
-		w.wantState("prod", credsync.StateInSync)
-		if in := w.only(); !in.Proven {
-			t.Errorf("not proven: %+v", in)
-		}
-		w.wantAsked(a, "one")
-		w.wantActivated("reload")
-		test(t, w, a)
-		w.stop()
-	})
-}
-
-func (w *world) wantAsked(a *adobe, want ...string) {
-	w.t.Helper()
-	w.settle()
-	if got, _ := a.take(); !slices.Equal(got, want) {
-		w.t.Fatalf("Adobe was asked about %q, want %q\n%s", got, want, w.log)
-	}
-}
-
-// rotates has a new version come, and gives it time.
-func (w *world) rotates(clientID string, wait time.Duration) {
-	w.t.Helper()
-	w.source.rotate(clientID)
-	w.daemon.Announced(0)
-	time.Sleep(wait)
-	w.settle()
-}
 
 // An answer that says nothing is waited for while patience lasts, with Adobe asked again and again; then the version is applied, and not
 // called proven. Drift is reverted meanwhile.
@@ -150,18 +59,6 @@ func TestProbeWithoutAnAnswer(t *testing.T) {
 	})
 }
 
-func (w *world) must(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *world) check() {
-	w.t.Helper()
-	w.must(w.daemon.Check(context.Background()))
-}
-
 // Adobe is not asked before the time that it names. One beyond patience ends the waiting without another question.
 func TestProbeObeysRetryAfter(t *testing.T) {
 	for after, asked := range map[time.Duration]int{40 * time.Second: 2, 50 * time.Minute: 1} {
@@ -178,118 +75,92 @@ func TestProbeObeysRetryAfter(t *testing.T) {
 	}
 }
 
-// What Adobe refuses is asked about once, and read once, until an operator says so, or another version comes.
-func TestProbeRefused(t *testing.T) {
-	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
-		a.change(func(a *adobe) { a.refuses["two"], a.refuses["three"] = true, true })
+// The time that Adobe names outlives the daemon, and holds for another version, too. A version waits for no longer than patience; an
+// operator has Adobe asked at once.
+func TestRetryAfterOutlivesTheDaemon(t *testing.T) {
+	throttled := func(w *world, a *adobe, after time.Duration) (until time.Time) {
+		until = time.Now().Add(after)
+		a.change(func(a *adobe) { a.err = laterError{until} })
 		w.rotates("two", 3*time.Second)
-		refused := func(version int) {
-			t.Helper()
-			w.wantState("prod", credsync.StateBlocked)
-			if in := w.only(); in.Reason != credential.ReasonIMSRefused || in.AppliedVersion != 1 || in.WantedVersion != version || !in.Proven ||
-				!strings.Contains(in.LastError, "Adobe refuses the credential") {
-				t.Errorf("%+v", in)
-			}
-			w.wantOnDisk("prod", "one")
-		}
-		refused(2)
 		w.wantAsked(a, "two")
-		_, reads := w.source.counts()
-		time.Sleep(time.Hour)
-		w.stop()
-		w.start()
-		time.Sleep(time.Hour)
-		refused(2)
-		w.daemon.CheckSoon() // which is no operator's word
-		time.Sleep(time.Hour)
-		if _, now := w.source.counts(); now != reads {
-			t.Errorf("the secret was read %d times more", now-reads)
+		for range 3 { // a crash loop
+			w.stop()
+			w.launch()
+			time.Sleep(5 * time.Second)
 		}
 		w.wantAsked(a)
-		for name, again := range map[string]func(){
-			"sync":    func() { w.must(w.daemon.Ask(context.Background(), nil)); w.check() },
-			"SIGUSR1": func() { w.daemon.AskAdobeAgain(); w.daemon.CheckSoon(); time.Sleep(3 * time.Second) },
-			"SIGHUP":  func() { w.reload(func(*credsync.Config) {}); time.Sleep(3 * time.Second) },
-		} {
-			again()
-			refused(2)
-			t.Log(name)
-			w.wantAsked(a, "two")
+		w.wantState("prod", credsync.StatePending)
+		if in := w.only(); in.Reason != credential.ReasonProbeWaits || !strings.Contains(in.LastError, "does not want to be asked before") {
+			t.Errorf("%+v", in)
 		}
-		w.rotates("three", 3*time.Second)
-		refused(3)
-		w.wantAsked(a, "three")
-		w.rotates("four", 3*time.Second)
+		a.change(func(a *adobe) { a.err = nil })
+		return until
+	}
+	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
+		until := throttled(w, a, 40*time.Second)
+		time.Sleep(time.Until(until.Add(5 * time.Second)))
 		w.wantState("prod", credsync.StateInSync)
-		w.wantAsked(a, "four")
-		if n := w.told("secret accepted again"); n != 1 {
-			t.Errorf("told %d times\n%s", n, w.log)
+		if asked, at := a.take(); !slices.Equal(asked, []string{"two"}) || at[0].Before(until) || !w.only().Proven {
+			t.Errorf("asked about %q at %v, the time named was %v", asked, at, until)
 		}
 	})
+	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
+		throttled(w, a, 50*time.Minute)
+		time.Sleep(time.Minute)
+		w.wantState("prod", credsync.StateInSync)
+		w.wantOnDisk("prod", "two")
+		w.rotates("three", time.Minute+3*time.Second)
+		w.wantOnDisk("prod", "three")
+		w.wantAsked(a)
+		time.Sleep(50 * time.Minute)
+		w.rotates("four", 3*time.Second)
+		w.wantOnDisk("prod", "four")
+		w.wantAsked(a, "four")
+	})
+	for name, order := range map[string]func(w *world){
+		"sync":    func(w *world) { w.must(w.daemon.Ask(context.Background(), nil)); w.check() },
+		"SIGUSR1": func(w *world) { w.daemon.AskAdobeAgain(); w.daemon.CheckSoon(); time.Sleep(3 * time.Second) },
+		"SIGHUP":  func(w *world) { w.reload(func(*credsync.Config) {}); time.Sleep(3 * time.Second) },
+		"sync without a daemon": func(w *world) {
+			w.stop()
+			w.config.Ordered = true
+			w.launch()
+			w.must(w.daemon.Ask(context.Background(), nil))
+			time.Sleep(3 * time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			probing(t, nil, func(t *testing.T, w *world, a *adobe) {
+				throttled(w, a, 50*time.Minute)
+				order(w)
+				w.wantAsked(a, "two")
+				w.wantState("prod", credsync.StateInSync)
+			})
+		})
+	}
 }
 
-// Nobody is asked while an instance is held or paused, by adopt, nor about what is applied already: by a schedule, in a drift that
-// nlserver reverts, under another number.
-func TestProbeIsNotMade(t *testing.T) {
-	t.Run("held", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			w, a := newWorld(t, "prod"), &adobe{}
-			w.config.Prober, w.config.Patience, w.config.Recheck, w.config.HoldFirst = a, time.Minute, time.Hour, true
-			w.sinks["prod"].attributes = byHand()
-			w.source.rotate("by-hand")
-			w.start()
-			time.Sleep(10 * time.Hour)
-			w.isHeld()
-			w.wantAsked(a)
-			w.must(w.daemon.Adopt(context.Background(), nil))
-			time.Sleep(10 * time.Hour)
-			w.wantState("prod", credsync.StateInSync)
-			w.wantAsked(a) // Vault's may be another than what was adopted
-			if w.only().Proven {
-				t.Error("proven")
-			}
-			w.rotates("two", 3*time.Second)
-			w.wantState("prod", credsync.StateInSync)
-			w.wantAsked(a, "two")
-			w.stop()
-		})
-	})
-	t.Run("paused", func(t *testing.T) {
-		probing(t, func(w *world) { w.config.Recheck = time.Hour }, func(t *testing.T, w *world, a *adobe) {
-			a.change(func(a *adobe) { a.err = errors.New("answers 500") })
-			w.rotates("two", 20*time.Second)
-			w.pauseFor(20 * time.Hour)
-			a.take()
-			time.Sleep(10 * time.Hour)
-			w.daemon.AskAdobeAgain()
-			time.Sleep(9 * time.Hour)
-			w.wantAsked(a)
-			a.change(func(a *adobe) { a.err = nil })
-			w.resume()
-			time.Sleep(time.Second)
-			w.wantState("prod", credsync.StateInSync)
-			w.wantAsked(a, "two")
-			if !w.only().Proven {
-				t.Error("the pause counted as patience")
-			}
-		})
-	})
-	t.Run("applied", func(t *testing.T) {
-		probing(t, func(w *world) { w.config.Revert = credsync.RevertApply }, func(t *testing.T, w *world, a *adobe) {
-			w.rotates("one", 3*time.Second)
-			w.sinks["prod"].edit("authIMSTAClientId", "mallory")
-			time.Sleep(time.Minute)
-			w.wantOnDisk("prod", "one")
-			w.reload(func(c *credsync.Config) { c.Reapply = every(t, "1h") })
-			time.Sleep(3 * time.Hour)
-			if n := w.sinks["prod"].applied(); n < 4 {
-				t.Errorf("%d applies\n%s", n, w.log)
-			}
-			w.wantAsked(a)
-			if !w.only().Proven {
-				t.Error("not proven any more")
-			}
-		})
+// Nobody is believed who wants to be asked in ten years, and no clock that was set by years.
+func TestRetryAfterOfYears(t *testing.T) {
+	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
+		a.change(func(a *adobe) { a.err = laterError{time.Now().AddDate(10, 0, 0)} })
+		w.rotates("two", 2*time.Minute)
+		w.wantAsked(a, "two")
+		a.change(func(a *adobe) { a.err = nil })
+		time.Sleep(49 * time.Hour)
+		w.rotates("three", 3*time.Second)
+		w.wantAsked(a, "three")
+		w.stop()
+		store, err := state.Open(w.dir, 0)
+		w.must(err)
+		record, err := store.Load("prod")
+		w.must(err)
+		record.ProbeNotBefore = time.Now().AddDate(10, 0, 0)
+		w.must(store.Save("prod", record))
+		store.Close()
+		w.start()
+		w.rotates("four", 3*time.Second)
+		w.wantAsked(a, "four")
 	})
 }
 
@@ -313,26 +184,6 @@ func TestProbeBeforeAnApplyThatFails(t *testing.T) {
 		if !w.only().Proven {
 			t.Error("not proven")
 		}
-	})
-}
-
-// A JWT credential cannot be asked about.
-func TestProbeOfAPrivateKey(t *testing.T) {
-	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
-		w.source.rotate("two")
-		w.source.change(func(s *source) { s.secret.PrivateKey = credential.NewSecret("-----BEGIN PRIVATE KEY-----") })
-		w.daemon.Announced(0)
-		time.Sleep(3 * time.Second)
-		w.wantState("prod", credsync.StateInSync)
-		w.wantOnDisk("prod", "two")
-		w.wantAsked(a)
-		if w.only().Proven || w.told("the new version is applied without being proven") != 1 {
-			t.Errorf("%+v\n%s", w.only(), w.log)
-		}
-		w.must(w.daemon.Ask(context.Background(), nil))
-		w.check()
-		time.Sleep(48 * time.Hour)
-		w.wantAsked(a)
 	})
 }
 
@@ -374,27 +225,6 @@ func TestProbesOfMany(t *testing.T) {
 	}
 }
 
-// One node of a cluster is behind, and answers in turn with an older version: what Adobe refuses is not asked about with each change.
-func TestRefusedVersionsThatWaver(t *testing.T) {
-	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
-		a.change(func(a *adobe) { a.refuses["two"], a.refuses["three"] = true, true })
-		var versions []credential.Version
-		for _, client := range []string{"two", "three"} {
-			w.rotates(client, 3*time.Second)
-			w.source.change(func(s *source) { versions = append(versions, s.version) })
-		}
-		w.wantAsked(a, "two", "three")
-		for i := range 20 {
-			w.source.change(func(s *source) { s.version, s.secret = versions[i%2], newCredential([]string{"two", "three"}[i%2]) })
-			w.daemon.Announced(0)
-			time.Sleep(5 * time.Second)
-		}
-		w.wantAsked(a)
-		w.wantState("prod", credsync.StateBlocked)
-		w.wantOnDisk("prod", "one")
-	})
-}
-
 // A question that hangs holds up neither a stop nor a reload, and a newer version does not wait for it.
 func TestProbeThatHangs(t *testing.T) {
 	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
@@ -416,13 +246,4 @@ func TestProbeThatHangs(t *testing.T) {
 		w.wantOnDisk("prod", "three")
 		w.wantAsked(a, "three")
 	})
-}
-
-func every(t *testing.T, interval string) cron.Schedule {
-	t.Helper()
-	schedule, err := cron.ParseStandard("@every " + interval)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return schedule
 }

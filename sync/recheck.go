@@ -42,6 +42,7 @@ func (in *instance) planRecheck(interval time.Duration, now time.Time) {
 	if wait := rc.at.Round(0).Sub(now.Round(0)); wait < 0 || wait > 2*interval { // or the clock was set
 		rc.at = now.Add(rand.N(interval / 10))
 	}
+	rc.at = later(rc.at, in.throttledUntil(now))
 }
 
 // fetchApplied has the next poll read the secret of the applied version. What was adopted may be another than the source's.
@@ -75,7 +76,7 @@ func (d *Daemon) recheckApplied(in *instance) {
 	case answer.Result == state.ProbeInconclusive:
 		tries.failedWithin(firstRecheckRetry, lastRecheckRetry, in.log, answer.At, err,
 			report{"Adobe does not say whether it still accepts the applied credential, asking again", "correct what the reason says"})
-		in.recheck = recheck{retry: tries, at: later(tries.at, askedFor(err))}
+		in.recheck = recheck{retry: tries, at: later(tries.at, askedFor(err, answer.At))}
 		return
 	}
 	was := r.AppliedProbe

@@ -118,3 +118,25 @@ func TestRecheckOfAnotherVersion(t *testing.T) {
 		w.wantState("prod", credsync.StateBlocked)
 	})
 }
+
+// The time that Adobe names holds for a recheck, too, and for that of the next daemon.
+func TestRecheckObeysRetryAfter(t *testing.T) {
+	probing(t, func(w *world) { w.config.Recheck = time.Hour }, func(t *testing.T, w *world, a *adobe) {
+		time.Sleep(50 * time.Minute)
+		a.change(func(a *adobe) { a.err = laterError{time.Now().Add(30 * time.Hour)} })
+		until := time.Now().Add(30 * time.Hour)
+		time.Sleep(20 * time.Minute)
+		w.wantAsked(a, "one")
+		a.change(func(a *adobe) { a.err = nil })
+		for range 4 {
+			time.Sleep(6 * time.Hour)
+			w.stop()
+			w.start()
+		}
+		w.wantAsked(a)
+		time.Sleep(time.Until(until.Add(30 * time.Minute)))
+		if asked, at := a.take(); len(asked) != 1 || at[0].Before(until) {
+			t.Errorf("asked at %v, the time named was %v", at, until)
+		}
+	})
+}

@@ -161,7 +161,7 @@ func (e *laterError) RetryAt() time.Time { return e.at }
 func inconclusive(response *http.Response, text string) error {
 	after, now := response.Header.Get("Retry-After"), time.Now()
 	var wait time.Duration
-	if seconds, err := strconv.Atoi(after); err == nil {
+	if seconds, err := strconv.Atoi(after); err == nil || errors.Is(err, strconv.ErrRange) { // then it is the largest number
 		wait = min(time.Duration(max(0, seconds)), longestWait/time.Second) * time.Second
 	} else if at, err := http.ParseTime(after); err == nil {
 		wait = min(at.Sub(now), longestWait)

@@ -83,6 +83,7 @@ func TestRetryAfter(t *testing.T) {
 	for _, answer := range []standin.Answer{standin.Throttles, standin.Unavailable} {
 		for _, c := range []struct{ says, least, most time.Duration }{
 			{time.Minute, 58 * time.Second, 80 * time.Second}, {100 * time.Hour, 23 * time.Hour, 30 * time.Hour},
+			{10 * 365 * 24 * time.Hour, 23 * time.Hour, 30 * time.Hour},
 		} {
 			s.Answers(answer)
 			s.RetryAfter(c.says)
@@ -96,6 +97,25 @@ func TestRetryAfter(t *testing.T) {
 			if wait := time.Until(later.RetryAt()); wait < c.least || wait > c.most {
 				t.Errorf("%s of %v: %v", answer, c.says, wait)
 			}
+		}
+	}
+}
+
+// A number that no computer counts to is bounded, too.
+func TestRetryAfterThatIsNoNumber(t *testing.T) {
+	after := "99999999999999999999"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", after)
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer s.Close()
+	var later interface{ RetryAt() time.Time }
+	if !errors.As(probe(t, s.URL), &later) || time.Until(later.RetryAt()) < 23*time.Hour || time.Until(later.RetryAt()) > 30*time.Hour {
+		t.Errorf("%s: %v", after, later)
+	}
+	for _, after = range []string{"-99999999999999999999", "soon"} {
+		if errors.As(probe(t, s.URL), &later) {
+			t.Errorf("%s: %v", after, later.RetryAt())
 		}
 	}
 }

@@ -39,6 +39,8 @@ type Record struct {
 	// Probe is the last answer of Adobe about a version that was to be applied, until it is; AppliedProbe that about the applied one.
 	Probe        *Probe `json:"ims_probe,omitempty"`
 	AppliedProbe *Probe `json:"ims_applied_probe,omitempty"`
+	// ProbeNotBefore is the time before which Adobe, by its last answer, does not want to be asked. Zero: none.
+	ProbeNotBefore time.Time `json:"ims_not_before,omitzero"`
 
 	Activation       []credential.Step `json:"activation,omitempty"` // steps still to be done, in order
 	ActivationSince  time.Time         `json:"activation_since"`
