@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -32,6 +33,15 @@ func TestBlocksSayWhatTheyAre(t *testing.T) {
 					commands = append(commands, page+" "+strings.TrimSpace(command))
 				}
 			}
+		}
+	}
+	files, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if !slices.Contains(pages.Operators, file) && !slices.Contains(pages.Developers, file) && pages.Elsewhere[file] == "" {
+			t.Errorf("%s: say in test/pages whom it is for", file)
 		}
 	}
 	for _, n := range pages.NotRun {

@@ -10,16 +10,28 @@ import (
 	"strings"
 )
 
-// Operators are the pages with commands for operators, in the order in which a test may run them: each begins with a host on which the
-// instance is in sync, but for the first.
+// Operators are the pages for operators, in the order in which a test may run them: each begins with a host on which the instance is in
+// sync, but for the first.
 var Operators = []string{
-	"install.md", "rotate-by-hand.md", "break-glass.md",
+	"install.md", "commands.md", "problems.md", "operate.md", "rotate-by-hand.md", "break-glass.md", "vault.md", "survey.md", "uninstall.md",
+	"alerts.md", "configure.md", "faq.md", "first-real-run.md", "hardening.md", "security.md",
 }
+
+// Elsewhere are pages for operators with a test of their own.
+var Elsewhere = map[string]string{
+	"container.md":        "TestBareImage, TestImageOnCampaigns, TestImageBesideCampaign",
+	"migrate-from-jwt.md": "TestMigrationFromJWT",
+	"rollout.md":          "TestRollout",
+}
+
+// Developers are the other pages.
+var Developers = []string{"architecture.md", "compatibility.md", "dependencies.md", "faults.md", "testing.md"}
 
 // NotRun are the commands that no test runs, by page and by how their first line begins, with the reason.
 var NotRun = []struct{ Page, Begins, Reason string }{
-	{"install.md", "gpg --verify", "needs a release; its own tests check the signature"},
 	{"install.md", "make build", "needs Go on the container"},
+	{"install.md", "gpg --verify", "needs a release; its own tests check the signature"},
+	{"vault.md", "vault write auth/jwt/config", "Vault asks the issuer for its keys, and there is none; logins by JWT have tests of their own"},
 }
 
 // Languages are those that a block may have. Only sh is run.
