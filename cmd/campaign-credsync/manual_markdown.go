@@ -22,22 +22,19 @@ func configMarkdown(example string) []byte {
 		}
 		if of != group {
 			group = of
-			fmt.Fprintf(p, "\n## %s\n\n| key | default | meaning |\n|---|---|---|\n", of)
+			fmt.Fprintf(p, "\n## %s\n\n", of)
 		}
-		text := strings.TrimSuffix(k.text, ".")
+		text := k.text
 		if k.allowed != "" {
 			text = strings.TrimSpace("`" + strings.ReplaceAll(k.allowed, ", ", "`, `") + "`. " + text)
 		}
-		fmt.Fprintf(p, "| `%s` | %s | %s |\n", name, code(k.fallback), strings.ReplaceAll(text, "|", "or"))
+		if k.fallback != "" {
+			name += "`, default `" + strings.Trim(k.fallback, "'")
+		}
+		line := "- `" + name + "`: " + strings.TrimSuffix(text, ".")
+		p.WriteString(strings.TrimSuffix(line, ": ") + "\n")
 	}
 	return p.Bytes()
-}
-
-func code(value string) string {
-	if value = strings.Trim(value, `'`); value == "" {
-		return ""
-	}
-	return "`" + value + "`"
 }
 
 const configureHead = `# Configure
