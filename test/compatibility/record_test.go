@@ -20,7 +20,7 @@ import (
 
 var (
 	record = flag.String("record", "", "make testdata of a release of this name")
-	daemon = flag.String("daemon", "", "for -record and -downgrade: an executable of the daemon, if not of this code")
+	daemon = flag.String("daemon", "", "for -record and TestStartsAfterRelease: an executable of the daemon, if not of this code")
 )
 
 // TestRecord makes the files of a release.

@@ -361,4 +361,15 @@ var mutations = []mutation{
 	{"what nlserver prints is quoted whole",
 		`if plain.MatchString(p) {`, `if plain != nil {`,
 		"TestActivationTrouble"},
+
+	// Releases understand each other.
+	{"a field of the records is renamed",
+		`json:"secret_digest,omitempty"`, `json:"digest_of_secret,omitempty"`,
+		"TestFieldsOfRecords"},
+	{"a record of an earlier release is not read",
+		`const recordFormat = 1`, `const recordFormat = 2`,
+		"TestStartsAfterRelease"},
+	{"a pause is asked for by another name",
+		`query.Get("for")`, `query.Get("length")`,
+		"TestAnswersCommandsOfReleases"},
 }
