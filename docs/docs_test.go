@@ -126,19 +126,6 @@ func TestNamedTargetsAreThere(t *testing.T) {
 	}
 }
 
-// docs/configure.md is what make docs makes.
-func TestConfigureIsFresh(t *testing.T) {
-	dir := t.TempDir()
-	manual := exec.Command("go", "run", "-tags", "manual", "./cmd/campaign-credsync", dir)
-	manual.Dir, manual.Env = "..", append(os.Environ(), "SOURCE_DATE_EPOCH=0")
-	if out, err := manual.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if read(t, "configure.md") != read(t, filepath.Join(dir, "configure.md")) {
-		t.Error("configure.md is not what the configuration's table says: run make docs")
-	}
-}
-
 // README is the first screen: what it has not met is said before anything else, and it stays short.
 func TestReadmeIsAFirstScreen(t *testing.T) {
 	const most = 900
