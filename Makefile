@@ -16,7 +16,7 @@ EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PACKAGE_VERSION ?= $(or $(shell git describe --tags --dirty=+dirty 2>/dev/null | sed -nE 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-/~/g; /^[0-9]/p'),0.0.0~$(EPOCH).$(COMMIT))
 MINUTES ?= 10
 
-.PHONY: build manual docs package image release demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint vuln install clean
+.PHONY: build manual docs package image release demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint lint-packages vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
 	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/campaign-credsync
@@ -47,8 +47,8 @@ mutate: ## breaks the product in one place at a time: the test that is there for
 test-systemd: ## the unit, in a Debian 12 with systemd as PID 1, the container image, a rollout on three; needs root
 	go test -v -count=1 -timeout 20m -tags systemd $(TESTS) ./test/systemd
 
-test-systemd-all: test-systemd ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257; the container image and the rollout once
-	for suite in bullseye trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd TESTS="-skip 'Image|Pages|Rollout'" || exit; done
+test-systemd-all: test-systemd ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257; the container image, the rpm and the rollout once
+	for suite in bullseye trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd TESTS="-skip 'Image|Pages|PackagesRPM|Rollout'" || exit; done
 
 bench: build ## the figures, as ratios in one run
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
@@ -68,6 +68,11 @@ lint:
 	go vet ./... && go vet -tags systemd ./test/systemd && go vet -tags manual ./cmd/campaign-credsync
 	go tool staticcheck ./... && go tool staticcheck -tags systemd ./test/systemd && go tool staticcheck -tags manual ./cmd/campaign-credsync
 	@if command -v shellcheck >/dev/null; then shellcheck -x $$(git grep -lE '^#!.*sh$$' -- .ci packaging); elif [ -n "$$CI" ]; then echo "shellcheck is not installed"; exit 1; else echo "shellcheck is not installed, not run"; fi
+
+lint-packages: ## lintian and rpmlint, for the packages of this machine
+	$(MAKE) package DIST=$(CURDIR)/bin/lint ARCHES=$(ARCH)
+	lintian --fail-on error,warning bin/lint/*.deb
+	rpmlint -c packaging/rpmlint.toml bin/lint/*.rpm
 
 vuln: ## needs the vulnerability database
 	go tool govulncheck ./...

@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,7 +15,8 @@ import (
 	"campaign-credsync/test/container"
 )
 
-// TestPackages takes the deb through its life: install, configure, upgrade, downgrade, remove, install again, purge.
+// TestPackages takes the deb through its life: install, configure, upgrade, downgrade, remove, install again, purge; and through what
+// may be in the way of that.
 func TestPackages(t *testing.T) {
 	t.Setenv("VAULT_ADDR", "")
 	t.Setenv("VAULT_TOKEN", "")
@@ -31,10 +33,15 @@ func TestPackages(t *testing.T) {
 		name string
 		test func(*testing.T, *host)
 	}{
-		{"upgrade", testDebUpgrade},
 		{"upgrade with a bad configuration", testDebUpgradeBadConfiguration},
 		{"downgrade while paused", testDebDowngrade},
-		{"arguments of rpm", testScriptsOfRPM},
+		{"upgrade", testDebUpgrade},
+		{"downgrade while nlserver writes", testDebWhileWriting},
+		{"upgrade that cannot start", testDebUpgradeCannotStart},
+		{"downgrade while held", testDebHeld},
+		{"upgrade while systemd does not answer", testDebWithoutSystemctl},
+		{"downgrade with state_dir full", testDebFullState},
+		{"upgrade with /usr full", testDebFullUsr},
 		{"remove and install again", testDebRemove},
 		{"purge", testDebPurge},
 	} {
@@ -47,12 +54,18 @@ func TestPackages(t *testing.T) {
 // buildDeb returns the deb of a version.
 func buildDeb(t *testing.T, version string) string {
 	t.Helper()
-	dist := t.TempDir()
-	out, err := outside(t, "make", "package", "DIST="+dist, "FORMATS=deb", "ARCHES="+runtime.GOARCH, "VERSION=v"+version, "PACKAGE_VERSION="+version)
+	return filepath.Join(buildPackage(t, version, "deb"), "campaign-credsync_"+version+"-1_"+runtime.GOARCH+".deb")
+}
+
+// buildPackage returns the directory with the package of a version and format, for this machine.
+func buildPackage(t *testing.T, version, format string) (dist string) {
+	t.Helper()
+	dist = t.TempDir()
+	out, err := outside(t, "make", "package", "DIST="+dist, "FORMATS="+format, "ARCHES="+runtime.GOARCH, "VERSION=v"+version, "PACKAGE_VERSION="+version)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, tail(out, 20))
 	}
-	return filepath.Join(dist, "campaign-credsync_"+version+"-1_"+runtime.GOARCH+".deb")
+	return dist
 }
 
 // dpkg runs it and returns what it and the scripts say.
@@ -63,6 +76,20 @@ func (h *host) dpkg(t *testing.T, args ...string) string {
 		t.Fatalf("dpkg %s: %v", strings.Join(args, " "), o)
 	}
 	return o.stdout + o.stderr
+}
+
+// installs installs a deb over another one, older or newer.
+func (h *host) installs(t *testing.T, deb string) (said string) {
+	t.Helper()
+	return h.dpkg(t, "-i", "--force-downgrade", "/root/"+deb+".deb")
+}
+
+// isInstalled fails the test unless dpkg has finished with this version.
+func (h *host) isInstalled(t *testing.T, version string) {
+	t.Helper()
+	if got := h.run(t, "dpkg-query", "-W", "-f", "${Status} ${Version}", "campaign-credsync"); got != "install ok installed "+version+"-1" {
+		t.Errorf("dpkg has %s, want %s", got, version)
+	}
 }
 
 // isUnit fails the test unless the unit is in this state, and enabled or not.
@@ -106,6 +133,22 @@ func (h *host) runsVersion(t *testing.T, version, before string) (pid string) {
 	return pid
 }
 
+// configureAsShipped writes a configuration that follows the example, and the secret-id.
+func (h *host) configureAsShipped(t *testing.T) {
+	t.Helper()
+	var secretID string
+	h.roleID, secretID = h.vault.MustRole(h.vault.ReadPolicy(container.SecretPath(instance)), time.Hour)
+	h.secrets = append(h.secrets, secretID)
+	h.config = edited(t, h.read(t, "/etc/campaign-credsync/config.example.yaml"),
+		"poll: 30s ", "poll: 1s ",
+		"https://vault.example.com:8200", h.vault.Address,
+		"mount: approle ", "mount: "+h.vault.AuthMount+" ",
+		"00000000-0000-0000-0000-000000000000", h.roleID,
+		"mount: secret ", "mount: "+h.vault.Mount+" ")
+	h.configure(t, h.config)
+	h.write(t, secretIDFile, secretID+"\n", 0o600)
+}
+
 func testDebInstall(t *testing.T, h *host) {
 	before := h.document(t)
 	users := h.read(t, "/etc/passwd")
@@ -120,16 +163,7 @@ func testDebInstall(t *testing.T, h *host) {
 		t.Error("the package changes the instance's file")
 	}
 
-	var secretID string
-	h.roleID, secretID = h.vault.MustRole(h.vault.ReadPolicy(container.SecretPath(instance)), time.Hour)
-	h.secrets = append(h.secrets, secretID)
-	h.config = edited(t, h.read(t, "/etc/campaign-credsync/config.example.yaml"),
-		"https://vault.example.com:8200", h.vault.Address,
-		"mount: approle ", "mount: "+h.vault.AuthMount+" ",
-		"00000000-0000-0000-0000-000000000000", h.roleID,
-		"mount: secret ", "mount: "+h.vault.Mount+" ")
-	h.configure(t, h.config)
-	h.write(t, secretIDFile, secretID+"\n", 0o600)
+	h.configureAsShipped(t)
 	version, secret := h.rotate(t)
 	h.run(t, "env", "CREDENTIALS_DIRECTORY=/run/credentials/"+unit, "campaign-credsync", "validate")
 	began := time.Now()
@@ -144,7 +178,7 @@ func testDebInstall(t *testing.T, h *host) {
 
 func testDebUpgrade(t *testing.T, h *host) {
 	pid, applies, file := h.awaitApplied(t, 1), h.applies(t), h.document(t)
-	h.dpkg(t, "-i", "/root/newer.deb")
+	h.installs(t, "newer")
 	h.runsVersion(t, "1.1.0", pid)
 	h.isUnit(t, "active", true)
 	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) {
@@ -152,53 +186,200 @@ func testDebUpgrade(t *testing.T, h *host) {
 	}
 }
 
-// testDebUpgradeBadConfiguration: a daemon that works is not replaced by one that would not start.
+// testDebUpgradeBadConfiguration: a daemon that works is not replaced by one that would not start, and goes on to apply.
 func testDebUpgradeBadConfiguration(t *testing.T, h *host) {
 	pid := h.awaitApplied(t, 1)
 	h.configure(t, h.config+"\nno_such_key: 1\n")
-	said := h.dpkg(t, "-i", "/root/newer.deb")
+	said := h.installs(t, "newer")
 	says(t, said, "NOT restarted")
 	says(t, said, "no_such_key")
-	if got := h.awaitApplied(t, 1); got != pid {
+	h.isInstalled(t, "1.1.0")
+	version, secret := h.rotate(t)
+	if got := h.awaitApplied(t, version); got != pid || !h.holds(t, secret) {
 		t.Errorf("process %s became %s", pid, got)
 	}
+	says(t, h.run(t, "campaign-credsync", "status", "--json"), `"version":"v1.0.0"`)
 	h.configure(t, h.config)
+	h.run(t, "systemctl", "restart", unit) // as it said
+	h.runsVersion(t, "1.1.0", pid)
 }
 
 func testDebDowngrade(t *testing.T, h *host) {
 	pid, applies := h.awaitApplied(t, 1), h.applies(t)
 	const environment = "CREDENTIALS_DIRECTORY=/run/credentials/" + unit
 	h.run(t, "env", environment, "campaign-credsync", "pause", "--for", "1h")
-	h.dpkg(t, "-i", "--force-downgrade", "/root/older.deb")
-	says(t, h.try(t, "campaign-credsync", "status", "--json").stdout, `"state":"paused"`)
+	h.rotate(t)
+	h.installs(t, "older")
+	await(t, "the pause", patience, func() bool {
+		return strings.Contains(h.try(t, "campaign-credsync", "status", "--json").stdout, `"state":"paused"`)
+	})
+	h.isInstalled(t, "1.0.0")
+	if h.applies(t) != applies {
+		t.Error("the downgrade ends the pause")
+	}
 	h.run(t, "env", environment, "campaign-credsync", "resume")
 	h.runsVersion(t, "1.0.0", pid)
-	if h.applies(t) != applies {
-		t.Error("the downgrade applies anew")
+	if h.applies(t) != applies+1 {
+		t.Errorf("%d applies for one new version", h.applies(t)-applies)
 	}
 }
 
-// testScriptsOfRPM runs the scripts with the arguments that rpm gives them: how many versions there are afterwards.
-func testScriptsOfRPM(t *testing.T, h *host) {
-	for _, script := range []string{"postinstall", "preremove", "postremove"} {
-		copyFile(t, filepath.Join(repository(t), "packaging/scripts", script), h.path("/root/"+script))
+// testDebWhileWriting: the package manager waits for an nlserver that writes, which is neither ended nor joined by another.
+func testDebWhileWriting(t *testing.T, h *host) {
+	pid, seen := h.awaitApplied(t, 1), len(h.runs(t))
+	version, secret, run := h.writing(t)
+	installs := h.start(t, "dpkg", "-i", "--force-downgrade", "/root/older.deb")
+	h.awaitUnit(t, "a unit that stops", func(properties map[string]string) bool { return properties["ActiveState"] == "deactivating" })
+	h.release(t)
+	if o := installs(); o.status != 0 {
+		t.Errorf("dpkg: %v", o)
 	}
-	pid := h.awaitApplied(t, 1)
-	for _, step := range []string{"postinstall 2", "preremove 1", "postremove 1"} { // an upgrade
-		h.run(t, "sh", "-c", "/root/"+step)
+	sets := 0
+	for _, r := range h.runs(t)[seen:] {
+		if r.Kind == "set" && r.Event == "end" {
+			sets++
+			if r.PID != run.PID || r.ExitCode == nil || *r.ExitCode != 0 {
+				t.Errorf("a run that is not the first one, or was cut off: %+v", r)
+			}
+		}
 	}
-	pid = h.runsVersion(t, "1.0.0", pid)
-	for _, step := range []string{"preremove 0", "postremove 0"} {
-		h.run(t, "sh", "-c", "/root/"+step)
+	if sets != 1 || !h.holds(t, secret) {
+		t.Errorf("nlserver wrote %d times", sets)
 	}
-	h.isUnit(t, "inactive", false)
-	if _, err := os.Stat(h.path(stateDir)); err != nil {
-		t.Error(err)
-	}
-	says(t, h.run(t, "/root/postinstall", "1"), "systemctl enable --now campaign-credsync")
-	h.isUnit(t, "inactive", false)
-	h.run(t, "systemctl", "enable", "--now", unit)
+	h.faults(t, "")
+	h.awaitApplied(t, version)
 	h.runsVersion(t, "1.0.0", pid)
+	h.isInstalled(t, "1.0.0")
+}
+
+// testDebUpgradeCannotStart: the configuration is good, and yet the new daemon cannot start. That is said, dpkg is content, and systemd
+// tries until it works.
+func testDebUpgradeCannotStart(t *testing.T, h *host) {
+	pid, applies, file := h.awaitApplied(t, 1), h.applies(t), h.document(t)
+	other, err := net.Listen("tcp", "127.0.0.1:0") // the container has the network of the machine
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	h.configure(t, edited(t, h.config, `listen: "" `, "listen: "+other.Addr().String()+" "))
+	says(t, h.installs(t, "newer"), "the restart failed; systemd tries again every 5 s. See: journalctl -u "+unit)
+	h.isInstalled(t, "1.1.0")
+	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) {
+		t.Error("what was applied changes")
+	}
+	other.Close()
+	h.runsVersion(t, "1.1.0", pid)
+	h.configure(t, h.config)
+	h.run(t, "systemctl", "restart", unit)
+	h.awaitApplied(t, 1)
+}
+
+// testDebHeld: a first apply that is held stays so.
+func testDebHeld(t *testing.T, h *host) {
+	h.awaitApplied(t, 1)
+	h.run(t, "systemctl", "stop", unit)
+	h.run(t, "rm", stateDir+"/"+instance+".json")
+	h.run(t, "systemctl", "start", unit)
+	isHeld := func() {
+		t.Helper()
+		await(t, "the first apply to be held", patience, func() bool {
+			return strings.Contains(h.try(t, "campaign-credsync", "status", "--json").stdout, `"state":"held"`)
+		})
+	}
+	isHeld()
+	applies, file := h.applies(t), h.document(t)
+	h.installs(t, "older")
+	isHeld()
+	says(t, h.try(t, "campaign-credsync", "status", "--json").stdout, `"version":"v1.0.0"`)
+	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) {
+		t.Error("the downgrade applies what was held")
+	}
+	h.run(t, "env", "CREDENTIALS_DIRECTORY=/run/credentials/"+unit, "campaign-credsync", "adopt")
+	h.runsVersion(t, "1.0.0", "")
+}
+
+// testDebWithoutSystemctl: dpkg is not left with half of a package because systemd does not answer.
+func testDebWithoutSystemctl(t *testing.T, h *host) {
+	pid := h.awaitApplied(t, 1)
+	h.write(t, "/usr/local/bin/systemctl", "#!/bin/sh\necho 'Failed to reload daemon: Connection timed out' >&2\nexit 1\n", 0o755)
+	said := h.installs(t, "newer")
+	h.run(t, "rm", "/usr/local/bin/systemctl")
+	says(t, said, "NOT restarted: systemd does not answer")
+	h.isInstalled(t, "1.1.0")
+	if got := h.awaitApplied(t, 1); got != pid {
+		t.Errorf("process %s became %s", pid, got)
+	}
+	h.run(t, "sh", "-c", "systemctl daemon-reload && systemctl restart campaign-credsync-activate.socket "+unit) // as it said
+	h.runsVersion(t, "1.1.0", pid)
+}
+
+// full has a directory be a full disk, until there is room again. unmount ends that disk, and leaves the directory as it was before.
+func (h *host) full(t *testing.T, dir string) (room, unmount func()) {
+	t.Helper()
+	h.run(t, "sh", "-ec", `dir=$1 small=/root/small$1
+		mkdir -p "$small"
+		mount -t tmpfs -o mode=0755,size=$(($(du -sk "$dir" | cut -f1) + 600))k tmpfs "$small"
+		cp -a "$dir/." "$small/"
+		mount --bind "$small" "$dir"
+		dd if=/dev/zero of="$dir/filling" bs=4k 2>/dev/null && exit 1
+		[ -s "$dir/filling" ]`, "sh", dir)
+	return func() { t.Helper(); h.run(t, "rm", dir+"/filling") },
+		func() { t.Helper(); h.run(t, "umount", "--lazy", dir) }
+}
+
+// testDebFullState: without room for state, the other version starts and guards what is applied, and says what it cannot do.
+func testDebFullState(t *testing.T, h *host) {
+	h.awaitApplied(t, 1)
+	h.run(t, "systemctl", "stop", unit)
+	applies, file := h.applies(t), h.document(t)
+	room, unmount := h.full(t, stateDir)
+	h.run(t, "systemctl", "start", unit)
+	pid := h.awaitApplied(t, 1)
+	h.installs(t, "older")
+	h.isInstalled(t, "1.0.0")
+	pid = h.runsVersion(t, "1.0.0", pid)
+	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) {
+		t.Error("what was applied changes")
+	}
+	_, secret := h.rotate(t)
+	await(t, "that the new version cannot be applied is said", patience, func() bool {
+		return strings.Contains(h.try(t, "campaign-credsync", "status").stdout, "no space left")
+	})
+	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) {
+		t.Error("nlserver is run without a record of that")
+	}
+	room()
+	await(t, "the new version", patience, func() bool { return h.holds(t, secret) })
+	if got := h.runsVersion(t, "1.0.0", ""); got != pid {
+		t.Errorf("process %s became %s", pid, got)
+	}
+	h.run(t, "systemctl", "stop", unit)
+	h.run(t, "cp", "-a", stateDir, "/root/state")
+	unmount()
+	h.run(t, "cp", "-a", "/root/state/.", stateDir+"/")
+	h.run(t, "systemctl", "start", unit)
+	h.awaitApplied(t, 1)
+}
+
+// testDebFullUsr: dpkg fails, says why, keeps the version that was there, and its daemon goes on.
+func testDebFullUsr(t *testing.T, h *host) {
+	pid := h.awaitApplied(t, 1)
+	room, unmount := h.full(t, "/usr/bin")
+	o := h.try(t, "dpkg", "-i", "/root/newer.deb")
+	if o.status == 0 {
+		t.Errorf("dpkg succeeds: %v", o)
+	}
+	says(t, o.stderr, "No space left on device")
+	h.isInstalled(t, "1.0.0")
+	says(t, h.run(t, "campaign-credsync", "version"), "v1.0.0")
+	version, secret := h.rotate(t)
+	if got := h.awaitApplied(t, version); got != pid || !h.holds(t, secret) {
+		t.Errorf("process %s became %s", pid, got)
+	}
+	room()
+	unmount()
+	h.installs(t, "newer")
+	h.runsVersion(t, "1.1.0", pid)
 }
 
 func testDebRemove(t *testing.T, h *host) {

@@ -1,0 +1,101 @@
+//go:build systemd
+
+package systemd
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"campaign-credsync/sources/vaulttest"
+)
+
+// TestPackagesRPM takes the rpm through its life, by the rpm of a Debian: install, upgrade, downgrade, erase. What it cannot show: the
+// dependencies, and the dnf, of a Red Hat.
+func TestPackagesRPM(t *testing.T) {
+	t.Setenv("VAULT_ADDR", "")
+	t.Setenv("VAULT_TOKEN", "")
+	t.Setenv("VAULT_NAMESPACE", "")
+	requireTools(t)
+	architecture := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
+	h := bootHost(t, vaulttest.Start(t), buildStandin(t), rootFileSystem(t, "rpm"))
+	for name, version := range map[string]string{"older": "1.0.0", "newer": "1.1.0"} {
+		copyFile(t, filepath.Join(buildPackage(t, version, "rpm"), "campaign-credsync-"+version+"-1."+architecture+".rpm"), h.path("/root/"+name+".rpm"))
+	}
+	before := h.document(t)
+	says(t, h.rpm(t, "-i", "older"), "not started, as there is no "+configFile)
+	h.isUnit(t, "inactive", false)
+	if !bytes.Equal(h.document(t), before) {
+		t.Error("the package changes the instance's file")
+	}
+	h.configureAsShipped(t)
+	version, secret := h.rotate(t)
+	h.run(t, "systemctl", "enable", "--now", unit)
+	h.awaitApplied(t, version)
+	pid := h.runsVersion(t, "1.0.0", "")
+	applies, file := h.applies(t), h.document(t)
+
+	h.rpm(t, "-U", "newer")
+	pid = h.runsVersion(t, "1.1.0", pid)
+	h.isUnit(t, "active", true)
+
+	h.configure(t, h.config+"\nno_such_key: 1\n")
+	said := h.rpm(t, "-U", "older", "--oldpackage")
+	says(t, said, "NOT restarted")
+	says(t, said, "no_such_key")
+	if got := h.awaitApplied(t, 1); got != pid {
+		t.Errorf("process %s became %s", pid, got)
+	}
+	h.configure(t, h.config)
+	h.rpm(t, "-U", "older", "--replacepkgs")
+	h.runsVersion(t, "1.0.0", pid)
+	if got := strings.TrimSpace(h.run(t, "rpm", "-q", "campaign-credsync")); got != "campaign-credsync-1.0.0-1."+architecture {
+		t.Errorf("rpm has %s", got)
+	}
+	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) || !h.holds(t, secret) {
+		t.Error("an upgrade forgets what was applied")
+	}
+
+	says(t, h.rpmDo(t, "-e", "campaign-credsync"), "state and configuration stay")
+	h.isUnit(t, "inactive", false)
+	if got := h.try(t, "systemctl", "is-active", "campaign-credsync-activate.socket"); got.status == 0 {
+		t.Errorf("the socket: %v", got)
+	}
+	for path, stays := range map[string]bool{
+		configFile: true, secretIDFile: true, stateDir: true,
+		"/usr/bin/campaign-credsync": false, "/run/campaign-credsync-activate.sock": false, "/usr/share/campaign-credsync": false,
+	} {
+		if _, err := os.Lstat(h.path(path)); (err == nil) != stays {
+			t.Errorf("after the removal, %s is there: %t, want %t", path, !stays, stays)
+		}
+	}
+	if !bytes.Equal(h.document(t), file) {
+		t.Error("the removal changes the instance's file")
+	}
+	says(t, h.rpm(t, "-i", "newer"), "systemctl enable --now campaign-credsync")
+	h.isUnit(t, "inactive", false)
+	h.run(t, "systemctl", "enable", "--now", unit)
+	h.runsVersion(t, "1.1.0", "")
+	if h.applies(t) != applies {
+		t.Error("a removal and an installation apply anew")
+	}
+}
+
+// rpm installs a package.
+func (h *host) rpm(t *testing.T, how, name string, more ...string) (said string) {
+	t.Helper()
+	return h.rpmDo(t, append([]string{how, "/root/" + name + ".rpm", "--nodeps"}, more...)...)
+}
+
+// rpmDo runs rpm, which Debian does not let be used without more ado, and returns what it and the scripts say.
+func (h *host) rpmDo(t *testing.T, args ...string) (said string) {
+	t.Helper()
+	o := h.try(t, append([]string{"rpm", "--force-debian"}, args...)...)
+	if o.status != 0 || strings.Contains(o.stderr, "scriptlet failed") {
+		t.Fatalf("rpm %s: %v", strings.Join(args, " "), o)
+	}
+	return o.stdout + o.stderr
+}
