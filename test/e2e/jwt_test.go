@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/pages"
 	"campaign-credsync/test/world"
 )
 
@@ -53,21 +53,19 @@ func update(w *world.World) {
 // jwtMetric is how Prometheus shows the warning.
 const jwtMetric = `campaign_credsync_warning{code="jwt_ended"} `
 
-// commandsOf returns the commands of each step of a document.
-func commandsOf(t *testing.T, name string) (steps []string) {
+// commandsOf returns the commands of a page, block by block.
+func commandsOf(t *testing.T, page string) (commands []string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+	blocks, err := pages.Read("../../docs", page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range regexp.MustCompile(`(?m)^\*\*\d\. `).Split(string(text), -1)[1:] {
-		var commands []string
-		for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(step, -1) {
-			commands = append(commands, block[1])
+	for _, b := range blocks {
+		if b.Language == "sh" {
+			commands = append(commands, b.Text)
 		}
-		steps = append(steps, strings.Join(commands, "# next block\n"))
 	}
-	return steps
+	return commands
 }
 
 // onHost is what the commands of documents find on a host. Vault's is handed to the test.
@@ -132,10 +130,11 @@ func TestMigrationFromJWT(t *testing.T) {
 	t.Parallel()
 	w, jwt := jwtHost(t, container.Options{Campaign: "command: setimsjwtauth", Extra: map[string]string{"prod": "fields: {private_key: key}"}})
 	w.Conf = append(w.Conf, "config-prod.xml.jwt")
-	steps := commandsOf(t, "migrate-from-jwt.md")
-	if len(steps) != 7 || steps[0] != "" || steps[6] != "" {
-		t.Fatalf("the page has other steps: %q", steps)
+	commands := commandsOf(t, "migrate-from-jwt.md")
+	if len(commands) != 6 {
+		t.Fatalf("the page has other steps: %q", commands)
 	}
+	pause, configure, writeSecret, resume, cleanUp, removeKey := commands[0], commands[1], commands[2], commands[3], commands[4], commands[5]
 	keeps := func(sets int) {
 		t.Helper()
 		if now := w.Managed("prod"); !maps.Equal(now, jwt) {
@@ -154,7 +153,6 @@ func TestMigrationFromJWT(t *testing.T) {
 	doctor(w, 0).must(t, "jwt_ended", "warning", "the file has a private key")
 	keeps(1)
 
-	pause, configure, _ := strings.Cut(steps[1], "# next block\n")
 	types(w, pause, "", "")
 	w.Is("prod", "paused", "JWT to OAuth")
 	update(w)
@@ -167,14 +165,14 @@ func TestMigrationFromJWT(t *testing.T) {
 	keeps(1)
 
 	secret := "p8e-" + strings.Repeat("o", 32)
-	types(w, steps[2], secret+"\n", "")
+	types(w, writeSecret, secret+"\n", "")
 	if fromHost(w) != secret {
 		t.Error("another secret reaches Vault")
 	}
 	w.AwaitStatus("it is seen", func(s container.Status) bool { return world.One(s, "prod").WantedVersion == 2 })
 	keeps(1)
 
-	types(w, steps[3], "", "")
+	types(w, resume, "", "")
 	w.InSync(2)
 	w.Holds("prod", secret)
 	w.Ran(2, "end", "set")
@@ -184,7 +182,7 @@ func TestMigrationFromJWT(t *testing.T) {
 	}
 	w.Warns("jwt_ended", false, "prod: the file has a private key")
 
-	if out := types(w, steps[4], "", "s/, fields: {private_key: key}//"); strings.Contains(out, "JWT") {
+	if out := types(w, cleanUp, "", "s/, fields: {private_key: key}//"); strings.Contains(out, "JWT") {
 		t.Errorf("validate still says something: %s", out)
 	}
 	w.Pass() // with the secret read again, by other names
@@ -196,7 +194,7 @@ func TestMigrationFromJWT(t *testing.T) {
 	if oauth["authIMSTAPrivateKey"] != jwt["authIMSTAPrivateKey"] {
 		t.Error("the stand-in is said to leave the key")
 	}
-	types(w, steps[5], "", "")
+	types(w, removeKey, "", "")
 	w.Warns("jwt_ended", true)
 	w.Pass()
 	w.InSync(2)
@@ -246,6 +244,27 @@ func TestOAuthOverJWTOnAnOldBuild(t *testing.T) {
 	update(w)
 	w.Signal(hurry)
 	w.InSync(2)
+	w.Holds("prod", secret)
+}
+
+// A daemon that is new on a host with a JWT credential holds the OAuth credential, and by order applies it only where nlserver can.
+func TestFirstStartOverJWT(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{})
+	w.Faults(oldBuild)
+	w.Run("sh", "-c", `. "$1/env.sh" && "$1/bin/nlserver" config -instance:prod -setimsjwtauth:0123456789ABCDEF01234567@AdobeOrg/ffffffff/F@techacct.adobe.com/p8e-old/a2V5`, "sh", w.Home)
+	jwt := w.Managed("prod")
+	_, secret := w.NewSecret("prod")
+	w.StartDaemon()
+	w.Is("prod", "held")
+	versionRead(w)
+	w.Warns("jwt_ended", false, "prod: the file has a private key")
+	w.Exits(1, "-setimsjwtauth cannot replace it", "sync")
+	if now := w.Managed("prod"); !maps.Equal(now, jwt) {
+		t.Errorf("the JWT credential changed: %v, was %v", now, jwt)
+	}
+	update(w)
+	w.Exits(0, "in_sync", "sync")
 	w.Holds("prod", secret)
 }
 
