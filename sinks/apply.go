@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/durable"
 	"campaign-credsync/sinks/nlserver"
 )
 
@@ -51,7 +50,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 	if err := i.checkMix(ctx, c, before.seen); err != nil {
 		return nil, 0, err
 	}
-	if err := durable.WriteFile(i.saved, before.content); err != nil {
+	if err := i.saveFile(before.content); err != nil {
 		return nil, 0, fmt.Errorf("save the configuration before it is written: %w", err)
 	}
 	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole

@@ -41,6 +41,9 @@ type Instance struct {
 	// saved is the path of the file as it was before a run of nlserver that writes. It exists while one runs, and after one whose end
 	// nobody saw.
 	saved string
+	// savedOf is the path of a file that names the one that was saved. It is there before saved is; where it is missing, saved is of
+	// cfg.File, as an older release wrote it.
+	savedOf string
 	// trial is the path of what undoes a run with a credential that was made up. It exists as saved does.
 	trial string
 	// unproved says that the last run of ours ended without proof, and that what it changed may still be in the file.
@@ -52,9 +55,10 @@ func New(cfg Config) *Instance {
 	log := cfg.Logger.With("instance", cfg.Name)
 	return &Instance{
 		cfg: cfg, log: log,
-		file:  sharedfile.New(cfg.File, wellFormed, log),
-		saved: filepath.Join(cfg.StateDir, cfg.Name+".before"),
-		trial: filepath.Join(cfg.StateDir, cfg.Name+".survey"),
+		file:    sharedfile.New(cfg.File, wellFormed, log),
+		saved:   filepath.Join(cfg.StateDir, cfg.Name+".before"),
+		savedOf: filepath.Join(cfg.StateDir, cfg.Name+".before.path"),
+		trial:   filepath.Join(cfg.StateDir, cfg.Name+".survey"),
 	}
 }
 

@@ -59,7 +59,7 @@ func (c *campaign) wantClean() {
 			c.t.Fatal(err)
 		}
 		for _, e := range entries {
-			if name := e.Name(); strings.HasPrefix(name, ".") || slices.Contains([]string{".before", ".survey", ".partial"}, filepath.Ext(name)) {
+			if name := e.Name(); strings.HasPrefix(name, ".") || name == "prod.before.path" || slices.Contains([]string{".before", ".survey", ".partial"}, filepath.Ext(name)) {
 				c.t.Errorf("left behind: %s", filepath.Join(dir, name))
 			}
 		}

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/internal/regularfile"
 	"campaign-credsync/sinks/imsxml"
-	"campaign-credsync/sinks/sharedfile"
 )
 
 // Recover ends what a killed daemon left: it waits for an nlserver that outlived it (credential.ErrStillRunning: ask
@@ -27,12 +24,9 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if err := i.recoverTrial(ctx); err != nil {
 		return err
 	}
-	before, err := regularfile.Read(i.saved, sharedfile.MaxSize)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the configuration saved before it was written: %w", err)
+	before, is, err := i.readSaved()
+	if err != nil || !is {
+		return err
 	}
 	now, _, err := i.repair(ctx, before)
 	if err != nil {
@@ -87,10 +81,7 @@ func (i *Instance) endRun() error {
 	if err := i.file.Sync(); err != nil {
 		return err
 	}
-	if err := os.Remove(i.saved); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the configuration saved before it was written: %w", err)
-	}
-	return nil
+	return i.dropSaved()
 }
 
 const (

@@ -44,7 +44,7 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	record := trialRecord{Content: now.content, ClientID: t.Credential.ClientID, AccountID: t.Credential.TechnicalAccountID, OrgID: t.Credential.OrgID, Creates: t.Creates}
+	record := trialRecord{File: i.path(), Content: now.content, ClientID: t.Credential.ClientID, AccountID: t.Credential.TechnicalAccountID, OrgID: t.Credential.OrgID, Creates: t.Creates}
 	if record.Rights, err = i.file.Rights(); err != nil {
 		return nil, nil, err
 	}
@@ -83,10 +83,11 @@ func (i *Instance) awaitRun(inherited *os.File) (lock *os.File, err error) {
 
 // trialRecord is on disk as long as what a trial did to the file may not be undone.
 type trialRecord struct {
-	Content   []byte            `json:"content"` // of the file before
-	Rights    sharedfile.Rights `json:"rights"`  // of the file before
-	Link      string            `json:"link"`    // what the path led to, if it was a symbolic link
-	OrgID     string            `json:"org_id"`  // that was made up for the trial, as the next two
+	File      string            `json:"file,omitempty"` // whose content it is; empty in old records: the configured one
+	Content   []byte            `json:"content"`        // of the file before
+	Rights    sharedfile.Rights `json:"rights"`         // of the file before
+	Link      string            `json:"link"`           // what the path led to, if it was a symbolic link
+	OrgID     string            `json:"org_id"`         // that was made up for the trial, as the next two
 	ClientID  string            `json:"client_id"`
 	AccountID string            `json:"technical_account_id"`
 	Creates   string            `json:"creates,omitempty"`
@@ -107,6 +108,9 @@ func (i *Instance) recoverTrial(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("read what a survey saved, %s: %w", i.trial, err)
+	}
+	if record.File != "" && record.File != i.path() {
+		return i.setAside(i.trial, record.File)
 	}
 	switch err = i.undoTrial(ctx, record, true); {
 	case err == nil:

@@ -88,6 +88,7 @@ func New(cfg Config) *Daemon {
 		} else if in.record.Record, err = cfg.Store.Load(c.Name); err != nil {
 			in.log.Warn("state unreadable, starting without it", "reason", err) // it is applied again, which mends it
 		}
+		in.takeFile()
 		if known[c.Name] == nil {
 			in.restorePause(now)
 		}

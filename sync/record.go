@@ -17,6 +17,32 @@ type record struct {
 	retry   retry
 }
 
+// recordFor returns what is remembered for the configuration file called file. Where r is of another file, that is only what is of the
+// instance: attributes of the one must not get into the other, which is as at a first start.
+func recordFor(file string, r state.Record) (of state.Record, another bool) {
+	if another = r.ConfigFile != "" && r.ConfigFile != file; another {
+		r = state.Record{Paused: r.Paused, RevertedTotal: r.RevertedTotal}
+	}
+	r.ConfigFile = file
+	return r, another
+}
+
+// takeFile has what is remembered be of the instance's file.
+func (in *instance) takeFile() {
+	r, was := &in.record, in.record.ConfigFile
+	// An old record gets its file's name now: it may not be saved again before that changes.
+	r.unsaved = r.unsaved || (was != in.File && r.Format != 0)
+	var another bool
+	if r.Record, another = recordFor(in.File, r.Record); !another {
+		return
+	}
+	r.unsaved, r.saveAt = true, time.Time{}
+	in.activation = activation{}
+	in.wanted.refusal, in.wanted.force, in.wanted.retry = nil, notForced, retry{} // by what was applied to the other file
+	in.log.Warn("config_file is another one than before; nothing that is remembered of the other is used: as at a first start",
+		"path", in.File, "before", was, "remedy", "if the credential in it is right, run adopt; to apply the source's, run sync")
+}
+
 // saveEnded reports whether what is remembered is on disk, or cannot be saved for now.
 func (r *record) saveEnded() bool { return (!r.unsaved && !r.saving) || r.retry.isFailing() }
 

@@ -106,7 +106,8 @@ type Instance struct {
 	Source        Source
 	Fields        credential.Fields // what the secret calls the fields of the credential
 	Sink          Sink
-	AllowRollback bool // apply a version that goes back
+	File          string // names the configuration file of Sink; what is remembered of a file of another name is not used for it
+	AllowRollback bool   // apply a version that goes back
 	// Steps are what activation takes, in order. A step that is the same for several instances serves all of them.
 	Steps []credential.Step
 }

@@ -5,6 +5,7 @@ package assembly
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"campaign-credsync/internal/config"
@@ -74,7 +75,7 @@ func assemble(c *config.Config, store *state.Store, log *slog.Logger, onlyLooks 
 	for _, i := range c.Instances {
 		a.settings.Instances = append(a.settings.Instances, sync.Instance{
 			Name: i.Name, Source: a.source(i, before), Fields: i.Fields.Names(), AllowRollback: i.AllowRollback,
-			Sink: a.sink(i, before), Steps: nlserver.Steps(c.Campaign.Activate.Reload, c.Campaign.Activate.Restart, i.Name),
+			Sink: a.sink(i, before), File: filepath.Clean(i.ConfigFile), Steps: nlserver.Steps(c.Campaign.Activate.Reload, c.Campaign.Activate.Restart, i.Name),
 		})
 	}
 	return a, a.identifyFiles()

@@ -14,8 +14,10 @@ import (
 // a secret. It is a value: its slices are replaced, never changed in place. Names of its fields in JSON never change, as an older
 // release reads them, too.
 type Record struct {
-	Format  int                `json:"format"`  // of the file
-	Version credential.Version `json:"version"` // applied
+	Format int `json:"format"` // of the file
+	// ConfigFile is the configuration file that all of this is about. Empty in old records: the one of the configuration.
+	ConfigFile string             `json:"config_file,omitempty"`
+	Version    credential.Version `json:"version"` // applied
 	// Fields are the names by which the credential was picked from the version. Empty in old records: not known.
 	Fields credential.Fields `json:"fields,omitempty"`
 	Digest string            `json:"digest"` // of the applied credential, keyed

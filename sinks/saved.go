@@ -1,0 +1,86 @@
+package sinks
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/regularfile"
+	"campaign-credsync/sinks/sharedfile"
+)
+
+// What is saved ahead of a run says whose content it is: by the next start the instance may have another file, and the content of the
+// one must never get into the other.
+
+// path is what cfg.File is called there.
+func (i *Instance) path() string { return filepath.Clean(i.cfg.File) }
+
+// saveFile saves the file's content ahead of a run that writes it.
+func (i *Instance) saveFile(content []byte) error {
+	if err := durable.WriteFile(i.savedOf, []byte(i.path())); err != nil {
+		return err
+	}
+	return durable.WriteFile(i.saved, content)
+}
+
+// readSaved returns the content of this file that was saved, if there is one. That of another file is set aside.
+func (i *Instance) readSaved() (content []byte, is bool, err error) {
+	content, err = regularfile.Read(i.saved, sharedfile.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, i.dropSaved()
+	}
+	var of []byte
+	if err == nil {
+		of, err = regularfile.Read(i.savedOf, sharedfile.MaxSize)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return content, true, nil
+	case err != nil:
+		return nil, false, fmt.Errorf("read the configuration saved before it was written: %w", err)
+	case string(of) == i.path():
+		return content, true, nil
+	}
+	if err = i.setAside(i.saved, string(of)); err == nil {
+		err = i.dropSaved()
+	}
+	return nil, false, err
+}
+
+// dropSaved removes the saved file, and then what says whose it is.
+func (i *Instance) dropSaved() error {
+	for _, path := range []string{i.saved, i.savedOf} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the configuration saved before it was written: %w", err)
+		}
+	}
+	return nil
+}
+
+// setAside renames what was saved of another file, so that nothing uses or overwrites it. A person may need it, as nobody ended what was
+// under way with that file. Its name gets a number, and <that name>.path says whose it is.
+func (i *Instance) setAside(saved, of string) error {
+	aside := ""
+	for n := 1; ; n++ {
+		aside = fmt.Sprintf("%s.%d", saved, n)
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("set aside what was saved of another file: %w", err)
+		}
+	}
+	err := durable.WriteFile(aside+".path", []byte(of))
+	if err == nil {
+		err = os.Rename(saved, aside)
+	}
+	if err != nil {
+		return fmt.Errorf("set aside what was saved of another file: %w", err)
+	}
+	i.log.Error("a run on another file was interrupted before config_file became this one; what was saved of that file is set aside",
+		"path", i.cfg.File, "before", of, "saved", aside,
+		"remedy", "see whether the other file is as it should be, or put it right from what was saved; then remove that")
+	return nil
+}

@@ -1,0 +1,71 @@
+package sync_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"campaign-credsync/internal/credential"
+	credsync "campaign-credsync/sync"
+)
+
+// What is remembered of one file is not used for another: neither what was applied, nor what was refused because of that. The count of
+// reverts is the instance's.
+func TestRecordOfAnotherFile(t *testing.T) {
+	for name, takesEffect := range map[string]func(w *world, change func(*credsync.Config)){
+		"restart": func(w *world, change func(*credsync.Config)) { w.stop(); change(&w.config); w.start() },
+		"reload":  (*world).reload,
+	} {
+		t.Run(name, func(t *testing.T) {
+			one(t, func(w *world) {
+				w.config.HoldFirst = true
+				w.config.Instances[0].File = "/conf/a.xml"
+			}, func(t *testing.T, w *world) {
+				first, other := w.sinks["prod"], &sink{attributes: byHand()}
+				first.edit("authIMSTAClientId", "mallory")
+				w.wantOnDisk("prod", "one")
+				w.source.change(func(s *source) {
+					s.version = credential.Version{Number: 1, Created: s.version.Created.Add(-time.Hour)}
+					s.secret = newCredential("another")
+				})
+				time.Sleep(40 * time.Second)
+				w.wantState("prod", credsync.StateBlocked)
+
+				w.sinks["prod"] = other
+				takesEffect(w, func(c *credsync.Config) { c.Instances[0].File, c.Instances[0].Sink = "/conf/b.xml", other })
+				time.Sleep(time.Second)
+				w.isHeld()
+				w.wantOnDisk("prod", "by-hand")
+				if n := w.only().RevertedTotal; n != 1 {
+					t.Errorf("%d reverts are counted", n)
+				}
+				if r := w.recordOnDisk("prod"); !strings.Contains(r, `"config_file": "/conf/b.xml"`) || strings.Contains(r, `"one"`) {
+					t.Errorf("on record: %s", r)
+				}
+				other.edit("authIMSTAClientId", "mallory")
+				w.wantOnDisk("prod", "by-hand")
+				if first.get("authIMSTAClientId") != "one" {
+					t.Error("the first file was written")
+				}
+				if n := w.told("config_file is another one than before"); n != 1 {
+					t.Errorf("it is told %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// A record from before files were named is of the configured one, and says so from the first start on, whether anything happens or not.
+func TestRecordThatNamesNoFile(t *testing.T) {
+	one(t, nil, func(t *testing.T, w *world) {
+		w.stop()
+		w.config.Instances[0].File = "/conf/a.xml"
+		w.start()
+		w.wantState("prod", credsync.StateInSync)
+		if r := w.recordOnDisk("prod"); !strings.Contains(r, `"config_file": "/conf/a.xml"`) {
+			t.Errorf("on record: %s", r)
+		}
+		w.wantOnDisk("prod", "one")
+		w.wantActivated()
+	})
+}
