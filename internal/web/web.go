@@ -131,21 +131,32 @@ func newHandler(c Config) http.Handler {
 }
 
 func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
-	defer cancel()
-	if h.Ping(ctx) != nil && ctx.Err() != nil {
-		say(w, http.StatusServiceUnavailable, fmt.Sprintf("the daemon hangs: it has done nothing for %v", pingTimeout))
-		return
+	if h.alive(w, r) {
+		say(w, http.StatusOK, "ok")
 	}
-	say(w, http.StatusOK, "ok")
 }
 
-func (h *handler) serveReadiness(w http.ResponseWriter, _ *http.Request) {
+// serveReadiness tells what the status says, which may no longer be true if the daemon hangs.
+func (h *handler) serveReadiness(w http.ResponseWriter, r *http.Request) {
+	if !h.alive(w, r) {
+		return
+	}
 	if waits := notReady(h.Status().Instances); len(waits) > 0 {
 		say(w, http.StatusServiceUnavailable, strings.Join(waits, "\n"))
 		return
 	}
 	say(w, http.StatusOK, "ok")
+}
+
+// alive reports whether the daemon makes progress. If it does not, that is the answer.
+func (h *handler) alive(w http.ResponseWriter, r *http.Request) bool {
+	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+	defer cancel()
+	if h.Ping(ctx) != nil && ctx.Err() != nil {
+		say(w, http.StatusServiceUnavailable, fmt.Sprintf("the daemon hangs: it has done nothing for %v", pingTimeout))
+		return false
+	}
+	return true
 }
 
 func say(w http.ResponseWriter, status int, text string) {
