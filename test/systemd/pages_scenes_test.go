@@ -63,7 +63,10 @@ var scenes = map[string]map[int]scene{
 				t.Fatal(err)
 			}
 		}},
-		4: {after: func(t *testing.T, p *reader, said string) { p.awaitSecret(t) }},
+		4: {after: func(t *testing.T, p *reader, said string) {
+			p.awaitSecret(t)
+			testSecretsShowNowhere(t, p.host) // whoever does what the pages say leaves none behind
+		}},
 	},
 	"vault.md": {
 		2: {before: func(t *testing.T, p *reader) {
