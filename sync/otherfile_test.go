@@ -1,12 +1,14 @@
 package sync_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"campaign-credsync/internal/credential"
 	credsync "campaign-credsync/sync"
+	"campaign-credsync/sync/state"
 )
 
 // What is remembered of one file is not used for another: neither what was applied, nor what was refused because of that. The count of
@@ -53,6 +55,28 @@ func TestRecordOfAnotherFile(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The time before which Adobe does not want to be asked is of no file.
+func TestAdobesTimeIsKeptForAnotherFile(t *testing.T) {
+	one(t, func(w *world) { w.config.Instances[0].File = "/conf/a.xml" }, func(t *testing.T, w *world) {
+		w.stop()
+		store, err := state.Open(w.dir, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := store.Load("prod")
+		record.ProbeNotBefore = time.Now().Add(time.Hour)
+		if err := errors.Join(err, store.Save("prod", record), store.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w.config.Instances[0].File = "/conf/b.xml"
+		w.start()
+		w.settle()
+		if r := w.recordOnDisk("prod"); !strings.Contains(r, `"ims_not_before"`) || !strings.Contains(r, "/conf/b.xml") {
+			t.Errorf("on record: %s", r)
+		}
+	})
 }
 
 // A record from before files were named is of the configured one, and says so from the first start on, whether anything happens or not.

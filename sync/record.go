@@ -17,11 +17,11 @@ type record struct {
 	retry   retry
 }
 
-// recordFor returns what is remembered for the configuration file called file. Where r is of another file, that is only what is of the
-// instance: attributes of the one must not get into the other, which is as at a first start.
+// recordFor returns what is remembered for the configuration file called file. Where r is of another file, that is only what is of no file,
+// but of the instance: attributes of the one must not get into the other, which is as at a first start.
 func recordFor(file string, r state.Record) (of state.Record, another bool) {
 	if another = r.ConfigFile != "" && r.ConfigFile != file; another {
-		r = state.Record{Paused: r.Paused, RevertedTotal: r.RevertedTotal}
+		r = state.Record{Paused: r.Paused, ProbeNotBefore: r.ProbeNotBefore, RevertedTotal: r.RevertedTotal}
 	}
 	r.ConfigFile = file
 	return r, another

@@ -160,6 +160,26 @@ func TestAnotherFileWithoutADaemon(t *testing.T) {
 	o.shows(o.path, o.whole)
 }
 
+// The instance's file moves, and its old name becomes a link to the other one: sync applies to that, and the first one stays as it is.
+func TestAnotherFileIsAppliedToByOrder(t *testing.T) {
+	t.Parallel()
+	o := withOtherFile(t)
+	o.Stop()
+	own, moved := o.Read("prod"), o.Path("nl6", "conf", "moved.xml")
+	o.Conf = append(o.Conf, "moved.xml")
+	o.Must(os.Rename(o.File("prod"), moved))
+	o.Must(os.Symlink("other.xml", o.File("prod")))
+	o.Foreign["prod"] = world.ForeignBytes(o.whole)
+	o.named(o.path)
+	o.Exits(0, "in_sync", "sync")
+	o.Holds("prod", o.secret)
+	o.StartDaemon()
+	o.InSync(1)
+	o.Blank("prod")
+	o.OnDisk("prod", o.secret)
+	o.shows(moved, own)
+}
+
 // A daemon is killed while nlserver writes the one file. What was saved of it is neither put into the other, which somebody else damaged, nor
 // lost: a person finds it, with whose it is. An nlserver that outlived the daemon is waited for.
 func TestAnotherFileAfterAKillInTheMiddle(t *testing.T) {

@@ -111,6 +111,32 @@ func TestReloadToAnotherSecret(t *testing.T) {
 	w.Ran(3, "end", "set")
 }
 
+// The mount changes by a restart, to one whose secret has the same path, a lower number, and is older: of another secret, too.
+func TestRestartWithAnotherMount(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{})
+	const other = "p8e-OTHERotherOTHERotherOTHERother12"
+	w.Secrets = append(w.Secrets, other)
+	path, mount := w.SecretPath("prod"), w.Vault.MustMountKV("team/a", 2)
+	w.Vault.MustWriteAt(mount+"/data/"+path, map[string]any{"data": container.Credential(other)})
+	w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, w.Vault.ReadPolicy(path)+vaulttest.ReadPolicyAt(mount+"/data/"+path, mount+"/metadata/"+path)))
+	w.NewSecret("prod")
+	_, secret := w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(2)
+	w.Stop()
+	rewrite(w, "mount: "+w.Vault.Mount+", path", "mount: "+mount+", path")
+	w.StartDaemon()
+	w.InSync(1)
+	w.Holds("prod", other)
+	w.Stop()
+	rewrite(w, "mount: "+mount+", path", "mount: "+w.Vault.Mount+", path")
+	w.StartDaemon()
+	w.InSync(2)
+	w.Holds("prod", secret)
+	w.Ran(3, "end", "set")
+}
+
 // Settings of an instance and of all of them: each takes effect, none makes an apply of what is applied.
 func TestReloadSettings(t *testing.T) {
 	t.Parallel()
