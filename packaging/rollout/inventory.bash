@@ -16,7 +16,7 @@ read_inventory() { # FILE TARGET...
 		problem=
 		if [ -z "$path" ] || [ -n "$rest" ]; then
 			problem="want three fields: ssh target, instance, path of the secret"
-		elif ! [[ $target =~ ^([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]]; then
+		elif ! [[ $target =~ ^([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$ ]]; then
 			problem="$(printf %q "$target") is no ssh target: want HOST or USER@HOST"
 		elif ! [[ $instance =~ ^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$ ]]; then
 			problem="$(printf %q "$instance") is no name of an instance: want letters, digits, _ and -"
@@ -62,4 +62,14 @@ read_package() {
 	fi
 	version=${BASH_REMATCH[1]} machine=${BASH_REMATCH[2]}
 	case $machine in amd64) machine=x86_64 ;; arm64) machine=aarch64 ;; esac
+}
+
+# Without hold, the first start would replace a credential that works; without @ROLE_ID@, all hosts would share a role.
+read_template() {
+	[ -r "$template" ] || wrong "$template cannot be read"
+	local text want
+	text=$(<"$template")
+	for want in 'first_apply: hold' 'secret_id_wrapped: true' @VAULT_ADDR@ @AUTH_MOUNT@ @ROLE_ID@ @INSTANCE@ @MOUNT@ @PATH@; do
+		[[ $text == *"$want"* ]] || wrong "$template has no $want"
+	done
 }

@@ -78,20 +78,28 @@ ask_role_id() {
 	[[ $role_id =~ ^[A-Za-z0-9._-]+$ ]] || fail "the role-id of $role has characters that do not fit into a configuration"
 }
 
-destroy_secret_ids() {
-	local accessor
+# Sets accessors, those of the role's secret-ids.
+list_secret_ids() {
+	accessors=
 	vault LIST "auth/$auth_mount/role/$role/secret-id"
 	[ "$vault_status" != 404 ] || return 0
 	done_by_vault
-	for accessor in $(field '.data.keys[]'); do
+	accessors=$(field '.data.keys[]')
+}
+
+destroy_secret_ids() { # ACCESSOR...
+	local accessor
+	for accessor; do
 		vault POST "auth/$auth_mount/role/$role/secret-id-accessor/destroy" "$(jq -n --arg a "$accessor" '{secret_id_accessor: $a}')"
 		done_by_vault
 	done
 }
 
-# The host gets a token that is good for one look at the secret-id. Nobody has seen the secret-id then.
+# The host gets a token that is good for one look at the secret-id. Nobody has seen the secret-id then. Sets superseded, the secret-ids of
+# before: the role is for this host only.
 issue_secret_id() {
-	destroy_secret_ids # of attempts that failed: the role is for this host only
+	list_secret_ids
+	issued=yes superseded=$accessors
 	vault POST "auth/$auth_mount/role/$role/secret-id" '{}' 'X-Vault-Wrap-TTL: 10m'
 	done_by_vault
 	field .wrap_info.token | send secret-id || exit

@@ -18,6 +18,7 @@ import (
 
 	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/pages"
 )
 
 // fleet is three Campaign hosts, one Vault, and the administrator of both.
@@ -33,10 +34,13 @@ type fleet struct {
 	before  [][]byte // each host's instance file
 }
 
+// names are the ssh targets' hosts, in the order of the inventory.
+var names = []string{"web1", "web2", "web3.example.com"}
+
 // uuid is the form of a secret-id.
 var uuid = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
-const inventory = "# first the front\nweb1 prod campaign/prod/oauth\nadmin@web2 prod campaign/prod/oauth # as another user\n\nweb3 prod campaign/prod/oauth\n"
+const inventory = "# first the front\nweb1 prod campaign/prod/oauth\nadmin@web2 prod campaign/prod/oauth # as another user\n\nweb3.example.com prod campaign/prod/oauth\n"
 
 // TestRollout installs on three hosts at once: plan, install over a failure, adopt, a rotation, rollback.
 func TestRollout(t *testing.T) {
@@ -56,12 +60,13 @@ func TestRollout(t *testing.T) {
 		{"a host that is down", testHostDown},
 		{"the rest", testInstallRest},
 		{"again", testInstallAgain},
+		{"as the page says", testPage},
 		{"adopt", testAdopt},
 		{"rotation", testRotationOfAll},
 		{"another's configuration", testAnothersConfiguration},
 		{"secret-id refused", testRefusedSecretID},
 		{"rollback", testRollback},
-		{"tar.gz", testTar},
+		{"other packages", testOtherPackages},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.test(t, f) }) {
 			stop()
@@ -72,8 +77,30 @@ func TestRollout(t *testing.T) {
 }
 
 func newFleet(t *testing.T) *fleet {
-	f := &fleet{vault: vaulttest.Start(t), wrapped: &wrappings{}, deb: buildDeb(t, "1.0.0")}
+	f := &fleet{vault: vaulttest.Start(t), wrapped: &wrappings{}, deb: filepath.Join(buildPackage(t, "1.0.0", "deb rpm"), "campaign-credsync_1.0.0-1_"+runtime.GOARCH+".deb")}
 	f.proxy = f.vault.Proxy(t)
+	f.recordWrappings()
+	f.admin = newAdmin(t, f.proxy.Address, f.vault.MustToken(documentedPolicy(t, f.vault.AuthMount), time.Hour))
+	f.options = []string{"--package", f.deb, "--mount", f.vault.Mount, "--auth-mount", f.vault.AuthMount}
+	f.write(t, "hosts", inventory)
+
+	standin, rootfs := buildStandin(t), rootFileSystem(t, "openssh-server", "sudo", "rpm")
+	secret := f.rotate(t)
+	for n := range 3 {
+		h := bootHost(t, f.vault, standin, rootfs)
+		f.hosts = append(f.hosts, h)
+		f.reaches(t, names[n], []string{"root", "admin", "root"}[n], h)
+		// What somebody set by hand, as Adobe says.
+		c := container.Credential(secret)
+		h.run(t, "runuser", "-u", "neolane", "--", "sh", "-c", `cd "$0" && . ./env.sh && bin/nlserver config -instance:prod "$1"`, campaignHome,
+			fmt.Sprintf("-setimsoauth:%s/%s/%s/%s", c["ims_org_id"], c["client_id"], c["technical_account_id"], c["client_secret"]))
+		f.before = append(f.before, h.document(t))
+	}
+	return f
+}
+
+// recordWrappings has the proxy keep the wrapping tokens that Vault answers.
+func (f *fleet) recordWrappings() {
 	f.proxy.Serve("/secret-id", func(w http.ResponseWriter, r *http.Request) {
 		answer := httptest.NewRecorder()
 		f.proxy.Pass(answer, r)
@@ -89,23 +116,6 @@ func newFleet(t *testing.T) *fleet {
 		w.WriteHeader(answer.Code)
 		w.Write(answer.Body.Bytes())
 	})
-	f.admin = newAdmin(t, f.proxy.Address, f.vault.MustToken(documentedPolicy(t, f.vault.AuthMount), time.Hour))
-	f.options = []string{"--package", f.deb, "--mount", f.vault.Mount, "--auth-mount", f.vault.AuthMount}
-	f.write(t, "hosts", inventory)
-
-	standin, rootfs := buildStandin(t), rootFileSystem(t, "openssh-server", "sudo")
-	secret := f.rotate(t)
-	for n := range 3 {
-		h := bootHost(t, f.vault, standin, rootfs)
-		f.hosts = append(f.hosts, h)
-		f.reaches(t, fmt.Sprintf("web%d", n+1), []string{"root", "admin", "root"}[n], h)
-		// What somebody set by hand, as Adobe says.
-		c := container.Credential(secret)
-		h.run(t, "runuser", "-u", "neolane", "--", "sh", "-c", `cd "$0" && . ./env.sh && bin/nlserver config -instance:prod "$1"`, campaignHome,
-			fmt.Sprintf("-setimsoauth:%s/%s/%s/%s", c["ims_org_id"], c["client_id"], c["technical_account_id"], c["client_secret"]))
-		f.before = append(f.before, h.document(t))
-	}
-	return f
 }
 
 // documentedPolicy is the policy for the rollout's token in docs/rollout.md.
@@ -155,7 +165,7 @@ func (f *fleet) isInstalled(t *testing.T, want ...bool) {
 				t.Errorf("web%d has %s: %t, want %t", n+1, path, err == nil, want[n])
 			}
 		}
-		role := fmt.Sprintf("campaign-web%d", n+1)
+		role := "campaign-" + names[n]
 		for _, path := range []string{"auth/" + f.vault.AuthMount + "/role/" + role, "sys/policies/acl/" + role} {
 			if err := f.vault.Call(t.Context(), "GET", path, nil, nil); (err == nil) != want[n] {
 				t.Errorf("Vault has %s: %v, want it there: %t", path, err, want[n])
@@ -187,6 +197,8 @@ func testWrongInventory(t *testing.T, f *fleet) {
 	f.write(t, "wrong", "# nobody\n")
 	says(t, f.rollout(t, 2, append(append([]string{"install"}, f.options...), "wrong")...), "has no hosts")
 	says(t, f.do(t, 2, "install", "web9"), "has no host web9")
+	f.write(t, "now.yaml", "first_apply: now\n")
+	says(t, f.rollout(t, 2, append(append([]string{"install", "--config", "now.yaml"}, f.options...), "hosts")...), "has no first_apply: hold")
 	f.isInstalled(t, false, false, false)
 }
 
@@ -208,7 +220,7 @@ func testWithoutPermission(t *testing.T, f *fleet) {
 func testPlan(t *testing.T, f *fleet) {
 	said := f.do(t, 3, "plan")
 	for _, want := range []string{"web1: would create policy campaign-web1", "admin@web2: would install campaign-credsync_1.0.0-1_" + runtime.GOARCH + ".deb",
-		"web3: would issue a secret-id", "web3: would check the host, start the daemon"} {
+		"web3.example.com: would issue a secret-id", "web3.example.com: would check the host, start the daemon"} {
 		says(t, said, want)
 	}
 	if done := writes(f.proxy.Requests()); len(done) > 0 {
@@ -226,10 +238,14 @@ func testHostDown(t *testing.T, f *fleet) {
 	defer f.write(t, "ssh_config", string(config))
 	said := f.do(t, 1, "install")
 	says(t, said, "admin@web2: look at the host: ")
-	says(t, said, "stopped at admin@web2. Done before: web1. Not touched: web3.")
+	says(t, said, "stopped at admin@web2. Done before: web1. Not touched: web3.example.com.")
 	f.isInstalled(t, true, false, false)
 	f.hosts[0].isUnit(t, "active", true)
-	says(t, f.rollout(t, 3, "verify", "hosts"), "admin@web2: not reached")
+	verified := f.rollout(t, 3, "verify", "hosts")
+	for _, want := range []string{"web1: held first_apply: ", "admin@web2: ssh: ", "web3.example.com: no daemon answers"} {
+		says(t, verified, want)
+	}
+	says(t, f.do(t, 1, "plan"), "web3.example.com: would install")
 	f.unchanged(t)
 }
 
@@ -254,7 +270,7 @@ func testInstallRest(t *testing.T, f *fleet) {
 	}
 	f.isInstalled(t, true, true, true)
 	f.unchanged(t)
-	says(t, f.rollout(t, 3, "verify", "hosts"), "web3: held first_apply")
+	says(t, f.rollout(t, 3, "verify", "hosts"), "web3.example.com: held first_apply")
 
 	h := f.hosts[2]
 	h.run(t, "sed", "-i", `s|="`+h.ciphertext(t)+`"|="@broken"|`, instanceFile)
@@ -272,7 +288,7 @@ func testInstallAgain(t *testing.T, f *fleet) {
 	if done := writes(f.proxy.Requests()); len(done) > 0 {
 		t.Errorf("it changes Vault: %v", done)
 	}
-	if want := "web1: held first_apply\nadmin@web2: held first_apply\nweb3: held first_apply\n"; said != want {
+	if want := "web1: held first_apply\nadmin@web2: held first_apply\nweb3.example.com: held first_apply\n"; said != want {
 		t.Errorf("it prints %q, want %q", said, want)
 	}
 	for n, h := range f.hosts {
@@ -283,13 +299,49 @@ func testInstallAgain(t *testing.T, f *fleet) {
 	f.do(t, 0, "plan")
 }
 
+// testPage runs the commands of docs/rollout.md, with the names that things have here.
+func testPage(t *testing.T, f *fleet) {
+	blocks, err := pages.Read(filepath.Join(repository(t), "docs"), "rollout.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	template, err := os.ReadFile(filepath.Join(repository(t), "packaging/rollout/config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, "config.yaml", string(template))
+	statuses := map[string]int{"plan": 0, "install": 0, "verify": 3}
+	for _, b := range blocks {
+		for _, command := range b.Commands() {
+			words := strings.Fields(command)
+			if b.Language != "sh" || words[0] == "export" {
+				continue
+			}
+			want, known := statuses[words[1]]
+			if words[0] != "rollout" || !known {
+				t.Fatalf("%v: not run here: %s", b, command)
+			}
+			delete(statuses, words[1])
+			for n, word := range words {
+				if strings.HasSuffix(word, ".deb") {
+					words[n] = f.deb
+				}
+			}
+			f.rollout(t, want, append(append([]string{words[1]}, f.options[2:]...), words[2:]...)...)
+		}
+	}
+	if len(statuses) > 0 {
+		t.Errorf("the page does not say: %v", statuses)
+	}
+}
+
 func testAdopt(t *testing.T, f *fleet) {
 	f.rollout(t, 0, "adopt", "hosts", "web1")
 	if got := f.hosts[1].state(t).State; got != "held" {
 		t.Errorf("web2 is %s, and only web1 was named", got)
 	}
 	f.rollout(t, 0, append(append([]string{"install", "--adopt"}, f.options...), "hosts")...)
-	says(t, f.rollout(t, 0, "verify", "hosts"), "admin@web2: in_sync  version 1")
+	says(t, f.rollout(t, 0, "verify", "hosts"), "admin@web2: in_sync version 1")
 	f.unchanged(t)
 }
 
@@ -303,7 +355,7 @@ func testRotationOfAll(t *testing.T, f *fleet) {
 		}
 		f.before[n] = h.document(t)
 	}
-	says(t, f.rollout(t, 0, "verify", "hosts"), "web3: in_sync  version 2")
+	says(t, f.rollout(t, 0, "verify", "hosts"), "web3.example.com: in_sync version 2")
 }
 
 func testAnothersConfiguration(t *testing.T, f *fleet) {
@@ -320,7 +372,7 @@ func testAnothersConfiguration(t *testing.T, f *fleet) {
 // testRefusedSecretID: where the secret-id of a host is gone, install issues another, and the role has no other.
 func testRefusedSecretID(t *testing.T, f *fleet) {
 	h := f.hosts[2]
-	role := "auth/" + f.vault.AuthMount + "/role/campaign-web3"
+	role := "auth/" + f.vault.AuthMount + "/role/campaign-" + names[2]
 	accessors := func() []string {
 		var list struct{ Data struct{ Keys []string } }
 		if err := f.vault.Call(t.Context(), "LIST", role+"/secret-id", nil, &list); err != nil {
@@ -336,7 +388,11 @@ func testRefusedSecretID(t *testing.T, f *fleet) {
 		t.Fatal(err)
 	}
 	h.run(t, "systemctl", "stop", unit)
-	says(t, f.do(t, 0, "install"), "web3: in_sync")
+	f.proxy.Answer("/login", http.StatusServiceUnavailable, "Vault is sealed")
+	says(t, f.do(t, 1, "install"), "web3.example.com: login: ")
+	f.proxy.Forward()
+	f.recordWrappings()
+	says(t, f.do(t, 0, "install"), "web3.example.com: in_sync")
 	if now := accessors(); len(now) != 1 || now[0] == old[0] {
 		t.Errorf("secret-ids: %v, want another one than %v", now, old)
 	}
@@ -360,13 +416,20 @@ func testRollback(t *testing.T, f *fleet) {
 	}
 }
 
-func testTar(t *testing.T, f *fleet) {
-	f.options[1] = filepath.Join(filepath.Dir(f.deb), "campaign-credsync_1.0.0_linux_"+runtime.GOARCH+".tar.gz")
-	says(t, f.do(t, 0, "install", "web3"), "web3: held first_apply")
-	f.do(t, 0, "plan", "web3")
-	f.do(t, 0, "rollback", "web3")
-	f.isInstalled(t, false, false, false)
-	f.unchanged(t)
+// testOtherPackages: the other two kinds, each over a secret-id that an attempt of before has left, and whose wrapping token is no good.
+func testOtherPackages(t *testing.T, f *fleet) {
+	dist, rpmArch := filepath.Dir(f.deb), map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
+	for _, name := range []string{"campaign-credsync_1.0.0_linux_" + runtime.GOARCH + ".tar.gz", "campaign-credsync-1.0.0-1." + rpmArch + ".rpm"} {
+		t.Run(name, func(t *testing.T) {
+			f.options[1] = filepath.Join(dist, name)
+			f.hosts[2].write(t, secretIDFile, "hvs.left\n", 0o600)
+			says(t, f.do(t, 0, "install", names[2]), "web3.example.com: held first_apply")
+			f.do(t, 0, "plan", names[2])
+			f.do(t, 0, "rollback", names[2])
+			f.isInstalled(t, false, false, false)
+			f.unchanged(t)
+		})
+	}
 }
 
 // secretIDs are those that the daemons have unwrapped. Where neolane cannot seal they are in clear.
