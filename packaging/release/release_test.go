@@ -150,6 +150,7 @@ func TestRefusals(t *testing.T) {
 		{"no key", nil, nil, []string{"no key", "SIGN_KEY="}},
 		{"an unknown key", nil, []string{"SIGN_KEY=nobody@example.com"}, []string{"no secret key nobody@example.com", "gpg --list-secret-keys"}},
 		{"unsigned is not 1", nil, []string{"UNSIGNED=no"}, []string{"no key"}},
+		{"a test that fails", nil, []string{"UNSIGNED=1", "SKIP_TESTS=", "MAKE=" + failingTests(t)}, []string{"the tests fail"}},
 		{"a new file", func(t *testing.T) { r.write(t, "sync/new.go", []byte("package sync\n"), 0o644) }, nil, []string{"sync/new.go", "commit or remove"}},
 		{"a changed file", func(t *testing.T) {
 			r.must(t, "rm", "sync/new.go")
@@ -181,6 +182,16 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 	}
+}
+
+// failingTests is a make in which the tests fail.
+func failingTests(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "make")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n[ \"$*\" = 'lint test' ] || exec mkdir dist\necho 'the tests fail'; exit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // Two releases of one tag, in two folders at two times, by users with other rights, zones and settings, are the same but for the signature.
