@@ -1,6 +1,7 @@
 package nlserver
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -71,7 +72,7 @@ func groupOf(dir string) string {
 	if unified := of[""]; unified != "" && unified != "/" {
 		return unified
 	}
-	return of["name=systemd"] // where systemd uses the old hierarchies
+	return cmp.Or(of["name=systemd"], of[""]) // where systemd uses the old hierarchies
 }
 
 // ourUnit is the control group of the unit that this process is in. It is empty outside of a service of systemd: then a module here
@@ -81,6 +82,15 @@ func ourUnit() string {
 		return group
 	}
 	return ""
+}
+
+// leftFor is our own control group where a module was in another one before its restart: if it is in ours then, it has left Campaign's
+// container for a sidecar, with which it ends. Else it is empty.
+func leftFor(own string, before map[string]string) string {
+	if len(before) == 0 || slices.Contains(slices.Collect(maps.Values(before)), own) {
+		return ""
+	}
+	return own
 }
 
 func isWithin(unit, group string) bool {

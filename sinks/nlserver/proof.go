@@ -1,6 +1,7 @@
 package nlserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -44,13 +45,13 @@ func (b *Binary) proveRestart(ctx context.Context, module string, l look, said s
 	case l.err != nil:
 		return credential.Proof{Result: credential.ProofUnknown, Text: fmt.Sprintf("module %s cannot be looked for: %v", module, l.err)}
 	}
-	before := names(l.before)
+	before, group := names(l.before), cmp.Or(ourUnit(), leftFor(groupOf("/proc/self"), l.before))
 	if limit := time.Now().Add(strangerTime); len(before) == 0 && limit.Before(until) {
 		until = limit
 	}
 	defer countCommand(time.Until(until) + stopGrace)()
 	for {
-		proof, settled := b.proveOnce(module, before)
+		proof, settled := b.proveOnce(module, before, group)
 		if settled || time.Now().After(until) {
 			return whereStranger(proof, module)
 		}
@@ -72,19 +73,19 @@ func whereStranger(p credential.Proof, module string) credential.Proof {
 
 // Prove looks once whether a module runs again, in another process than before.
 func (b *Binary) Prove(module string, before []string) credential.Proof {
-	proof, _ := b.proveOnce(module, before)
+	proof, _ := b.proveOnce(module, before, ourUnit())
 	return proof
 }
 
-func (b *Binary) proveOnce(module string, before []string) (proof credential.Proof, settled bool) {
+func (b *Binary) proveOnce(module string, before []string, group string) (proof credential.Proof, settled bool) {
 	now, err := b.processes(module)
 	if err != nil {
 		return credential.Proof{Result: credential.ProofUnknown, Text: fmt.Sprintf("module %s cannot be looked for: %v", module, err)}, true
 	}
-	return judge(module, before, now, ourUnit())
+	return judge(module, before, now, group)
 }
 
-// judge compares the processes of a module before its restart and now. settled says that time changes nothing.
+// judge compares the processes of a module before its restart and now. unit is the control group in which it should not be. settled says that time changes nothing.
 func judge(module string, before []string, now map[string]string, unit string) (p credential.Proof, settled bool) {
 	var kept, inUnit string
 	stayed, fresh := 0, 0

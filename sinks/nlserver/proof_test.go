@@ -34,6 +34,24 @@ func TestIsModule(t *testing.T) {
 	}
 }
 
+// A module that leaves its control group for ours is told from one that was in ours all the time.
+func TestLeftFor(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		before map[string]string
+		want   string
+	}{
+		{"none before", nil, ""},
+		{"in ours", map[string]string{"1 5": "/"}, ""},
+		{"one of two in ours", map[string]string{"1 5": "/", "2 5": "/../campaign"}, ""},
+		{"in another", map[string]string{"1 5": "/../campaign"}, "/"},
+	} {
+		if got := leftFor("/", test.before); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	const unit = "/system.slice/campaign-credsync.service"
 	for _, test := range []struct {
@@ -54,6 +72,8 @@ func TestJudge(t *testing.T) {
 		{"below our unit", []string{"1 5"}, map[string]string{"2 7": unit + "/sub"}, unit, credential.ProofUnknown},
 		{"one of two in our unit", nil, map[string]string{"2 7": unit, "3 8": "/"}, unit, credential.ProofUnknown},
 		{"in a unit with a longer name", nil, map[string]string{"2 7": unit + "x"}, unit, credential.ProofSeen},
+		{"in our container", []string{"1 5"}, map[string]string{"2 7": "/"}, "/", credential.ProofUnknown},
+		{"not in our container", []string{"1 5"}, map[string]string{"2 7": "/../campaign"}, "/", credential.ProofSeen},
 		{"no unit of ours", nil, map[string]string{"2 7": "/"}, "", credential.ProofSeen},
 	} {
 		if got, _ := judge("web", test.before, test.now, test.unit); got.Result != test.want || (got.Text == "") != (test.want == credential.ProofSeen) {
