@@ -36,7 +36,7 @@ func newVolumes(t *testing.T, settings, faults string) volumes {
 	env := filepath.Join(home, "env.sh")
 	put(t, env, strings.ReplaceAll(read(t, env), home, campaignHome), 0o644)
 	v := volumes{home, filepath.Join(dir, "etc"), filepath.Join(dir, "state")}
-	// As container engines make a volume: everybody may write it, so the daemon makes a directory of its own in it.
+	// As Kubernetes makes an emptyDir: everybody may write it, so the daemon makes a directory of its own in it.
 	if err := errors.Join(os.Mkdir(v.etc, 0o755), os.Mkdir(v.state, 0), os.Chmod(v.state, 0o777)); err != nil {
 		t.Fatal(err)
 	}
