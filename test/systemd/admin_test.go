@@ -24,6 +24,7 @@ type admin struct {
 	programs string // what PATH has
 	record   string // arguments and environment of each process
 	address  string // of Vault
+	caCert   string // of its certificate
 	token    string
 	printed  strings.Builder // by all runs
 }
@@ -31,8 +32,9 @@ type admin struct {
 // usedPrograms are all that rollout may start, by its documentation or because every system has them.
 var usedPrograms = []string{"bash", "curl", "jq", "ssh", "tar", "gzip", "sha256sum", "cat", "cut", "dirname", "grep", "tr"}
 
-func newAdmin(t *testing.T, address, token string) *admin {
-	a := &admin{home: t.TempDir(), programs: t.TempDir(), record: filepath.Join(t.TempDir(), "record"), address: address, token: token}
+func newAdmin(t *testing.T, address, caCert, token string) *admin {
+	a := &admin{home: t.TempDir(), programs: t.TempDir(), record: filepath.Join(t.TempDir(), "record"),
+		address: address, caCert: caCert, token: token}
 	for _, name := range usedPrograms {
 		real, err := exec.LookPath(name)
 		if err != nil {
@@ -102,7 +104,7 @@ func (a *admin) rollout(t *testing.T, want int, args ...string) (said string) {
 	done </proc/self/mounts && ! touch "$HOME/probe" 2>/dev/null && exec env PATH="$PROGRAMS" "$@"`
 	c := exec.CommandContext(t.Context(), "unshare", append([]string{"--mount", "sh", "-c", readOnly, "sh",
 		"/bin/bash", filepath.Join(repository(t), "packaging/rollout/rollout")}, args...)...)
-	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + a.home, "PROGRAMS=" + a.programs, "VAULT_ADDR=" + a.address, "VAULT_TOKEN=" + a.token,
+	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + a.home, "PROGRAMS=" + a.programs, "VAULT_ADDR=" + a.address, "VAULT_CACERT=" + a.caCert, "VAULT_TOKEN=" + a.token,
 		"ROLLOUT_SSH=ssh -F " + filepath.Join(a.home, "ssh_config") + " -i " + filepath.Join(a.home, "key") +
 			" -o StrictHostKeyChecking=yes -o UserKnownHostsFile=" + filepath.Join(a.home, "known_hosts")}
 	c.Dir = a.home

@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -78,9 +79,11 @@ func TestRollout(t *testing.T) {
 
 func newFleet(t *testing.T) *fleet {
 	f := &fleet{vault: vaulttest.Start(t), wrapped: &wrappings{}, deb: filepath.Join(buildPackage(t, "1.0.0", "deb rpm"), "campaign-credsync_1.0.0-1_"+runtime.GOARCH+".deb")}
-	f.proxy = f.vault.Proxy(t)
+	authority := vaulttest.MustAuthority(t)
+	pair, _, _ := authority.MustIssue(t, "127.0.0.1")
+	f.proxy = f.vault.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{pair}})
 	f.recordWrappings()
-	f.admin = newAdmin(t, f.proxy.Address, f.vault.MustToken(documentedPolicy(t, f.vault.AuthMount), time.Hour))
+	f.admin = newAdmin(t, f.proxy.Address, authority.File, f.vault.MustToken(documentedPolicy(t, f.vault.AuthMount), time.Hour))
 	f.options = []string{"--package", f.deb, "--mount", f.vault.Mount, "--auth-mount", f.vault.AuthMount}
 	f.write(t, "hosts", inventory)
 
