@@ -84,6 +84,11 @@ func (m *model) mustComeToRest() {
 	for step := range w.rules.runs { // reasons that were served together are no allowance for later
 		w.rules.allowed[step] = w.rules.runs[step]
 	}
+	for _, f := range w.files {
+		if w.rules.of[f].mayBeHeld { // what it owes is run when its first apply is not held any more
+			w.rules.may(f)
+		}
+	}
 }
 
 // traces is everything that tells that something was done.
@@ -94,7 +99,7 @@ func (m *model) traces() string {
 	for _, f := range m.w.files {
 		writes = append(writes, f.writes, len(m.w.rules.of[f].reverts))
 	}
-	return fmt.Sprint(writes, m.w.rules.runs, m.w.reads, len(m.log.String()))
+	return fmt.Sprint(writes, m.w.rules.runs, m.w.reads, m.w.adobe.asked, len(m.log.String()))
 }
 
 func (m *model) checkRest() {
@@ -112,6 +117,10 @@ func (m *model) checkRest() {
 			!goesBack(v, k.applies[k.current].version) && in.State == credsync.StateInSync {
 			refused = false
 		}
+		isAdopted := k.current >= 0 && k.applies[k.current].content == "" && k.applies[k.current].version.Equal(v.Version)
+		if isAdopted && !v.deleted && in.State == credsync.StateInSync {
+			refused = false // it stands for that version, which is not read again
+		}
 		drift := !k.uncertain && len(credential.Drift(k.wanted(), f.attributes)) > 0
 		var want credsync.State
 		switch {
@@ -125,16 +134,26 @@ func (m *model) checkRest() {
 			want = credsync.StateInSync
 		}
 		w.note("at rest: %+v", in)
+		isHeld := w.isStillHeld(f)
+		if isHeld && want == credsync.StateInSync {
+			want = credsync.StateHeld
+			if in.Reason == credential.ReasonSecretRollback { // from the version that waits
+				want = credsync.StateBlocked
+			}
+		}
+		if in.Reason == credential.ReasonIMSRefused && k.current >= 0 && w.adobe.applied[k.applies[k.current].content] {
+			want = credsync.StateBlocked // by an answer about what is applied
+		}
 		if in.State != want {
 			w.breaks("%s is %s (%s), want %s", f.name, in.State, in.LastError, want)
 		}
 		if drift && want != credsync.StateDrift {
 			w.breaks("%s: %v differ on disk and were not put back", f.name, credential.Drift(k.wanted(), f.attributes))
 		}
-		if refused {
+		if refused || isHeld || want == credsync.StateBlocked {
 			continue
 		}
-		if k.current < 0 || k.applies[k.current].content != v.content {
+		if k.current < 0 || !isAdopted && k.applies[k.current].content != v.content {
 			w.breaks("%s was not applied to %s", v.content, f.name)
 		}
 		if in.AppliedVersion != v.Number || in.WantedVersion != v.Number {

@@ -42,10 +42,15 @@ type fileRules struct {
 	owedOnDisk  int // the same, as far as a crash leaves it
 	pausedUntil time.Time
 	pauseEnd    time.Time // of the last pause that was asked for, whether it was saved or not
+
+	mayBeHeld    bool // the first apply, as far as is on disk
+	ordered      bool // an operator wants it
+	mayBeOrdered bool // and may have said so while it was paused, or in vain
+	mayBeAdopted bool // what is on disk, or was, by an order that a crash cut off
 }
 
 type appliedOnce struct {
-	content    string
+	content    string // "": what somebody else had set, guarded while the first apply is held, or adopted
 	version    *modelVersion
 	attributes credential.Attributes
 	at         time.Time
@@ -108,6 +113,12 @@ func (r *rules) applyBegins(w *modelWorld, g *generation, f *modelFile, c creden
 	k := r.of[f]
 	w.note("nlserver writes %s: %s", f.name, c.ClientID)
 	k.mustNotBePaused(w, f)
+	if k.isHeld(w) {
+		w.breaks("%s is written by nlserver, and its first apply is held", f.name)
+	}
+	if k.current < 0 || k.applies[k.current].content != c.ClientID {
+		r.mustBeProbed(w, g, f, c.ClientID)
+	}
 	if f.command != nil {
 		w.breaks("two commands at work on %s", f.name)
 	}
@@ -184,7 +195,7 @@ func (r *rules) looked(w *modelWorld, g *generation, f *modelFile) {
 	k := r.of[f]
 	f.unheard = false
 	if len(credential.Drift(k.wanted(), f.attributes)) > 0 {
-		if r.mode == credsync.RevertSplice && (age(g, f, f.missed) > loadLimit-loadSlack || k.pausedSince(g.right[f.name])) && !k.mayOwe {
+		if k.isSpliced(r) && (age(g, f, f.missed) > loadLimit-loadSlack || k.pausedSince(g.right[f.name])) && !k.mayOwe {
 			k.mayOwe = true
 			r.may(f)
 		}
@@ -198,7 +209,7 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 	k := r.of[f]
 	k.mustNotBePaused(w, f)
 	switch {
-	case r.mode != credsync.RevertSplice:
+	case !k.isSpliced(r):
 		w.breaks("%s was put back in mode %s", f.name, r.mode)
 	case k.current < 0 || len(credential.Drift(k.wanted(), f.attributes)) > 0:
 		w.breaks("%s got attributes that are not those of its last apply: %v", f.name, f.attributes)
@@ -221,6 +232,11 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 	}
 	k.mayOwe = false
 	f.isRight(g)
+}
+
+// isSpliced reports whether drift may be reverted by a splice. While held, nlserver is not run.
+func (k *fileRules) isSpliced(r *rules) bool {
+	return r.mode == credsync.RevertSplice || r.mode == credsync.RevertApply && k.mayBeHeld
 }
 
 // pausedSince reports whether there may have been a pause after the file was last seen right: then drift counts as old.
@@ -264,6 +280,9 @@ func (r *rules) crashed(w *modelWorld) {
 		r.allowed[step]++
 	}
 	clear(r.unrecorded)
+	if a := &w.adobe; !a.durable {
+		a.refused, a.notBefore = "", time.Time{}
+	}
 	for _, k := range r.of {
 		k.owed = k.owedOnDisk // where nothing could be written, what was owed is forgotten
 		k.reverts = slices.DeleteFunc(k.reverts, func(t time.Time) bool {
@@ -279,9 +298,10 @@ func (r *rules) quiescent(w *modelWorld) {
 		return
 	}
 	clear(r.unrecorded)
-	r.behind = false
+	r.behind, w.adobe.durable = false, true
 	for _, k := range r.of {
 		k.durable, k.owedOnDisk = k.current, k.owed
+		k.mayBeHeld = k.mayBeHeld && !k.ordered
 	}
 }
 
@@ -294,6 +314,10 @@ func (r *rules) started(w *modelWorld, f *modelFile, record state.Record) {
 			found = i
 		}
 	}
+	if k.mayBeAdopted && !record.Version.IsZero() && record.Digest == "" {
+		k.applies, found = append(k.applies, appliedOnce{version: &modelVersion{Version: record.Version}, attributes: record.Attributes}), len(k.applies)
+	}
+	k.mayBeAdopted = false
 	switch {
 	case found < 0 && !record.Version.IsZero():
 		w.breaks("the record of %s is of no apply: %+v", f.name, record)
@@ -307,7 +331,7 @@ func (r *rules) started(w *modelWorld, f *modelFile, record state.Record) {
 		if found < 0 || !v.Equal(record.Version) {
 			continue
 		}
-		if k.applies[found].version = v; v.content != k.applies[found].content {
+		if k.applies[found].version = v; v.content != k.applies[found].content && k.applies[found].content != "" {
 			w.breaks("version %d of %s is recorded for %s, which is not what it holds", v.Number, f.name, k.applies[found].content)
 		}
 	}

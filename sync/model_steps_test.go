@@ -70,6 +70,13 @@ var modelStepsAll = []modelStep{
 	{"save fails", 3, func(m *model, _ *modelFile) { m.saveFails(true) }},
 	{"save works", 4, func(m *model, _ *modelFile) { m.saveFails(false) }},
 
+	{"Adobe refuses", 3, func(m *model, _ *modelFile) { m.w.adobe.refuses = true }},
+	{"Adobe is silent", 2, func(m *model, _ *modelFile) { m.w.adobe.silent, m.w.adobe.later = true, 0 }},
+	{"Adobe is busy", 2, func(m *model, _ *modelFile) {
+		m.w.adobe.silent, m.w.adobe.later = true, time.Duration(1+m.w.rng.IntN(60))*time.Minute
+	}},
+	{"Adobe accepts", 4, func(m *model, _ *modelFile) { m.w.adobe.refuses, m.w.adobe.silent = false, false }},
+
 	{"crash", 4, func(m *model, _ *modelFile) {
 		if m.alive {
 			m.w.crash("from outside")
@@ -79,6 +86,8 @@ var modelStepsAll = []modelStep{
 	{"restart", 3, nil},
 	{"start", 12, nil},
 	{"check", 3, nil},
+	{"order", 1, nil},
+	{"adopt", 2, nil},
 	{"pause", 3, nil},
 	{"resume", 2, nil},
 	{"milliseconds", 14, nil},
@@ -107,8 +116,13 @@ func (m *model) step(count map[string]int) {
 		}
 	case "check":
 		if m.alive {
+			w.adobe.notBefore = time.Time{} // it is an operator's word
 			w.gen.daemon.CheckSoon()
 		}
+	case "order":
+		m.order()
+	case "adopt":
+		m.adopt(f)
 	case "pause":
 		m.pause(f)
 	case "resume":
@@ -276,6 +290,7 @@ func (m *model) heal() {
 	w.note("everything is well from now on")
 	m.reachable()
 	w.activateErr, w.activateTime = nil, 0
+	w.adobe.refuses, w.adobe.silent = false, false
 	for _, f := range w.files {
 		f.applyFaults, f.applyTime, f.lookTime, f.restoreErr, f.recoverErr = nil, 0, 0, nil, nil
 		f.hears(true)
@@ -289,6 +304,10 @@ func (m *model) heal() {
 	m.rest()
 	if !m.alive {
 		m.start()
+	}
+	if w.adobe.everRefused {
+		m.order()
+		m.rest()
 	}
 	if w.rng.IntN(3) > 0 {
 		m.newVersion(fmt.Sprint("content", len(w.versions)), "")

@@ -107,6 +107,7 @@ type model struct {
 	wait   []func() // for the ends of killed daemons
 	held   cron.Schedule
 
+	holds     bool // a first apply over what somebody else set
 	unordered bool // the source has no versions but contents
 }
 
@@ -124,8 +125,16 @@ func newModel(t *testing.T, seed uint64, root string) *model {
 	if w.rng.IntN(8) == 0 {
 		m.held = cron.Every(90 * time.Minute)
 	}
+	w.probes, m.holds = w.rng.IntN(3) > 0, w.rng.IntN(3) == 0
+	w.adobe.accepted, w.adobe.applied = map[string]bool{}, map[string]bool{}
+	if m.holds {
+		for _, f := range w.files[w.rng.IntN(len(w.files)):] {
+			w.byHandIn(f)
+		}
+	}
 	m.newVersion(fmt.Sprint("content", len(w.versions)), "")
 	m.start()
+	m.firstLook()
 	return m
 }
 
@@ -149,8 +158,11 @@ func (m *model) start() {
 	}
 	config := credsync.Config{
 		Activator: modelActivator{w, g}, Store: store, Revert: w.rules.mode, MaxReverts: w.rules.maxReverts,
-		Verify: cron.Every(10 * time.Minute), ActivateAt: m.held, Poll: time.Minute, CommandRuns: func() bool { return true },
+		Verify: cron.Every(10 * time.Minute), ActivateAt: m.held, Poll: time.Minute, CommandRuns: func() bool { return true }, HoldFirst: m.holds,
 		Logger: slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if w.probes {
+		config.Prober, config.Patience = modelProber{w, g}, modelPatience
 	}
 	source := modelSource{w, g}
 	w.mu.Lock()

@@ -1,6 +1,7 @@
 package sync_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,11 @@ type modelWorld struct {
 	outage   error
 	hang     chan struct{}
 	reads    int // of a secret
+
+	adobe     modelAdobe
+	probes    bool   // Adobe is asked before an apply
+	firstTold string // content that the source told first
+	toldOther bool   // and it has told another since
 
 	files        []*modelFile
 	activateErr  error
@@ -182,6 +188,8 @@ func (s modelSource) Poll(ctx context.Context, need func(credential.Version) boo
 	}
 	s.g.gone = credential.Version{}
 	s.w.reads++
+	s.w.toldOther = s.w.toldOther || s.w.firstTold != "" && s.w.firstTold != v.content
+	s.w.firstTold = cmp.Or(s.w.firstTold, v.content)
 	return credential.Reading{Version: v.Version, Credential: of(newCredential(v.content))}, nil
 }
 
@@ -340,8 +348,6 @@ func (modelSink) Owner() string { return "neolane" }
 
 func (modelSink) HasPrivateKey(credential.Attributes) bool { return false }
 
-func (modelSink) Managed(credential.Attributes) (credential.Attributes, bool) { return nil, false }
-
 func (modelSink) WrongIDs(credential.Credential, credential.Attributes) []string { return nil }
 
 func (s modelSink) ChangedAt() time.Time {
@@ -377,57 +383,3 @@ func (s modelSink) Restore(_ context.Context, wanted credential.Attributes) (cre
 	w.effect(s.g, "after putting back "+f.name)
 	return found, nil
 }
-
-type modelActivator struct {
-	w *modelWorld
-	g *generation
-}
-
-func stepsOf(instance string) []string { return []string{"reload", "restart pipelined@" + instance} }
-
-func (a modelActivator) Activate(ctx context.Context, what credential.Step, _ time.Time) (credential.Proof, error) {
-	w, step := a.w, what.String()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.effect(a.g, "before "+step) {
-		return credential.Proof{}, errDead
-	}
-	for _, f := range w.files {
-		if f.command != nil && f.command.by == a.g && slices.Contains(stepsOf(f.name), step) {
-			w.breaks("%s while %s is being applied", step, f.name)
-		}
-	}
-	if !a.g.dead && w.rules.unsavedSince.IsZero() && !slices.ContainsFunc(w.files, func(f *modelFile) bool {
-		return slices.Contains(recordOnDisk(a.g, f.name).Activation, what)
-	}) {
-		w.breaks("%s is run, and nothing on record says that it is due", step)
-	}
-	w.note("%s, error %v", step, w.activateErr)
-	if w.activateErr != nil {
-		return credential.Proof{}, w.activateErr
-	}
-	w.rules.activated(w, step)
-	w.activating = true
-	takes := w.activateTime
-	w.mu.Unlock()
-	cut := false
-	select {
-	case <-time.After(takes):
-	case <-ctx.Done():
-		cut = true
-	}
-	w.mu.Lock()
-	if a.g == w.gen {
-		w.activating = false
-	}
-	w.effect(a.g, "after "+step)
-	if cut && !a.g.dead {
-		w.rules.allowed[step]++ // it was begun, and could not be recorded
-	}
-	if cut || a.g.dead {
-		return credential.Proof{}, errors.New("cut short")
-	}
-	return credential.Proof{}, nil
-}
-
-func (a modelActivator) Prove(string, []string) credential.Proof { return credential.Proof{} }

@@ -60,6 +60,8 @@ func (d *Daemon) keepProbed(in *instance) {
 		now := time.Now()
 		in.planRecheck(d.cfg.Recheck, now)
 		switch what, at := d.planProbe(in, now); {
+		case d.commands.Err() != nil: // a stop is about to begin
+			d.wait(time.Time{}, nil)
 		case what == askNothing:
 			in.recheck.credential = nil // it is read again later
 			d.wait(at, nil)
@@ -171,9 +173,14 @@ func (e throttledError) Error() string {
 // RetryAt is when it does.
 func (e throttledError) RetryAt() time.Time { return e.until }
 
-// goOnUnproven lets the version in hand be applied without an answer.
+// goOnUnproven lets the version in hand be applied without an answer, unless Adobe has refused its credential under another version.
 func (d *Daemon) goOnUnproven(in *instance, why string) {
 	p := in.wanted.pending
+	if refused := in.refusalOf(p.digest); refused != nil {
+		refused.Version, refused.Fields, refused.At = p.version, p.fields, time.Now()
+		d.takeAnswer(in, p, refused, nil)
+		return
+	}
 	p.probe = newProbe(p, state.ProbeInconclusive, time.Now())
 	in.probe = probe{}
 	in.log.Warn("the new version is applied without being proven", "version", p.version.Number, "reason", why)
@@ -305,6 +312,19 @@ func (in *instance) answerOfOther() *state.Probe {
 				answer := *a
 				answer.Fields = in.Fields
 				return &answer
+			}
+		}
+	}
+	return nil
+}
+
+// refusalOf is a copy of Adobe's refusal of a credential, as far as an instance that shares its secret has it on record; or nil.
+func (in *instance) refusalOf(digest string) *state.Probe {
+	for _, other := range in.source.members {
+		for _, a := range []*state.Probe{other.record.Probe, other.record.AppliedProbe} {
+			if a.Is(state.ProbeRefused) && a.Digest == digest {
+				refused := *a
+				return &refused
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package sync_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -78,5 +79,23 @@ func TestRefusedVersionsThatWaver(t *testing.T) {
 		w.wantAsked(a)
 		w.wantState("prod", credsync.StateBlocked)
 		w.wantOnDisk("prod", "one")
+	})
+}
+
+// The credential that Adobe has refused stays refused under another version while Adobe says nothing, and is asked about again.
+func TestRefusedCredentialUnderAnotherVersion(t *testing.T) {
+	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
+		a.change(func(a *adobe) { a.refuses["two"] = true })
+		w.rotates("two", 3*time.Second)
+		a.change(func(a *adobe) { a.err = errors.New("answers 503") })
+		w.rotates("two", 3*time.Minute)
+		w.wantState("prod", credsync.StateBlocked)
+		w.wantOnDisk("prod", "one")
+		if in := w.only(); in.Reason != credential.ReasonIMSRefused || in.WantedVersion != 3 {
+			t.Errorf("%+v", in)
+		}
+		a.change(func(a *adobe) { a.refuses["two"], a.err = false, nil })
+		w.rotates("two", 3*time.Second)
+		w.wantOnDisk("prod", "two")
 	})
 }
