@@ -136,12 +136,16 @@ func (h *Hook) mark(began time.Time) {
 	h.began = began
 }
 
-// take returns what waits, or nil.
+// take returns what waits, or nil. What was told since the last news is in it: those are over, too.
 func (h *Hook) take() *event.Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e := h.next
 	h.next = nil
+	select {
+	case <-h.news:
+	default:
+	}
 	return e
 }
 

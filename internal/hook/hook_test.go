@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -88,6 +89,41 @@ func TestManyEventsAreJoined(t *testing.T) {
 	if len(events) > 11 || sum != all || events[len(events)-1].Version != all {
 		t.Errorf("%d runs for %d events: %v", len(events), sum, events)
 	}
+}
+
+// What comes when a run is about to begin is joined, and what comes after that is told, too.
+func TestEventsAfterManyAreTold(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	var log strings.Builder
+	h := open(t, &log, patience, nil, shell("cat >>"+out)...)
+	told := func() (sum int) {
+		if _, err := os.Stat(out); err == nil {
+			for _, e := range toldTo(t, out) {
+				sum += max(e.Count, 1)
+			}
+		}
+		return sum
+	}
+	all, end := 0, time.Now().Add(patience)
+	tell := func() {
+		h.Tell(event.Event{Kind: event.Applied})
+		all++
+	}
+	await := func() {
+		for ; told() < all; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("told %d of %d events", told(), all)
+			}
+		}
+	}
+	for range 5 {
+		for range 1000 { // some of them between the news and the run
+			tell()
+			runtime.Gosched()
+		}
+		await()
+	}
+	h.Close(patience)
 }
 
 func TestProgramFails(t *testing.T) {
