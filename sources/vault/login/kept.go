@@ -126,6 +126,8 @@ func systemdCreds(ctx context.Context, verb string, input []byte) ([]byte, error
 		arguments = append([]string{"--user"}, arguments...)
 	}
 	command := exec.CommandContext(bounded, "systemd-creds", arguments...)
+	// NOTIFY_SOCKET is for the daemon alone (a systemd-creds that fails writes to it), and so is a token of Vault.
+	command.Env = []string{"PATH=" + os.Getenv("PATH")}
 	command.Stdin = bytes.NewReader(input)
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr

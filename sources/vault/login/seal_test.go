@@ -46,10 +46,11 @@ func TestSealerThatCannotBeReliedOn(t *testing.T) {
 	}
 }
 
-// What is sealed goes through pipes, never through arguments, and its file does not show the secret-id.
+// What is sealed goes through pipes, never through arguments, and its file does not show the secret-id. The environment is not passed on.
 func TestSealer(t *testing.T) {
 	arguments := filepath.Join(t.TempDir(), "arguments")
-	putSealer(t, `echo "$@" >>`+arguments+`; exec base64 $(case "$*" in *decrypt*) echo -d;; esac)`)
+	t.Setenv("NOTIFY_SOCKET", "/of/the/daemon")
+	putSealer(t, `test -z "$NOTIFY_SOCKET" || exit 1; echo "$@" >>`+arguments+`; exec base64 $(case "$*" in *decrypt*) echo -d;; esac)`)
 	l := newWrappedLab(t)
 	l.MustPoll(l.KV(l.Vault()), always)
 	if !strings.Contains(l.Log.String(), "sealed by systemd-creds") {
