@@ -80,7 +80,7 @@ func (i *Instance) setAside(saved, of string) error {
 		return fmt.Errorf("set aside what was saved of another file: %w", err)
 	}
 	i.log.Error("a run on another file was interrupted before config_file became this one; what was saved of that file is set aside",
-		"path", i.cfg.File, "before", of, "saved", aside,
+		"path", i.cfg.File, "before", of, "file", aside,
 		"remedy", "see whether the other file is as it should be, or put it right from what was saved; then remove that")
 	return nil
 }

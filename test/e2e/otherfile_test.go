@@ -200,7 +200,7 @@ func TestAnotherFileAfterAKillInTheMiddle(t *testing.T) {
 	o.Signal(syscall.SIGUSR1)
 
 	aside := filepath.Join(o.StateDir(), "prod.before.1")
-	o.Logged("level=ERROR", "is set aside", "path="+o.path, "before="+o.File("prod"), "saved="+aside, "remedy=")
+	o.Logged("level=ERROR", "is set aside", "path="+o.path, "before="+o.File("prod"), "file="+aside, "remedy=")
 	o.Is("prod", "degraded/file_damaged")
 	o.restarted()
 	o.Is("prod", "degraded/file_damaged")

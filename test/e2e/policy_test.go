@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,16 +54,17 @@ func readManual(w *world.World) *manual {
 	return m
 }
 
-// command finds the one command of the manual that begins so, and returns its arguments.
+// command returns the arguments of the command of the manual that begins so: one, or the same one several times.
 func (m *manual) command(t *testing.T, start string) []string {
 	t.Helper()
 	var found []string
 	for line := range strings.Lines(m.text) {
 		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), start); ok {
-			if found != nil {
-				t.Fatalf("docs/install.md says %q twice", start)
+			words := strings.Fields(strings.TrimRight(rest, "|\n"))
+			if found != nil && !slices.Equal(found, words) {
+				t.Fatalf("docs/install.md says %q with %q and with %q", start, found, words)
 			}
-			found = strings.Fields(strings.TrimRight(rest, "|\n"))
+			found = words
 		}
 	}
 	if found == nil {

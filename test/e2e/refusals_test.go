@@ -20,6 +20,7 @@ func TestDaemonRefusesAnInstanceThatItDoesNotHave(t *testing.T) {
 		t.Fatalf("no place for an instance in:\n%s", good)
 	}
 	w.Must(os.WriteFile(w.Config, []byte(more), 0o600)) // and nobody reloads
+	w.Settled(w.SecretPath("prod"))                     // so that what was begun is on record
 	before := w.Snapshot()
 	for _, command := range []string{"pause --for 1h", "resume", "adopt", "sync"} {
 		w.Exits(1, `no instance is called "later"`, append(strings.Fields(command), "--instance", "later")...)

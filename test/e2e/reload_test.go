@@ -117,7 +117,7 @@ func TestRestartWithAnotherMount(t *testing.T) {
 	w := world.New(t, container.Options{})
 	const other = "p8e-OTHERotherOTHERotherOTHERother12"
 	w.Secrets = append(w.Secrets, other)
-	path, mount := w.SecretPath("prod"), w.Vault.MustMountKV("team/a", 2)
+	path, mount := w.SecretPath("prod"), w.Vault.MustMountKV("team/other", 2)
 	w.Vault.MustWriteAt(mount+"/data/"+path, map[string]any{"data": container.Credential(other)})
 	w.Must(w.Vault.SetPolicy(w.Ctx, w.RoleID, w.Vault.ReadPolicy(path)+vaulttest.ReadPolicyAt(mount+"/data/"+path, mount+"/metadata/"+path)))
 	w.NewSecret("prod")
