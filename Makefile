@@ -106,11 +106,11 @@ package image release: export MAINTAINER := $(MAINTAINER)
 package image release: export EPOCH := $(EPOCH)
 
 package: ## dist/: deb, rpm and tar.gz for amd64 and arm64
-	rm -rf $(DIST) && mkdir -p $(DIST)
+	rm -rf -- "$$DIST" && mkdir -p -- "$$DIST"
 	for arch in $(ARCHES); do ARCH=$$arch MAKE='$(MAKE)' packaging/package || exit; done
 
 image: ## dist/: an OCI archive for amd64 and for arm64, without a container engine
-	mkdir -p $(DIST)
+	mkdir -p -- "$$DIST"
 	for arch in $(ARCHES); do ARCH=$$arch MAKE='$(MAKE)' packaging/image || exit; done
 
 release: ## dist/ of the tag VERSION, signed with the gpg key SIGN_KEY; UNSIGNED=1 leaves that out, SKIP_TESTS=1 the tests

@@ -5,7 +5,6 @@ package systemd
 import (
 	"bytes"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -34,6 +33,7 @@ func TestPackages(t *testing.T) {
 		test func(*testing.T, *host)
 	}{
 		{"upgrade with a bad configuration", testDebUpgradeBadConfiguration},
+		{"upgrade with a configuration that neolane may not read", testDebUpgradeUnreadable},
 		{"downgrade while paused", testDebDowngrade},
 		{"upgrade", testDebUpgrade},
 		{"downgrade while nlserver writes", testDebWhileWriting},
@@ -43,6 +43,7 @@ func TestPackages(t *testing.T) {
 		{"downgrade with state_dir full", testDebFullState},
 		{"upgrade with /usr full", testDebFullUsr},
 		{"remove and install again", testDebRemove},
+		{"purge with a copy that may be the only one", testDebPurgeKeepsCopy},
 		{"purge", testDebPurge},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.test(t, h) }) {
@@ -204,6 +205,45 @@ func testDebUpgradeBadConfiguration(t *testing.T, h *host) {
 	h.runsVersion(t, "1.1.0", pid)
 }
 
+// testDebUpgradeUnreadable: root may read what the daemon's user may not. What the daemon has in its environment, such as a proxy with a
+// password, is in no argument of a program.
+func testDebUpgradeUnreadable(t *testing.T, h *host) {
+	const password = "proxy-password"
+	h.write(t, "/etc/systemd/system/"+unit+".d/proxy.conf", "[Service]\nEnvironment=\"HTTPS_PROXY=http://it's:"+password+"@127.0.0.1:1\" \"TWO=a\\nb\" NO_PROXY=*\n", 0o600)
+	h.run(t, "systemctl", "daemon-reload")
+	h.run(t, "systemctl", "restart", unit)
+	pid := h.awaitApplied(t, 1)
+	programs := []string{"xargs", "env", "sh", "sed", "tr", "runuser", "stat", "cat"}
+	for _, program := range programs {
+		h.write(t, "/usr/local/bin/"+program, "#!/bin/bash\nprintf '%s\\n' \"$0\" \"$@\" >>/run/arguments\nexec "+
+			strings.TrimSpace(h.run(t, "readlink", "-f", strings.TrimSpace(h.run(t, "which", program))))+" \"$@\"\n", 0o755)
+	}
+	h.run(t, "touch", "/run/arguments")
+	h.run(t, "chmod", "0666", "/run/arguments")
+	h.run(t, "chown", "root:root", configFile)
+	said := h.installs(t, "older")
+	says(t, said, "NOT restarted")
+	says(t, said, "permission denied")
+	if got := h.awaitApplied(t, 1); got != pid {
+		t.Errorf("process %s became %s", pid, got)
+	}
+	h.run(t, "chgrp", "neolane", configFile)
+	h.installs(t, "newer")
+	h.runsVersion(t, "1.1.0", pid)
+
+	used := h.read(t, "/run/arguments")
+	says(t, used, "/usr/local/bin/")
+	if strings.Contains(used, password) {
+		t.Errorf("the environment of the daemon is in arguments:\n%s", used)
+	}
+	for _, program := range append(programs, "../../../run/arguments") {
+		h.run(t, "/bin/rm", "/usr/local/bin/"+program)
+	}
+	h.run(t, "rm", "-r", "/etc/systemd/system/"+unit+".d")
+	h.run(t, "systemctl", "daemon-reload")
+	h.run(t, "systemctl", "restart", unit)
+}
+
 func testDebDowngrade(t *testing.T, h *host) {
 	pid, applies := h.awaitApplied(t, 1), h.applies(t)
 	const environment = "CREDENTIALS_DIRECTORY=/run/credentials/" + unit
@@ -311,115 +351,4 @@ func testDebWithoutSystemctl(t *testing.T, h *host) {
 	}
 	h.run(t, "sh", "-c", "systemctl daemon-reload && systemctl restart campaign-credsync-activate.socket "+unit) // as it said
 	h.runsVersion(t, "1.1.0", pid)
-}
-
-// full has a directory be a full disk, until there is room again. unmount ends that disk, and leaves the directory as it was before.
-func (h *host) full(t *testing.T, dir string) (room, unmount func()) {
-	t.Helper()
-	h.run(t, "sh", "-ec", `dir=$1 small=/root/small$1
-		mkdir -p "$small"
-		mount -t tmpfs -o mode=0755,size=$(($(du -sk "$dir" | cut -f1) + 600))k tmpfs "$small"
-		cp -a "$dir/." "$small/"
-		mount --bind "$small" "$dir"
-		dd if=/dev/zero of="$dir/filling" bs=4k 2>/dev/null && exit 1
-		[ -s "$dir/filling" ]`, "sh", dir)
-	return func() { t.Helper(); h.run(t, "rm", dir+"/filling") },
-		func() { t.Helper(); h.run(t, "umount", "--lazy", dir) }
-}
-
-// testDebFullState: without room for state, the other version starts and guards what is applied, and says what it cannot do.
-func testDebFullState(t *testing.T, h *host) {
-	h.awaitApplied(t, 1)
-	h.run(t, "systemctl", "stop", unit)
-	applies, file := h.applies(t), h.document(t)
-	room, unmount := h.full(t, stateDir)
-	h.run(t, "systemctl", "start", unit)
-	pid := h.awaitApplied(t, 1)
-	h.installs(t, "older")
-	h.isInstalled(t, "1.0.0")
-	pid = h.runsVersion(t, "1.0.0", pid)
-	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) {
-		t.Error("what was applied changes")
-	}
-	_, secret := h.rotate(t)
-	await(t, "that the new version cannot be applied is said", patience, func() bool {
-		return strings.Contains(h.try(t, "campaign-credsync", "status").stdout, "no space left")
-	})
-	if h.applies(t) != applies || !bytes.Equal(h.document(t), file) {
-		t.Error("nlserver is run without a record of that")
-	}
-	room()
-	await(t, "the new version", patience, func() bool { return h.holds(t, secret) })
-	if got := h.runsVersion(t, "1.0.0", ""); got != pid {
-		t.Errorf("process %s became %s", pid, got)
-	}
-	h.run(t, "systemctl", "stop", unit)
-	h.run(t, "cp", "-a", stateDir, "/root/state")
-	unmount()
-	h.run(t, "cp", "-a", "/root/state/.", stateDir+"/")
-	h.run(t, "systemctl", "start", unit)
-	h.awaitApplied(t, 1)
-}
-
-// testDebFullUsr: dpkg fails, says why, keeps the version that was there, and its daemon goes on.
-func testDebFullUsr(t *testing.T, h *host) {
-	pid := h.awaitApplied(t, 1)
-	room, unmount := h.full(t, "/usr/bin")
-	o := h.try(t, "dpkg", "-i", "/root/newer.deb")
-	if o.status == 0 {
-		t.Errorf("dpkg succeeds: %v", o)
-	}
-	says(t, o.stderr, "No space left on device")
-	h.isInstalled(t, "1.0.0")
-	says(t, h.run(t, "campaign-credsync", "version"), "v1.0.0")
-	version, secret := h.rotate(t)
-	if got := h.awaitApplied(t, version); got != pid || !h.holds(t, secret) {
-		t.Errorf("process %s became %s", pid, got)
-	}
-	room()
-	unmount()
-	h.installs(t, "newer")
-	h.runsVersion(t, "1.1.0", pid)
-}
-
-func testDebRemove(t *testing.T, h *host) {
-	applies, file := h.applies(t), h.document(t)
-	h.dpkg(t, "-r", "campaign-credsync")
-	h.isUnit(t, "inactive", false)
-	if got := h.try(t, "systemctl", "is-active", "campaign-credsync-activate.socket"); got.status == 0 {
-		t.Errorf("the socket: %v", got)
-	}
-	for path, stays := range map[string]bool{
-		configFile: true, secretIDFile: true, stateDir: true, "/etc/campaign-credsync/config.example.yaml": true,
-		"/usr/bin/campaign-credsync": false, "/run/campaign-credsync-activate.sock": false, "/run/campaign-credsync": false,
-	} {
-		if _, err := os.Lstat(h.path(path)); (err == nil) != stays {
-			t.Errorf("after removal, %s is there: %t, want %t", path, !stays, stays)
-		}
-	}
-	if !bytes.Equal(h.document(t), file) {
-		t.Error("the removal changes the instance's file")
-	}
-	says(t, h.dpkg(t, "-i", "/root/newer.deb"), "systemctl enable --now campaign-credsync")
-	h.isUnit(t, "inactive", false)
-	h.run(t, "systemctl", "enable", "--now", unit)
-	h.runsVersion(t, "1.1.0", "")
-	if h.applies(t) != applies {
-		t.Error("a removal and an installation apply anew")
-	}
-}
-
-func testDebPurge(t *testing.T, h *host) {
-	file := h.document(t)
-	h.dpkg(t, "-P", "campaign-credsync")
-	h.isUnit(t, "inactive", false)
-	for _, path := range []string{"/etc/campaign-credsync", stateDir, "/usr/share/campaign-credsync", "/usr/bin/campaign-credsync"} {
-		if _, err := os.Lstat(h.path(path)); err == nil {
-			t.Errorf("after the purge there is %s", path)
-		}
-	}
-	if !bytes.Equal(h.document(t), file) {
-		t.Error("the purge changes the instance's file")
-	}
-	h.run(t, "id", "neolane")
 }
