@@ -24,6 +24,8 @@ const (
 	replaceFloor = login.MaxBackoff
 	// closeWait is how long a login under way is waited for before the token in use is revoked all the same: it may hang on a disk.
 	closeWait = 500 * time.Millisecond
+	// revokeLimit bounds the revocation of a token while polls go on.
+	revokeLimit = time.Second
 )
 
 var errClosed = errors.New("vault: closed")
@@ -68,11 +70,15 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 	}
 	defer func() { <-s.turn }()
 	old := s.current.Load()
-	if old != nil && old.Fresh() && !s.method.Renew(ctx) {
+	fresh := old != nil && old.Fresh()
+	if fresh && !s.method.Renew(ctx) {
 		return old, nil
 	}
 	t, err := s.login(ctx)
 	if err == nil {
+		if fresh { // it is given up long before its end; a poll that still uses it takes t after the 403
+			s.revokeReplaced(ctx, old)
+		}
 		return t, nil
 	}
 	_, throttled := errors.AsType[*connection.ThrottledError](err)
@@ -160,7 +166,7 @@ func (s *session) replace(ctx context.Context, old *login.Token, ended bool) (*l
 	return t, err
 }
 
-// close revokes the token, if it is ours.
+// close ends the session, and revokes the token.
 func (s *session) close(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, closeWait)
 	defer cancel()
@@ -173,8 +179,24 @@ func (s *session) close(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return err
 	}
-	t := s.current.Swap(nil)
-	if t == nil || !t.Revocable || t.Expired() {
+	if t := s.current.Swap(nil); t != nil {
+		return s.revoke(ctx, t)
+	}
+	return nil
+}
+
+// revokeReplaced is revoke for a poll, which may be called off meanwhile.
+func (s *session) revokeReplaced(ctx context.Context, t *login.Token) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
+	defer cancel()
+	if err := s.revoke(bounded, t); err != nil {
+		s.logger.Warn("token not revoked, it ends by itself", "reason", err)
+	}
+}
+
+// revoke ends a token, if it is ours.
+func (s *session) revoke(ctx context.Context, t *login.Token) error {
+	if !t.Revocable || t.Expired() {
 		return nil
 	}
 	_, err := s.connection.Do(ctx, connection.Request{

@@ -318,3 +318,30 @@ func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
 		t.Errorf("%d warnings, want 1: %s", n, l.Log)
 	}
 }
+
+// Another secret-id is found by the watch of its file, or by a reload, or by both at once: it is one login, by the Vault that serves, and
+// the token that it replaces is revoked. A poll that still uses that one goes on with the new one.
+func TestAnotherSecretIDIsOneLogin(t *testing.T) {
+	l := newLab(t)
+	l.Server.MustWrite(path, oauth())
+	v := l.Vault()
+	kv, other := l.KV(v), l.KV(v)
+	l.MustPoll(kv, always)
+	l.MustPoll(other, always)
+	l.Proxy.Requests()
+	l.WriteSecretID(l.Server.MustSecretID(l.RoleID))
+	for range 2 { // the watch, and the reload
+		v.ResetBackoff()
+		if !v.Serves(l.Config) {
+			t.Error("a reload would make another Vault, which logs in, too")
+		}
+		l.MustPoll(kv, never)
+		if n := l.Server.MustRoleTokens(l.RoleID); n != 1 {
+			t.Errorf("%d tokens live, want 1", n)
+		}
+	}
+	l.MustPoll(other, never)
+	if logins := l.Logins(); logins != 1 {
+		t.Errorf("%d logins, want 1", logins)
+	}
+}

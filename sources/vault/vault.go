@@ -74,8 +74,8 @@ func makingOf(config Config) []any {
 	made := []any{sha256.Sum256([]byte(config.Auth.RoleID.Reveal()))}
 	for _, file := range []string{
 		config.CACert, config.ClientCert, config.ClientKey,
-		// A login with these is made again if they change. Others are read so often that a change needs no more.
-		config.Auth.RoleIDFile, config.Auth.SecretIDFile,
+		// A login with this is made again if it changes. Others are read so often that a change needs no more.
+		config.Auth.RoleIDFile,
 	} {
 		made = append(made, sumOf(file))
 	}
@@ -93,8 +93,8 @@ func sumOf(file string) [sha256.Size]byte {
 	return sha256.Sum256(content)
 }
 
-// Serves reports whether New would make the same of config, also of the certificates, role-id and secret-id in their files
-// as they are now. Then v, with its token and its connection, can be used in place of a new one.
+// Serves reports whether New would make the same of config, also of the certificates and the role-id in their files as
+// they are now. Then v, with its token and its connection, can be used in place of a new one: another secret-id it finds by itself.
 func (v *Vault) Serves(config Config) bool { return reflect.DeepEqual(v.made, makingOf(config)) }
 
 // quiet is how long a watched file must be left alone before it is read: half a secret-id is a wrong one, and wrong ones

@@ -190,13 +190,17 @@ func TestReloadLogin(t *testing.T) {
 		}
 		return len(tokens)
 	}
-	reload := func(logins int, roleID string) {
+	reload := func(logins int, roleID string, change ...func()) {
 		t.Helper()
 		w.Proxy.Requests()
+		for _, c := range change {
+			c()
+		}
 		w.HangUp()
+		requests := w.Proxy.Requests()
 		w.Must(w.Proxy.Await(w.Ctx, 2, func(r vaulttest.Request) bool { return strings.Contains(r.Path, "/metadata/") }))
 		w.InSync(1)
-		if got := vaulttest.Count(w.Proxy.Requests(), vaulttest.Request.Login); got != logins {
+		if got := vaulttest.Count(append(requests, w.Proxy.Requests()...), vaulttest.Request.Login); got != logins {
 			t.Errorf("%d logins, want %d\n%s", got, logins, w.Log())
 		}
 		w.Eventually("one token of the role in use is left", func() bool { return tokensOf(roleID) == 1 })
@@ -206,18 +210,29 @@ func TestReloadLogin(t *testing.T) {
 	roleID, secretID, err := w.Vault.Role(w.Ctx, policy, 0)
 	w.Must(err)
 	w.Secrets = append(w.Secrets, secretID)
-	w.Must(os.WriteFile(w.SecretID, []byte(secretID), 0o600))
 	rewrite(w, w.RoleID, roleID)
+	was := w.SecretID // in a file of its own, as the role before would be tried with it
+	w.SecretID = t.TempDir() + "/secret_id"
+	w.Must(os.WriteFile(w.SecretID, []byte(secretID), 0o600))
+	rewrite(w, "secret_id_file: "+was, "secret_id_file: "+w.SecretID)
 	reload(1, roleID)
+	w.Must(os.Remove(was))
 	w.Eventually("no token of the role that is not used any more is left", func() bool { return tokensOf(w.RoleID) == 0 })
 	reload(0, roleID)
 
-	// Another secret-id in the same file, then the same one in another file.
+	// Another secret-id in the same file, which the watch of that file may find before the reload or after it; then the same one in
+	// another file.
 	another, err := w.Vault.SecretID(w.Ctx, roleID)
 	w.Must(err)
 	w.Secrets = append(w.Secrets, another)
-	w.Must(os.WriteFile(w.SecretID, []byte(another), 0o600))
-	reload(1, roleID)
+	reload(1, roleID, func() { w.Must(os.WriteFile(w.SecretID, []byte(another), 0o600)) })
+	another, err = w.Vault.SecretID(w.Ctx, roleID)
+	w.Must(err)
+	w.Secrets = append(w.Secrets, another)
+	reload(1, roleID, func() {
+		w.Must(os.WriteFile(w.SecretID, []byte(another), 0o600))
+		w.Must(w.Proxy.Await(w.Ctx, 1, vaulttest.Request.Login))
+	})
 	elsewhere := t.TempDir() + "/secret_id"
 	w.Must(os.WriteFile(elsewhere, []byte(another), 0o600))
 	rewrite(w, "secret_id_file: "+w.SecretID, "secret_id_file: "+elsewhere)
