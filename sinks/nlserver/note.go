@@ -2,6 +2,7 @@ package nlserver
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/regularfile"
 )
 
 // The note of a module is a file in the state directory. Its first line is that of /proc of the process that restarts the module, or
@@ -43,11 +45,12 @@ const endedLine = "ended\n"
 
 // claim opens the note of a module for a process that is about to restart it, and holds its lock until it is closed. Of two processes,
 // such as a daemon and the activation service, one gets it, and none while a restart runs that outlived its own. Where the disk is full,
-// there is no note, and it is nil, which may be closed.
+// or something else is there, there is no note, and it is nil, which may be closed.
 func (b *Binary) claim(module string) (*os.File, error) {
-	note, err := os.OpenFile(b.noteFile(module), os.O_RDWR|os.O_CREATE, 0o600)
+	note, err := openNote(b.noteFile(module), os.O_CREATE)
 	if err != nil {
-		b.cfg.Logger.Warn("a restart is not on record, so another daemon may begin a second one", "step", "restart "+module, "reason", err)
+		b.cfg.Logger.Warn("a restart is not on record, so another daemon may begin a second one", "step", "restart "+module,
+			"reason", err, "remedy", "see whether the disk is full; remove what is there if it is no regular file")
 		return nil, nil
 	}
 	err = unix.Flock(int(note.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -63,6 +66,31 @@ func (b *Binary) claim(module string) (*os.File, error) {
 	return note, nil
 }
 
+// openNote opens a note for writing. It waits for nothing, and follows no link: what is not ours must not change.
+func openNote(path string, create int) (*os.File, error) {
+	note, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|create, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := note.Stat(); err != nil || !info.Mode().IsRegular() {
+		note.Close()
+		return nil, cmp.Or(err, fmt.Errorf("%s is not a regular file", path))
+	}
+	return note, nil
+}
+
+// maxNote is above any note of ours, in bytes.
+const maxNote = 64 << 10
+
+// readNote returns what is in the note of a module; nothing where there is no note.
+func (b *Binary) readNote(module string) []byte {
+	note, err := regularfile.Read(b.noteFile(module), maxNote)
+	if err != nil {
+		return nil
+	}
+	return note
+}
+
 // endNote notes that a restart has ended. A kill in between leaves a rest of the old note behind the new one, which nobody reads.
 func endNote(note *os.File, f failures) {
 	text := endedLine + f.line()
@@ -74,10 +102,9 @@ func endNote(note *os.File, f failures) {
 // lastFailed is the last restart of a module as an earlier process left it, if it failed; else nil. One whose end is not on record, as
 // that process was killed, counts as failed: it may have taken the module down.
 func (b *Binary) lastFailed(module string) *restart {
-	file := b.noteFile(module)
-	note, err := os.ReadFile(file)
-	info, statErr := os.Stat(file)
-	if errors.Join(err, statErr) != nil || len(note) == 0 {
+	note := b.readNote(module)
+	info, err := os.Stat(b.noteFile(module))
+	if err != nil || len(note) == 0 {
 		return nil
 	}
 	first, second, _ := bytes.Cut(note, []byte("\n"))
@@ -102,7 +129,7 @@ func (b *Binary) lastFailed(module string) *restart {
 
 // forgiveNote takes the failures out of a module's note, and keeps its time. Where that fails they count again for a later process.
 func (b *Binary) forgiveNote(module string) {
-	note, err := os.OpenFile(b.noteFile(module), os.O_RDWR, 0)
+	note, err := openNote(b.noteFile(module), 0)
 	if err != nil {
 		return
 	}
@@ -148,11 +175,7 @@ func (b *Binary) tooSoon(module string) error {
 
 // outlived reports whether a restart of a module that another daemon began still runs.
 func (b *Binary) outlived(module string) bool {
-	note, err := os.ReadFile(b.noteFile(module))
-	if err != nil {
-		return false
-	}
-	first, _, _ := bytes.Cut(note, []byte("\n"))
+	first, _, _ := bytes.Cut(b.readNote(module), []byte("\n"))
 	pid, _, _ := strings.Cut(string(first), " ")
 	now, _ := os.ReadFile("/proc/" + pid + "/stat")
 	began := beganOf(first)

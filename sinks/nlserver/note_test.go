@@ -3,11 +3,14 @@ package nlserver
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
 )
@@ -172,5 +175,39 @@ func TestNoteHidesSecrets(t *testing.T) {
 	_, second, _ := bytes.Cut(left, []byte("\n"))
 	if err := json.Unmarshal(second, &f); err != nil || f.Text != credential.OneLine(f.Text) {
 		t.Errorf("%q, %v", second, err)
+	}
+}
+
+// What is at the note's path and is no note of ours is neither waited for nor written to, and the module is restarted all the same.
+func TestNoteThatIsNone(t *testing.T) {
+	for name, plant := range map[string]func(note, other string) error{
+		"FIFO":      func(note, _ string) error { return unix.Mkfifo(note, 0o600) },
+		"directory": func(note, _ string) error { return os.Mkdir(note, 0o700) },
+		"link":      func(note, other string) error { return os.Symlink(other, note) },
+		"1 GiB": func(note, _ string) error {
+			return errors.Join(os.WriteFile(note, []byte("ended\n"), 0o600), os.Truncate(note, 1<<30))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRestarts(t, "")
+			other := filepath.Join(t.TempDir(), "other")
+			if err := errors.Join(os.WriteFile(other, []byte("not ours\n"), 0o600), plant(r.note(), other)); err != nil {
+				t.Fatal(err)
+			}
+			b := r.daemon()
+			ended := make(chan error, 1)
+			go func() { ended <- b.activate(t.Context(), stepOf("restart web"), time.Time{}) }()
+			select {
+			case err := <-ended:
+				if err != nil || r.ran() != 1 {
+					t.Errorf("%v, ran %d times", err, r.ran())
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("it waits")
+			}
+			if left, err := os.ReadFile(other); err != nil || string(left) != "not ours\n" {
+				t.Errorf("the other file is %q, %v", left, err)
+			}
+		})
 	}
 }

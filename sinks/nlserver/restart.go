@@ -113,7 +113,11 @@ func (b *Binary) start(module string, env []string, output, note *os.File) (*res
 	r := &restart{began: time.Now(), before: b.last(module).failures().Count, ended: make(chan struct{})}
 	// Without the reason: an older release takes what follows the last parenthesis.
 	earlier := failures{Count: r.before, LastAt: r.began}
-	cmd := b.command(env, "/bin/sh", "-c", recordAndRestart, b.cfg.Executable, module, b.noteFile(module), earlier.line())
+	record := os.DevNull
+	if note != nil {
+		record = note.Name()
+	}
+	cmd := b.command(env, "/bin/sh", "-c", recordAndRestart, b.cfg.Executable, module, record, earlier.line())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if output != nil {
 		cmd.Stdout, cmd.Stderr = output, output
