@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"campaign-credsync/internal/durable"
 	"campaign-credsync/internal/regularfile"
@@ -83,4 +84,27 @@ func (i *Instance) setAside(saved, of string) error {
 		"path", i.cfg.File, "before", of, "file", aside,
 		"remedy", "see whether the other file is as it should be, or put it right from what was saved; then remove that")
 	return nil
+}
+
+// Aside is a file that waits for a person: nothing uses or removes it.
+type Aside struct {
+	Instance string
+	Path     string
+	Of       string // the configuration file whose content it has; empty: that of the instance
+}
+
+// asideName is what setAside and putBack call such a file.
+var asideName = regexp.MustCompile(`^(.+)\.(?:(?:before|survey)\.[1-9][0-9]*|survey-original\.xml)$`)
+
+// Asides lists those files of a state directory, also of instances that are configured no more.
+func Asides(stateDir string) (asides []Aside, err error) {
+	files, err := os.ReadDir(stateDir)
+	for _, f := range files {
+		if m := asideName.FindStringSubmatch(f.Name()); m != nil {
+			path := filepath.Join(stateDir, f.Name())
+			of, _ := regularfile.Read(path+".path", sharedfile.MaxSize) // without it, a person has to know
+			asides = append(asides, Aside{Instance: m[1], Path: path, Of: string(of)})
+		}
+	}
+	return asides, err
 }

@@ -35,7 +35,7 @@ func TestSavedOfAnotherFileIsSetAside(t *testing.T) {
 			if err := os.WriteFile(config.File, []byte(half), 0o640); err != nil {
 				t.Fatal(err)
 			}
-			for _, number := range []string{".1", ".2"} {
+			for n, number := range []string{".1", ".2"} {
 				saved, content := save(c)
 				aside := saved + number
 				if err := os.WriteFile(aside+".path", []byte("by a process that was killed before it went on"), 0o600); err != nil {
@@ -51,6 +51,10 @@ func TestSavedOfAnotherFileIsSetAside(t *testing.T) {
 					if got, err := os.ReadFile(path); err != nil || string(got) != want {
 						t.Errorf("%s holds %q, %v, want %q", path, got, err, want)
 					}
+				}
+				listed, err := Asides(c.cfg.StateDir)
+				if want := (Aside{c.cfg.Name, aside, c.file}); err != nil || len(listed) != n+1 || listed[n] != want {
+					t.Errorf("listed: %v, %v, want %v as the last of %d", listed, err, want, n+1)
 				}
 				c.wantClean()
 			}

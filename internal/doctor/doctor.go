@@ -111,6 +111,7 @@ var checks = []check{
 	{name: "jwt_ended", look: (*examination).jwtEnded},
 	{name: "login_files", look: (*examination).loginFiles},
 	{name: "state_dir", look: (*examination).stateDir},
+	{name: "set_aside", look: (*examination).setAside},
 	{name: "inotify", look: (*examination).inotify, anyone: true},
 	{name: "hidepid", look: (*examination).hidepid, anyone: true},
 	{name: "auditd", look: (*examination).auditd, anyone: true},

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -198,6 +199,23 @@ func (x *examination) stateDir(context.Context) []Finding {
 	if len(all) == 0 {
 		all = append(all, well("%s: mode %04o, of %s, on a disk (%d MiB free)", dir, modeOf(info), userName(ownerOf(info)),
 			system.Bavail*uint64(system.Bsize)>>20))
+	}
+	return all
+}
+
+// setAside finds files that only a person can decide about.
+func (x *examination) setAside(context.Context) (all []Finding) {
+	dir := x.Config.Config.StateDir
+	asides, err := sinks.Asides(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return []Finding{notRead(dir, err)}
+	}
+	for _, a := range asides {
+		all = append(all, of(a.Instance, warn("see whether that file is as it should be, or put it right from what was saved; then remove "+a.Path,
+			"%s has %s as it was before a run that was interrupted or disturbed", a.Path, cmp.Or(a.Of, "the configuration file")))...)
+	}
+	if len(all) == 0 {
+		all = append(all, well("nothing in %s waits for a person", dir))
 	}
 	return all
 }

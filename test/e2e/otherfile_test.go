@@ -211,6 +211,8 @@ func TestAnotherFileAfterAKillInTheMiddle(t *testing.T) {
 	if n := strings.Count(o.Log(), "is set aside"); n != 1 {
 		t.Errorf("it is told %d times\n%s", n, o.Log())
 	}
+	found, _, _ := o.RunCommand("doctor", "--json") // for whoever did not read the log
+	world.Says(t, found, aside+" has "+o.File("prod")+" as it was", "remove "+aside)
 
 	o.Must(os.WriteFile(o.path, o.whole, 0o640))
 	o.Is("prod", "held")
@@ -218,6 +220,8 @@ func TestAnotherFileAfterAKillInTheMiddle(t *testing.T) {
 	o.Must(os.WriteFile(o.File("prod"), own, 0o640)) // as the remedy says
 	o.Must(os.Remove(aside))
 	o.Must(os.Remove(aside + ".path"))
+	found, _, _ = o.RunCommand("doctor", "--json")
+	world.Says(t, found, "waits for a person")
 	o.Holds("prod", o.secret)
 }
 
