@@ -34,7 +34,7 @@ demo: build ## the story, in the terminal; DEMO_VAULT=skip leaves out the part t
 
 test: ## every test, with the race detector; builds a real Vault at its first run
 	go run ./test/vaultbuild
-	go test -race -timeout 20m ./...
+	go test -race -timeout 40m ./...
 
 faults: ## every fault in its long form, with the race detector; about half an hour
 	go run ./test/vaultbuild
