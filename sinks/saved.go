@@ -7,6 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
+	"unicode"
+
+	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/durable"
 	"campaign-credsync/internal/regularfile"
@@ -33,22 +37,31 @@ func (i *Instance) readSaved() (content []byte, is bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, i.dropSaved()
 	}
-	var of []byte
+	var of string
 	if err == nil {
-		of, err = regularfile.Read(i.savedOf, sharedfile.MaxSize)
+		of, err = readPath(i.savedOf)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return content, true, nil
 	case err != nil:
 		return nil, false, fmt.Errorf("read the configuration saved before it was written: %w", err)
-	case string(of) == i.path():
+	case of == i.path():
 		return content, true, nil
 	}
-	if err = i.setAside(i.saved, string(of)); err == nil {
+	if err = i.setAside(i.saved, of); err == nil {
 		err = i.dropSaved()
 	}
 	return nil, false, err
+}
+
+// readPath reads a file that holds a path. It is empty where something else is in that file, which is shown to nobody.
+func readPath(file string) (path string, err error) {
+	content, err := regularfile.Read(file, unix.PathMax)
+	if path = string(content); filepath.IsAbs(path) && !strings.ContainsFunc(path, unicode.IsControl) {
+		return path, err
+	}
+	return "", err
 }
 
 // dropSaved removes the saved file, and then what says whose it is.
@@ -90,7 +103,7 @@ func (i *Instance) setAside(saved, of string) error {
 type Aside struct {
 	Instance string
 	Path     string
-	Of       string // the configuration file whose content it has; empty: that of the instance
+	Of       string // the configuration file whose content it has; empty: not known
 }
 
 // asideName is what setAside and putBack call such a file.
@@ -102,8 +115,8 @@ func Asides(stateDir string) (asides []Aside, err error) {
 	for _, f := range files {
 		if m := asideName.FindStringSubmatch(f.Name()); m != nil {
 			path := filepath.Join(stateDir, f.Name())
-			of, _ := regularfile.Read(path+".path", sharedfile.MaxSize) // without it, a person has to know
-			asides = append(asides, Aside{Instance: m[1], Path: path, Of: string(of)})
+			of, _ := readPath(path + ".path") // without it, a person has to know
+			asides = append(asides, Aside{Instance: m[1], Path: path, Of: of})
 		}
 	}
 	return asides, err

@@ -2,10 +2,13 @@ package sinks
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"campaign-credsync/test/logtest"
 )
 
 // What was saved of one file gets into no other, however damaged that is, and is not lost: each stays, with whose it is.
@@ -75,4 +78,30 @@ func TestSavedOfTheSameFileIsUsed(t *testing.T) {
 		t.Errorf("not put back: %v", err)
 	}
 	c.wantClean()
+}
+
+// What is there in place of a path is no path: what was saved is of a file that is not known, and nothing of it is shown.
+func TestSavedOfNoPathIsSetAside(t *testing.T) {
+	for name, text := range map[string]string{"nothing": "", "another file's content": "<ims secret='canary'/>\n", "with it behind": "/conf\n<ims secret='canary'/>"} {
+		t.Run(name, func(t *testing.T) {
+			c := newCampaign(t)
+			var log logtest.Buffer
+			config, whole := c.cfg, c.content()
+			config.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			if err := errors.Join(c.saveFile([]byte("<other/>")), os.WriteFile(c.savedOf, []byte(text), 0o600), New(config).Recover(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			listed, err := Asides(c.cfg.StateDir)
+			if want := (Aside{c.cfg.Name, c.saved + ".1", ""}); err != nil || len(listed) != 1 || listed[0] != want {
+				t.Errorf("listed: %q, %v, want %v", listed, err, want)
+			}
+			if c.content() != whole {
+				t.Errorf("the file is %s", c.content())
+			}
+			c.wantClean()
+			if text := log.String(); strings.Contains(text, "canary") || !strings.Contains(text, "is set aside") {
+				t.Errorf("logged: %s", text)
+			}
+		})
+	}
 }
