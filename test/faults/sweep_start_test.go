@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
 )
 
@@ -59,7 +60,7 @@ func (s *sweep) killStarts(tracer string, first, step int) {
 		for i, dir := range dirs {
 			putFiles(t, dir, before[i])
 		}
-		at := s.killedInStart(tracer, n)
+		at := s.killedInStart(tracer, n, func(status container.Status) bool { return status.Applied(s.version) })
 		if at.N == 0 {
 			misses++
 		} else {
@@ -126,7 +127,7 @@ func heldDaemon(t *testing.T, daemon string) string {
 }
 
 // killedInStart starts a daemon and kills it at its nth call. The call's number is 0 when the start was over before.
-func (s *sweep) killedInStart(tracer string, n int) call {
+func (s *sweep) killedInStart(tracer string, n int, over func(container.Status) bool) call {
 	w := s.w
 	w.T.Helper()
 	hold := w.Path("hold")
@@ -141,7 +142,7 @@ func (s *sweep) killedInStart(tracer string, n int) call {
 	pipe.Close()
 	at := s.hits(change{name: "start", ready: func(s *sweep) bool {
 		status, err := w.Asker().Status(w.Ctx)
-		return err == nil && status.Applied(s.version)
+		return err == nil && over(status)
 	}}, nil)
 	if at.N > 0 {
 		<-d.Ended()
