@@ -67,8 +67,8 @@ read_package() {
 # Without hold, the first start would replace a credential that works; without @ROLE_ID@, all hosts would share a role.
 read_template() {
 	[ -r "$template" ] || wrong "$template cannot be read"
-	local text want
-	text=$(<"$template")
+	local text='' line want
+	while IFS= read -r line || [ -n "$line" ]; do text+=${line%%#*}$'\n'; done <"$template"
 	for want in 'first_apply: hold' 'secret_id_wrapped: true' @VAULT_ADDR@ @AUTH_MOUNT@ @ROLE_ID@ @INSTANCE@ @MOUNT@ @PATH@; do
 		[[ $text == *"$want"* ]] || wrong "$template has no $want"
 	done

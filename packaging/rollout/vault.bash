@@ -17,7 +17,10 @@ vault() { # METHOD PATH [JSON [HEADER]]
 	all=$(printf 'header = "X-Vault-Token: %s"\n' "$token" | curl --disable --config - --silent --show-error --max-time 30 \
 		${VAULT_CACERT:+--cacert "$VAULT_CACERT"} ${VAULT_NAMESPACE:+--header "X-Vault-Namespace: $VAULT_NAMESPACE"} \
 		--header 'X-Vault-Request: true' ${4:+--header "$4"} ${3:+--data "$3"} --request "$1" \
-		--write-out '\n%{http_code}' "$VAULT_ADDR/v1/$2" 2>&1) || fail "$(printf %s "$all" | plain)"
+		--write-out '\n%{http_code}' "$VAULT_ADDR/v1/$2" 2>&1) || {
+		[[ $all =~ curl:\ \([0-9]+\)[^$'\n']* ]] || fail "curl ends without a word"
+		fail "$(printf %s "${BASH_REMATCH[0]}" | plain)" # and not what came of the answer: that may be a token
+	}
 	vault_status=${all##*$'\n'} vault_answer=${all%$'\n'*}
 }
 

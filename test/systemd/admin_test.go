@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -158,10 +159,18 @@ type wrappings struct {
 	tokens []string
 }
 
-func (w *wrappings) add(token string) {
+// record takes the wrapping token from an answer, and reports whether there was one.
+func (w *wrappings) record(answer []byte) bool {
+	var body struct {
+		WrapInfo struct{ Token string } `json:"wrap_info"`
+	}
+	if json.Unmarshal(answer, &body) != nil || body.WrapInfo.Token == "" {
+		return false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tokens = append(w.tokens, token)
+	w.tokens = append(w.tokens, body.WrapInfo.Token)
+	return true
 }
 
 func (w *wrappings) all() []string {

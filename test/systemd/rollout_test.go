@@ -66,6 +66,10 @@ func TestRollout(t *testing.T) {
 		{"rotation", testRotationOfAll},
 		{"another's configuration", testAnothersConfiguration},
 		{"secret-id refused", testRefusedSecretID},
+		{"a failure that stays", testFailureStays},
+		{"an answer of Vault that is cut off", testAnswerCutOff},
+		{"rollback that was cut off", testRollbackCutOff},
+		{"installation that was cut off", testInstallCutOff},
 		{"rollback", testRollback},
 		{"other packages", testOtherPackages},
 	} {
@@ -107,12 +111,7 @@ func (f *fleet) recordWrappings() {
 	f.proxy.Serve("/secret-id", func(w http.ResponseWriter, r *http.Request) {
 		answer := httptest.NewRecorder()
 		f.proxy.Pass(answer, r)
-		var body struct {
-			WrapInfo struct{ Token string } `json:"wrap_info"`
-		}
-		if json.Unmarshal(answer.Body.Bytes(), &body) == nil && body.WrapInfo.Token != "" {
-			f.wrapped.add(body.WrapInfo.Token)
-		}
+		f.wrapped.record(answer.Body.Bytes())
 		for name, values := range answer.Header() {
 			w.Header()[name] = values
 		}
@@ -200,7 +199,7 @@ func testWrongInventory(t *testing.T, f *fleet) {
 	f.write(t, "wrong", "# nobody\n")
 	says(t, f.rollout(t, 2, append(append([]string{"install"}, f.options...), "wrong")...), "has no hosts")
 	says(t, f.do(t, 2, "install", "web9"), "has no host web9")
-	f.write(t, "now.yaml", "first_apply: now\n")
+	f.write(t, "now.yaml", "first_apply: now # and not first_apply: hold\n")
 	says(t, f.rollout(t, 2, append(append([]string{"install", "--config", "now.yaml"}, f.options...), "hosts")...), "has no first_apply: hold")
 	f.isInstalled(t, false, false, false)
 }
@@ -230,26 +229,6 @@ func testPlan(t *testing.T, f *fleet) {
 		t.Errorf("plan changes Vault: %v", done)
 	}
 	f.isInstalled(t, false, false, false)
-}
-
-func testHostDown(t *testing.T, f *fleet) {
-	config, err := os.ReadFile(filepath.Join(f.home, "ssh_config"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.write(t, "ssh_config", "Host web2\n HostName 127.0.0.1\n Port 1\n ProxyCommand none\n"+string(config))
-	defer f.write(t, "ssh_config", string(config))
-	said := f.do(t, 1, "install")
-	says(t, said, "admin@web2: look at the host: ")
-	says(t, said, "stopped at admin@web2. Done before: web1. Not touched: web3.example.com.")
-	f.isInstalled(t, true, false, false)
-	f.hosts[0].isUnit(t, "active", true)
-	verified := f.rollout(t, 3, "verify", "hosts")
-	for _, want := range []string{"web1: held first_apply: ", "admin@web2: ssh: ", "web3.example.com: no daemon answers"} {
-		says(t, verified, want)
-	}
-	says(t, f.do(t, 1, "plan"), "web3.example.com: would install")
-	f.unchanged(t)
 }
 
 func testInstallRest(t *testing.T, f *fleet) {
@@ -361,47 +340,6 @@ func testRotationOfAll(t *testing.T, f *fleet) {
 	says(t, f.rollout(t, 0, "verify", "hosts"), "web3.example.com: in_sync version 2")
 }
 
-func testAnothersConfiguration(t *testing.T, f *fleet) {
-	h := f.hosts[1]
-	ours := h.read(t, configFile)
-	h.configure(t, ours+"# by hand\n")
-	says(t, f.do(t, 1, "install"), "admin@web2: configuration: /etc/campaign-credsync/config.yaml is there with another content")
-	says(t, f.do(t, 1, "rollback", "admin@web2"), "nothing is removed")
-	h.isUnit(t, "active", true)
-	f.isInstalled(t, true, true, true)
-	h.configure(t, ours)
-}
-
-// testRefusedSecretID: where the secret-id of a host is gone, install issues another, and the role has no other.
-func testRefusedSecretID(t *testing.T, f *fleet) {
-	h := f.hosts[2]
-	role := "auth/" + f.vault.AuthMount + "/role/campaign-" + names[2]
-	accessors := func() []string {
-		var list struct{ Data struct{ Keys []string } }
-		if err := f.vault.Call(t.Context(), "LIST", role+"/secret-id", nil, &list); err != nil {
-			t.Fatal(err)
-		}
-		return list.Data.Keys
-	}
-	old := accessors()
-	if len(old) != 1 {
-		t.Fatalf("secret-ids: %v, want one", old)
-	}
-	if err := f.vault.Call(t.Context(), "POST", role+"/secret-id-accessor/destroy", map[string]any{"secret_id_accessor": old[0]}, nil); err != nil {
-		t.Fatal(err)
-	}
-	h.run(t, "systemctl", "stop", unit)
-	f.proxy.Answer("/login", http.StatusServiceUnavailable, "Vault is sealed")
-	says(t, f.do(t, 1, "install"), "web3.example.com: login: ")
-	f.proxy.Forward()
-	f.recordWrappings()
-	says(t, f.do(t, 0, "install"), "web3.example.com: in_sync")
-	if now := accessors(); len(now) != 1 || now[0] == old[0] {
-		t.Errorf("secret-ids: %v, want another one than %v", now, old)
-	}
-	f.unchanged(t)
-}
-
 func testRollback(t *testing.T, f *fleet) {
 	f.wrapped.tokens = append(f.wrapped.tokens, f.secretIDs(t)...)
 	f.do(t, 0, "rollback")
@@ -416,22 +354,6 @@ func testRollback(t *testing.T, f *fleet) {
 	f.do(t, 0, "rollback")
 	if done := writes(f.proxy.Requests()); len(done) > 0 {
 		t.Errorf("a second rollback changes Vault: %v", done)
-	}
-}
-
-// testOtherPackages: the other two kinds, each over a secret-id that an attempt of before has left, and whose wrapping token is no good.
-func testOtherPackages(t *testing.T, f *fleet) {
-	dist, rpmArch := filepath.Dir(f.deb), map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
-	for _, name := range []string{"campaign-credsync_1.0.0_linux_" + runtime.GOARCH + ".tar.gz", "campaign-credsync-1.0.0-1." + rpmArch + ".rpm"} {
-		t.Run(name, func(t *testing.T) {
-			f.options[1] = filepath.Join(dist, name)
-			f.hosts[2].write(t, secretIDFile, "hvs.left\n", 0o600)
-			says(t, f.do(t, 0, "install", names[2]), "web3.example.com: held first_apply")
-			f.do(t, 0, "plan", names[2])
-			f.do(t, 0, "rollback", names[2])
-			f.isInstalled(t, false, false, false)
-			f.unchanged(t)
-		})
 	}
 }
 
