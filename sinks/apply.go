@@ -90,7 +90,7 @@ func (i *Instance) checkMix(ctx context.Context, c credential.Credential, seen c
 	option, err := i.cfg.NLServer.Option(ctx)
 	if err == nil && option != nlserver.CommandOAuth {
 		err = credential.NeedsOperator(fmt.Errorf("the file holds a JWT credential (%s), and -%s cannot replace it by an OAuth credential; "+
-			"update Campaign to 7.4.1 build 9383 or later", attrPrivateKey, option))
+			"remove campaign.command, where it is set, and update Campaign to 7.4.1 build 9383 or later", attrPrivateKey, option))
 	}
 	return err
 }

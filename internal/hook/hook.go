@@ -136,7 +136,7 @@ func (h *Hook) mark(began time.Time) {
 	h.began = began
 }
 
-// take returns what waits, or nil. What was told since the last news is in it: those are over, too.
+// take returns what waits, or nil. It takes the news, too, as no event is left of which they could tell.
 func (h *Hook) take() *event.Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -85,7 +85,8 @@ func (b *Binary) proveOnce(module string, before []string, group string) (proof 
 	return judge(module, before, now, group)
 }
 
-// judge compares the processes of a module before its restart and now. unit is the control group in which it should not be. settled says that time changes nothing.
+// judge compares the processes of a module before its restart and now. unit is the control group in which it should not be. settled says
+// that time changes nothing.
 func judge(module string, before []string, now map[string]string, unit string) (p credential.Proof, settled bool) {
 	var kept, inUnit string
 	stayed, fresh := 0, 0
