@@ -251,11 +251,13 @@ func (in *instance) throttle(until time.Time) {
 	}
 }
 
-// throttledUntil is the time before which Adobe is not asked, unless an operator says so. Beyond longestThrottle, the clock was set.
-func (in *instance) throttledUntil(now time.Time) time.Time {
-	until := in.record.ProbeNotBefore
-	if until.Sub(now) > longestThrottle {
-		return time.Time{}
+// throttledUntil is the time before which Adobe is not asked about the secret of in, unless an operator says so: the latest that any
+// instance was told that shares it. Beyond longestThrottle, the clock was set.
+func (in *instance) throttledUntil(now time.Time) (until time.Time) {
+	for _, member := range in.source.members {
+		if told := member.record.ProbeNotBefore; told.Sub(now) <= longestThrottle {
+			until = later(until, told)
+		}
 	}
 	return until
 }
@@ -339,7 +341,7 @@ func (in *instance) isAskedByOther() bool {
 }
 
 // AskAdobeAgain has refusals of Adobe, and the lack of an answer, forgotten: an operator has changed something there. Instances that are
-// paused are left out.
+// paused are left out, but for the time before which Adobe does not want to be asked.
 func (d *Daemon) AskAdobeAgain() {
 	d.lock.take()
 	defer d.unlock()
@@ -350,11 +352,13 @@ func (d *Daemon) AskAdobeAgain() {
 }
 
 func (in *instance) askAdobeAgain(now time.Time) {
+	for _, member := range in.source.members {
+		member.throttle(time.Time{})
+	}
 	r := &in.record
 	if in.isPaused(now) {
 		return
 	}
-	in.throttle(time.Time{})
 	if r.Probe.Is(state.ProbeRefused) {
 		r.Probe, r.unsaved = nil, true
 	}

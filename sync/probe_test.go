@@ -225,6 +225,28 @@ func TestProbesOfMany(t *testing.T) {
 	}
 }
 
+// The time before which Adobe does not want to be asked about a secret is that of all instances that share it, until an operator says so.
+func TestThrottleOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a := newWorld(t, "a", "b", "c"), &adobe{takes: time.Second}
+		w.config.Prober, w.config.Patience = a, time.Hour
+		w.source.rotate("one")
+		w.start()
+		w.wantAsked(a, "one")
+		a.change(func(a *adobe) { a.err = laterError{time.Now().Add(30 * time.Minute)} })
+		w.rotates("two", 10*time.Minute)
+		w.wantAsked(a, "two")
+		a.change(func(a *adobe) { a.err = nil })
+		w.must(w.daemon.Ask(context.Background(), nil, "b"))
+		w.check()
+		w.wantAsked(a, "two")
+		for _, name := range []string{"a", "b", "c"} {
+			w.wantOnDisk(name, "two")
+		}
+		w.stop()
+	})
+}
+
 // A question that hangs holds up neither a stop nor a reload, and a newer version does not wait for it.
 func TestProbeThatHangs(t *testing.T) {
 	probing(t, nil, func(t *testing.T, w *world, a *adobe) {
