@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // testRefusedSecretID: where the secret-id of a host is gone, install issues another, and the role has no other.
@@ -40,6 +41,23 @@ func testRefusedSecretID(t *testing.T, f *fleet) {
 		t.Errorf("secret-ids: %v, want another one than %v", now, old)
 	}
 	f.unchanged(t)
+}
+
+// testHostHangs: a host that stops in the middle of a step holds up no other for ever.
+func testHostHangs(t *testing.T, f *fleet) {
+	const program = "/usr/local/sbin/dpkg-query"
+	f.hosts[2].write(t, program, `#!/bin/sh
+pid=$$
+while [ "$(cat /proc/$pid/comm)" != sshd ]; do pid=$(sed -n 's/^PPid:\t//p' /proc/$pid/status); done
+echo $pid >/run/stopped
+kill -STOP $pid
+exec sleep 600
+`, 0o755)
+	began := time.Now()
+	says(t, f.rollout(t, 3, "verify", "hosts", names[2], names[0]), "web1: in_sync")
+	t.Logf("given up after %s", time.Since(began).Round(time.Second))
+	f.hosts[2].run(t, "rm", program)
+	f.hosts[2].run(t, "sh", "-c", "kill -KILL $(cat /run/stopped)")
 }
 
 // testFailureStays: what one run calls a failure is none less for the next one, also where nothing is left to be done.

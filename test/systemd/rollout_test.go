@@ -66,6 +66,7 @@ func TestRollout(t *testing.T) {
 		{"rotation", testRotationOfAll},
 		{"another's configuration", testAnothersConfiguration},
 		{"secret-id refused", testRefusedSecretID},
+		{"a host that hangs", testHostHangs},
 		{"a failure that stays", testFailureStays},
 		{"an answer of Vault that is cut off", testAnswerCutOff},
 		{"rollback that was cut off", testRollbackCutOff},
