@@ -60,7 +60,9 @@ type watcher struct {
 	interval time.Duration
 	open     func() (*fsnotify.Watcher, error)
 	calls    sync.WaitGroup
-	warned   bool // that there are no events
+	warned   bool         // that there are no events
+	takenAt  atomic.Int64 // when events were taken last, in nanoseconds since begun, after files were told of what was lost until then
+	begun    time.Time
 
 	mu     sync.Mutex        // guards events, which only run sets, and the points of each file
 	events *fsnotify.Watcher // nil while there is none
@@ -70,7 +72,7 @@ func newWatcher(files []File, logger *slog.Logger, interval time.Duration, open 
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	w := &watcher{logger: logger, interval: interval, open: open}
+	w := &watcher{logger: logger, interval: interval, open: open, begun: time.Now()}
 	for _, file := range files {
 		w.files = append(w.files, &watchedFile{File: file, notified: make(chan struct{}, 1)})
 	}
@@ -85,7 +87,7 @@ func (w *watcher) run(ctx context.Context) {
 	defer w.calls.Wait()
 	ticker := time.NewTicker(w.interval)
 	defer ticker.Stop()
-	for last := time.Now(); ; {
+	for w.taken(); ; w.taken() {
 		var events chan fsnotify.Event
 		var failures chan error
 		if w.events != nil {
@@ -106,10 +108,9 @@ func (w *watcher) run(ctx context.Context) {
 				w.start()
 			}
 		}
-		if since := time.Since(last); failure == nil && since > w.interval+standstill {
+		if since, stood := w.stoodStill(); failure == nil && stood {
 			failure = fmt.Errorf("none was taken for %v", since)
 		}
-		last = time.Now()
 		if failure != nil {
 			w.logger.Debug("file events were lost, all files are looked at", "reason", failure)
 			w.notifyAll()
@@ -140,6 +141,14 @@ func (w *watcher) start() {
 	if w.warned {
 		w.logger.Info("file events are back")
 	}
+}
+
+func (w *watcher) taken() { w.takenAt.Store(int64(time.Since(w.begun))) }
+
+// stoodStill reports whether this process was stopped or had no processor, and since when events were taken last.
+func (w *watcher) stoodStill() (since time.Duration, stood bool) {
+	since = time.Since(w.begun) - time.Duration(w.takenAt.Load())
+	return since, since > w.interval+standstill
 }
 
 func (w *watcher) notifyAll() {

@@ -37,7 +37,9 @@ func (w *watcher) follow(ctx context.Context, f *watchedFile) {
 			if f.awaitQuiet(ctx); ctx.Err() != nil {
 				return
 			}
-			w.bounded(f, func() { f.Changed(f.lost.Swap(false)) })
+			_, stood := w.stoodStill() // which the goroutine that takes events may not have noticed yet
+			lost := f.lost.Swap(false) || stood
+			w.bounded(f, func() { f.Changed(lost) })
 			if !soon {
 				soon = true
 				next.Reset(lookSoon)

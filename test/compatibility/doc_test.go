@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
 
-// instances are those of each release: prod waits for an operator, the others are in sync. away was paused for a while.
+// instances are those of each release: prod waits for an operator, the others are in sync. away is paused.
 var instances = []string{"prod", "vault", "file", "away"}
 
 // secrets that the instances have.

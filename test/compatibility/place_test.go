@@ -2,10 +2,13 @@ package compatibility_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
@@ -69,16 +72,21 @@ func (p *place) own(text []byte) []byte {
 	return []byte(strings.NewReplacer(pairs...).Replace(string(text)))
 }
 
-// restore puts in place what the daemon of a release had.
+// pauseTimes are those of a pause that is on record.
+var pauseTimes = regexp.MustCompile(`("paused": {\s*"since": )"[^"]*"(,\s*"until": )"[^"]*"`)
+
+// restore puts in place what the daemon of a release had. A pause begins now: it goes on during the test.
 func (p *place) restore(release string) {
 	p.T.Helper()
+	now := time.Now()
+	paused := fmt.Appendf(nil, "${1}%q${2}%q", now.Format(time.RFC3339), now.Add(time.Hour).Format(time.RFC3339))
 	for from, to := range map[string]string{"credentials": p.credentials, "state": p.StateDir(), "nl6/conf": filepath.Join(p.Home, "conf")} {
 		entries, err := os.ReadDir(filepath.Join(release, from))
 		p.Must(err)
 		for _, e := range entries {
 			content := read(p.T, release, from, e.Name())
 			if e.Name() != "digest.key" {
-				content = p.own(content)
+				content = pauseTimes.ReplaceAll(p.own(content), paused)
 			}
 			write(p.T, content, to, e.Name())
 		}
