@@ -108,7 +108,8 @@ func (r *rules) mustBeProbed(w *modelWorld, g *generation, f *modelFile, content
 	if !w.probes {
 		return
 	}
-	if w.adobe.refused == content {
+	// What Adobe has accepted before is on record for those that had the answer: they need not ask again.
+	if w.adobe.refused == content && !w.adobe.accepted[content] {
 		w.breaks("%s was applied to %s, and Adobe refuses it", content, f.name)
 	}
 	i := slices.IndexFunc(g.readings, func(told reading) bool { return told.version.content == content })

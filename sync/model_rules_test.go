@@ -285,6 +285,7 @@ func (r *rules) crashed(w *modelWorld) {
 	}
 	for _, k := range r.of {
 		k.owed = k.owedOnDisk // where nothing could be written, what was owed is forgotten
+		k.ordered = false     // and an order; one that is known to be on record has cleared mayBeHeld
 		k.reverts = slices.DeleteFunc(k.reverts, func(t time.Time) bool {
 			const wait = 100 * time.Millisecond // of a count for its save
 			return time.Since(t) <= wait || !r.unsavedSince.IsZero() && !t.Before(r.unsavedSince.Add(-wait))

@@ -124,8 +124,8 @@ func TestRetryAfterOutlivesTheDaemon(t *testing.T) {
 		"sync without a daemon": func(w *world) {
 			w.stop()
 			w.config.Ordered = true
+			w.askFirst = true
 			w.launch()
-			w.must(w.daemon.Ask(context.Background(), nil))
 			time.Sleep(3 * time.Second)
 		},
 	} {

@@ -33,6 +33,8 @@ type world struct {
 	config credsync.Config
 	daemon *credsync.Daemon
 	end    func() // of the daemon that runs
+
+	askFirst bool // the next one is asked before it runs, as sync without a daemon does
 }
 
 const canary = "p8e-CANARYcanaryCANARYcanaryCANARYca"
@@ -108,6 +110,9 @@ func (w *world) run() {
 		w.config.Instances[i].Steps = w.active.stepsOf(in.Name)
 	}
 	daemon := credsync.New(w.config)
+	if w.askFirst {
+		w.must(daemon.Ask(context.Background(), nil))
+	}
 	for i, in := range w.config.Instances {
 		in.Sink.(*sink).touch = func() { daemon.Touched(i, false) }
 	}
