@@ -80,7 +80,8 @@ func (a *admin) reaches(t *testing.T, name, user string, h *host) {
 	h.run(t, "mkdir", "-p", "/run/sshd")
 	known := name + " " + h.read(t, "/etc/ssh/ssh_host_ed25519_key.pub")
 	a.add(t, "known_hosts", known)
-	a.add(t, "ssh_config", fmt.Sprintf("Host %s\n ProxyCommand /usr/bin/nsenter --target %d --all /usr/sbin/sshd -i 2>/dev/null\n", name, h.leader))
+	// The shell is there for nsenter: it would stop with an sshd that is stopped, for good, and the container could not end.
+	a.add(t, "ssh_config", fmt.Sprintf("Host %s\n ProxyCommand /usr/bin/nsenter --target %d --all /bin/sh -c '/usr/sbin/sshd -i; exit' 2>/dev/null\n", name, h.leader))
 }
 
 func (a *admin) add(t *testing.T, name, text string) {
