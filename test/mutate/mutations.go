@@ -243,7 +243,7 @@ var mutations = []mutation{
 		`in.throttle(askedFor(err, answer.At))`, `in.throttle(time.Time{})`,
 		"TestRetryAfterOutlivesTheDaemon"},
 	{"Adobe may ask for years",
-		`if until.Sub(now) > longestThrottle {`, `if until.Sub(now) < 0 {`,
+		`told.Sub(now) <= longestThrottle {`, `true {`,
 		"TestRetryAfterOfYears"},
 	{"a credential is applied before Adobe was asked",
 		`case d.appliesNow(in, now) && !d.awaitsProbe(in) &&`, `case d.appliesNow(in, now) &&`,
