@@ -155,26 +155,14 @@ func TestAnswersCommandsOfReleases(t *testing.T) {
 // hasFields demands each field that there was, and values of the same kinds.
 func hasFields(t *testing.T, at string, before, after any) {
 	t.Helper()
-	switch was := before.(type) {
-	case map[string]any:
-		is, _ := after.(map[string]any)
-		for name, one := range was {
-			if _, there := is[name]; !there {
-				t.Errorf("%s: there is no %s", at, name)
-			} else {
-				hasFields(t, at+"."+name, one, is[name])
-			}
-		}
-	case []any:
-		is, _ := after.([]any)
-		for i := range min(len(was), len(is)) {
-			hasFields(t, at, was[i], is[i])
-		}
-	default:
-		if before != nil && after != nil && reflect.TypeOf(before) != reflect.TypeOf(after) {
+	walk(at, before, after, func(at string, before, after any) {
+		switch {
+		case after == absent:
+			t.Errorf("%s is gone", at)
+		case before != nil && after != nil && reflect.TypeOf(before) != reflect.TypeOf(after):
 			t.Errorf("%s: %v, and before %v", at, after, before)
 		}
-	}
+	})
 }
 
 // The status that a daemon of a release answers is shown by this command.

@@ -172,28 +172,46 @@ func known(t *testing.T, at string, of reflect.Type, value any) {
 // holds demands that all that is in before is in after, with the same value.
 func holds(t *testing.T, at string, before, after any) {
 	t.Helper()
+	walk(at, before, after, func(at string, before, after any) {
+		switch was := before.(type) {
+		case map[string]any:
+			if after == absent {
+				t.Errorf("%s is gone", at)
+			}
+		case []any:
+			if is, _ := after.([]any); len(was) != len(is) {
+				t.Errorf("%s: %d, and before %d", at, len(is), len(was))
+			}
+		default:
+			if before != after {
+				t.Errorf("%s: %v, and before %v", at, after, before)
+			}
+		}
+	})
+}
+
+// absent is what walk visits where a document lacks what another has.
+const absent = missing("absent")
+
+type missing string
+
+// walk visits all that is in before, with what is at the same place in after.
+func walk(at string, before, after any, visit func(at string, before, after any)) {
+	visit(at, before, after)
 	switch was := before.(type) {
 	case map[string]any:
 		is, _ := after.(map[string]any)
 		for name, one := range was {
-			if _, there := is[name]; !there {
-				t.Errorf("%s: %s is gone", at, name)
-				continue
+			if other, there := is[name]; there {
+				walk(at+"."+name, one, other, visit)
+			} else {
+				visit(at+"."+name, one, absent)
 			}
-			holds(t, at+"."+name, one, is[name])
 		}
 	case []any:
 		is, _ := after.([]any)
-		if len(was) != len(is) {
-			t.Errorf("%s: %d, and before %d", at, len(is), len(was))
-			return
-		}
-		for i, one := range was {
-			holds(t, fmt.Sprintf("%s[%d]", at, i), one, is[i])
-		}
-	default:
-		if before != after {
-			t.Errorf("%s: %v, and before %v", at, after, before)
+		for i := range min(len(was), len(is)) {
+			walk(fmt.Sprintf("%s[%d]", at, i), was[i], is[i], visit)
 		}
 	}
 }
