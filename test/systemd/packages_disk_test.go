@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -79,24 +80,33 @@ func testDebFullUsr(t *testing.T, h *host) {
 }
 
 func testDebRemove(t *testing.T, h *host) {
+	h.isRemoved(t, func() { h.dpkg(t, "-r", "campaign-credsync") }, func() string { return h.dpkg(t, "-i", "/root/newer.deb") }, map[string]bool{
+		"/etc/campaign-credsync/config.example.yaml": true, "/run/campaign-credsync": false,
+	})
+}
+
+// isRemoved removes the package and installs a newer one: what is not the package's stays as it is, and nothing is applied anew. stays
+// says of more paths whether they are there in between.
+func (h *host) isRemoved(t *testing.T, remove func(), install func() (said string), stays map[string]bool) {
+	t.Helper()
 	applies, file := h.applies(t), h.document(t)
-	h.dpkg(t, "-r", "campaign-credsync")
+	remove()
 	h.isUnit(t, "inactive", false)
 	if got := h.try(t, "systemctl", "is-active", "campaign-credsync-activate.socket"); got.status == 0 {
 		t.Errorf("the socket: %v", got)
 	}
-	for path, stays := range map[string]bool{
-		configFile: true, secretIDFile: true, stateDir: true, "/etc/campaign-credsync/config.example.yaml": true,
-		"/usr/bin/campaign-credsync": false, "/run/campaign-credsync-activate.sock": false, "/run/campaign-credsync": false,
-	} {
+	maps.Copy(stays, map[string]bool{
+		configFile: true, secretIDFile: true, stateDir: true, "/usr/bin/campaign-credsync": false, "/run/campaign-credsync-activate.sock": false,
+	})
+	for path, stays := range stays {
 		if _, err := os.Lstat(h.path(path)); (err == nil) != stays {
-			t.Errorf("after removal, %s is there: %t, want %t", path, !stays, stays)
+			t.Errorf("after the removal, %s is there: %t, want %t", path, !stays, stays)
 		}
 	}
 	if !bytes.Equal(h.document(t), file) {
 		t.Error("the removal changes the instance's file")
 	}
-	says(t, h.dpkg(t, "-i", "/root/newer.deb"), "systemctl enable --now campaign-credsync")
+	says(t, install(), "systemctl enable --now campaign-credsync")
 	h.isUnit(t, "inactive", false)
 	h.run(t, "systemctl", "enable", "--now", unit)
 	h.runsVersion(t, "1.1.0", "")

@@ -4,7 +4,6 @@ package systemd
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -59,29 +58,8 @@ func TestPackagesRPM(t *testing.T) {
 		t.Error("an upgrade forgets what was applied")
 	}
 
-	says(t, h.rpmDo(t, "-e", "campaign-credsync"), "state and configuration stay")
-	h.isUnit(t, "inactive", false)
-	if got := h.try(t, "systemctl", "is-active", "campaign-credsync-activate.socket"); got.status == 0 {
-		t.Errorf("the socket: %v", got)
-	}
-	for path, stays := range map[string]bool{
-		configFile: true, secretIDFile: true, stateDir: true,
-		"/usr/bin/campaign-credsync": false, "/run/campaign-credsync-activate.sock": false, "/usr/share/campaign-credsync": false,
-	} {
-		if _, err := os.Lstat(h.path(path)); (err == nil) != stays {
-			t.Errorf("after the removal, %s is there: %t, want %t", path, !stays, stays)
-		}
-	}
-	if !bytes.Equal(h.document(t), file) {
-		t.Error("the removal changes the instance's file")
-	}
-	says(t, h.rpm(t, "-i", "newer"), "systemctl enable --now campaign-credsync")
-	h.isUnit(t, "inactive", false)
-	h.run(t, "systemctl", "enable", "--now", unit)
-	h.runsVersion(t, "1.1.0", "")
-	if h.applies(t) != applies {
-		t.Error("a removal and an installation apply anew")
-	}
+	h.isRemoved(t, func() { says(t, h.rpmDo(t, "-e", "campaign-credsync"), "state and configuration stay") },
+		func() string { return h.rpm(t, "-i", "newer") }, map[string]bool{"/usr/share/campaign-credsync": false})
 }
 
 // rpm installs a package.
