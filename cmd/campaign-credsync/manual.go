@@ -10,12 +10,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +55,7 @@ func writeManual(dir string) error {
 		return err
 	}
 	files["man5/config.yaml.5"] = configPage(string(example), date)
-	files["configure.md"] = configMarkdown(string(example))
+	files["configure.md"] = configMarkdown()
 
 	name := root.Name()
 	for shell, file := range map[string]string{"bash": name, "zsh": "_" + name, "fish": name + ".fish"} {
@@ -176,7 +176,7 @@ func configPage(example, date string) []byte {
 	p.prose(`YAML. An unknown key or a bad value stops the start. Check the file with "campaign-credsync validate"; "validate --effective"
 prints it with every default filled in. A default that another key decides is told with the key.`)
 	p.WriteString(".SH KEYS\n")
-	for _, k := range keysOf("", reflect.TypeFor[config.Config](), comments(example)) {
+	for _, k := range keysOf("", reflect.TypeFor[config.Config](), "") {
 		var text []string
 		for _, part := range []string{k.text, ifAny("Allowed: ", k.allowed), ifAny("Default: ", k.fallback)} {
 			if part != "" {
@@ -201,31 +201,30 @@ func ifAny(label, value string) string {
 // key is a key of the configuration, as documents tell it.
 type key struct{ name, allowed, fallback, text string }
 
-// keysOf are the keys of a group, from the tags of config.Config and what the example says.
-func keysOf(prefix string, group reflect.Type, says map[string]string) (keys []key) {
+// keysOf are the keys of a group, from the tags of config.Config. A key without a text of its own has that of its group.
+func keysOf(prefix string, group reflect.Type, help string) (keys []key) {
 	for field := range group.Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		if name == "" || name == "-" {
 			continue
 		}
+		name = prefix + name
+		said := cmp.Or(field.Tag.Get("help"), help)
 		inner := field.Type
-		switch list := inner.Kind() == reflect.Slice; {
-		case list && inner.Elem().Kind() == reflect.Struct:
-			keys = append(keys, keysOf(prefix+name+".", inner.Elem(), says)...)
-			continue
-		case inner.Kind() == reflect.Struct && field.Tag.Get("method") == "": // a secret is a struct, and no group
-			keys = append(keys, keysOf(prefix+name+".", inner, says)...)
+		if inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct && field.Tag.Get("method") == "" { // a secret is a struct, and no group
+			keys = append(keys, keysOf(name+".", inner, said)...)
 			continue
 		}
-		k := key{name: prefix + name, fallback: field.Tag.Get("default"), allowed: strings.ReplaceAll(field.Tag.Get("oneof"), " ", ", ")}
+		k := key{name: name, fallback: field.Tag.Get("default"), allowed: strings.ReplaceAll(field.Tag.Get("oneof"), " ", ", ")}
 		var text []string
-		if said := says[k.name]; said != "" {
-			text = append(text, said+".")
-		} else if said := says[strings.TrimSuffix(prefix, ".")]; said != "" {
+		if said != "" {
 			text = append(text, said+".")
 		}
 		for _, of := range []string{"method", "source"} {
-			if which := field.Tag.Get(of); which != "" && !strings.Contains(says[k.name], "For "+of) {
+			if which := field.Tag.Get(of); which != "" && !strings.Contains(said, "For "+of) {
 				text = append(text, "For "+of+" "+strings.ReplaceAll(which, " ", ", ")+".")
 			}
 		}
@@ -234,73 +233,3 @@ func keysOf(prefix string, group reflect.Type, says map[string]string) (keys []k
 	}
 	return keys
 }
-
-// exampleKey is a line of the example: indentation, with the dash of a list's element; "# " where the key is commented out; key; what is
-// said behind it.
-var exampleKey = regexp.MustCompile(`^([ -]*)(# )?([a-z_]+):(?: [^#]*)?(?:# (.*))?$`)
-
-// comments are what the example says above and behind each key, but for the choices, which the table has. What is said above keys that are
-// commented out is said of all of them.
-func comments(example string) map[string]string {
-	real := map[string]bool{}
-	for _, k := range keysOf("", reflect.TypeFor[config.Config](), nil) {
-		real[k.name] = true
-	}
-	says := map[string]string{}
-	type group struct {
-		indent int
-		key    string
-	}
-	var path []group
-	above, kept := "", false // kept: by a key that is commented out
-	for line := range strings.SplitSeq(example, "\n") {
-		m := exampleKey.FindStringSubmatch(line)
-		if m != nil {
-			for len(path) > 0 && path[len(path)-1].indent >= len(m[1]) {
-				path = path[:len(path)-1]
-			}
-			path = append(path, group{len(m[1]), m[3]})
-		}
-		var keys []string
-		for _, g := range path {
-			keys = append(keys, g.key)
-		}
-		name := strings.Join(keys, ".")
-		switch said := strings.TrimLeft(line, " "); {
-		case m != nil && (m[2] == "" || real[name]):
-			said = m[4]
-			said = choices.ReplaceAllString(said, "")
-			if kept && m[2] == "" {
-				above = ""
-			}
-			if text := strings.TrimRight(join(above, said), ".: "); text != "" && !strings.Contains(says[name], text) {
-				says[name] = join(says[name], text)
-			}
-			if kept = m[2] != ""; !kept {
-				above = ""
-			}
-		case strings.HasPrefix(said, "# ") && len(path) > 0:
-			if m != nil {
-				path = path[:len(path)-1] // prose that looks like a key
-			}
-			if kept {
-				above, kept = "", false
-			}
-			above = strings.TrimSpace(above + " " + strings.TrimPrefix(said, "# "))
-		default:
-			above = ""
-		}
-	}
-	return says
-}
-
-// join makes sentences of two texts.
-func join(one, other string) string {
-	if one == "" || other == "" {
-		return one + other
-	}
-	return strings.TrimRight(one, ". :") + ". " + other
-}
-
-// choices is what lists only what is allowed.
-var choices = regexp.MustCompile(`^[a-z_]+( \| [a-z_]+)+(: |; |$)`)

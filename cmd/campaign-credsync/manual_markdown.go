@@ -11,11 +11,11 @@ import (
 )
 
 // configMarkdown is docs/configure.md.
-func configMarkdown(example string) []byte {
+func configMarkdown() []byte {
 	p := &page{}
 	p.WriteString(configureHead)
 	group := ""
-	for _, k := range keysOf("", reflect.TypeFor[config.Config](), comments(example)) {
+	for _, k := range keysOf("", reflect.TypeFor[config.Config](), "") {
 		of, name, inner := strings.Cut(k.name, ".")
 		if !inner {
 			of, name = "Without a group", k.name

@@ -71,7 +71,8 @@ func parse(file string, text []byte, env func(string) (string, bool)) (*Config, 
 // as long as nobody writes.
 //
 // Tags beside yaml: default is the default, as YAML, unless it depends on another key (complete); is "path" (${NAME} is replaced from the
-// environment), "absolute" (and it has to start with a "/"); oneof lists the values that are allowed; needed refuses an empty value; method and source name the login methods or the source that a key belongs to.
+// environment), "absolute" (and it has to start with a "/"); oneof lists the values that are allowed; needed refuses an empty value; method
+// and source name the login methods or the source that a key belongs to; help is what config.yaml(5) and docs/configure.md say of it.
 type Config struct {
 	Vault         Vault      `yaml:"vault,omitzero"` // zero where no instance uses it
 	Watch         Watch      `yaml:"watch"`
@@ -80,10 +81,10 @@ type Config struct {
 	Drift         Drift      `yaml:"drift"`
 	Instances     []Instance `yaml:"instances" default:"[]"`
 	IMS           IMS        `yaml:"ims"`
-	StateDir      string     `yaml:"state_dir" default:"/var/lib/campaign-credsync" is:"absolute" needed:"true"`
-	ControlSocket string     `yaml:"control_socket" default:"/run/campaign-credsync/control.sock" is:"absolute" needed:"true"`
-	ControlGroup  string     `yaml:"control_group"` // may ask for status and history; empty: only root and the daemon's user
-	Listen        string     `yaml:"listen"`        // host:port or unix:PATH; empty: nowhere
+	StateDir      string     `yaml:"state_dir" default:"/var/lib/campaign-credsync" is:"absolute" needed:"true" help:"the unit's StateDirectory"`
+	ControlSocket string     `yaml:"control_socket" default:"/run/campaign-credsync/control.sock" is:"absolute" needed:"true" help:"in the unit's RuntimeDirectory"`
+	ControlGroup  string     `yaml:"control_group" help:"members may ask for status and history, e.g. monitoring; empty: only root and the daemon's user"`
+	Listen        string     `yaml:"listen" help:"127.0.0.1:9809 or unix:/run/campaign-credsync/http.sock: page, /metrics, /healthz, /readyz; empty: none"`
 	Notify        Notify     `yaml:"notify"`
 	Log           Log        `yaml:"log"`
 
@@ -94,12 +95,13 @@ type Config struct {
 
 // Vault is the connection to Vault.
 type Vault struct {
-	Address       string `yaml:"address"` // http or https, no path, no trailing slash
-	Namespace     string `yaml:"namespace"`
-	CACert        string `yaml:"ca_cert" is:"absolute"`     // PEM file; empty: the system's
-	ClientCert    string `yaml:"client_cert" is:"absolute"` // PEM file, always together with ClientKey
-	ClientKey     string `yaml:"client_key" is:"absolute"`
-	TLSServerName string `yaml:"tls_server_name"` // empty: the host of Address
+	// Address has no path and no trailing slash.
+	Address       string `yaml:"address" help:"needed; or VAULT_ADDR"`
+	Namespace     string `yaml:"namespace" help:"Vault Enterprise and HCP; or VAULT_NAMESPACE"`
+	CACert        string `yaml:"ca_cert" is:"absolute" help:"PEM file of the CA that signed Vault's certificate; empty: the system's; or VAULT_CACERT"`
+	ClientCert    string `yaml:"client_cert" is:"absolute" help:"PEM files for mutual TLS, both or none, read anew for each connection; or VAULT_CLIENT_CERT, VAULT_CLIENT_KEY"`
+	ClientKey     string `yaml:"client_key" is:"absolute" help:"the key to client_cert"`
+	TLSServerName string `yaml:"tls_server_name" help:"name in Vault's certificate, if it is not the address's host; or VAULT_TLS_SERVER_NAME"`
 	Auth          Auth   `yaml:"auth"`
 }
 
@@ -114,32 +116,33 @@ const (
 
 // Auth is the login to Vault.
 type Auth struct {
-	Method    string `yaml:"method" default:"approle" oneof:"approle token_file cert kubernetes jwt"`
-	Mount     string `yaml:"mount"`     // where the method is mounted, no slash at either end
-	Namespace string `yaml:"namespace"` // where the login happens
+	Method string `yaml:"method" default:"approle" oneof:"approle token_file cert kubernetes jwt"`
+	// Mount is where the method is mounted, no slash at either end.
+	Mount     string `yaml:"mount" help:"default: the method's name"`
+	Namespace string `yaml:"namespace" help:"where the login happens; empty: vault.namespace"`
 	// RoleID is half of a credential, so it is kept like one.
-	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle"`
-	RoleIDFile      string            `yaml:"role_id_file" is:"absolute" method:"approle"`
-	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle"`
-	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle"` // SecretIDFile holds a wrapping token
-	SecretIDWarn    time.Duration     `yaml:"secret_id_warn" default:"168h"`      // before a secret-id's end; 0: never
-	TokenFile       string            `yaml:"token_file" is:"absolute" method:"token_file"`
-	Role            string            `yaml:"role" method:"cert kubernetes jwt"`
-	JWTFile         string            `yaml:"jwt_file" is:"absolute" method:"kubernetes jwt"`
+	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle" help:"Give each container a role of its own: Vault locks a role for everybody after a few refused secret-ids. replace; or name a file in role_id_file"`
+	RoleIDFile      string            `yaml:"role_id_file" is:"absolute" method:"approle" help:"In place of role_id"`
+	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle" help:"The unit's LoadCredential puts it there. Its copy is made when the unit starts: restart after a change. Leave it out for a role with bind_secret_id=false"`
+	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle" help:"true: the file holds a response-wrapping token of a secret-id (vault write -wrap-ttl=... -f .../secret-id). It is unwrapped once, and the secret-id kept in state_dir, sealed with systemd-creds where this user can"`
+	SecretIDWarn    time.Duration     `yaml:"secret_id_warn" default:"168h" help:"warn so long before the secret-id ends, where the policy allows to look it up; 0s: never"`
+	TokenFile       string            `yaml:"token_file" is:"absolute" method:"token_file" help:"For method token_file, in place of role_id and secret_id_file. The token is used as it is and never revoked"`
+	Role            string            `yaml:"role" method:"cert kubernetes jwt" help:"For method cert, which shows vault.client_cert: the role to log in with; empty: any that fits. For methods kubernetes and jwt: needed"`
+	JWTFile         string            `yaml:"jwt_file" is:"absolute" method:"kubernetes jwt" help:"For methods kubernetes and jwt: a file with the signed token, read anew at each login. For kubernetes it is by default that of the pod's service account, /var/run/secrets/kubernetes.io/serviceaccount/token"`
 }
 
 // Watch is how new versions are found.
 type Watch struct {
-	Poll   time.Duration `yaml:"poll" default:"30s"`
-	Events string        `yaml:"events" default:"auto" oneof:"auto off"`
+	Poll   time.Duration `yaml:"poll" default:"30s" help:"1s to 1h, jittered by 10 %"`
+	Events string        `yaml:"events" default:"auto" oneof:"auto off" help:"auto: Vault pushes new versions of KV version 2 where it can, beside the polls"`
 }
 
 // Schedule holds cron expressions, as the file has them and parsed.
 type Schedule struct {
-	Verify   string `yaml:"verify" default:"'@every 10m'" needed:"true"`
-	Reapply  string `yaml:"reapply"`  // empty: never
-	Activate string `yaml:"activate"` // empty: at once
-	Timezone string `yaml:"timezone" default:"UTC"`
+	Verify   string `yaml:"verify" default:"'@every 10m'" needed:"true" help:"full check of disk and Vault for every instance"`
+	Reapply  string `yaml:"reapply" help:"run nlserver again although all is in sync; empty: never"`
+	Activate string `yaml:"activate" help:"hold activation until then, e.g. \"0 3 * * *\"; empty: at once"`
+	Timezone string `yaml:"timezone" default:"UTC" help:"in any other a time may come twice on one day of the year, and not at all on another"`
 
 	VerifyAt   cron.Schedule `yaml:"-"`
 	ReapplyAt  cron.Schedule `yaml:"-"` // nil: never
@@ -151,51 +154,49 @@ const CommandJWT = "setimsjwtauth"
 
 // Campaign is the installation of Adobe Campaign.
 type Campaign struct {
-	Home      string        `yaml:"home" default:"/usr/local/neolane/nl6" is:"absolute" needed:"true"`
-	Nlserver  string        `yaml:"nlserver" default:"bin/nlserver" is:"path" needed:"true"` // relative to Home, or absolute
-	EnvScript string        `yaml:"env_script" default:"env.sh" is:"path"`                   // likewise; empty: none
+	Home      string        `yaml:"home" default:"/usr/local/neolane/nl6" is:"absolute" needed:"true" help:"also ReadWritePaths= of the unit"`
+	Nlserver  string        `yaml:"nlserver" default:"bin/nlserver" is:"path" needed:"true" help:"relative to home"`
+	EnvScript string        `yaml:"env_script" default:"env.sh" is:"path" help:"sourced before nlserver; relative to home; \"\": none"`
 	Command   string        `yaml:"command" default:"auto" oneof:"auto setimsoauth setimsauth setimsjwtauth"`
-	Timeout   time.Duration `yaml:"timeout" default:"60s"`
+	Timeout   time.Duration `yaml:"timeout" default:"60s" help:"for one nlserver; keep the unit's TimeoutStopSec above it"`
 	Activate  Activate      `yaml:"activate"`
 	// FirstApply says what becomes of a credential that somebody else set before there was a daemon.
-	FirstApply string `yaml:"first_apply" default:"hold" oneof:"hold now"`
+	FirstApply string `yaml:"first_apply" default:"hold" oneof:"hold now" help:"hold: a credential that is there before the first apply stays until sync, adopt or a newer version"`
 }
 
 // Activate is what tells Campaign's processes of a new credential.
 type Activate struct {
-	Reload  bool     `yaml:"reload" default:"true"`
-	Restart []string `yaml:"restart" default:"[]"` // modules without their @instance
-	// Via says who runs nlserver for it: the activation service, this daemon, or (auto) the service where its Socket is there.
-	Via    string `yaml:"via" default:"auto" oneof:"auto socket direct"`
-	Socket string `yaml:"socket" default:"/run/campaign-credsync-activate.sock" is:"absolute" needed:"true"`
-	Prove  bool   `yaml:"prove" default:"true"` // a restarted module is looked for
-	// MinInterval is the least time between two restarts of one module.
-	MinInterval time.Duration `yaml:"min_interval" default:"0s"`
+	Reload      bool          `yaml:"reload" default:"true" help:"nlserver config -reload"`
+	Restart     []string      `yaml:"restart" default:"[]" help:"modules without their instance, e.g. [pipelined, web]"`
+	Via         string        `yaml:"via" default:"auto" oneof:"auto socket direct" help:"who runs nlserver for that: the activation service, or the daemon; auto: the socket where it is there"`
+	Socket      string        `yaml:"socket" default:"/run/campaign-credsync-activate.sock" is:"absolute" needed:"true" help:"ListenStream= of campaign-credsync-activate.socket"`
+	Prove       bool          `yaml:"prove" default:"true" help:"after a restart: look whether the module runs again, in a new process, and outside of the daemon's unit"`
+	MinInterval time.Duration `yaml:"min_interval" default:"0s" help:"least time between two restarts of one module, up to 24h, also over restarts of the daemon"`
 }
 
 // Notify is the program that is told of events.
 type Notify struct {
-	Exec    []string      `yaml:"exec" default:"[]"` // with its arguments; empty: none
-	Timeout time.Duration `yaml:"timeout" default:"10s"`
+	Exec    []string      `yaml:"exec" default:"[]" help:"a program and its arguments, e.g. [/usr/local/bin/page]; gets each event as JSON on standard input"`
+	Timeout time.Duration `yaml:"timeout" default:"10s" help:"then it is killed"`
 }
 
 // Drift is what becomes of drift.
 type Drift struct {
-	Revert     string `yaml:"revert" default:"splice" oneof:"splice nlserver alert"`
-	MaxReverts int    `yaml:"max_reverts" default:"60"` // an hour and instance
+	Revert     string `yaml:"revert" default:"splice" oneof:"splice nlserver alert" help:"splice: put the attributes back; nlserver: apply again; alert: only report"`
+	MaxReverts int    `yaml:"max_reverts" default:"60" help:"in an hour, of an instance; more is a war, and reverting stops for the hour"`
 }
 
 // Instance is one instance of Campaign, and where its credential comes from.
 type Instance struct {
-	Name          string `yaml:"name"`
-	Mount         string `yaml:"mount,omitzero" source:"vault" needed:"true"`
-	Path          string `yaml:"path,omitzero" source:"vault"`
-	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault"` // 1 or 2
+	Name          string `yaml:"name" help:"of conf/config-prod.xml"`
+	Mount         string `yaml:"mount,omitzero" source:"vault" needed:"true" help:"default: secret; of the KV engine; may have slashes, such as team/a/kv"`
+	Path          string `yaml:"path,omitzero" source:"vault" help:"within the mount, without \"data/\""`
+	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault" help:"default: 2 | 1, which keeps no versions: every poll reads the secret, and another content is a new version"`
 	Source        string `yaml:"source" default:"vault" oneof:"vault file"`
-	File          string `yaml:"file" is:"absolute" source:"file"`
-	Fields        Fields `yaml:"fields"`
-	ConfigFile    string `yaml:"config_file" is:"absolute"`
-	AllowRollback bool   `yaml:"allow_rollback"`
+	File          string `yaml:"file" is:"absolute" source:"file" help:"For source: file, in place of mount, path and kv_version. A JSON object with the same fields, best renamed over the old one and readable for nobody else. \"version\": 7 in it is counted up by its writer, or left out"`
+	Fields        Fields `yaml:"fields" help:"the name that the secret has for it"`
+	ConfigFile    string `yaml:"config_file" is:"absolute" help:"default: <home>/conf/config-<name>.xml"`
+	AllowRollback bool   `yaml:"allow_rollback" help:"true: also apply a version that is older than the applied one"`
 }
 
 // Fields tells under which name the secret holds each field of the credential.
@@ -204,16 +205,16 @@ type Fields struct {
 	ClientID           string `yaml:"client_id" default:"client_id" needed:"true"`
 	TechnicalAccountID string `yaml:"technical_account_id" default:"technical_account_id" needed:"true"`
 	ClientSecret       string `yaml:"client_secret" default:"client_secret" needed:"true"`
-	PrivateKey         string `yaml:"private_key" default:"private_key" needed:"true"`
+	PrivateKey         string `yaml:"private_key" default:"private_key" needed:"true" help:"only for JWT credentials, which Adobe has ended"`
 }
 
 // IMS is Adobe's login service.
 type IMS struct {
-	Probe    string        `yaml:"probe" default:"off" oneof:"off before_apply"`
-	Patience time.Duration `yaml:"patience" default:"1m"`                             // for which a version waits for an answer
-	Recheck  time.Duration `yaml:"recheck" default:"0s"`                              // between two questions about the applied credential; 0: none
-	Endpoint string        `yaml:"endpoint" default:"https://ims-na1.adobelogin.com"` // no path, no slash at its end
-	Scopes   []string      `yaml:"scopes" default:"[openid, AdobeID]"`
+	Probe    string        `yaml:"probe" default:"off" oneof:"off before_apply" help:"a token is fetched with each new version; one that Adobe refuses is not applied"`
+	Patience time.Duration `yaml:"patience" default:"1m" help:"so long an answer that says nothing about the secret (network, 429, 5xx) holds up the apply; 1s to 1h"`
+	Recheck  time.Duration `yaml:"recheck" default:"0s" help:"e.g. 24h: ask so often whether Adobe still accepts the applied one, jittered by 10 %; 0s: never, or 1m to 720h"`
+	Endpoint string        `yaml:"endpoint" default:"https://ims-na1.adobelogin.com" help:"no path"`
+	Scopes   []string      `yaml:"scopes" default:"[openid, AdobeID]" help:"those of the credential in Developer Console"`
 }
 
 // Asks reports whether Adobe is asked anything.
@@ -222,7 +223,7 @@ func (i IMS) Asks() bool { return i.Probe == ProbeBeforeApply || i.Recheck > 0 }
 // Log is the log's level and format.
 type Log struct {
 	Level  string `yaml:"level" default:"info" oneof:"debug info warn error"`
-	Format string `yaml:"format" default:"auto" oneof:"auto tint text json"`
+	Format string `yaml:"format" default:"auto" oneof:"auto tint text json" help:"auto: tint on a terminal, else text"`
 }
 
 // Values that code asks for by name.

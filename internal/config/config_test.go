@@ -131,7 +131,7 @@ func systemdEnvironment(name string) (string, bool) {
 	return "/run/credentials/campaign-credsync.service", true
 }
 
-// TestExampleConfig: it is accepted as it is, says nothing but the defaults where there are any, and names every key.
+// TestExampleConfig: it is accepted as it is, says nothing but the defaults where there are any, and names every key, with what its help says.
 func TestExampleConfig(t *testing.T) {
 	text, err := os.ReadFile(packaged + "config.example.yaml")
 	if err != nil {
@@ -155,9 +155,19 @@ func TestExampleConfig(t *testing.T) {
 	if a, b := effectiveText(t, got), effectiveText(t, want); a != b {
 		t.Errorf("not the defaults:\n%s\nwant:\n%s", a, b)
 	}
-	for _, key := range allKeys(reflect.TypeFor[Config]()) {
+	var comments strings.Builder
+	for _, comment := range regexp.MustCompile(`# (.*)`).FindAllSubmatch(text, -1) {
+		fmt.Fprintf(&comments, "%s ", comment[1])
+	}
+	for _, field := range allFields(reflect.TypeFor[Config]()) {
+		key := keyOf(field)
 		if !regexp.MustCompile(`(?m)^[ #-]*` + key + `:`).Match(text) {
 			t.Errorf("the key %s is not in it", key)
+		}
+		for sentence := range strings.SplitSeq(field.Tag.Get("help"), ". ") {
+			if !strings.Contains(comments.String(), sentence) {
+				t.Errorf("of %s it does not say: %s", key, sentence)
+			}
 		}
 	}
 }
@@ -171,21 +181,22 @@ func effectiveText(t *testing.T, c *Config) string {
 	return b.String()
 }
 
-func allKeys(group reflect.Type) []string {
-	var keys []string
+// allFields are the fields of a group that the file can set, and those of the groups in it.
+func allFields(group reflect.Type) []reflect.StructField {
+	var fields []reflect.StructField
 	for field := range group.Fields() {
-		if name := keyOf(field); name != "" {
-			keys = append(keys, name)
+		if keyOf(field) != "" {
+			fields = append(fields, field)
 		}
 		inner := field.Type
 		if inner.Kind() == reflect.Slice {
 			inner = inner.Elem()
 		}
 		if inner.Kind() == reflect.Struct {
-			keys = append(keys, allKeys(inner)...)
+			fields = append(fields, allFields(inner)...)
 		}
 	}
-	return keys
+	return fields
 }
 
 // FuzzConfig: no text makes it panic, and what it accepts can be worked with.
