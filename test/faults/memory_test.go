@@ -34,7 +34,7 @@ func startIn(w *world.World, dir string, env ...string) *exec.Cmd {
 }
 
 // A daemon that dies of a signal which makes others dump core leaves none, although its limit allows it: Go's runtime takes
-// these signals, says what its goroutines did, and exits. (Asked for by GOTRACEBACK=crash, it dumps; see docs/hardening.md.)
+// these signals, says what its goroutines did, and exits.
 func TestNoCoreHoldsTheSecret(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{

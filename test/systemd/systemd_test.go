@@ -54,6 +54,7 @@ func TestUnit(t *testing.T) {
 		{"no activation socket", testActivationWithoutSocket},
 		{"kill -9 while nlserver writes", testKill},
 		{"bad configuration at start", testBadConfiguration},
+		{"who watches sees no secret", testWatchersSeeNoSecret},
 		{"notify-reload", testNotifyReload},
 		{"unit for RHEL 8", testUnitForOldSystemd},
 		{"wrapped secret-id", testWrappedSecretID},

@@ -153,7 +153,7 @@ func (w *World) checkSecrets(status string) {
 	}
 	var forms []string
 	for _, secret := range w.Secrets {
-		forms = append(forms, formsOf(secret)...)
+		forms = append(forms, FormsOf(secret)...)
 	}
 	if w.Activation != nil {
 		places["the output of the activation service"] = []byte(w.Activation.Printed())
@@ -171,9 +171,9 @@ func (w *World) checkSecrets(status string) {
 	}
 }
 
-// formsOf are the forms in which a secret may show, and its halves, as lines break it. Of a very long one its beginning is
+// FormsOf are the forms in which a secret may show, and its halves, as lines break it. Of a very long one its beginning is
 // enough.
-func formsOf(secret string) (forms []string) {
+func FormsOf(secret string) (forms []string) {
 	const long = 4 << 10
 	secret = secret[:min(len(secret), long)]
 	half := len(secret) / 2
