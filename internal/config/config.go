@@ -121,7 +121,7 @@ type Auth struct {
 	Mount     string `yaml:"mount" help:"default: the method's name"`
 	Namespace string `yaml:"namespace" help:"where the login happens; empty: vault.namespace"`
 	// RoleID is half of a credential, so it is kept like one.
-	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle" help:"Give each container a role of its own: Vault locks a role for everybody after a few refused secret-ids. replace; or name a file in role_id_file"`
+	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle" help:"or name a file in role_id_file. Give each container a role of its own: Vault locks a role for everybody after a few refused secret-ids"`
 	RoleIDFile      string            `yaml:"role_id_file" is:"absolute" method:"approle" help:"In place of role_id"`
 	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle" help:"The unit's LoadCredential puts it there. Its copy is made when the unit starts: restart after a change. Leave it out for a role with bind_secret_id=false"`
 	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle" help:"true: the file holds a response-wrapping token of a secret-id (vault write -wrap-ttl=... -f .../secret-id). It is unwrapped once, and the secret-id kept in state_dir, sealed with systemd-creds where this user can"`
@@ -154,7 +154,7 @@ const CommandJWT = "setimsjwtauth"
 
 // Campaign is the installation of Adobe Campaign.
 type Campaign struct {
-	Home      string        `yaml:"home" default:"/usr/local/neolane/nl6" is:"absolute" needed:"true" help:"also ReadWritePaths= of the unit"`
+	Home      string        `yaml:"home" default:"/usr/local/neolane/nl6" is:"absolute" needed:"true" help:"where Campaign is installed; also ReadWritePaths= of the unit"`
 	Nlserver  string        `yaml:"nlserver" default:"bin/nlserver" is:"path" needed:"true" help:"relative to home"`
 	EnvScript string        `yaml:"env_script" default:"env.sh" is:"path" help:"sourced before nlserver; relative to home; \"\": none"`
 	Command   string        `yaml:"command" default:"auto" oneof:"auto setimsoauth setimsauth setimsjwtauth"`
@@ -188,10 +188,10 @@ type Drift struct {
 
 // Instance is one instance of Campaign, and where its credential comes from.
 type Instance struct {
-	Name          string `yaml:"name" help:"of conf/config-prod.xml"`
+	Name          string `yaml:"name" help:"needed; the NAME in conf/config-NAME.xml"`
 	Mount         string `yaml:"mount,omitzero" source:"vault" needed:"true" help:"default: secret; of the KV engine; may have slashes, such as team/a/kv"`
-	Path          string `yaml:"path,omitzero" source:"vault" help:"within the mount, without \"data/\""`
-	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault" help:"default: 2 | 1, which keeps no versions: every poll reads the secret, and another content is a new version"`
+	Path          string `yaml:"path,omitzero" source:"vault" help:"needed; within the mount, without \"data/\""`
+	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault" help:"default: 2; 1 keeps no versions: every poll reads the secret, and another content is a new version"`
 	Source        string `yaml:"source" default:"vault" oneof:"vault file"`
 	File          string `yaml:"file" is:"absolute" source:"file" help:"For source: file, in place of mount, path and kv_version. A JSON object with the same fields, best renamed over the old one and readable for nobody else. \"version\": 7 in it is counted up by its writer, or left out"`
 	Fields        Fields `yaml:"fields" help:"the name that the secret has for it"`
