@@ -21,7 +21,7 @@ const (
 	attrClientID     = "authIMSTAClientId"
 	attrClientSecret = "authIMSTAClientSecret"
 	attrAccountID    = "authIMSTAId"
-	attrPrivateKey   = "authIMSTAPrivateKey"
+	attrPrivateKey   = credential.AttributePrivateKey
 )
 
 var documented = []string{attrClientID, attrClientSecret, attrAccountID, attrPrivateKey}
@@ -84,7 +84,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 // checkMix refuses to write a credential without a private key beside the key of another one. Only the option for OAuth credentials is
 // meant for that; the older ones would leave half of a JWT credential.
 func (i *Instance) checkMix(ctx context.Context, c credential.Credential, seen credential.Attributes) error {
-	if !c.PrivateKey.IsZero() || !HasPrivateKey(seen) {
+	if !c.PrivateKey.IsZero() || !seen.HasPrivateKey() {
 		return nil
 	}
 	option, err := i.cfg.NLServer.Option(ctx)
@@ -164,12 +164,6 @@ func (i *Instance) Managed(seen credential.Attributes) (managed credential.Attri
 	}
 	return seen.Select(documented), true
 }
-
-// HasPrivateKey reports whether seen has a private key, as only JWT credentials do.
-func HasPrivateKey(seen credential.Attributes) bool { return seen.Get(attrPrivateKey).Value != "" }
-
-// HasPrivateKey is the same, for package sync.
-func (i *Instance) HasPrivateKey(seen credential.Attributes) bool { return HasPrivateKey(seen) }
 
 // WrongIDs names the attributes that are there in clear and are not those of c.
 func (i *Instance) WrongIDs(c credential.Credential, seen credential.Attributes) []string {

@@ -346,8 +346,6 @@ func (s modelSink) Apply(_ context.Context, c credential.Credential, _ credentia
 
 func (modelSink) Owner() string { return "neolane" }
 
-func (modelSink) HasPrivateKey(credential.Attributes) bool { return false }
-
 func (modelSink) WrongIDs(credential.Credential, credential.Attributes) []string { return nil }
 
 func (s modelSink) ChangedAt() time.Time {

@@ -74,7 +74,7 @@ func (d *Daemon) publish() {
 	now := time.Now()
 	for _, in := range d.instances {
 		if in.file.err == nil {
-			in.file.hasKey = in.Sink.HasPrivateKey(in.file.seen)
+			in.file.hasKey = in.file.seen.HasPrivateKey()
 		}
 		c := d.conditionOf(in, now)
 		d.show(in, c, now)

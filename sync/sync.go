@@ -56,8 +56,6 @@ type Sink interface {
 	// Managed picks from what Look saw the attributes to be guarded where nobody knows the credential, with those that must stay absent.
 	// complete says that they make a credential.
 	Managed(seen credential.Attributes) (managed credential.Attributes, complete bool)
-	// HasPrivateKey reports whether seen has a private key, as only JWT credentials do.
-	HasPrivateKey(seen credential.Attributes) bool
 	// WrongIDs names the attributes seen that are in clear and are not those of c.
 	WrongIDs(c credential.Credential, seen credential.Attributes) []string
 }

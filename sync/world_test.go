@@ -406,10 +406,6 @@ func (s *sink) Managed(seen credential.Attributes) (credential.Attributes, bool)
 	return managed, !slices.ContainsFunc(managed[:3], func(a credential.Attribute) bool { return a.Value == "" })
 }
 
-func (s *sink) HasPrivateKey(seen credential.Attributes) bool {
-	return seen.Get("authIMSTAPrivateKey").Value != ""
-}
-
 func (s *sink) WrongIDs(c credential.Credential, seen credential.Attributes) []string {
 	return credential.Drift(credential.Attributes{
 		{Name: "authIMSTAClientId", Value: c.ClientID}, {Name: "authIMSTAId", Value: c.TechnicalAccountID},

@@ -130,7 +130,7 @@ func (x *examination) jwtEnded(context.Context) (all []Finding) {
 		switch {
 		case err != nil || wrong != nil:
 			return nil // the check of the file says so
-		case sinks.HasPrivateKey(document.Attributes()):
+		case document.Attributes().HasPrivateKey():
 			return []Finding{warn(credential.JWTRemedy, credential.JWTInFile)}
 		}
 		return []Finding{well("no JWT credential")}

@@ -62,8 +62,6 @@ func (nothing) Prove(string, []string) credential.Proof { return credential.Proo
 
 func (*file) Owner() string { return "" }
 
-func (*file) HasPrivateKey(credential.Attributes) bool { return false }
-
 func (*file) Managed(credential.Attributes) (credential.Attributes, bool) { return nil, false }
 
 func (*file) WrongIDs(credential.Credential, credential.Attributes) []string { return nil }

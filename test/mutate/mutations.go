@@ -13,7 +13,7 @@ var mutations = []mutation{
 		`prove(c, others, before.seen, after.seen, before.stamp != after.stamp, runErr != nil)`, `error(nil)`,
 		"TestApplyNeverLeavesItWorse"},
 	{"an OAuth credential is written over half of a JWT credential",
-		`if !c.PrivateKey.IsZero() || !HasPrivateKey(seen) {`, `if true {`,
+		`if !c.PrivateKey.IsZero() || !seen.HasPrivateKey() {`, `if true {`,
 		"TestOAuthOverJWTOnAnOldBuild"},
 	{"a file that nlserver damaged is not put back",
 		`if err := i.restoreFile(ctx, whole); err != nil {`, `if err := error(nil); err != nil {`,
