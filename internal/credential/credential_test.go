@@ -198,6 +198,10 @@ func TestGoingBack(t *testing.T) {
 		v.Secret = secret
 		return v
 	}
+	begun := func(on int, v credential.Version) credential.Version {
+		v.Begun = day(on)
+		return v
+	}
 	for _, c := range []struct {
 		name     string
 		to, from credential.Version
@@ -209,6 +213,11 @@ func TestGoingBack(t *testing.T) {
 		{"deleted and written anew", v(1, 3), v(2, 2), false},
 		{"a stale standby after it was written anew", v(1, 1), v(1, 3), true},
 		{"a lower number of the same instant", v(1, 2), v(2, 2), true},
+		{"a stale standby after it was written anew, a higher number", begun(1, v(3, 3)), begun(4, v(1, 4)), true},
+		{"deleted and written anew, a lower number", begun(4, v(1, 4)), begun(1, v(3, 3)), false},
+		{"in another Vault, written there later", begun(1, v(9, 6)), begun(3, v(5, 5)), false},
+		{"a clock that was set back", begun(1, v(4, 2)), begun(1, v(3, 3)), false},
+		{"nobody knows when one of them began", v(3, 3), begun(4, v(1, 4)), false},
 		{"nothing was applied yet", v(1, 1), credential.Version{}, false},
 		{"a file that is counted", file(3, "b"), file(2, "a"), false},
 		{"a file that is counted, an older one", file(1, "a"), file(2, "b"), true},

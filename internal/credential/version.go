@@ -24,6 +24,8 @@ type Version struct {
 	Unordered bool `json:"unordered,omitempty"`
 	// Secret names the secret whose versions Number counts. Empty where there is no order, and in old records: not known.
 	Secret string `json:"secret,omitempty"`
+	// Begun is when Number began to count: one that was deleted with all versions, and written anew, counts from 1 again. Zero: not known.
+	Begun time.Time `json:"begun,omitzero"`
 
 	unknown durable.Unknown
 }
@@ -67,12 +69,16 @@ func (v Version) Equal(w Version) bool {
 func (v Version) IsZero() bool { return v.Number == 0 && v.Created.IsZero() && v.Digest == "" }
 
 // GoesBackFrom reports whether going from w to v is going back, as a stale standby or a rollback shows it: a lower number that was not
-// created later, or the same number created earlier. A lower number created later is a secret that was deleted and written anew. Where
-// nobody can tell it is false: one of them is unordered, they are of two secrets, or only one of them has a time.
+// created later, or the same number created earlier. A lower number created later is a secret that was deleted and written anew; going
+// from that to any number that it had before is going back, too, where Begun tells. Where nobody can tell it is false: one of them is
+// unordered, they are of two secrets, or only one of them has a time.
 func (v Version) GoesBackFrom(w Version) bool {
 	anotherSecret := v.Secret != "" && w.Secret != "" && v.Secret != w.Secret
 	if v.Unordered || w.Unordered || v.Created.IsZero() != w.Created.IsZero() || anotherSecret {
 		return false
+	}
+	if !v.Begun.IsZero() && !w.Begun.IsZero() && !v.Begun.Equal(w.Begun) { // their numbers cannot be compared
+		return !v.Created.After(w.Created)
 	}
 	return v.Number < w.Number && !v.Created.After(w.Created) || v.Number == w.Number && v.Created.Before(w.Created)
 }

@@ -58,6 +58,7 @@ func (k *KV) readMetadata(ctx context.Context, t *login.Token) (credential.Versi
 	var answer struct {
 		Data struct {
 			CurrentVersion *int                       `json:"current_version"`
+			CreatedTime    string                     `json:"created_time"` // of the first version since the secret was last written anew
 			Versions       map[string]versionMetadata `json:"versions"`
 		} `json:"data"`
 	}
@@ -75,6 +76,7 @@ func (k *KV) readMetadata(ctx context.Context, t *login.Token) (credential.Versi
 	}
 	newest, listed := answer.Data.Versions[strconv.Itoa(*number)]
 	version := k.version(*number, newest.CreatedTime)
+	version.Begun, _ = time.Parse(time.RFC3339, answer.Data.CreatedTime)
 	if !listed {
 		k.gone = version
 		return credential.Version{}, k.refuse(credential.ReasonSecretDeleted, version, "does not list its newest version any more; write a new one")
@@ -110,6 +112,9 @@ func (k *KV) readData(ctx context.Context, t *login.Token, asked credential.Vers
 			k.vault.connection.Address(), asked.Number, k.name(""))
 	}
 	version := k.version(metadata.Version, metadata.CreatedTime)
+	if version.Equal(asked) {
+		version = asked // the metadata tell more
+	}
 	if err := k.judge(version, metadata, now); err != nil {
 		return credential.Reading{}, err
 	}

@@ -141,7 +141,7 @@ func TestRollback(t *testing.T) {
 // what counts is that it is older.
 func TestStaleStandbyAfterRewriting(t *testing.T) {
 	t.Parallel()
-	for _, versions := range []int{1} { // of the old secret; the new one has one
+	for _, versions := range []int{1, 3} { // of the old secret; the new one has one
 		t.Run(fmt.Sprintf("old version %d", versions), func(t *testing.T) {
 			t.Parallel()
 			w, _ := world.Started(t, container.Options{})
