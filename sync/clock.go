@@ -48,7 +48,9 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 		d.reapplyAt = nextTick(d.cfg.Reapply, now)
 		d.pollSoon(now)
 		for _, in := range d.instances {
-			in.wanted.force = forSchedule
+			if !in.isSetByOthers() {
+				in.wanted.force = forSchedule
+			}
 		}
 	}
 	return earlier(d.endPauses(now), earlier(d.verifyAt, d.reapplyAt))

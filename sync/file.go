@@ -174,10 +174,10 @@ func (d *Daemon) onRevertFailed(in *instance, seen credential.Attributes, err er
 		d.onLook(in, seen, nil, began, now)
 		f.cannotSplice = true
 		switch {
-		case !in.isHeld():
+		case !in.isSetByOthers():
 			in.log.Warn("drift cannot be reverted by a splice, applying again instead", "reason", err)
 		case !f.leftTold:
-			in.log.Error(heldAndStuck, "attribute", in.drift(), "reason", err)
+			in.log.Error(in.stuck(), "attribute", in.drift(), "reason", err)
 		}
 	default: // what failed may have been the last step of a revert that was done
 		f.stale = true
@@ -266,9 +266,14 @@ func (in *instance) driftGone() {
 	}
 }
 
-// heldAndStuck is why drift stays that a splice cannot revert.
-const heldAndStuck = "drift not reverted: nlserver is not run while the first apply is held, and a splice cannot do it; " +
-	"correct the file, or run sync or adopt"
+// stuck is why drift stays that a splice cannot revert.
+func (in *instance) stuck() string {
+	if in.isHeld() {
+		return "drift not reverted: nlserver is not run while the first apply is held, and a splice cannot do it; correct the file, or run sync or adopt"
+	}
+	return "drift not reverted: nlserver is not run for a credential that was adopted, and a splice cannot do it; correct the file, or run adopt, " +
+		"or write a new version of the secret"
+}
 
 // logDriftLeft logs and tells once that drift is not reverted.
 func (d *Daemon) logDriftLeft(in *instance, now time.Time) {

@@ -60,6 +60,12 @@ func (in *instance) isHeld() bool {
 	return p.digest == h.Digest || p.version.GoesBackFrom(h.Version)
 }
 
+// isSetByOthers reports whether somebody else set the credential that is guarded: its first apply is held, or it was adopted. The source
+// may have another one, so nlserver is not run for what is guarded, but for another version.
+func (in *instance) isSetByOthers() bool {
+	return in.isHeld() || (!in.record.Version.IsZero() && in.record.Digest == "")
+}
+
 // release lets the first apply go on, whenever it comes.
 func (in *instance) release() {
 	in.ordered = true

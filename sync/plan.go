@@ -110,8 +110,8 @@ func (d *Daemon) planRevert(in *instance, now time.Time) (next decision) {
 		}
 		next.left = leftBy(&f.restore)
 		return next
-	case in.isHeld(): // nlserver is not run
-		next.left = leftDrift{reason: credential.ReasonDriftStuck, text: heldAndStuck}
+	case in.isSetByOthers():
+		next.left = leftDrift{reason: credential.ReasonDriftStuck, text: in.stuck()}
 		return next
 	case w.refusal != nil: // the credential to be applied again cannot be had
 		next.left = leftDrift{reason: credential.ReasonDriftStuck, text: w.refusal.Error()}
@@ -145,7 +145,7 @@ func (d decision) from(now time.Time) decision {
 // maySplice reports whether drift, should there be any, is reverted by a splice.
 func (d *Daemon) maySplice(in *instance, now time.Time) bool {
 	_, braked := in.record.brake(d.cfg.MaxReverts, now)
-	mode := d.cfg.Revert == RevertSplice || (d.cfg.Revert == RevertApply && in.isHeld())
+	mode := d.cfg.Revert == RevertSplice || (d.cfg.Revert == RevertApply && in.isSetByOthers())
 	return mode && !braked && !in.file.cannotSplice && in.record.Applying == nil && len(in.record.Attributes) > 0
 }
 

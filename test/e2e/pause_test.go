@@ -159,6 +159,49 @@ func TestBreakGlass(t *testing.T) {
 	}
 }
 
+// What was adopted may be another credential than the source's: only another version is applied over it, neither by schedule.reapply nor
+// to revert drift.
+func TestAdoptedIsNotAppliedOver(t *testing.T) {
+	t.Parallel()
+	w, _ := world.Started(t, container.Options{Instances: []string{"prod", "other"},
+		Settings: "drift: {revert: nlserver}\nschedule: {reapply: '@every 1s'}"})
+	sets := func(instance string) (n int) {
+		runs, err := w.Runs()
+		w.Must(err)
+		for _, r := range runs {
+			if r.Event == "end" && r.Kind == "set" && r.Instance == instance {
+				n++
+			}
+		}
+		return n
+	}
+	w.Exits(0, "paused until", "pause", "--for", "1h", "--instance", "prod")
+	byHandAsVaults(w, handSecret)
+	w.Exits(0, "", "adopt", "--instance", "prod")
+	before := sets("prod")
+	w.Exits(0, "", "resume", "--instance", "prod")
+	reapplied := func() {
+		t.Helper()
+		n := sets("other")
+		w.Eventually("the other instance is applied again", func() bool { return sets("other") >= n+2 })
+	}
+	reapplied()
+	w.Blank("prod")
+	w.OnDisk("prod", handSecret)
+	w.Must(os.Link(w.File("prod"), w.Path("another-name"))) // such a file is not replaced
+	w.Blank("prod")
+	w.Is("prod", "drift/drift_stuck", "nlserver is not run for a credential that was adopted", "run adopt", "write a new version")
+	reapplied()
+	w.Must(os.Remove(w.Path("another-name")))
+	checked(w)
+	w.OnDisk("prod", handSecret)
+	if n := sets("prod") - before; n != 0 {
+		t.Errorf("nlserver was run %d times\n%s", n, w.Log())
+	}
+	_, secret := w.NewSecret("prod")
+	w.OnDisk("prod", secret)
+}
+
 // What adopt refuses, and what it takes, with a daemon and without.
 func TestAdopt(t *testing.T) {
 	t.Parallel()
