@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sync/event"
 )
 
@@ -82,7 +83,7 @@ func (f *file) touched(missed bool, now time.Time) {
 		f.missedAt = now
 	}
 	if !f.recovery.due(now) { // what has changed may be what was in its way
-		f.recovery.at = earlier(f.recovery.at, now.Add(firstRetry))
+		f.recovery.at = earlier(f.recovery.at, now.Add(jitter.First))
 	}
 }
 

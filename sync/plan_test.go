@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sync/state"
 )
 
@@ -144,12 +145,12 @@ func TestRetrySpreads(t *testing.T) {
 		wait := r.at.Sub(now)
 		longest, shortest = max(longest, wait), min(shortest, wait)
 	}
-	if longest > lastRetry+time.Millisecond || longest < lastRetry*9/10 || shortest > lastRetry/10 {
-		t.Errorf("waits from %s to %s, want them all over 0 to %s", shortest, longest, lastRetry)
+	if longest > jitter.Last+time.Millisecond || longest < jitter.Last*9/10 || shortest > jitter.Last/10 {
+		t.Errorf("waits from %s to %s, want them all over 0 to %s", shortest, longest, jitter.Last)
 	}
 	var first retry
 	first.failed(log, now, errors.New("once"), report{})
-	if wait := first.at.Sub(now); wait > firstRetry+time.Millisecond {
+	if wait := first.at.Sub(now); wait > jitter.First+time.Millisecond {
 		t.Errorf("the first wait is %s", wait)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
 )
@@ -139,7 +140,7 @@ func (d *Daemon) onPoll(s *source, reading credential.Reading, err error, now ti
 		d.log.Info("source reachable again", "attempt", s.retry.attempt)
 	}
 	s.retry, s.lastPoll = retry{}, now
-	s.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1)) // 10 % to either side
+	s.next = now.Add(jitter.Around(d.cfg.Poll))
 	if s.spread {
 		s.next, s.spread = now.Add(rand.N(d.cfg.Poll)), false
 	}

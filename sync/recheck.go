@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sync/event"
 	"campaign-credsync/sync/state"
 )
@@ -38,7 +39,7 @@ func (in *instance) planRecheck(interval time.Duration, now time.Time) {
 	if r.AppliedProbe != nil {
 		last = later(last, r.AppliedProbe.At)
 	}
-	rc.at = last.Add(interval - interval/10 + rand.N(interval/5))
+	rc.at = last.Add(jitter.Around(interval))
 	if wait := rc.at.Round(0).Sub(now.Round(0)); wait < 0 || wait > 2*interval { // or the clock was set
 		rc.at = now.Add(rand.N(interval / 10))
 	}

@@ -4,24 +4,18 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"regexp"
 	"slices"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 )
 
-// The bounds of a wait between two attempts at the same thing.
-const (
-	firstRetry = time.Second
-	lastRetry  = time.Minute
-	// longestAsked is the longest wait that an error may ask for. Beyond, another attempt costs nothing: the error comes back at once.
-	longestAsked = 10 * time.Minute
-)
+// longestAsked is the longest wait that an error may ask for. Beyond, another attempt costs nothing: the error comes back at once.
+const longestAsked = 10 * time.Minute
 
-// retry is the wait after failures: full jitter, so that many daemons that failed together do not return together. The zero value has
-// not failed.
+// retry is the wait after failures. The zero value has not failed.
 type retry struct {
 	trouble
 	attempt int
@@ -75,14 +69,13 @@ const keptReasons = 8
 
 // failed notes a failure and logs it, for debugging only where there is nothing new.
 func (r *retry) failed(log *slog.Logger, now time.Time, err error, what report, attrs ...any) {
-	r.failedWithin(firstRetry, lastRetry, log, now, err, what, attrs...)
+	r.failedWithin(jitter.First, jitter.Last, log, now, err, what, attrs...)
 }
 
-// failedWithin is failed with other bounds of the wait, of which last is at most 64 times the first.
+// failedWithin is failed with other bounds of the wait.
 func (r *retry) failedWithin(first, last time.Duration, log *slog.Logger, now time.Time, err error, what report, attrs ...any) {
-	limit := min(first<<min(r.attempt, 6), last)
 	r.attempt++
-	r.at = now.Add(rand.N(limit) + time.Millisecond)
+	r.at = now.Add(jitter.Backoff(r.attempt, first, last) + time.Millisecond)
 	var asked interface{ RetryAt() time.Time }
 	if errors.As(err, &asked) { // its wait has a jitter of its own, and may be of the wall clock alone
 		if wait := asked.RetryAt().Sub(now); wait <= longestAsked {

@@ -21,7 +21,7 @@ const (
 	doubtFloor = 5 * time.Minute
 	// replaceFloor is the least time between two logins after a 403. Something revokes the tokens again and again: each costs
 	// Vault a lease, and whoever does it may have a reason.
-	replaceFloor = login.MaxBackoff
+	replaceFloor = time.Minute
 	// closeWait is how long a login under way is waited for before the token in use is revoked all the same: it may hang on a disk.
 	closeWait = 500 * time.Millisecond
 	// revokeLimit bounds the revocation of a token while polls go on.

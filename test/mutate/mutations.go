@@ -301,7 +301,7 @@ var mutations = []mutation{
 		`return (r != nil && r.Version.Equal(v) && r.Code != credential.ReasonIMSRefused) || in.refusedByAdobe(v) != nil`, `return r == nil && r != nil`,
 		"TestRefusedVersionIsReadOnce"},
 	{"all hosts poll at the same moment",
-		`s.next = now.Add(d.cfg.Poll - d.cfg.Poll/10 + rand.N(d.cfg.Poll/5+1))`, `s.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll)`,
+		`s.next = now.Add(jitter.Around(d.cfg.Poll))`, `s.next = now.Truncate(d.cfg.Poll).Add(d.cfg.Poll + 0*jitter.First)`,
 		"TestHostsSpread"},
 	{"a new secret-id waits for the token's end",
 		"func (m *Method) Retry(refused bool) {\n\tm.another.Store(true)\n", "func (m *Method) Retry(refused bool) {\n",

@@ -14,6 +14,7 @@ import (
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sources/vault/connection"
 )
 
@@ -168,7 +169,7 @@ func (m *Method) ask(ctx context.Context, a *attempt) (*Token, error) {
 	}
 	if ttl := time.Duration(granted.Lease) * time.Second; ttl > 0 {
 		t.Expires = born.Add(ttl)
-		t.renew = born.Add(jittered(time.Duration(float64(ttl) * renewAt)))
+		t.renew = born.Add(jitter.Around(time.Duration(float64(ttl) * renewAt)))
 	}
 	t.role = granted.Metadata["role_name"]
 	if a.refused != "" {
@@ -213,7 +214,7 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 	}
 	switch {
 	case a.refused != "" && wrongLogin.MatchString(answer.Said):
-		until := time.Now().Add(jittered(refusedFor))
+		until := time.Now().Add(jitter.Around(refusedFor))
 		m.refusals.refuse(a, until)
 		m.backoff = backoff{err: err}
 		return &BackoffError{credential.NeedsOperator(fmt.Errorf("%s (vault says: %s)", a.refused, answer.Said)), until}

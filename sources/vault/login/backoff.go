@@ -5,20 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sources/vault/connection"
 )
 
-// MaxBackoff and firstBackoff bound the full jitter between failed logins.
-const (
-	MaxBackoff   = time.Minute
-	firstBackoff = time.Second
-)
-
-// backoff spreads what failed and is tried again: full jitter, up to a cap.
+// backoff is the wait after failures. The zero value has not failed.
 type backoff struct {
 	err      error // the last failure
 	failures int   // in a row
@@ -37,9 +31,8 @@ func (b *backoff) failed(err error) error {
 	if _, throttled := errors.AsType[*connection.ThrottledError](err); throttled {
 		return err // which says when to ask again
 	}
-	limit := min(firstBackoff<<min(b.failures, 10), MaxBackoff)
 	b.failures++
-	b.err, b.retryAt = err, time.Now().Add(rand.N(limit))
+	b.err, b.retryAt = err, time.Now().Add(jitter.Backoff(b.failures, jitter.First, jitter.Last))
 	return &BackoffError{Cause: err, Until: b.retryAt}
 }
 
@@ -92,9 +85,4 @@ func (w *Warning) Log(logger *slog.Logger, msg string, err error, attributes ...
 	}
 	w.cause, w.level = cause, level
 	logger.Log(context.Background(), level, msg, append(attributes, "reason", err.Error())...)
-}
-
-// jittered spreads what many daemons do after the same time: ±10 %.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sources/vault/connection"
 )
 
@@ -43,7 +44,7 @@ type times struct {
 }
 
 var usualTimes = times{
-	first: time.Second, limit: time.Minute, stable: time.Minute, again: time.Hour,
+	first: jitter.First, limit: jitter.Last, stable: time.Minute, again: time.Hour,
 	ping: 20 * time.Second, pong: 10 * time.Second, dial: 15 * time.Second,
 }
 
@@ -134,7 +135,7 @@ func (s *subscriber) wait(ctx context.Context, asked int, ended error) {
 		s.Logger.Debug("subscription to vault events failed, trying again", "attempt", s.failures, "reason", ended)
 		// Many daemons lose their connection at the same time, and must not all come back at once.
 		first := max(s.Poll, s.times.first)
-		sleep(ctx, rand.N(min(first<<(s.failures-1), s.times.limit)))
+		sleep(ctx, jitter.Backoff(s.failures, first, s.times.limit))
 		s.awaitPoll(ctx)
 		return
 	}
