@@ -18,9 +18,9 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/jsonfile"
-	"campaign-credsync/sources/vaulttest/vaultlab"
 	"campaign-credsync/test/logtest"
 	"campaign-credsync/test/standin"
+	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // Three real nodes. What a standby answers, and what comes of a change of the leader at the worst moments, with a source

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // counted serves at an address of its own and counts the connections that are opened to it.

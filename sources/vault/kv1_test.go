@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 const deepPath = "very/deep/campaign/prod/oauth"

@@ -1,7 +1,7 @@
 package vault_test
 
 import (
-	"campaign-credsync/sources/vaulttest/vaultlab"
+	"campaign-credsync/test/vaulttest/vaultlab"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // The policy in the documentation is exactly this one.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 func TestRevokedTokenIsReplacedWithinOnePoll(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // asks answers what every quota, load balancer and maintenance page may: leave me alone.

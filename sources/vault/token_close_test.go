@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // onLogin is a log that calls the function at each login.

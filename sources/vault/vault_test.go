@@ -15,7 +15,7 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 func TestConfigurationIsChecked(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/text/encoding/charmap"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // Container is a Campaign container. Its methods may be called concurrently, unless they say otherwise.

@@ -10,8 +10,8 @@ import (
 	"sync"
 	"testing"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/vaulttest"
 )
 
 // Both parts are told to their end, and no secret shows.

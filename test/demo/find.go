@@ -6,7 +6,7 @@ import (
 	"io"
 	"os/exec"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // What DEMO_VAULT may say.

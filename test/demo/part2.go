@@ -7,8 +7,8 @@ import (
 	"os"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/vaulttest"
 )
 
 // tellVault is part 2: the credential is in a Vault.

@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"testing"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/vaulttest"
 	"campaign-credsync/test/world"
 )
 

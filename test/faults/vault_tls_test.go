@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/vaulttest"
 	"campaign-credsync/test/world"
 )
 

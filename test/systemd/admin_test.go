@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // admin is the host from which a rollout is run: this machine, but that nothing can be written on it, and that only programs can be

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // TestPackagesRPM takes the rpm through its life, by the rpm of a Debian: install, upgrade, downgrade, erase. What it cannot show: the

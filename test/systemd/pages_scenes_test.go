@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // scene is what happens around a block of commands.

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/pages"
+	"campaign-credsync/test/vaulttest"
 )
 
 // TestPages does what the documents for operators tell to type, page by page, on a host where nothing is installed yet. Of vault and

@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/pages"
+	"campaign-credsync/test/vaulttest"
 )
 
 // fleet is three Campaign hosts, one Vault, and the administrator of both.

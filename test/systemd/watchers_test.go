@@ -15,8 +15,8 @@ import (
 	"sync"
 	"testing"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/vaulttest"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 func main() {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // Tokens counts the live tokens that the daemon's role has. Those of other tests may end while they are listed, which

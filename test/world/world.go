@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/vaulttest"
 )
 
 // What the tests of a package share: a Vault, in which each has a role and paths of its own, and executables. The daemon is built with

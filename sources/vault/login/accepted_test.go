@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // cutOff has a process that begins now log in, and ends it before Vault has answered. It reports whether it tried.

@@ -11,8 +11,8 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/standin"
+	"campaign-credsync/test/vaulttest"
 )
 
 // run starts v.Run and returns the signal that a change gives.

@@ -7,8 +7,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"campaign-credsync/sources/vaulttest"
-	"campaign-credsync/sources/vaulttest/vaultlab"
+	"campaign-credsync/test/vaulttest"
+	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,7 +10,7 @@ import (
 
 	"campaign-credsync/internal/config"
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // signedLab logs in with a token that sign makes for a subject; right is the one that the role takes.

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // A login that could lock the role, and could not be remembered, is not made. One that was accepted before needs no note.

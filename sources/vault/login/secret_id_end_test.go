@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 func newEndingLab(t *testing.T, ttl, warn time.Duration) *lab {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"campaign-credsync/sources/vault"
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // Tokens that may be used a few times only: every poll is answered, nothing is asked with one that is used up, nothing that need

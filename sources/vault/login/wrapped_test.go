@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 const keptFile = "secret-id.key"

@@ -13,8 +13,8 @@ import (
 
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/sources/vault/push"
-	"campaign-credsync/sources/vaulttest"
-	"campaign-credsync/sources/vaulttest/vaultlab"
+	"campaign-credsync/test/vaulttest"
+	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

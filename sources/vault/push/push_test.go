@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 const (

@@ -11,8 +11,8 @@ import (
 	"github.com/coder/websocket"
 
 	"campaign-credsync/sources/vault/push"
-	"campaign-credsync/sources/vaulttest"
-	"campaign-credsync/sources/vaulttest/vaultlab"
+	"campaign-credsync/test/vaulttest"
+	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
 // A Vault of today without Enterprise has no events, whatever the policy says. That is told once, and is no reason for

@@ -14,10 +14,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"campaign-credsync/sources/vaulttest"
 	credsync "campaign-credsync/sync"
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/fleet"
+	"campaign-credsync/test/vaulttest"
 )
 
 const (

@@ -16,8 +16,8 @@ import (
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/sources/vault/login"
-	"campaign-credsync/sources/vaulttest"
 	"campaign-credsync/test/logtest"
+	"campaign-credsync/test/vaulttest"
 )
 
 // Path is where the secret is.

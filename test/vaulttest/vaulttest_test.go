@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"campaign-credsync/sources/vaulttest"
+	"campaign-credsync/test/vaulttest"
 )
 
 func TestMain(m *testing.M) {
