@@ -154,9 +154,9 @@ func (d *Daemon) onPoll(s *source, reading credential.Reading, err error, now ti
 
 // onAnswer takes what the instance's source told: a refusal, or a reading.
 func (d *Daemon) onAnswer(in *instance, reading credential.Reading, refusal *credential.Refusal, now time.Time) {
-	if back := in.rollback(reading.Version); refusal == nil && back != nil {
-		d.onRefusal(in, back, now)
-		return
+	var back *credential.Refusal
+	if refusal == nil {
+		back = in.rollback(reading.Version)
 	}
 	var p *pending
 	if refusal == nil && reading.Credential != nil {
@@ -166,6 +166,10 @@ func (d *Daemon) onAnswer(in *instance, reading credential.Reading, refusal *cre
 	}
 	if in.adopting > 0 && refusal == nil && p != nil {
 		in.wanted.read = p
+	}
+	if back != nil {
+		d.onRefusal(in, back, now)
+		return
 	}
 	if refusal == nil && p != nil && in.wantsApplied(p.version) {
 		in.recheck = recheck{retry: in.recheck.retry, credential: p}

@@ -219,6 +219,8 @@ func (r *reader) checkInstances(c *Config) {
 		}
 		r.refuseIf(!instanceName.MatchString(i.Name) || i.Name == "default", key+".name", // config-default.xml is no instance's
 			"must be an instance's name: letters, digits, _ and -, no - in front, and 128 characters at most")
+		// An instance's record is NAME.json; these are of the logins.
+		r.refuseIf(i.Name == "refused-secret-id" || i.Name == "accepted-secret-id", key+".name", "is the name of another file in state_dir")
 		if before, taken := first[i.Name]; taken {
 			r.refuse(key+".name", "is the name of instances[%d] already", before)
 		} else {

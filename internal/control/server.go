@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -66,8 +67,9 @@ const (
 	answerLimit = 10 * time.Second
 	// replaceCheck is the time between two looks for a daemon that replaces one that has ended.
 	replaceCheck = 10 * time.Millisecond
-	// openAgain is the time between two tries to open the socket.
-	openAgain = time.Second
+	// openAgain is the time between two tries to open the socket, lookInterval that between two looks whether it is still there.
+	openAgain    = time.Second
+	lookInterval = 10 * time.Second
 	// maxConnections ask at a time, and maxPasses wait for an order to be carried out, as descriptors are for the work. See crowd.
 	maxConnections = 16
 	minTurn        = 20 * time.Millisecond
@@ -142,12 +144,16 @@ func (s *Server) Serve(d Daemon) {
 	}
 }
 
-// run serves until Close. After most errors of accept, such as a lack of memory, net/http closes the listener; run opens another.
+// run serves until Close. After most errors of accept, such as a lack of memory, net/http closes the listener; run opens another, as it
+// does where the socket was removed.
 func (s *Server) run() {
 	defer close(s.ended)
-	for {
+	for told := ""; ; {
 		if s.listener != nil {
+			over := make(chan struct{})
+			go s.closeIfRemoved(s.listener, over)
 			err := s.server.Serve(s.listener)
+			close(over)
 			if errors.Is(err, http.ErrServerClosed) {
 				return
 			}
@@ -160,7 +166,26 @@ func (s *Server) run() {
 		}
 		var err error
 		if s.listener, err = openSocket(s.path, s.group); err == nil {
+			told = ""
 			s.log.Info("the control socket is open")
+		} else if !errors.Is(err, unix.ENOSPC) && err.Error() != told { // that there is no room, Listen has said
+			told = err.Error()
+			s.log.Error("nobody can ask this daemon for its status until its control socket can be opened", "reason", err)
+		}
+	}
+}
+
+// closeIfRemoved closes a listener whose socket was removed: nobody could ask there any more. It returns when over is closed.
+func (s *Server) closeIfRemoved(listener net.Listener, over <-chan struct{}) {
+	for {
+		select {
+		case <-over:
+			return
+		case <-time.After(lookInterval):
+		}
+		if _, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) {
+			listener.Close()
+			return
 		}
 	}
 }

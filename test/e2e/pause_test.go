@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -241,6 +242,32 @@ func TestAdopt(t *testing.T) {
 			w.Ran(3, "end", "set")
 		})
 	}
+}
+
+// A version that goes back is what Vault has: adopt compares with it.
+func TestAdoptComparesWithAVersionThatGoesBack(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{})
+	old := container.Credential("p8e-OldOldOldOldOldOldOldOldOldOldOl")
+	old["client_id"] = "ffffffffffffffffffffffffffffffff"
+	w.WriteSecret("prod", old)
+	metadata, data := w.Metadata("prod"), w.Data("prod")
+	version, _ := w.NewSecret("prod")
+	w.StartDaemon()
+	w.InSync(version)
+	w.Proxy.AnswerBody("/metadata/", http.StatusOK, metadata)
+	w.Proxy.AnswerBody("/data/", http.StatusOK, data)
+	w.Is("prod", "blocked/secret_rollback")
+	w.Exits(1, "authIMSTAClientId on disk differs from what the source has", "adopt")
+	w.Is("prod", "blocked/secret_rollback")
+	old["client_secret"], old["client_id"] = "p8e-NewNewNewNewNewNewNewNewNewNewNe", "ffffffffffffffffffffffffffffffff"
+	w.Exits(0, "paused until", "pause", "--for", "1h")
+	w.Secrets = append(w.Secrets, "p8e-NewNewNewNewNewNewNewNewNewNewNe")
+	w.SetByHandAs(old)
+	w.Exits(0, "", "adopt")
+	w.Exits(0, "", "resume")
+	w.InSync(1)
+	w.Holds("prod", "p8e-NewNewNewNewNewNewNewNewNewNewNe")
 }
 
 // Without a daemon adopt runs nothing either: what the record says is still to be activated stays to be done, also where Vault has a newer

@@ -1,6 +1,8 @@
 package faults_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,4 +151,18 @@ func TestControlSocketHasNoRoom(t *testing.T) {
 		t.Errorf("the control socket has mode %v", info.Mode())
 	}
 	w.Stop()
+}
+
+// Somebody removes the control socket: another is opened.
+func TestControlSocketIsRemoved(t *testing.T) {
+	t.Parallel()
+	w, _ := world.Started(t, container.Options{})
+	w.Must(os.Remove(w.Path("control.sock")))
+	w.Exits(1, "no daemon answers", "status")
+	w.Logged("the control socket is open")
+	w.Exits(0, "in_sync", "status")
+	w.Stop()
+	if _, err := os.Lstat(w.Path("control.sock")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the stop the socket is there: %v", err)
+	}
 }
