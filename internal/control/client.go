@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoDaemon says that nobody answers at the control socket, ErrNoAnswer that somebody listens there and does not answer.
 var (
+	// ErrNoDaemon says that nobody answers at the control socket.
 	ErrNoDaemon = errors.New("no daemon answers")
-	ErrNoAnswer = errors.New("the daemon does not answer")
 	// ErrMayNotAsk says that a daemon is there, and not for this user.
 	ErrMayNotAsk = errors.New("this user may not ask the daemon")
 
-	errCut = errors.New("the daemon closed the connection before it had answered; see its log, and try again")
+	errNoAnswer = errors.New("the daemon does not answer") // somebody listens
+	errCut      = errors.New("the daemon closed the connection before it had answered; see its log, and try again")
 )
 
 // answerTimeout is how long an answer about the status may take.
@@ -31,7 +31,7 @@ const answerTimeout = 10 * time.Second
 // AskStatus asks the daemon behind the socket for its status.
 func AskStatus(ctx context.Context, socket string) (Status, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%w: nothing came from control_socket %s in %v",
-		ErrNoAnswer, socket, answerTimeout))
+		errNoAnswer, socket, answerTimeout))
 	defer cancel()
 	return askStatus(limited, socket, http.MethodGet, "/status")
 }
@@ -73,7 +73,7 @@ func AskVault(ctx context.Context, socket string) ([]byte, error) {
 
 func askShortly(ctx context.Context, socket, path string) ([]byte, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%w: nothing came from control_socket %s in %v",
-		ErrNoAnswer, socket, answerTimeout))
+		errNoAnswer, socket, answerTimeout))
 	defer cancel()
 	return ask(limited, socket, http.MethodGet, path)
 }

@@ -153,7 +153,7 @@ func TestDaemonDoesNotAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if err := question(); !errors.Is(err, ErrNoAnswer) {
+			if err := question(); !errors.Is(err, errNoAnswer) {
 				t.Errorf("ends with %v", err)
 			}
 		})
@@ -175,7 +175,7 @@ func TestControlSocketWithAFullQueue(t *testing.T) {
 		defer conn.Close()
 	}
 	staysTaken(t, path, "may be in use by another process")
-	if _, err := AskStatus(t.Context(), path); !errors.Is(err, ErrNoAnswer) {
+	if _, err := AskStatus(t.Context(), path); !errors.Is(err, errNoAnswer) {
 		t.Errorf("status ends with %v", err)
 	}
 
