@@ -61,6 +61,19 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 		return nil, took, errors.Join(runErr, err)
 	}
 	lack := cmp.Or(damage, prove(c, others, before.seen, after.seen, before.stamp != after.stamp, runErr != nil))
+	if lack != nil { // what nlserver has started may be about to write
+		if lock, err = i.awaitRun(lock, lateGrace); err == nil {
+			defer lock.Close()
+		}
+		again, damage, err := i.repair(ctx, before.content)
+		if err != nil {
+			return nil, took, errors.Join(runErr, err)
+		}
+		if again.stamp != after.stamp {
+			after = again
+			lack = cmp.Or(damage, prove(c, others, before.seen, after.seen, true, runErr != nil))
+		}
+	}
 	if lack == nil {
 		if err := i.endRun(); err != nil {
 			return nil, took, err
@@ -95,6 +108,9 @@ func (i *Instance) checkMix(ctx context.Context, c credential.Credential, seen c
 	return err
 }
 
+// lateGrace is how long an apply without proof waits for what nlserver has started and left behind.
+const lateGrace = 5 * time.Second
+
 // lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
 func (i *Instance) lockRun() (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(i.cfg.StateDir, i.cfg.Name+".nlserver.lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -120,16 +136,32 @@ func prove(c credential.Credential, others, before, after credential.Attributes,
 	if wrong := wrongIDs(c, after); len(wrong) > 0 {
 		return fmt.Errorf("%s is not the credential's", wrong[0])
 	}
-	secret := after.Get(attrClientSecret)
+	secret, inClear := after.Get(attrClientSecret), attributeInClear(c, after)
 	switch {
 	case secret.Value == "":
 		return fmt.Errorf("%s is empty or missing", attrClientSecret)
+	case inClear != "":
+		return fmt.Errorf("%s holds a secret in clear: nlserver did not encrypt it", inClear)
 	case secret.Same(before.Get(attrClientSecret)) && (!written || failed):
 		return errors.New("nothing was written")
 	case len(others) > 0 && len(credential.Drift(others, after)) == 0:
 		return errOtherSecret
 	}
 	return nil
+}
+
+// attributeInClear names an attribute that holds a secret of c as it is. The record of an apply would show it, as the file does.
+func attributeInClear(c credential.Credential, seen credential.Attributes) string {
+	key, err := nlserver.KeyArgument(c.PrivateKey)
+	if err != nil { // then nlserver was not handed it
+		key = ""
+	}
+	for _, a := range seen {
+		if a.Value != "" && slices.Contains([]string{c.ClientSecret.Reveal(), c.PrivateKey.Reveal(), key}, a.Value) {
+			return a.Name
+		}
+	}
+	return ""
 }
 
 // wrongIDs names the attributes that are there in clear and are not those of c.
@@ -173,7 +205,7 @@ func (i *Instance) WrongIDs(c credential.Credential, seen credential.Attributes)
 // guardedAfter picks the attributes to be kept from now on: the documented ones, also those that are absent, and any other
 // that holds a field of the credential. Where nlserver writes the org id is not documented, so it is learned.
 func (i *Instance) guardedAfter(c credential.Credential, after credential.Attributes) credential.Attributes {
-	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID, c.ClientSecret.Reveal()}
+	fields := []string{c.OrgID, c.ClientID, c.TechnicalAccountID} // a secret in clear is no proof, see prove
 	known := slices.Concat(documented, othersAttributes)
 	var learned credential.Attributes
 	for _, attribute := range after {

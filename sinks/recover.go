@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func (i *Instance) endRun() error {
 }
 
 const (
-	// damageGrace is how long a file that does not parse after a run of ours is given: another editor may be at work.
+	// damageGrace is how long a file that is damaged after a run of ours is given: another editor may be at work.
 	damageGrace = 300 * time.Millisecond
 	// damageWatch is how long a file that was restored must stay whole: an editor that has read the damage may write it again.
 	damageWatch = 500 * time.Millisecond
@@ -97,14 +98,16 @@ const (
 func (i *Instance) repair(ctx context.Context, whole []byte) (now state, damage, err error) {
 	deadline, wholeUntil := time.Now().Add(damageGrace), time.Time{}
 	for restored := 0; ; {
-		now, err = i.look(ctx)
+		if now, err = i.look(ctx); err == nil {
+			err = keepsPlace(now.content, whole)
+		}
 		late := !time.Now().Before(deadline)
 		switch {
 		case err == nil && !time.Now().Before(wholeUntil):
 			return now, damage, nil
-		case err == nil || !late && (errors.Is(err, credential.ErrMissing) || errors.Is(err, credential.ErrDamaged)):
+		case err == nil || !late && (errors.Is(err, credential.ErrMissing) || isDamage(err)):
 			// look again
-		case !errors.Is(err, credential.ErrDamaged):
+		case !isDamage(err):
 			return now, damage, err
 		case restored == damageLimit:
 			return now, damage, fmt.Errorf("another program keeps writing the damaged file: %w", err)
@@ -123,16 +126,35 @@ func (i *Instance) repair(ctx context.Context, whole []byte) (now state, damage,
 	}
 }
 
+// errPlaceGone says that a well-formed file has lost the element that <ims> belongs into.
+var errPlaceGone = errors.New("<serverconf><shared> is gone, and all that was in it")
+
+// isDamage reports whether a file is no more what it was before a run of ours.
+func isDamage(err error) bool {
+	return errors.Is(err, credential.ErrDamaged) || errors.Is(err, errPlaceGone)
+}
+
+func keepsPlace(now, before []byte) error {
+	was, err := imsxml.Parse(before)
+	if err != nil || !was.HasPlace() {
+		return nil
+	}
+	if is, err := imsxml.Parse(now); err == nil && !is.HasPlace() {
+		return errPlaceGone
+	}
+	return nil
+}
+
 // restoreFile replaces a damaged file by the one that was saved before.
 func (i *Instance) restoreFile(ctx context.Context, whole []byte) error {
 	if err := wellFormed(whole); err != nil {
 		return fmt.Errorf("the file saved before it was written is not whole either: %w", err)
 	}
 	onlyDamaged := func(current []byte) ([]byte, error) {
-		if !errors.Is(wellFormed(current), credential.ErrDamaged) {
-			return current, nil // somebody repaired it meanwhile
+		if isDamage(cmp.Or(wellFormed(current), keepsPlace(current, whole))) {
+			return whole, nil
 		}
-		return whole, nil
+		return current, nil // somebody repaired it meanwhile
 	}
 	if err := i.file.Repair(ctx, onlyDamaged); err != nil {
 		return fmt.Errorf("restore what was there before: %w", err)

@@ -59,7 +59,7 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 	t.Run(lock)
 	ctx = context.WithoutCancel(ctx)
 	// Before the file is put back: who has ended by then writes nothing afterwards.
-	lock, livesOn := i.awaitRun(lock)
+	lock, livesOn := i.awaitRun(lock, runGrace)
 	if livesOn == nil {
 		defer lock.Close()
 	}
@@ -67,13 +67,13 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 	return now.content, after, errors.Join(livesOn, err, i.undoTrial(ctx, record, livesOn == nil))
 }
 
-// runGrace is how long what a run started is given to end after it.
+// runGrace is how long what a trial's run started is given to end after it.
 const runGrace = time.Second
 
-// awaitRun takes the lock of a run anew, which fails with credential.ErrStillRunning as long as a process has inherited it.
-func (i *Instance) awaitRun(inherited *os.File) (lock *os.File, err error) {
+// awaitRun takes the lock of a run anew, which fails with credential.ErrStillRunning if a process that has inherited it outlives limit.
+func (i *Instance) awaitRun(inherited *os.File, limit time.Duration) (lock *os.File, err error) {
 	inherited.Close()
-	for deadline := time.Now().Add(runGrace); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		lock, err = i.lockRun()
 		if !errors.Is(err, credential.ErrStillRunning) || time.Now().After(deadline) {
 			return lock, err

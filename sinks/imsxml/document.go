@@ -76,6 +76,9 @@ func (d *Document) Attributes() credential.Attributes {
 	return all
 }
 
+// HasPlace reports whether there is a <shared> in <serverconf>, into which Set can put an <ims>.
+func (d *Document) HasPlace() bool { return d.shared != nil }
+
 // Set returns the file with the attributes of <ims> as want has them. A value that differs is replaced by the bytes in which it was
 // written when it was seen, or, where these are not known, between the quotes found there. An attribute that is missing is added behind
 // the last one; one wanted absent is removed with the white space in front of it. A missing <ims> becomes the first child of <shared>.

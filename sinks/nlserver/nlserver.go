@@ -133,7 +133,7 @@ type Run func(ctx context.Context, inherit *os.File) (said string, took time.Dur
 // Prepare does all that comes before nlserver is handed the credential: the checks, the environment script, and the choice of the
 // option.
 func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Credential) (Run, error) {
-	key, err := keyArgument(c.PrivateKey)
+	key, err := KeyArgument(c.PrivateKey)
 	if err = cmp.Or(c.Check(), err); err != nil {
 		return nil, fmt.Errorf("the credential of instance %s is not handed to nlserver: %w", instance, err)
 	}
@@ -165,9 +165,9 @@ func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Cred
 	}, nil
 }
 
-// keyArgument is the private key as nlserver takes it: the base64, on one line, of the PEM without its trailing
+// KeyArgument is the private key as nlserver is handed it: the base64, on one line, of the PEM without its trailing
 // newline. A key that is base64 already is taken as it is.
-func keyArgument(key credential.Secret) (string, error) {
+func KeyArgument(key credential.Secret) (string, error) {
 	text := strings.TrimRight(key.Reveal(), "\r\n")
 	if text == "" {
 		return "", nil

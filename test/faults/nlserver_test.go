@@ -19,8 +19,12 @@ type trouble struct {
 	spoil    func(*world.World) error // besides the switches
 	mend     func(*world.World) error
 	says     []string // what the state says
+	conf     []string // names beside the file that nlserver leaves
 	notLeft  bool     // the fault is one of activation or succeeds after all: the new credential is on disk
 }
+
+// real is nlserver's own run, within a script that is in its place.
+const real = `"$0.real" "$@" || exit; `
 
 var unwrap = rename("bin/nlserver.real", "bin/nlserver")
 
@@ -77,6 +81,17 @@ var troubles = []trouble{
 	{name: "prints the secret and works", faults: `{"print_secret": true}`, notLeft: true},
 	{name: "prints the secret in pieces and works", faults: `{"print_pieces": true}`, notLeft: true},
 	{name: "leaves a child", faults: `{"fork_child": "3s"}`, notLeft: true},
+	{name: "a child writes later", spoil: wrapped(`setsid sh -c 'sleep 3; exec "$0" "$@"' "$0.real" "$@" </dev/null >/dev/null 2>&1 & exit 0`), notLeft: true},
+	{name: "does not encrypt", spoil: wrapped(real + `sed -i '/<ims authIMSClientId/,/>/ s|\(authIMSTAClientSecret="\)[^"]*|\1'"${3##*/}|" "$FILE"; exit 0`),
+		mend: unwrap, says: []string{"status 0", "authIMSTAClientSecret holds a secret in clear"}},
+	{name: "shows the secret elsewhere", spoil: wrapped(real + `sed -i '/<ims authIMSClientId/ s|<ims |<ims note="'"${3##*/}"'" |' "$FILE"; exit 0`),
+		mend: unwrap, says: []string{"status 0", "note holds a secret in clear"}},
+	{name: "writes another document", spoil: wrapped(`echo '<serverconf/>' >"$FILE"; exit 0`), mend: unwrap,
+		says: []string{"damaged", "<serverconf><shared> is gone", "was restored"}},
+	{name: "writes to another instance", spoil: wrapped(`cp "$FILE" "${FILE%/*}/config-other.xml"; set -- "$1" -instance:other "$3"; ` + real +
+		`rm "${FILE%/*}/config-other.xml"; exit 0`), mend: unwrap, says: []string{"status 0"}},
+	{name: "makes it a link", spoil: wrapped(real + `mv "$FILE" "$FILE.new"; ln -s "${FILE##*/}.new" "$FILE"; exit 0`), notLeft: true,
+		conf: []string{"config-prod.xml.new"}},
 	{name: "empties the secret", spoil: wrapped(`sed -i '/<ims authIMSClientId/,/>/ s/authIMSTAClientSecret="[^"]*"/authIMSTAClientSecret=""/' "$FILE"; exit 1`),
 		mend: unwrap, says: []string{"exit status 1"}},
 	{name: "writes the ids only", spoil: wrapped(`sed -i '/<ims authIMSClientId/,/>/ s/ authIMSTA[A-Za-z]*="[^"]*"//g' "$FILE"; exit 0`), mend: unwrap,
@@ -111,6 +126,7 @@ func TestNlserverTrouble(t *testing.T) {
 					campaign += ", " + c.campaign
 				}
 				w := world.New(t, container.Options{Campaign: campaign})
+				w.Conf = c.conf
 				version, old := 1, "p8e-"+strings.Repeat("h", 32)
 				if before == "ours" {
 					version, old = w.NewSecret("prod")
