@@ -177,8 +177,12 @@ func (s *session) forkChild(d time.Duration) error {
 }
 
 // forkModule starts the module as a child of this run, which ends: the module
-// keeps the outputs and every descriptor that it inherited, and the session.
+// keeps the outputs and every descriptor that it inherited, and the session. One
+// that an earlier run started is stopped.
 func (s *session) forkModule() error {
+	if err := stopModule(s.home, s.call.modules[0]); err != nil {
+		return err
+	}
 	own, err := os.Executable()
 	if err != nil {
 		return err

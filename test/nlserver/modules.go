@@ -30,17 +30,13 @@ func modulesDir(home string) string { return filepath.Join(standinDir(home), "mo
 
 // restartModule stops the process of a module and has another one started.
 func (s *session) restartModule(name string) error {
-	old := modulePID(s.home, name)
-	if old == 0 {
+	if modulePID(s.home, name) == 0 {
 		s.say("No task corresponds to the mask %s", name)
 		return errNoTask
 	}
 	s.say("Stop of module '%s' requested.", name)
-	if err := syscall.Kill(old, syscall.SIGTERM); err != nil {
+	if err := stopModule(s.home, name); err != nil {
 		return err
-	}
-	if !soon(func() bool { return modulePID(s.home, name) == 0 }) {
-		return fmt.Errorf("module '%s' does not stop", name)
 	}
 	if s.faults.RestartSlow > 0 {
 		s.wait("restart_slow", time.Duration(s.faults.RestartSlow))
@@ -60,6 +56,21 @@ func (s *session) restartModule(name string) error {
 		return fmt.Errorf("module '%s' does not start", name)
 	}
 	s.say("Module '%s' started.", name)
+	return nil
+}
+
+// stopModule ends the process of a module, if it runs.
+func stopModule(home, name string) error {
+	old := modulePID(home, name)
+	if old == 0 {
+		return nil
+	}
+	if err := syscall.Kill(old, syscall.SIGTERM); err != nil {
+		return err
+	}
+	if !soon(func() bool { return modulePID(home, name) == 0 }) {
+		return fmt.Errorf("module '%s' does not stop", name)
+	}
 	return nil
 }
 
