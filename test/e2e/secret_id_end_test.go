@@ -36,15 +36,18 @@ func expiring(events []world.Event) (found []world.Event) {
 	return found
 }
 
-// The end of a secret-id comes near while the daemon runs, and then that of the next one: each is told once, and is a warning until there is
-// another secret-id in the file, which is used at once.
+// The end of a secret-id comes near while the daemon runs, and then that of the next one: each is told once, and is a warning, and an alert of
+// a real Prometheus, until there is another secret-id in the file, which is used at once.
 func TestSecretIDEnds(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, container.Options{})
+	listen := freeAddress(t)
 	w.Reconfigured(func(o *container.Options) {
 		o.Login = w.AppRole() + ", secret_id_warn: 59m50s"
-		o.Settings += "\n" + told(w)
+		o.Settings += "\nlisten: " + listen + "\n" + told(w)
 	})
+	p := startPrometheus(w, listen)
+	const alert = `ALERTS{alertname="CampaignCredsyncSecretIdEnds",instance="host-a",severity="warning"}`
 	w.Vault.MustSetPolicy(w.RoleID, w.Vault.ReadPolicy(w.SecretPath("prod"))+w.Vault.LookupPolicy(w.RoleID))
 	w.NewSecret("prod")
 	for i, ttl := range []time.Duration{time.Hour, 30 * time.Minute} {
@@ -65,9 +68,11 @@ func TestSecretIDEnds(t *testing.T) {
 		metrics := w.Exits(0, "", "status", "--prometheus")
 		world.Says(t, metrics, `campaign_credsync_warning{code="secret_id_ends"} 1`, "\ncampaign_credsync_vault_secret_id_expiry_timestamp_seconds ")
 		w.Exits(0, "secret_id_ends", "status")
+		p.finds(alert)
 
 		secretIDOf(w, 240*time.Hour)
 		w.Warns("secret_id_ends", true)
+		p.finds("absent(" + alert + ")")
 		world.Says(t, w.Exits(0, "", "status", "--prometheus"), `campaign_credsync_warning{code="secret_id_ends"} 0`)
 	}
 	w.Logged("level=WARN", "the secret-id ends soon", w.SecretID)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"campaign-credsync/test/container"
 	"campaign-credsync/test/world"
@@ -69,4 +70,64 @@ func TestNotifyProgramOnAHangingMount(t *testing.T) {
 	reverts(w, next)
 	w.Warns("notify_failing", false, "notify")
 	w.Stop()
+}
+
+// More than a thousand events at once for a program that hangs: no revert and no line of the history waits for it, one process of it is there at a
+// time, at most ten are begun in a minute, the trouble is told once, and a program that works is told of what comes next.
+func TestThousandEventsForAProgramThatHangs(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, container.Options{Programs: world.Plain(), Settings: "watch: {poll: 1h}"})
+	begun := w.Path("begun")
+	w.Reconfigured(func(o *container.Options) {
+		o.Settings += fmt.Sprintf("\nnotify: {timeout: 1s, exec: [/bin/sh, -c, 'echo $$ >>\"$0\"; exec sleep 600', %s]}", begun)
+	})
+	const missing = 350
+	withMissing(w, missing)
+	_, secret := w.NewSecret("prod")
+	began := time.Now()
+	w.StartDaemon()
+	w.OneInSync("prod", 1)
+	reverts(w, secret)
+	w.Exits(1, "", "sync")
+	reverts(w, secret)
+	w.Eventually("all is in the history", func() bool {
+		n := map[string]int{}
+		for _, e := range w.History() {
+			n[e.Kind]++
+		}
+		return n["degraded"] == missing && n["blocked"] == missing && n["sync_asked"] == missing+1 && n["drift_reverted"] == 2
+	})
+	runs := func() (all []string) {
+		text, _ := os.ReadFile(begun)
+		return strings.Fields(string(text))
+	}
+	w.Eventually("three runs have hung, one after the other", func() bool {
+		alive := 0
+		for _, pid := range runs() {
+			if name, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && strings.Contains(string(name), "600") {
+				alive++
+			}
+		}
+		if alive > 1 {
+			t.Fatalf("%d run at a time", alive)
+		}
+		return len(runs()) > 3
+	})
+	reverts(w, secret)
+	w.Warns("notify_failing", false, "killed after 1s")
+	if most := 11 + int(time.Since(began).Minutes()*10); len(runs()) > most {
+		t.Errorf("the program was begun %d times, want at most %d", len(runs()), most)
+	}
+	if n := strings.Count(w.Log(), "the program of notify.exec failed"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	w.Must(w.Reconfigure(w.Ctx, func(o *container.Options) {
+		o.Settings = "watch: {poll: 1h}\nlog: {level: debug, format: text}\nnotify: {exec: [/bin/sh, -c, 'cat >>\"$0\"', " + w.Path("told") + "]}"
+	}))
+	w.HangUp()
+	w.Eventually("the new program is told of the reload", func() bool {
+		text, _ := os.ReadFile(w.Path("told"))
+		return strings.Contains(string(text), `"event":"reloaded"`)
+	})
+	w.Warns("notify_failing", true)
 }
