@@ -14,7 +14,7 @@ var remedies = map[credential.Reason]string{
 	credential.ReasonFileDamaged:        "Repair the instance's file, or put it back from a backup; nothing is written until it can be parsed.",
 	credential.ReasonFileBusy:           "Another program has the file open for writing. Find it with: sudo fuser -v FILE.",
 	credential.ReasonFileUnreadable:     "See the error. Missing rights: let the daemon's user own the file (chown) and write the directory.",
-	credential.ReasonDriftAlert:         "It is only reported, as drift.revert is alert. To keep the change: campaign-credsync adopt. To revert it: set drift.revert to splice, then systemctl reload campaign-credsync.",
+	credential.ReasonDriftAlert:         "Drift is only reported, as drift.revert is alert. To keep the change: campaign-credsync adopt. To revert it: set drift.revert to splice, then systemctl reload campaign-credsync.",
 	credential.ReasonDriftBrake:         "Another program keeps changing the credential. Find it in: campaign-credsync history. Reverts go on after the hour, or after systemctl reload campaign-credsync.",
 	credential.ReasonDriftStuck:         "See the error, and why the file cannot be replaced: journalctl -u campaign-credsync -g splice. To keep the change: campaign-credsync adopt.",
 	credential.ReasonSecretMissing:      "Write the secret, or correct mount and path, or file, of the instance.",
