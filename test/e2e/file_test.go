@@ -152,49 +152,59 @@ func TestFileRotates(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			v := newVolume(t, container.Options{Settings: hourly, Instances: []string{"a", "b"}}, "")
-			if c.name == "kubelet" {
-				v.kubelet(v.content(secretOf(1), nil))
-			} else {
-				v.owned(v.file, v.content(secretOf(1), nil))
-			}
-			v.Proxy.Requests()
-			v.StartDaemon()
-			s := v.AwaitStatus("in sync", func(s container.Status) bool { return s.Is("in_sync") })
-			if s.Vault.Used {
-				t.Error("Vault is used, though nobody needs it")
-			}
-			v.Holds("b", secretOf(1))
-			last := world.One(s, "a").AppliedVersion
-			for n := 2; n <= 4; n++ {
-				v.Blank("a")
-				c.put(v, v.content(secretOf(n), nil))
-				began := time.Now()
-				v.OnDisk("a", secretOf(n))
-				v.OnDisk("b", secretOf(n))
-				t.Logf("on disk %v after it was written", time.Since(began))
-				s := v.AwaitStatus("in sync", func(s container.Status) bool { return s.Is("in_sync") && world.One(s, "a").AppliedVersion != last })
-				last = world.One(s, "a").AppliedVersion
-				v.Blank("b")
-				v.OnDisk("b", secretOf(n))
-			}
-			if v.late {
-				t.Log("not every writer kept up, so runs and alarms are not counted")
-				return
-			}
-			v.Ran(8, "end", "set")
-			if strings.Contains(v.Log(), "level=ERROR") || strings.Contains(v.Log(), "no file events") {
-				t.Errorf("something was alarmed for\n%s", v.Log())
-			}
-			if requests := v.Proxy.Requests(); len(requests) > 0 {
-				t.Errorf("Vault was asked: %+v", requests)
-			}
-			stdout, _, status := v.RunCommand("status")
-			if status != 0 || !strings.Contains(stdout, "vault: not used") {
-				t.Errorf("status ends with %d: %s", status, stdout)
+			for tries := 1; !rotates(t, c.name, c.put); tries++ { // again, as then runs and alarms cannot be counted
+				if tries == 10 {
+					t.Fatal("no writer kept up: this machine is too busy")
+				}
 			}
 		})
 	}
+}
+
+// rotates has a new content put in place three times. It reports whether the writers kept up.
+func rotates(t *testing.T, name string, put func(v *volume, content []byte)) (keptUp bool) {
+	v := newVolume(t, container.Options{Settings: hourly, Instances: []string{"a", "b"}}, "")
+	if name == "kubelet" {
+		v.kubelet(v.content(secretOf(1), nil))
+	} else {
+		v.owned(v.file, v.content(secretOf(1), nil))
+	}
+	v.Proxy.Requests()
+	v.StartDaemon()
+	s := v.AwaitStatus("in sync", func(s container.Status) bool { return s.Is("in_sync") })
+	if s.Vault.Used {
+		t.Error("Vault is used, though nobody needs it")
+	}
+	v.Holds("b", secretOf(1))
+	last := world.One(s, "a").AppliedVersion
+	for n := 2; n <= 4; n++ {
+		v.Blank("a")
+		put(v, v.content(secretOf(n), nil))
+		began := time.Now()
+		v.OnDisk("a", secretOf(n))
+		v.OnDisk("b", secretOf(n))
+		t.Logf("on disk %v after it was written", time.Since(began))
+		s := v.AwaitStatus("in sync", func(s container.Status) bool { return s.Is("in_sync") && world.One(s, "a").AppliedVersion != last })
+		last = world.One(s, "a").AppliedVersion
+		v.Blank("b")
+		v.OnDisk("b", secretOf(n))
+	}
+	if v.late {
+		v.Stop()
+		return false
+	}
+	v.Ran(8, "end", "set")
+	if strings.Contains(v.Log(), "level=ERROR") || strings.Contains(v.Log(), "no file events") {
+		t.Errorf("something was alarmed for\n%s", v.Log())
+	}
+	if requests := v.Proxy.Requests(); len(requests) > 0 {
+		t.Errorf("Vault was asked: %+v", requests)
+	}
+	stdout, _, status := v.RunCommand("status")
+	if status != 0 || !strings.Contains(stdout, "vault: not used") {
+		t.Errorf("status ends with %d: %s", status, stdout)
+	}
+	return true
 }
 
 // Whatever stands in place of the file: what is applied stays and is guarded, it is told once, and what is right again is

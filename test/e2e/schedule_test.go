@@ -55,19 +55,23 @@ func TestActivationAfterDrift(t *testing.T) {
 	t.Parallel()
 	w, secrets := world.Started(t, container.Options{})
 	w.Pass()
-	for reverts, pause := range []time.Duration{0, 2200 * time.Millisecond} {
-		time.Sleep(pause)
-		before := w.CountRuns("end", "reload")
-		began := time.Now()
-		w.Blank("prod")
-		w.AwaitStatus("the revert", func(s container.Status) bool {
-			return world.One(s, "prod").RevertedTotal == reverts+1 && s.Is("in_sync")
-		})
-		if time.Since(began) > time.Second {
-			continue // it was no instant: the machine is busy
+	reverts := 0
+	for _, pause := range []time.Duration{0, 2200 * time.Millisecond} {
+		for instant := false; !instant; { // again, where the machine was busy
+			time.Sleep(pause)
+			before := w.CountRuns("end", "reload")
+			began := time.Now()
+			w.Blank("prod")
+			reverts++
+			w.AwaitStatus("the revert", func(s container.Status) bool {
+				return world.One(s, "prod").RevertedTotal == reverts && s.Is("in_sync")
+			})
+			instant = time.Since(began) <= time.Second
+			w.Pass()
+			if instant {
+				w.Ran(before, "end", "reload")
+			}
 		}
-		w.Pass()
-		w.Ran(before, "end", "reload")
 	}
 	w.Holds("prod", secrets["prod"])
 	w.Ran(1, "end", "set")

@@ -4,9 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +26,13 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("VAULTTEST_STARTER") != "" {
 		starter()
+	}
+	if len(os.Args) > 1 && os.Args[1] == "server" {
+		if err := developmentServer(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -175,13 +188,51 @@ func TestExternalVaultIsLeftClean(t *testing.T) {
 // An installed vault or bao serves as one that was built; nothing of it stays.
 func TestDevelopmentServer(t *testing.T) {
 	t.Parallel()
-	program, err := exec.LookPath("vault")
-	if err != nil {
-		program, err = exec.LookPath("bao")
+	vaulttest.Start(t) // so that it is built
+	programs := []string{os.Args[0]}
+	for _, name := range []string{"vault", "bao"} {
+		if program, err := exec.LookPath(name); err == nil {
+			programs = append(programs, program)
+		}
 	}
-	if err != nil {
-		t.Skip("neither vault nor bao is in PATH")
+	for _, program := range programs {
+		t.Run(filepath.Base(program), func(t *testing.T) { servesAsBuilt(t, program) })
 	}
+}
+
+// developmentServer is this test binary run as vault: the Vault that was built, with the address and the root token that it is told.
+func developmentServer(args []string) error {
+	flags := flag.NewFlagSet("server", flag.ContinueOnError)
+	flags.Bool("dev", false, "")
+	flags.Bool("dev-no-store-token", false, "")
+	address := flags.String("dev-listen-address", "", "")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	server, err := vaulttest.LaunchBuilt(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	root := map[string]any{"id": os.Getenv("VAULT_DEV_ROOT_TOKEN_ID"), "policies": []string{"root"}}
+	if err := server.Call(ctx, http.MethodPost, "auth/token/create", root, nil); err != nil {
+		return err
+	}
+	target, err := url.Parse(server.Address)
+	if err != nil {
+		return err
+	}
+	front := &http.Server{Addr: *address, Handler: httputil.NewSingleHostReverseProxy(target)}
+	go func() { <-ctx.Done(); front.Close() }()
+	if err := front.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func servesAsBuilt(t *testing.T, program string) {
 	s, err := vaulttest.LaunchDev(t.Context(), program)
 	if err != nil {
 		t.Fatal(err)
