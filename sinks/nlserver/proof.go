@@ -132,7 +132,9 @@ func (b *Binary) roomForOutput(module string) *os.File {
 }
 
 // boundedMemory is what a restart may print into that nobody reads before its end, and what it starts may go on with for months. It has
-// a fixed size: beyond, a write is refused, and neither blocks nor ends the process.
+// a fixed size: beyond, a write is refused, and neither blocks nor ends the process. Nothing else that can be read does that: a pipe or a
+// terminal without a reader ends the module or holds it up, also if the reader is a process of its own, which may be killed; a file grows
+// for as long as the module runs. With /dev/null, nobody would see that there is no such module.
 func boundedMemory(name string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

@@ -205,9 +205,10 @@ func beModule(home, name, lines string, stdout, stderr io.Writer) error {
 	if err := writeModulePID(home, name); err != nil {
 		return err
 	}
+	long := strings.Repeat(".", 1000) // more in all than fits into a pipe
 	for i := range n {
-		logLine(stdout, fmt.Sprintf("%s: line %d", name, i))
-		logLine(stderr, fmt.Sprintf("%s: line %d", name, i))
+		logLine(stdout, fmt.Sprintf("%s: line %d %s", name, i, long))
+		logLine(stderr, fmt.Sprintf("%s: line %d %s", name, i, long))
 		time.Sleep(20 * time.Millisecond)
 	}
 	log := newRunLog(home, time.Now(), invocation{kind: kindRestart, subcommand: "restart", modules: []string{name}}, true)
