@@ -106,14 +106,17 @@ func (k *KV) readData(ctx context.Context, t *login.Token, asked credential.Vers
 		return credential.Reading{}, k.notKV()
 	case asked.IsZero():
 		return credential.Reading{}, k.missing()
-	default:
-		// Not a Refusal: the metadata list it, so it is a standby behind the others, or it went away just now.
-		return credential.Reading{}, fmt.Errorf("vault at %s: version %d of %s is listed and cannot be read; asked again later",
-			k.vault.connection.Address(), asked.Number, k.name(""))
 	}
 	version := k.version(metadata.Version, metadata.CreatedTime)
-	if version.Equal(asked) {
+	switch {
+	case asked.IsZero():
+	case version.Equal(asked):
 		version = asked // the metadata tell more
+	default:
+		// Not a Refusal: the metadata list it, so it is a standby behind the others, or it went away just now. What has its number may be
+		// of the time before the secret was deleted and written anew.
+		return credential.Reading{}, fmt.Errorf("vault at %s: version %d of %s is listed and cannot be read; asked again later",
+			k.vault.connection.Address(), asked.Number, k.name(""))
 	}
 	if err := k.judge(version, metadata, now); err != nil {
 		return credential.Reading{}, err

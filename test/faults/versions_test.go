@@ -167,6 +167,30 @@ func TestStaleStandbyAfterRewriting(t *testing.T) {
 	}
 }
 
+// The metadata come from a node that knows of the rewriting, and the secret of that number from one that does not.
+func TestStaleStandbyHasTheNumberToo(t *testing.T) {
+	t.Parallel()
+	w, _ := world.Started(t, container.Options{})
+	w.NewSecret("prod")
+	w.Pass()
+	w.InSync(2)
+	data := w.Data("prod")
+	w.Vault.MustDeleteAll(w.SecretPath("prod"))
+	_, secret := w.NewSecret("prod")
+	w.Pass()
+	w.InSync(1)
+	sets := w.CountRuns("end", "set")
+	w.Proxy.AnswerBody("/data/", http.StatusOK, data)
+	version, next := w.NewSecret("prod")
+	w.Is("prod", "degraded", "version 2", "is listed and cannot be read")
+	w.Holds("prod", secret)
+	w.Ran(sets, "end", "set")
+	w.Proxy.Forward()
+	w.InSync(version)
+	w.Holds("prod", next)
+	w.Ran(sets+1, "end", "set")
+}
+
 // A secret of the wrong shape is refused whole: nothing of it is applied, and the reason names field, path and remedy.
 func TestWrongShapes(t *testing.T) {
 	t.Parallel()
