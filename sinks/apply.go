@@ -215,7 +215,8 @@ func (i *Instance) guardedAfter(c credential.Credential, after credential.Attrib
 	}
 	if len(learned) > mostLearned {
 		i.log.Warn("more attributes of <ims> hold a field of the credential than are guarded; only the first ones are",
-			"path", i.cfg.File, "found", len(learned), "guarded", mostLearned)
+			"path", i.cfg.File, "found", len(learned), "guarded", mostLearned,
+			"remedy", "find who puts them there; a change of the others is not noticed")
 		learned = learned[:mostLearned]
 	}
 	return append(after.Select(documented), learned...)

@@ -54,7 +54,7 @@ func (b *Binary) environment(ctx context.Context) ([]string, error) {
 	}
 	if old := b.complaint.Swap(&said); said != "" && (old == nil || *old != said) {
 		b.cfg.Logger.Warn("env_script printed an error and ended well; what nlserver lacks may be due to that",
-			"path", script, "shell", shell, "reason", strings.TrimPrefix(said, ": "))
+			"path", script, "shell", shell, "reason", strings.TrimPrefix(said, ": "), "remedy", "correct it, or name its shell in its first line: #!/bin/bash")
 	}
 	return strings.Split(strings.TrimSuffix(found.String(), "\x00"), "\x00"), nil
 }

@@ -150,7 +150,8 @@ func (b *Binary) Prepare(ctx context.Context, instance string, c credential.Cred
 	if option == commandJWT && key != "" {
 		fields = append(fields, key)
 	} else if key != "" {
-		b.cfg.Logger.Warn("the private key is not handed to nlserver, its option takes none", "instance", instance, "option", "-"+option)
+		b.cfg.Logger.Warn("the private key is not handed to nlserver, its option takes none", "instance", instance, "option", "-"+option,
+			"remedy", "remove private_key from the secret, unless it is still a JWT credential")
 	}
 	step := "nlserver config -" + option + " for instance " + instance
 	args := []string{"config", "-instance:" + instance, "-" + option + ":" + strings.Join(fields, "/")}

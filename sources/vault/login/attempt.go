@@ -196,7 +196,7 @@ func (m *Method) succeeded(a *attempt, t *Token) {
 		err = errors.Join(err, removeFile(filepath.Join(m.refusals.StateDir, keptFile)))
 	}
 	if err != nil {
-		m.logger.Warn("cannot remove what is remembered of another secret-id", "reason", err.Error())
+		m.logger.Warn("cannot remove what is remembered of another secret-id", "reason", err.Error(), "remedy", "let this user write to state_dir")
 	}
 	m.logger.Debug("logged in to vault", "mount", m.auth.Mount, "expires", t.Expires)
 }
