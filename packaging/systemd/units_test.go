@@ -10,18 +10,19 @@ import (
 	"testing"
 )
 
-// since is the release of systemd that brought a directive, as its manual has it ("Added in version"). old are those from before 230.
+// since is the release of systemd that brought a directive, by its release notes, and where these are silent (OOMPolicy, StartLimitIntervalSec) by
+// its manual ("Added in version"). old are those from before 230.
 var since = map[string]int{
 	"AmbientCapabilities": 229, "CollectMode": 236, "KeyringMode": 235, "LoadCredential": 247, "LockPersonality": 235, "OOMPolicy": 243,
 	"PrivateMounts": 239, "ProtectClock": 245, "ProtectControlGroups": 232, "ProtectHostname": 242, "ProtectKernelLogs": 244, "ProtectKernelModules": 232,
 	"ProtectKernelTunables": 232, "ProtectProc": 247, "ReadWritePaths": 231, "ReloadSignal": 253, "RemoveIPC": 232, "RestrictNamespaces": 233,
-	"RestrictRealtime": 231, "RestrictSUIDSGID": 242, "RuntimeDirectoryMode": 234, "StartLimitIntervalSec": 229, "StateDirectory": 235,
+	"RestrictRealtime": 231, "RestrictSUIDSGID": 242, "StartLimitIntervalSec": 229, "StateDirectory": 235,
 	"StateDirectoryMode": 235, "TriggerLimitIntervalSec": 230,
 }
 
 var old = strings.Fields(`Accept After CapabilityBoundingSet Description DevicePolicy Environment ExecReload ExecStart Group IgnoreSIGPIPE KillMode
 	LimitCORE ListenStream MaxConnections NoNewPrivileges NotifyAccess PrivateDevices PrivateTmp ProtectHome ProtectSystem Restart RestartSec
-	RestrictAddressFamilies RuntimeDirectory SendSIGKILL Slice SocketGroup SocketMode SocketUser StandardError StandardInput StandardOutput
+	RestrictAddressFamilies RuntimeDirectory RuntimeDirectoryMode SendSIGKILL Slice SocketGroup SocketMode SocketUser StandardError StandardInput StandardOutput
 	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec`)
 
 // valueSince are values that are younger than their directive, from systemd's release notes.
