@@ -6,6 +6,7 @@ import (
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/jitter"
+	"campaign-credsync/internal/trouble"
 	"campaign-credsync/sync/event"
 )
 
@@ -19,7 +20,7 @@ type file struct {
 	hasKey    bool                  // by the last look that could tell
 	err       error                 // of the last look; seen is then of no use
 	errSince  time.Time             // the first of the looks in a row that ended in err
-	trouble   trouble               // of that row
+	trouble   trouble.Trouble       // of that row
 	lookAt    time.Time             // look again then at the latest; zero = no need
 	checkedAt time.Time             // end of the last look, whatever it showed; zero = never looked
 
@@ -211,11 +212,11 @@ func (d *Daemon) onLook(in *instance, seen credential.Attributes, err error, asO
 			if reasonOfFile(err) == credential.ReasonFileUnreadable { // no writer is about to mend that
 				err = credential.NeedsOperator(err)
 			}
-			f.trouble.log(in.log, now, err, report{"instance file unusable, not writing", "put the file back, or correct what the reason says"})
+			f.trouble.Tell(in.log, now, err, "instance file unusable, not writing", "put the file back, or correct what the reason says")
 		}
 		return
 	}
-	f.trouble = trouble{}
+	f.trouble = trouble.Trouble{}
 	if unusable {
 		in.log.Info("instance file usable again")
 	}

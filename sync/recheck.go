@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -96,7 +95,7 @@ func (d *Daemon) recheckApplied(in *instance) {
 
 // fails is the reason of rechecks without an answer, once a person is needed.
 func (rc *recheck) fails() string {
-	if rc.retry.level < slog.LevelError {
+	if !rc.retry.NeedsPerson() {
 		return ""
 	}
 	return rc.retry.reason

@@ -1,15 +1,13 @@
 package sync
 
 import (
-	"context"
 	"errors"
 	"log/slog"
-	"regexp"
-	"slices"
 	"time"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/jitter"
+	"campaign-credsync/internal/trouble"
 )
 
 // longestAsked is the longest wait that an error may ask for. Beyond, another attempt costs nothing: the error comes back at once.
@@ -17,55 +15,15 @@ const longestAsked = 10 * time.Minute
 
 // retry is the wait after failures. The zero value has not failed.
 type retry struct {
-	trouble
+	trouble.Trouble
 	attempt int
 	at      time.Time // no attempt before
 	reason  string    // of the last failure
 	code    credential.Reason
 }
 
-// trouble is what goes wrong again and again, as the log has it. The zero value has not begun.
-type trouble struct {
-	since  time.Time
-	level  slog.Level // the highest of its lines
-	logged []string   // reasons that were logged, the newest last
-}
-
-// alarmAfter is how long trouble that may end by itself is a warning.
-const alarmAfter = 10 * time.Minute
-
-// report is what is logged of trouble: what it is, and what a person does about it where the error does not say that.
+// report is what is logged of a failure: what it is, and what a person does about it where the error does not say that.
 type report struct{ what, remedy string }
-
-// log tells of trouble: a reason once, and once more when it needs a person that did not need one before. It reports whether it has.
-func (t *trouble) log(log *slog.Logger, now time.Time, err error, what report, attrs ...any) bool {
-	if t.since.IsZero() {
-		t.since = now
-	}
-	level := slog.LevelWarn
-	if credential.IsForOperator(err) || now.Sub(t.since) >= alarmAfter {
-		level = slog.LevelError
-	}
-	fact := timeOfDay.ReplaceAllString(err.Error(), "")
-	told := slices.Contains(t.logged, fact)
-	if told && level <= t.level {
-		return false
-	}
-	if !told {
-		t.logged = append(slices.Clone(t.logged), fact)
-		t.logged = t.logged[max(0, len(t.logged)-keptReasons):]
-	}
-	t.level = max(t.level, level)
-	attrs = append(slices.Clone(attrs), "reason", err)
-	if level == slog.LevelError && what.remedy != "" {
-		attrs = append(attrs, "remedy", what.remedy)
-	}
-	log.Log(context.Background(), level, what.what, attrs...)
-	return true
-}
-
-// keptReasons is how many reasons in a row are remembered: nodes of a cluster without a leader give three or four, in turn.
-const keptReasons = 8
 
 // failed notes a failure and logs it, for debugging only where there is nothing new.
 func (r *retry) failed(log *slog.Logger, now time.Time, err error, what report, attrs ...any) {
@@ -84,13 +42,10 @@ func (r *retry) failedWithin(first, last time.Duration, log *slog.Logger, now ti
 	}
 	r.reason, r.code = err.Error(), credential.ReasonOf(err)
 	attrs = append(attrs, "attempt", r.attempt)
-	if !r.log(log, now, err, what, attrs...) {
+	if !r.Tell(log, now, err, what.what, what.remedy, attrs...) {
 		log.Debug(what.what, append(attrs, "reason", err)...)
 	}
 }
-
-// timeOfDay is what makes the same reason look new: nlserver's output and retry times carry it.
-var timeOfDay = regexp.MustCompile(`(\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(\.\d+)?Z?`)
 
 // due reports whether the next attempt may start.
 func (r *retry) due(now time.Time) bool { return !now.Before(r.at) }

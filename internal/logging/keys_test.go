@@ -104,8 +104,8 @@ func attributesOf(call *ast.CallExpr) []ast.Expr {
 		name = f.Name
 	}
 	before, logs := map[string]int{ // the arguments before the attributes
-		"Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "With": 0, "Log": 3, // also Warning.Log, of as many
-		"failed": 4, "log": 4, "tellReverted": 2, "logOnce": 3, "append": 1,
+		"Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "With": 0, "Log": 3, "Tell": 5,
+		"failed": 4, "log": 2, "tellReverted": 2, "logOnce": 3, "append": 1,
 	}[name]
 	if !logs || len(call.Args) <= before {
 		return nil

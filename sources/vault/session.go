@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/config"
+	"campaign-credsync/internal/trouble"
 	"campaign-credsync/sources/vault/connection"
 	"campaign-credsync/sources/vault/login"
 )
@@ -38,10 +39,10 @@ type session struct {
 	auth       config.Auth
 	logger     *slog.Logger
 
-	turn     chan struct{} // holds one entry while somebody logs in; owns what follows
-	last     time.Time     // login that succeeded
-	replaced time.Time     // login that succeeded after a 403
-	warning  login.Warning // that the old token still serves
+	turn     chan struct{}   // holds one entry while somebody logs in; owns what follows
+	last     time.Time       // login that succeeded
+	replaced time.Time       // login that succeeded after a 403
+	warning  trouble.Trouble // that the old token still serves
 	closed   bool
 
 	current atomic.Pointer[login.Token]
@@ -85,7 +86,7 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 	if throttled || s.fromFile() || old == nil || old.Expired() || ctx.Err() != nil {
 		return nil, err
 	}
-	s.warning.Log(s.logger, "login failed, using the current token until it ends", err, "expires", old.Expires)
+	s.warning.Tell(s.logger, time.Now(), err, "login failed, using the current token until it ends", "", "expires", old.Expires)
 	return old, nil
 }
 
@@ -102,10 +103,10 @@ func (s *session) login(ctx context.Context) (*login.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.warning.Logged() {
+	if s.warning.HasBegun() {
 		s.logger.Info("login succeeded again")
 	}
-	s.last, s.warning = t.Born, login.Warning{}
+	s.last, s.warning = t.Born, trouble.Trouble{}
 	s.current.Store(t)
 	return t, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/trouble"
 	"campaign-credsync/sources/vault/connection"
 )
 
@@ -21,10 +22,10 @@ const unwrapGrace = 3 * time.Second
 type wrapping struct {
 	*Method
 
-	opened  keptEntry // what serves, with its secret-id in clear
-	unsaved keptEntry // what could not be written; it serves all the same
-	waits   backoff   // between failed exchanges
-	warning Warning   // that an older secret-id serves
+	opened  keptEntry       // what serves, with its secret-id in clear
+	unsaved keptEntry       // what could not be written; it serves all the same
+	waits   backoff         // between failed exchanges
+	warning trouble.Trouble // that an older secret-id serves
 
 	retryAt atomic.Int64 // Unix time in milliseconds: when to exchange again what is in the file; 0: it is exchanged, or no use
 }
@@ -57,9 +58,9 @@ func (w *wrapping) secretID(ctx context.Context, asked asked) (string, error) {
 func (w *wrapping) warn(ctx context.Context, failed error) {
 	switch {
 	case failed == nil:
-		w.warning = Warning{}
+		w.warning = trouble.Trouble{}
 	case ctx.Err() == nil:
-		w.warning.Log(w.logger, "wrapped secret-id unusable, using the previous one", failed, "file", w.auth.SecretIDFile)
+		w.warning.Tell(w.logger, time.Now(), failed, "wrapped secret-id unusable, using the previous one", "", "file", w.auth.SecretIDFile)
 	}
 }
 
