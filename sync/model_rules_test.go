@@ -234,9 +234,10 @@ func (r *rules) restored(w *modelWorld, g *generation, f *modelFile, found crede
 	f.isRight(g)
 }
 
-// isSpliced reports whether drift may be reverted by a splice. While held, nlserver is not run.
+// isSpliced reports whether drift may be reverted by a splice. For what somebody else had set nlserver is not run.
 func (k *fileRules) isSpliced(r *rules) bool {
-	return r.mode == credsync.RevertSplice || r.mode == credsync.RevertApply && k.mayBeHeld
+	ofOthers := k.mayBeHeld || k.current >= 0 && k.applies[k.current].content == ""
+	return r.mode == credsync.RevertSplice || r.mode == credsync.RevertApply && ofOthers
 }
 
 // pausedSince reports whether there may have been a pause after the file was last seen right: then drift counts as old.
