@@ -53,6 +53,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 	if err := i.saveFile(before.content); err != nil {
 		return nil, 0, fmt.Errorf("save the configuration before it is written: %w", err)
 	}
+	asked := ctx
 	ctx = context.WithoutCancel(ctx) // from here on, until the file is known to be whole
 	i.unproved = true
 	said, took, runErr := run(ctx, lock)
@@ -62,7 +63,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 	}
 	lack := cmp.Or(damage, prove(c, others, before.seen, after.seen, before.stamp != after.stamp, runErr != nil))
 	if lack != nil { // what nlserver has started may be about to write
-		if lock, err = i.awaitRun(lock, lateGrace); err == nil {
+		if lock, err = i.awaitRun(asked, lock, lateGrace); err == nil {
 			defer lock.Close()
 		}
 		again, damage, err := i.repair(ctx, before.content)

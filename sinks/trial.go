@@ -59,7 +59,7 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 	t.Run(lock)
 	ctx = context.WithoutCancel(ctx)
 	// Before the file is put back: who has ended by then writes nothing afterwards.
-	lock, livesOn := i.awaitRun(lock, runGrace)
+	lock, livesOn := i.awaitRun(ctx, lock, runGrace)
 	if livesOn == nil {
 		defer lock.Close()
 	}
@@ -70,12 +70,13 @@ func (i *Instance) Try(ctx context.Context, t Trial) (before, after []byte, err 
 // runGrace is how long what a trial's run started is given to end after it.
 const runGrace = time.Second
 
-// awaitRun takes the lock of a run anew, which fails with credential.ErrStillRunning if a process that has inherited it outlives limit.
-func (i *Instance) awaitRun(inherited *os.File, limit time.Duration) (lock *os.File, err error) {
+// awaitRun takes the lock of a run anew, which fails with credential.ErrStillRunning if a process that has inherited it outlives limit, or
+// ctx.
+func (i *Instance) awaitRun(ctx context.Context, inherited *os.File, limit time.Duration) (lock *os.File, err error) {
 	inherited.Close()
 	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		lock, err = i.lockRun()
-		if !errors.Is(err, credential.ErrStillRunning) || time.Now().After(deadline) {
+		if !errors.Is(err, credential.ErrStillRunning) || time.Now().After(deadline) || ctx.Err() != nil {
 			return lock, err
 		}
 	}

@@ -224,3 +224,25 @@ func TestNlserverLeavesAChild(t *testing.T) {
 	w.Holds("prod", third)
 	w.Ran(3, "end", "set")
 }
+
+// A stop does not wait for a child of nlserver that has written nothing yet. The next daemon does, and no second nlserver runs beside it.
+func TestStopWhileAChildOfNlserverIsToWrite(t *testing.T) {
+	t.Parallel()
+	w, _ := world.Started(t, container.Options{})
+	w.Must(wrapped(`setsid "$0.real" "$@" </dev/null >/dev/null 2>&1 & exit 0`)(w))
+	w.Faults(`{"hang": true, "times": 1}`)
+	_, second := w.NewSecret("prod")
+	w.WaitsAt("hang")
+	w.Stop()
+	if strings.Contains(w.Log(), "left behind") {
+		t.Errorf("the stop waited, and gave up\n%s", w.Log())
+	}
+	w.StartDaemon()
+	w.AwaitStatus("it waits", func(s container.Status) bool {
+		return strings.Contains(world.One(s, "prod").LastError, "still running")
+	})
+	w.Ran(2, "start", "set")
+	w.Release()
+	w.InSync(2)
+	w.Holds("prod", second)
+}
