@@ -113,8 +113,11 @@ func (i *Instance) checkMix(ctx context.Context, c credential.Credential, seen c
 const lateGrace = 5 * time.Second
 
 // lockRun takes the lock that an nlserver of ours holds as long as it lives, also beyond the life of the daemon.
-func (i *Instance) lockRun() (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(i.cfg.StateDir, i.cfg.Name+".nlserver.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+func (i *Instance) lockRun() (*os.File, error) { return i.lockRunOf(i.cfg.Name) }
+
+// lockRunOf takes that of the instance of this name.
+func (i *Instance) lockRunOf(name string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(i.cfg.StateDir, name+".nlserver.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock of nlserver: %w", err)
 	}

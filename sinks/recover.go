@@ -26,6 +26,11 @@ func (i *Instance) Recover(ctx context.Context) error {
 		return err
 	}
 	before, is, err := i.readSaved()
+	if err == nil && !is {
+		if err = i.takeOverSaved(); err == nil {
+			before, is, err = i.readSaved()
+		}
+	}
 	if err != nil || !is {
 		return err
 	}

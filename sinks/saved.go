@@ -31,6 +31,47 @@ func (i *Instance) saveFile(content []byte) error {
 	return durable.WriteFile(i.saved, content)
 }
 
+// takeOverSaved makes its own what was saved of this file for an instance of another name, which had the file before: it was renamed after
+// a crash. There must be nothing of its own.
+func (i *Instance) takeOverSaved() error {
+	files, err := os.ReadDir(i.cfg.StateDir)
+	for _, f := range files {
+		name, is := strings.CutSuffix(f.Name(), ".before.path")
+		if is && name != i.cfg.Name && i.isOfThisFile(f.Name()) {
+			err = errors.Join(err, i.takeOverFrom(name))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("take over the configuration saved before it was written: %w", err)
+	}
+	return nil
+}
+
+func (i *Instance) isOfThisFile(savedOf string) bool {
+	of, err := readPath(filepath.Join(i.cfg.StateDir, savedOf))
+	return err == nil && of == i.path()
+}
+
+// takeOverFrom waits for the run that it was saved for (credential.ErrStillRunning).
+func (i *Instance) takeOverFrom(name string) error {
+	lock, err := i.lockRunOf(name)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	saved := filepath.Join(i.cfg.StateDir, name+".before")
+	if !i.isOfThisFile(name + ".before.path") { // any more
+		return nil
+	}
+	if err := durable.WriteFile(i.savedOf, []byte(i.path())); err != nil {
+		return err
+	}
+	if err := os.Rename(saved, i.saved); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Remove(saved + ".path")
+}
+
 // readSaved returns the content of this file that was saved, if there is one. That of another file is set aside.
 func (i *Instance) readSaved() (content []byte, is bool, err error) {
 	content, err = regularfile.Read(i.saved, sharedfile.MaxSize)

@@ -264,3 +264,36 @@ func TestSpoiledState(t *testing.T) {
 		})
 	}
 }
+
+// The instance gets another name after a crash in the middle of a run: what was saved of its file is used all the same, and an nlserver that
+// lives on is waited for.
+func TestRenamedAfterACrash(t *testing.T) {
+	t.Parallel()
+	for _, livesOn := range []bool{true, false} {
+		t.Run(map[bool]string{true: "nlserver lives on", false: "killed with it"}[livesOn], func(t *testing.T) {
+			t.Parallel()
+			w, secrets := world.Started(t, container.Options{})
+			w.Faults(`{"write_delay": "10m", "write_half": true, "times": 1}`)
+			w.NewSecret("prod")
+			run := w.WaitsAt("write_delay")
+			w.Kill()
+			if !livesOn {
+				w.Must(syscall.Kill(run.PID, syscall.SIGKILL))
+			}
+			file := w.File("prod")
+			w.Reconfigured(func(o *container.Options) {
+				o.Instances = []string{"other"}
+				o.Extra = map[string]string{"other": "config_file: " + file}
+				o.Secrets = map[string]string{"other": "mount: " + w.Vault.Mount + ", path: " + w.SecretPath("prod")}
+			})
+			w.StartDaemon()
+			if livesOn {
+				w.Is("other", "degraded/recovering", "still running")
+				w.Release()
+			}
+			w.Is("other", "held")
+			w.Holds("prod", secrets["prod"])
+			w.Logged("level=ERROR", "nlserver left the configuration file damaged; it was restored")
+		})
+	}
+}
