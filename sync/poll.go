@@ -218,6 +218,9 @@ func (d *Daemon) onVersion(in *instance, v credential.Version, p *pending) {
 	switch {
 	case in.isKnown(v):
 		w.pending = nil
+		if known := &in.record.Version; known.Begun.IsZero() { // of an older release, or of a source that could not tell
+			known.Begun = v.Begun // saved with the next change
+		}
 	case p != nil && (w.pending == nil || !w.pending.version.Equal(v)):
 		w.pending, w.retry = p, retry{}
 		if v.Equal(in.record.Version) {

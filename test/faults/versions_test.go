@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -165,6 +168,36 @@ func TestStaleStandbyAfterRewriting(t *testing.T) {
 			w.Ran(sets, "end", "set")
 		})
 	}
+}
+
+// The record of an older release does not say when the secret was written anew: the first poll tells.
+func TestStaleStandbyAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
+	w, _ := world.Started(t, container.Options{})
+	w.NewSecret("prod")
+	w.Pass()
+	w.InSync(2)
+	metadata, data := w.Metadata("prod"), w.Data("prod")
+	w.Vault.MustDeleteAll(w.SecretPath("prod"))
+	_, secret := w.NewSecret("prod")
+	w.Pass()
+	w.InSync(1)
+	w.Stop()
+	path := filepath.Join(w.StateDir(), "prod.json")
+	record, err := os.ReadFile(path)
+	w.Must(err)
+	older := regexp.MustCompile(`,\s*"begun": "[^"]*"`).ReplaceAll(record, nil)
+	if len(older) == len(record) {
+		t.Fatalf("nothing to take out of %s", record)
+	}
+	w.Must(os.WriteFile(path, older, 0o600))
+	w.StartDaemon()
+	w.InSync(1)
+	w.Pass()
+	w.Proxy.AnswerBody("/metadata/", http.StatusOK, metadata)
+	w.Proxy.AnswerBody("/data/", http.StatusOK, data)
+	w.Is("prod", "blocked/secret_rollback")
+	w.Holds("prod", secret)
 }
 
 // The metadata come from a node that knows of the rewriting, and the secret of that number from one that does not.
