@@ -226,11 +226,8 @@ func (p *process) Examine(ctx context.Context) ([]byte, error) {
 func (p *process) web() web.Config {
 	return web.Config{
 		Ping: p.Ping, Status: p.Status, Metrics: p.meter.Handler(p.Status), Logger: p.Logger,
-		Drift: func() []event.Event {
-			events, _, _ := history.Read(p.Config.StateDir, func(e event.Event) bool {
-				return e.Kind.IsDrift()
-			})
-			return events
+		Drift: func(most int) ([]event.Event, error) {
+			return history.Newest(p.Config.StateDir, most, func(e event.Event) bool { return e.Kind.IsDrift() })
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -113,6 +114,36 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	if l.Dropped() > 0 || n.String() != "" {
 		t.Errorf("%d events dropped: %s", l.Dropped(), n.String())
+	}
+	for _, most := range []int{0, 1, 300, len(kept) + 1} { // of no file, of one, of both, and all
+		newest, err := history.Newest(dir, most, func(e event.Event) bool { return e.Version%2 == 0 })
+		if err != nil || len(newest) != min(most, len(kept)/2) {
+			t.Fatalf("the newest %d are %d: %v", most, len(newest), err)
+		}
+		for i, e := range newest {
+			if e.Version != events-2*i {
+				t.Fatalf("of the newest, event %d is number %d", i, e.Version)
+			}
+		}
+	}
+}
+
+// Newest passes over what is no event, as Read does, and says what cannot be read.
+func TestNewestOfATornFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "history.jsonl")
+	if err := os.WriteFile(path, []byte("\n{\"event\":\"app\n{\"event\":\"applied\",\"text\":\"one\"}\n\n{\"event\":\"applied\",\"text\":\"two\"}\n{\"ev"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := func(event.Event) bool { return true }
+	if newest, err := history.Newest(dir, 10, all); err != nil || len(newest) != 2 || newest[0].Text != "two" || newest[1].Text != "one" {
+		t.Errorf("%v, %v", newest, err)
+	}
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if newest, err := history.Newest(dir, 10, all); err == nil {
+		t.Errorf("a directory has %v", newest)
 	}
 }
 

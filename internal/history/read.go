@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"campaign-credsync/internal/regularfile"
 	"campaign-credsync/sync/event"
@@ -26,11 +27,10 @@ func Read(dir string, wanted func(event.Event) bool) (events []event.Event, torn
 			data, err = regularfile.ReadAll(f, MaxSize+maxLine)
 		}
 		for line := range bytes.Lines(data) {
-			var e event.Event
 			if line = bytes.TrimSpace(line); len(line) == 0 {
 				continue
 			}
-			if json.Unmarshal(line, &e) != nil || e.Kind == "" {
+			if e, ok := parsed(line); !ok {
 				torn++
 			} else if wanted(e) {
 				events = append(events, e)
@@ -41,6 +41,36 @@ func Read(dir string, wanted func(event.Event) bool) (events []event.Event, torn
 		return nil, 0, err
 	}
 	return events, torn, nil
+}
+
+// Newest returns at most so many events that are wanted, the newest first. It looks at no line more than it takes to find them.
+func Newest(dir string, most int, wanted func(event.Event) bool) (events []event.Event, err error) {
+	files, err := open(dir)
+	for _, f := range files {
+		defer f.Close()
+	}
+	for _, f := range slices.Backward(files) {
+		if err != nil || len(events) == most {
+			break
+		}
+		var data []byte
+		data, err = regularfile.ReadAll(f, MaxSize+maxLine)
+		for len(data) > 0 && len(events) < most {
+			data = bytes.TrimSuffix(data, []byte{'\n'})
+			begin := bytes.LastIndexByte(data, '\n') + 1
+			if e, ok := parsed(data[begin:]); ok && wanted(e) {
+				events = append(events, e)
+			}
+			data = data[:begin]
+		}
+	}
+	return events, err
+}
+
+// parsed is the event of a line. One that is no event was being written when a process was killed.
+func parsed(line []byte) (e event.Event, ok bool) {
+	ok = json.Unmarshal(line, &e) == nil && e.Kind != ""
+	return e, ok
 }
 
 // open opens the older file and the one that is appended to, as far as they are there. The caller closes them, also after an error. If

@@ -59,18 +59,15 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request) {
 func (h *handler) newestDrift(ctx context.Context) ([]event.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
-	drift, err := deadline.Run(ctx, historyTimeout, "reading the history", deadline.Disk, func() ([]event.Event, error) {
+	return deadline.Run(ctx, historyTimeout, "reading the history", deadline.Disk, func() ([]event.Event, error) {
 		select {
 		case h.reading <- struct{}{}:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 		defer func() { <-h.reading }()
-		return h.Drift(), nil
+		return h.Drift(shownEvents)
 	})
-	drift = drift[max(0, len(drift)-shownEvents):]
-	slices.Reverse(drift)
-	return drift, err
 }
 
 func (p *page) head(s control.Status) {

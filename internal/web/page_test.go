@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -35,15 +36,15 @@ func troubled() control.Status {
 
 const hostile = `<script>alert("&")</script>`
 
-func drifted() []event.Event {
+func drifted(int) ([]event.Event, error) {
 	changed := time.Now().Add(-13 * time.Minute)
 	return []event.Event{
-		{Time: changed.Add(-time.Hour), Instance: "prod", Kind: event.DriftReverted, FileOwner: "neolane", FileChangedAt: &changed,
-			Attributes: []event.Change{{Name: "authIMSTAClientSecret", Change: "emptied"}}},
+		{Time: changed.Add(time.Second), Instance: "stage", Kind: event.Brake, Text: hostile},
 		{Time: changed, Instance: "stage", Kind: event.DriftReverted, FileOwner: "puppet", FileChangedAt: &changed,
 			Attributes: []event.Change{{Name: "authIMSTAClientSecret", Change: "changed"}, {Name: "authIMSTAId", Change: "removed"}}},
-		{Time: changed.Add(time.Second), Instance: "stage", Kind: event.Brake, Text: hostile},
-	}
+		{Time: changed.Add(-time.Hour), Instance: "prod", Kind: event.DriftReverted, FileOwner: "neolane", FileChangedAt: &changed,
+			Attributes: []event.Change{{Name: "authIMSTAClientSecret", Change: "emptied"}}},
+	}, nil
 }
 
 // What people on call want to know stands on the page; text from outside stays text; nothing needs a script, a style or a picture that
@@ -82,15 +83,19 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// A history whose disk hangs is left out of the page, and holds up nothing else.
+// A history that cannot be read, or whose disk hangs, is left out of the page with the reason, and holds up nothing else.
 func TestPageWithoutHistory(t *testing.T) {
 	hangs := make(chan struct{})
 	defer close(hangs)
-	s := serve(t, withStatus(troubled()), func() []event.Event { <-hangs; return nil }, nil)
+	s := serve(t, withStatus(troubled()), func(int) ([]event.Event, error) { <-hangs; return nil, nil }, nil)
 	for range 2 {
 		if status, body, _ := s.get(t, "/"); status != 200 || !strings.Contains(body, "The history cannot be shown: reading the history") {
 			t.Errorf("status %d\n%s", status, body)
 		}
+	}
+	unreadable := serve(t, withStatus(troubled()), func(int) ([]event.Event, error) { return nil, fs.ErrPermission }, nil)
+	if status, body, _ := unreadable.get(t, "/"); status != 200 || !strings.Contains(body, "The history cannot be shown: permission denied") {
+		t.Errorf("status %d\n%s", status, body)
 	}
 	if status, _, _ := s.get(t, "/style.css"); status != 200 {
 		t.Errorf("style.css: %d", status)

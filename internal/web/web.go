@@ -38,7 +38,7 @@ const (
 type Config struct {
 	Ping    func(context.Context) error // returns nil while the daemon makes progress
 	Status  func() control.Status
-	Drift   func() []event.Event // of the last days, the oldest first
+	Drift   func(most int) ([]event.Event, error) // the newest first
 	Metrics http.Handler
 	Logger  *slog.Logger
 }

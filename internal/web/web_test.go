@@ -30,7 +30,7 @@ type served struct {
 }
 
 // serve answers at a socket until the end of the test.
-func serve(t *testing.T, status func() control.Status, drift func() []event.Event, ping func(context.Context) error) served {
+func serve(t *testing.T, status func() control.Status, drift func(int) ([]event.Event, error), ping func(context.Context) error) served {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "web-") // the path of a socket must be short
 	if err != nil {
@@ -58,7 +58,7 @@ func serve(t *testing.T, status func() control.Status, drift func() []event.Even
 
 func withStatus(s control.Status) func() control.Status { return func() control.Status { return s } }
 
-func noDrift() []event.Event { return nil }
+func noDrift(int) ([]event.Event, error) { return nil, nil }
 
 func (s served) get(t *testing.T, path string) (int, string, http.Header) {
 	t.Helper()
