@@ -34,9 +34,10 @@ demo: build ## the story, in the terminal; DEMO_VAULT=skip leaves out the part t
 	go build -o bin/demo ./test/demo
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync bin/demo
 
+# Four packages at a time: most wait more than they compute.
 test: ## every test, with the race detector; builds a real Vault at its first run
 	go run ./test/vaultbuild
-	go test -race -timeout 40m ./...
+	go test -race -p 4 -timeout 40m ./...
 
 faults: ## every fault in its long form, with the race detector; about half an hour
 	go run ./test/vaultbuild

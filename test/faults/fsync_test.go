@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -39,9 +38,7 @@ func TestWritesAreSynced(t *testing.T) {
 		s.w.Secrets = append(s.w.Secrets, stale)
 		s.trace(tracer, "-list")
 		s.w.Must(os.WriteFile(s.w.SecretID, []byte(stale+"\n"), 0o600))
-		s.w.Succeeds("its tokens are revoked", func() error { return s.w.Vault.RevokeRoleTokens(s.w.Ctx, s.w.RoleID) })
-		s.w.Signal(syscall.SIGUSR1)
-		s.w.Is("prod", "degraded/login_refused", "put a new secret-id there")
+		s.w.Logged("login failed", s.w.SecretID, "was refused") // it is tried as soon as it is there
 		s.tracing.leave()
 		renamedInto(t, s.tracing.calls, filepath.Join(s.w.StateDir(), "refused-secret-id.json"), 2) // before the login, and after it
 	})

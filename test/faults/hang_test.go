@@ -40,6 +40,7 @@ func hung(w *world.World, instance, step string, times int) {
 // A step of each kind hangs on a mount that does not answer: it is said once, the instance is degraded, a pass ends, a reload leaves
 // the old configuration at work, and all is well when the mount answers again. A stop leaves the step behind.
 func TestStepHangs(t *testing.T) {
+	t.Parallel()
 	bin := func(w *world.World) string { return w.Path("nl6", "bin") }
 	conf := func(w *world.World) string { return w.Path("nl6", "conf") }
 	state := func(w *world.World) string { return w.StateDir() }
@@ -118,6 +119,7 @@ func TestStepHangs(t *testing.T) {
 
 // A configuration that cannot be read leaves the old one at work, whose reverts go on, and is told.
 func TestReloadHangs(t *testing.T) {
+	t.Parallel()
 	for name, place := range map[string]func(w *world.World){
 		"mount": func(w *world.World) { w.Hangs(w.Config) },
 		"FIFO": func(w *world.World) {

@@ -144,8 +144,13 @@ func TestHangUpDuringARestart(t *testing.T) { bothWays(t, hangUpDuringARestart) 
 
 func hangUpDuringARestart(t *testing.T, outside bool) {
 	w, _ := slowRestart(t, outside, "activate: {restart: [web, pipelined]}", `{"restart_slow": "10m", "times": 1}`)
-	w.HangUp()
+	w.Signal(syscall.SIGHUP)
+	w.Logged("configuration read, waiting for running steps to end")
+	if strings.Contains(w.Log(), "configuration reloaded") {
+		t.Errorf("the reload does not wait for the restart\n%s", w.Log())
+	}
 	w.Release()
+	w.Logged("configuration reloaded")
 	w.InSync(1)
 	w.Ran(1, "start", "reload")
 	w.Ran(1, "start", "restart", "web")
