@@ -58,7 +58,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 func TestFilesAreGuardedWhilePollsEnd(t *testing.T) {
 	one(t, nil, func(t *testing.T, w *world) {
 		w.source.change(func(s *source) { s.hang, s.words = make(chan struct{}), 1500*time.Millisecond })
-		time.Sleep(time.Minute) // a poll is under way
+		time.Sleep(40 * time.Second) // a poll is under way, and does not hang yet
 		began := time.Now()
 		go func() {
 			time.Sleep(time.Second)
