@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,10 @@ func (p place) open(name string) (*openFile, error) {
 // quietFor is how long a file must have been left alone where leases cannot tell whether somebody is writing.
 const quietFor = 200 * time.Millisecond
 
+// atWork is how long a writer is looked at without a pause: most are done by then, and waking up takes longer than what is left of
+// their work.
+const atWork = 4 * time.Millisecond
+
 // openQuiet opens the file at a moment when nobody is writing to it, and holds it so where leases are supported. It waits for
 // a writer until ctx ends.
 func (p place) openQuiet(ctx context.Context) (*openFile, error) {
@@ -45,10 +50,12 @@ func (p place) openQuiet(ctx context.Context) (*openFile, error) {
 		if f != nil || err != nil {
 			return f, err
 		}
-		// Most writers are done within milliseconds. The runtime's timers are too coarse for that, and closing an inotify
-		// descriptor takes the kernel 16 ms (measured); a look takes 10 µs.
-		pause := unix.NsecToTimespec(int64(min(max(time.Since(began)/64, 20*time.Microsecond), 5*time.Millisecond)))
-		unix.Nanosleep(&pause, nil)
+		// inotify could tell, but closing an inotify descriptor takes the kernel 16 ms (measured); a look takes 10 µs.
+		if waited := time.Since(began); waited < atWork {
+			runtime.Gosched()
+		} else {
+			time.Sleep(min(waited/64, 5*time.Millisecond))
+		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
