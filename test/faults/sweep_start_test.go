@@ -39,6 +39,7 @@ func TestKilledAtEverySystemCallOfAStart(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, calls %d, %d and so on", left.name, first, first+step), func(t *testing.T) {
 				t.Parallel()
 				s := startSweep(t, programs)
+				s.runsModule()
 				left.by(t, s, tracer)
 				s.killStarts(tracer, first, step)
 			})
@@ -80,12 +81,12 @@ func (s *sweep) killStarts(tracer string, first, step int) {
 
 // leaveEmptyFile leaves an apply that was killed, with nlserver, when the file was empty.
 func leaveEmptyFile(_ *testing.T, s *sweep, _ string) {
-	s.w.Faults(`{"hang_after_truncate": true}`)
+	s.w.Faults(`{"modules": "watchdog", "hang_after_truncate": true}`)
 	rotation.begin(s)
 	s.w.WaitsAt("hang_after_truncate")
 	s.w.Kill()
 	s.w.EndLeftRuns()
-	s.w.Faults("")
+	s.w.Faults(`{"modules": "watchdog"}`)
 }
 
 // leaveUpdate leaves a revert that was killed when it had just displaced the file, and somebody's update in what was displaced.

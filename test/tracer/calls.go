@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ var machinery = map[uint64]bool{
 }
 
 // ignored tells whether a call is the runtime's own.
-func ignored(tid int, info syscallStop) bool {
+func ignored(pid, tid int, info syscallStop) bool {
 	switch info.number {
 	case unix.SYS_CLONE:
 		return info.args[0]&unix.CLONE_THREAD != 0
@@ -35,7 +36,15 @@ func ignored(tid int, info syscallStop) bool {
 		}
 		return strings.HasPrefix(descriptor(tid, info.args[at]), "anon_inode:[eventfd]")
 	}
-	return machinery[info.number]
+	return machinery[info.number] || looksAtAnother(pid, tid, info)
+}
+
+// looksAtAnother tells whether a call reads about another process, to find a module. It has no effect either, and there are as many as the
+// machine has processes.
+func looksAtAnother(pid, tid int, info syscallStop) bool {
+	rest, proc := strings.CutPrefix(object(tid, info), "/proc/")
+	process, _, below := strings.Cut(rest, "/")
+	return proc && below && process != "self" && process != strconv.Itoa(pid)
 }
 
 // shape is the name of a call, and which of its arguments tells what it is about.

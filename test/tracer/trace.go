@@ -157,7 +157,7 @@ func (t *tracer) stopped(tid int, status unix.WaitStatus, leave bool) error {
 
 // enters counts a call before it is done, and interferes where that is asked for.
 func (t *tracer) enters(tid int, info syscallStop) error {
-	if t.waiting || ignored(tid, info) {
+	if t.waiting || ignored(t.pid, tid, info) {
 		return nil
 	}
 	t.count++
