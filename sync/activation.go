@@ -48,12 +48,17 @@ func (d *Daemon) keepActivated() {
 	for d.phase < ended {
 		now := time.Now()
 		s, members, again := d.planActivation(now)
-		if len(members) > 0 {
+		in, at := d.planLook(now)
+		first := d.applying(now)
+		switch {
+		case len(members) > 0:
 			d.activate(s, members)
-		} else if in, at := d.planLook(now); in != nil {
+		case in != nil:
 			d.lookForModule(in)
-		} else {
-			d.wait(earlier(again, at), nil)
+		case first != nil:
+			d.wait(at, &first.news, nil)
+		default:
+			d.wait(earlier(again, at), &d.owed, nil)
 		}
 	}
 }
@@ -61,14 +66,8 @@ func (d *Daemon) keepActivated() {
 // planActivation picks the next step and the instances that it is done for. It waits while any instance is being applied, or is about
 // to be, so that one reload serves all that are applied together.
 func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []*instance, again time.Time) {
-	if d.phase > working {
+	if d.phase > working || d.applying(now) != nil {
 		return
-	}
-	for _, in := range d.instances {
-		applies := d.appliesNow(in, now) && d.hung(in) == nil && !(d.awaitsProbe(in) && in.probe.retry.isFailing())
-		if in.busy == actionApply || applies || (len(in.record.Activation) > 0 && !in.record.saveEnded()) {
-			return credential.Step{}, nil, time.Time{} // asked again when the apply or the save is over
-		}
 	}
 	for _, in := range d.instances {
 		left := in.record.Activation
@@ -87,6 +86,17 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 		}
 	}
 	return step, members, again
+}
+
+// applying is the first instance that activation waits for, or nil. Until it is woken, whatever others do changes nothing.
+func (d *Daemon) applying(now time.Time) *instance {
+	for _, in := range d.instances {
+		applies := d.appliesNow(in, now) && in.hung() == nil && !(d.awaitsProbe(in) && in.probe.retry.isFailing())
+		if in.busy == actionApply || applies || (len(in.record.Activation) > 0 && !in.record.saveEnded()) {
+			return in
+		}
+	}
+	return nil
 }
 
 // activationAt tells when the activation of an instance may go on: with the schedule, and after a failure's wait.
@@ -108,7 +118,8 @@ func (a *activation) wait(log *slog.Logger, now time.Time, err error) {
 }
 
 func (d *Daemon) activate(s credential.Step, members []*instance) {
-	d.activating = true
+	work := &step{what: "activation, " + s.String(), of: members, bound: fileBound, commands: true}
+	d.activating = work
 	ctx, began := d.commands, time.Now()
 	var since time.Time
 	for _, in := range members {
@@ -117,10 +128,13 @@ func (d *Daemon) activate(s credential.Step, members []*instance) {
 	}
 	var proof credential.Proof
 	var err error
-	d.do(step{what: "activation, " + s.String(), of: members, bound: fileBound, commands: true}, func() {
-		proof, err = d.cfg.Activator.Activate(ctx, s, since)
-	})
-	d.activating = false
+	d.do(work, func() { proof, err = d.cfg.Activator.Activate(ctx, s, since) })
+	d.activating = nil
+	for _, in := range d.instances {
+		if in.isToApply() { // which has waited for this step, whoever it was for
+			d.wake(in)
+		}
+	}
 	if errors.Is(err, context.Canceled) {
 		return // cut short by the stop, tells nothing; what is to be done is on record
 	}

@@ -25,7 +25,7 @@ func (d *Daemon) apply(in *instance) {
 	var took time.Duration
 	var saved bool
 	var err error
-	d.onFile(in, actionApply, step{what: "apply", bound: applyBound, commands: true}, func() {
+	d.onFile(in, actionApply, &step{what: "apply", bound: applyBound, commands: true}, func() {
 		if err = d.cfg.Store.Save(in.Name, intent); err == nil {
 			saved = true
 			attributes, took, err = in.Sink.Apply(ctx, p.credential, others)
@@ -103,5 +103,5 @@ func (d *Daemon) recordSame(in *instance) {
 	}
 	r.Fields, r.HasKey = p.fields, p.hasKey()
 	r.unsaved = true
-	d.wakeAll()
+	d.wake(in)
 }

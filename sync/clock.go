@@ -18,31 +18,33 @@ const (
 func (d *Daemon) checkClock(now time.Time) {
 	step := now.Round(0).Sub(d.seenAt.Round(0)) - now.Sub(d.seenAt) // by the wall clock, and by the one that only runs
 	d.seenAt = now
-	moved := step.Abs() > clockSlack
-	if moved {
-		d.log.Info("the clock was set, or the machine was suspended", "duration", step.Round(time.Millisecond))
-		d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
-		d.wakeAll()
+	if step.Abs() <= clockSlack {
+		return
 	}
+	d.log.Info("the clock was set, or the machine was suspended", "duration", step.Round(time.Millisecond))
+	d.verifyAt, d.reapplyAt = now, earlier(d.reapplyAt, nextTick(d.cfg.Reapply, now))
 	for _, in := range d.instances {
-		if moved {
-			in.file.touched(true, now)
-		}
+		in.file.touched(true, now)
+	}
+	d.wakeAll()
+}
+
+// tick takes the schedules, and times that a clock was set back behind.
+func (d *Daemon) tick(now time.Time) (again time.Time) {
+	for _, in := range d.instances {
 		if r := &in.record; len(r.Activation) > 0 && r.ActivationSince.Round(0).After(now.Round(0)) {
 			r.ActivationSince = now
 			r.unsaved = true
+			d.wake(in)
 		}
 	}
-}
-
-// tick takes the schedules.
-func (d *Daemon) tick(now time.Time) (again time.Time) {
 	if isTime(d.verifyAt, now) {
 		d.verifyAt = nextTick(d.cfg.Verify, now)
 		d.pollSoon(now)
 		for _, in := range d.instances {
 			in.file.stale, in.file.cannotSplice = true, false
 		}
+		d.wakeAll()
 	}
 	if isTime(d.reapplyAt, now) {
 		d.reapplyAt = nextTick(d.cfg.Reapply, now)
@@ -52,6 +54,7 @@ func (d *Daemon) tick(now time.Time) (again time.Time) {
 				in.wanted.force = forSchedule
 			}
 		}
+		d.wakeAll()
 	}
 	return earlier(d.endPauses(now), earlier(d.verifyAt, d.reapplyAt))
 }

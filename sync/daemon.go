@@ -17,20 +17,20 @@ import (
 // each source has one that polls, and activation has one. Whoever decides holds the lock, and gives it up to act or to wait (do, wait): every decision sees
 // everything, and a disk, a process or a network that hangs stops one step and nothing else.
 type Daemon struct {
-	cfg    Config
-	log    *slog.Logger
-	status atomic.Pointer[[]InstanceStatus]
-	ready  chan struct{}
-	lock   lock
+	cfg       Config
+	log       *slog.Logger
+	instances []*instance // the slice itself never changes
+	ready     chan struct{}
+	lock      lock
 
 	// ---- guarded by lock ----
-	news                chan struct{} // closed, and replaced, when something has ended
-	changed             bool          // the status may have
-	instances           []*instance   // the slice itself never changes
+	changed             []*instance // since the lock was taken
+	all                 news        // that concerns everybody
+	some                news        // of any instance, or the end of a goroutine
+	owed                news        // of an instance that activation is to do something for
 	sources             []*source
-	underWay            []*step
-	running             int // goroutines
-	activating          bool
+	running             int   // goroutines
+	activating          *step // or nil
 	phase               phase
 	verifyAt, reapplyAt time.Time
 	seenAt              time.Time       // when the clock was looked at last
@@ -49,19 +49,22 @@ type instance struct {
 	probe      probe
 	recheck    recheck
 	activation activation
-	busy       action    // under way on the file
+	steps      []*step   // under way
+	busy       action    // of these the one on the file
 	ordered    bool      // an operator has said that what is wanted is to be applied
 	adopting   int       // operators who want to have adopted what is on disk
 	detected   int       // times that drift was found, since the start
 	shown      condition // the newest, and since when
 	// fileTrouble and sourceTrouble say that an event has told of it, and none of its end.
 	fileTrouble, sourceTrouble bool
-	wake                       chan struct{} // 1 slot: ask again what is to be done
+	changed                    bool // it is in Daemon.changed
+	news                       news
+	status                     atomic.Pointer[InstanceStatus] // read without the lock
 }
 
 // New prepares a Daemon and loads what is remembered. It starts nothing.
 func New(cfg Config) *Daemon {
-	d := &Daemon{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), lock: make(lock, 1), news: make(chan struct{})}
+	d := &Daemon{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), lock: make(lock, 1)}
 	before, known := cfg.Before, map[string]*instance{}
 	d.cfg.Before = nil // it would keep the one before that alive, and so on
 	if before != nil {
@@ -79,7 +82,7 @@ func New(cfg Config) *Daemon {
 			bySource[c.Source] = s
 			d.sources = append(d.sources, s)
 		}
-		in := &instance{Instance: c, log: d.log.With("instance", c.Name), source: s, wake: make(chan struct{}, 1)}
+		in := &instance{Instance: c, log: d.log.With("instance", c.Name), source: s}
 		s.members = append(s.members, in)
 		d.instances = append(d.instances, in)
 		var err error
@@ -97,7 +100,7 @@ func New(cfg Config) *Daemon {
 		}
 		in.forgetAnswers(cfg)
 		if before != nil {
-			in.askAdobeAgain(now)
+			d.askAdobeAgain(in, now)
 		}
 		unwanted := func(s credential.Step) bool { return !slices.Contains(in.Steps, s) }
 		in.record.activated(unwanted, now)
@@ -106,7 +109,8 @@ func New(cfg Config) *Daemon {
 	if before != nil && reflect.DeepEqual(before.cfg.Reapply, cfg.Reapply) {
 		d.reapplyAt = before.reapplyAt // a schedule that counts from the start would never come where reloads are more frequent
 	}
-	d.publish()
+	d.wakeAll()
+	d.tell()
 	return d
 }
 
@@ -117,18 +121,14 @@ func (d *Daemon) Touched(i int, missed bool) {
 	defer d.unlock()
 	in := d.instances[i]
 	in.file.touched(missed, time.Now())
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
+	d.wake(in)
 }
 
 // Announced says that the source of the instance at index i of Config.Instances may have a new version: its next poll comes at once.
 func (d *Daemon) Announced(i int) {
 	d.lock.take()
 	defer d.unlock()
-	d.instances[i].source.pollNow(time.Now())
-	d.wakeAll()
+	d.pollNow(d.instances[i].source, time.Now())
 }
 
 // Ready is closed when every instance had its first full check, whatever it showed.
@@ -148,9 +148,9 @@ func (d *Daemon) Run(ctx context.Context) {
 	if d.reapplyAt.IsZero() {
 		d.reapplyAt = nextTick(d.cfg.Reapply, now)
 	}
-	first := d.beginCheck(nil, now)
+	d.beginCheck(d.instances, now)
 	d.spawn(func() {
-		if d.await(steps, first) == nil {
+		if d.await(steps, d.instances) == nil {
 			close(d.ready)
 		}
 	})
@@ -168,7 +168,7 @@ func (d *Daemon) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
 		d.checkClock(now)
-		d.wait(d.tick(now), ctx.Done())
+		d.wait(d.tick(now), &d.all, ctx.Done())
 	}
 	d.stop(cancel)
 }
@@ -179,7 +179,7 @@ func (d *Daemon) reconcile(in *instance) {
 		now := time.Now()
 		d.checkClock(now)
 		if d.phase == drained {
-			d.wait(time.Time{}, nil)
+			d.wait(time.Time{}, &in.news, nil)
 			continue
 		}
 		next := d.plan(in, now)
@@ -199,12 +199,10 @@ func (d *Daemon) reconcile(in *instance) {
 			d.recordIntent(in)
 		case actionFetch:
 			in.wanted.force = forDrift
-			if in.source.retry.due(now) {
-				in.source.next = now
-			}
-			d.wakeAll()
+			d.pollIfDue(in.source, now)
+			d.wake(in)
 		default:
-			d.wait(next.again, in.wake)
+			d.wait(next.again, &in.news, nil)
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (f *file) touched(missed bool, now time.Time) {
 func (d *Daemon) recover(in *instance) {
 	var err error
 	ctx, f := d.ctx, &in.file
-	d.onFile(in, actionRecover, step{what: "recovery of the configuration file", bound: applyBound}, func() { err = in.Sink.Recover(ctx) })
+	d.onFile(in, actionRecover, &step{what: "recovery of the configuration file", bound: applyBound}, func() { err = in.Sink.Recover(ctx) })
 	if err == nil {
 		if f.recovery.isFailing() {
 			in.log.Info("recovery after an earlier run is finished")
@@ -109,7 +109,7 @@ func (d *Daemon) look(in *instance) {
 	var changedAt time.Time
 	var owner string
 	var err error
-	d.onFile(in, actionLook, step{what: "look at the configuration file", bound: fileBound}, func() {
+	d.onFile(in, actionLook, &step{what: "look at the configuration file", bound: fileBound}, func() {
 		seen, err = in.Sink.Look(ctx)
 		changedAt = in.Sink.ChangedAt() // after the look, so that it is not that of an earlier content
 		if err == nil && len(credential.Drift(wanted, seen)) > 0 {
@@ -131,7 +131,7 @@ func (d *Daemon) restore(in *instance) {
 	var onlyLook bool
 	var owner string
 	var err error
-	d.onFile(in, actionRestore, step{what: "restore of the configuration file", bound: fileBound}, func() {
+	d.onFile(in, actionRestore, &step{what: "restore of the configuration file", bound: fileBound}, func() {
 		changedAt := in.Sink.ChangedAt() // which may hang, and tells how old the drift is: so the decision comes in between
 		d.lock.take()
 		f.changedAt = changedAt
@@ -254,7 +254,7 @@ func (d *Daemon) onRevert(in *instance, now time.Time) {
 	in.file.unproved = nil
 	if r.RevertOwesActivation || in.file.mayHaveLoaded(now) {
 		in.requireActivation(now)
-	} else if d.activating {
+	} else if d.activating != nil {
 		in.activation.require(now) // the step under way may have read it
 	}
 }

@@ -19,32 +19,80 @@ func (l lock) takeUntil(ctx context.Context) error {
 	}
 }
 
-// unlock publishes what has changed, and gives up the lock.
+// unlock tells of what has changed, and gives up the lock.
 func (d *Daemon) unlock() {
-	if d.changed && d.phase < left {
-		d.changed = false
-		d.publish()
-	}
+	d.tell()
 	<-d.lock
 }
 
-// wakeAll has everybody who waits ask again what is to be done. Whoever changes what others wait for calls it.
-func (d *Daemon) wakeAll() {
-	d.changed = true
-	close(d.news)
-	d.news = make(chan struct{})
+// news is what somebody waits for. The zero value is ready. It is guarded by the lock.
+type news struct{ told chan struct{} } // nil while nobody waits
+
+func (n *news) tell() {
+	if n.told != nil {
+		close(n.told)
+		n.told = nil
+	}
 }
 
-// wait gives up the lock until there are news, wake has an entry, or until has come (zero: never), at most for longestRest.
-func (d *Daemon) wait(until time.Time, wake <-chan struct{}) {
-	now, news := time.Now(), d.news
-	d.unlock()
+func (n *news) next() <-chan struct{} {
+	if n.told == nil {
+		n.told = make(chan struct{})
+	}
+	return n.told
+}
+
+// wake has everybody ask again what is to be done who waits for something of these instances. Whoever changes what others wait for calls
+// it, before or after, but with the lock held all the time: they are told when the lock is given up, and decide when they hold it.
+func (d *Daemon) wake(of ...*instance) {
+	for _, in := range of {
+		if !in.changed {
+			in.changed = true
+			d.changed = append(d.changed, in)
+		}
+	}
+}
+
+// wakeAll is wake for what concerns everybody, such as the phase and the clock.
+func (d *Daemon) wakeAll() {
+	d.wake(d.instances...)
+	d.all.tell()
+}
+
+// tell publishes the status of instances that have changed, and wakes who waits for them: their own goroutines, activation where it is
+// to do something for them, and orders.
+//
+// No wake-up is lost. Who waits has decided with the lock held, and takes the news before giving it up (wait): every change after that
+// decision closes what it waits for. So it is enough that wait names all that the decision depends on.
+func (d *Daemon) tell() {
+	if len(d.changed) == 0 || d.phase == left {
+		return
+	}
+	d.publish()
+	for _, in := range d.changed {
+		in.changed = false
+		in.news.tell()
+		if len(in.record.Activation) > 0 || in.record.unproven() != nil {
+			d.owed.tell()
+		}
+	}
+	d.changed = d.changed[:0]
+	d.some.tell()
+}
+
+// wait gives up the lock until there is news, or such that concerns everybody, until done ends, or until has come (zero: never), at most
+// for longestRest.
+func (d *Daemon) wait(until time.Time, of *news, done <-chan struct{}) {
+	d.tell() // first: who waits knows of its own changes
+	now, some, all := time.Now(), of.next(), d.all.next()
+	<-d.lock
 	defer d.lock.take()
 	timer := time.NewTimer(earlier(until, now.Add(longestRest)).Sub(now))
 	defer timer.Stop()
 	select {
-	case <-news:
-	case <-wake:
+	case <-some:
+	case <-all:
+	case <-done:
 	case <-timer.C:
 	}
 }
@@ -57,7 +105,7 @@ func (d *Daemon) spawn(f func()) {
 		defer d.unlock()
 		defer func() {
 			d.running--
-			d.wakeAll()
+			d.some.tell()
 		}()
 		f()
 	}()

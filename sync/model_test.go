@@ -216,6 +216,9 @@ func (m *model) rest() {
 		m.wait = append(m.wait, func() { <-over })
 	}
 	if m.alive {
+		if what := m.w.gen.daemon.Overslept(); what != "" {
+			m.w.breaks("nobody was woken, and there is something to do: %s", what)
+		}
 		m.w.rules.quiescent(m.w)
 		m.checkClaims()
 	}

@@ -26,10 +26,9 @@ func (d *Daemon) Ask(ctx context.Context, by *int, names ...string) error {
 	defer d.unlock()
 	for _, in := range asked {
 		in.order()
-		in.askAdobeAgain(time.Now())
+		d.askAdobeAgain(in, time.Now())
 		d.emit(in, event.Event{Kind: event.SyncAsked, ByUID: by})
 	}
-	d.wakeAll()
 	return nil
 }
 
@@ -42,7 +41,8 @@ func (d *Daemon) Check(ctx context.Context, names ...string) error {
 		for _, in := range ordered {
 			in.order()
 		}
-		err = d.await(ctx, d.beginCheck(names, time.Now()))
+		d.beginCheck(ordered, time.Now())
+		err = d.await(ctx, ordered)
 		d.unlock()
 	}
 	return err
@@ -70,17 +70,19 @@ func (d *Daemon) Pause(ctx context.Context, p state.Pause, names ...string) erro
 		in.log.Warn("paused: nothing is applied, reverted or activated", "until", p.Until.UTC().Truncate(time.Second), "reason", p.Reason)
 		d.emit(in, event.Event{Kind: event.Paused, ByUID: p.ByUID, Text: p.String()})
 	}
-	d.wakeAll()
-	for slices.ContainsFunc(chosen, d.isWriting) && d.phase < ended && ctx.Err() == nil {
-		d.wait(time.Time{}, ctx.Done())
+	d.wakeAll() // whoever ends pauses has another one to end
+	for _, in := range chosen {
+		for in.isWriting() && d.phase < ended && ctx.Err() == nil {
+			d.wait(time.Time{}, &in.news, ctx.Done())
+		}
 	}
 	return d.awaitSaved(ctx, chosen)
 }
 
 // isWriting reports whether a step that writes or activates is under way for an instance, and does not hang.
-func (d *Daemon) isWriting(in *instance) bool {
-	return slices.ContainsFunc(d.underWay, func(s *step) bool {
-		return slices.Contains(s.of, in) && !s.hangs && (s.commands || (s.onFile && in.busy != actionLook))
+func (in *instance) isWriting() bool {
+	return slices.ContainsFunc(in.steps, func(s *step) bool {
+		return !s.hangs && (s.commands || (s.onFile && in.busy != actionLook))
 	})
 }
 
@@ -137,14 +139,14 @@ func (d *Daemon) Adopt(ctx context.Context, by *int, names ...string) error {
 				in.wanted.read = nil
 			}
 		}
-		d.wakeAll()
+		d.wake(chosen...)
 	}()
-	d.beginCheck(names, time.Now())
-	if err := d.await(ctx, slices.Clone(chosen)); err != nil {
+	d.beginCheck(chosen, time.Now())
+	if err := d.await(ctx, chosen); err != nil {
 		return err
 	}
 	for slices.ContainsFunc(chosen, d.isAtWork) && d.phase < ended && ctx.Err() == nil { // their sources may hang
-		d.wait(time.Time{}, ctx.Done())
+		d.wait(time.Time{}, &d.some, ctx.Done())
 	}
 	if d.phase >= ended || ctx.Err() != nil {
 		return cmp.Or(ctx.Err(), ErrEnded)
@@ -161,7 +163,7 @@ func (d *Daemon) Adopt(ctx context.Context, by *int, names ...string) error {
 // isAtWork reports whether something is under way on the file of an instance, or about to be, and does not hang.
 func (d *Daemon) isAtWork(in *instance) bool {
 	if in.busy != actionNone {
-		return !d.fileHangs(in)
+		return !in.fileHangs()
 	}
 	return d.plan(in, time.Now()).action != actionNone
 }
@@ -222,10 +224,10 @@ func (d *Daemon) adopt(in *instance, by *int) error {
 
 // awaitSaved waits until the records are on disk, and returns why one is not.
 func (d *Daemon) awaitSaved(ctx context.Context, of []*instance) error {
-	d.wakeAll()
+	d.wake(of...)
 	for _, in := range of {
 		for !in.record.saveEnded() && d.phase < ended && ctx.Err() == nil {
-			d.wait(time.Time{}, ctx.Done())
+			d.wait(time.Time{}, &in.news, ctx.Done())
 		}
 		switch {
 		case in.record.retry.isFailing():

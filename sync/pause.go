@@ -16,7 +16,7 @@ func (d *Daemon) endPause(in *instance, by *int, why string, now time.Time) {
 	in.file.rightAt = time.Time{} // drift with a pause in between counts as old, until the file is seen right again
 	in.log.Info("the pause is over", "reason", why)
 	d.emit(in, event.Event{Kind: event.Resumed, ByUID: by, Text: why})
-	d.wakeAll()
+	d.wake(in)
 }
 
 // isPaused reports whether an operator has the daemon write nothing. The pause ends when either clock says so: the one that is set, and the

@@ -58,7 +58,7 @@ func (d *Daemon) plan(in *instance, now time.Time) decision {
 	switch {
 	case w.pending != nil && !in.isHeld() && !in.isToApply():
 		return decision{action: actionRecordSame}
-	case d.appliesNow(in, now) && !d.awaitsProbe(in) && !d.activating && d.phase == working && !in.record.saving:
+	case d.appliesNow(in, now) && !d.awaitsProbe(in) && d.activating == nil && d.phase == working && !in.record.saving:
 		return decision{action: actionApply}
 	}
 	// An apply has to wait, and one that failed may have damaged what worked: what was applied before is restored meanwhile.

@@ -42,7 +42,7 @@ func TestPlan(t *testing.T) {
 	waiting := &pending{version: two}
 	same := &pending{version: two, digest: "digest"}
 
-	for _, c := range []struct {
+	cases := []struct {
 		name     string
 		instance instance
 		rules    rules
@@ -82,13 +82,19 @@ func TestPlan(t *testing.T) {
 		{"the brake has let go", instance{record: record{Record: rested}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
 		{"the clock was set back by a year", instance{record: record{Record: fromTheFuture}, file: seen(wrong)}, rules{}, actionRestore, time.Time{}},
 		{"nobody knows what an interrupted command wrote: not drift", instance{record: record{Record: interrupted}, file: seen(wrong)}, rules{}, actionNone, time.Time{}},
-	} {
+	}
+	for i := range cases {
+		c := &cases[i]
 		t.Run(c.name, func(t *testing.T) {
 			if c.rules.mode == "" {
 				c.rules.mode = RevertSplice
 			}
 			c.instance.source = &source{}
-			got := (&Daemon{cfg: Config{Revert: c.rules.mode, MaxReverts: 2}, activating: c.rules.noCommands}).plan(&c.instance, now)
+			d := &Daemon{cfg: Config{Revert: c.rules.mode, MaxReverts: 2}}
+			if c.rules.noCommands {
+				d.activating = &step{}
+			}
+			got := d.plan(&c.instance, now)
 			if got.action != c.want || !got.again.Equal(c.again) {
 				t.Errorf("plan: action %d again %v, want %d again %v", got.action, got.again, c.want, c.again)
 			}

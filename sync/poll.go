@@ -21,7 +21,8 @@ type source struct {
 	cut      context.CancelFunc // of the poll under way, or nil
 	again    bool               // the poll under way began before something that asks for another
 	spread   bool               // the poll after the next success is at a random moment: many hosts ask at this one
-	next     time.Time
+	next     time.Time          // see pollAt
+	news     news
 	lastPoll time.Time // that was answered
 	retry    retry     // failing while the source is unreachable
 }
@@ -76,18 +77,34 @@ const spreadOfTicks = time.Minute
 func (d *Daemon) pollSoon(now time.Time) {
 	for _, s := range d.sources {
 		if !s.retry.isFailing() && s.next.After(now.Add(spreadOfTicks)) {
-			s.next = now.Add(rand.N(spreadOfTicks))
+			d.pollAt(s, now.Add(rand.N(spreadOfTicks)))
 		}
 	}
-	d.wakeAll()
+}
+
+// pollAt has the next poll come then.
+func (d *Daemon) pollAt(s *source, at time.Time) {
+	if s.next.Equal(at) { // already, for another of its members
+		return
+	}
+	s.next = at
+	s.news.tell()
+	d.wake(s.members...)
+}
+
+// pollIfDue has the next poll come now, unless it waits for a retry.
+func (d *Daemon) pollIfDue(s *source, now time.Time) {
+	if s.retry.due(now) {
+		d.pollAt(s, now)
+	}
 }
 
 // pollNow brings the next poll forward. One under way may have been answered before, so another follows it. A push or a signal may
 // come on many machines at once: they spread from the poll after it on.
-func (s *source) pollNow(now time.Time) {
+func (d *Daemon) pollNow(s *source, now time.Time) {
 	s.spread, s.again = true, s.cut != nil
 	if !s.again {
-		s.next = now
+		d.pollAt(s, now)
 	}
 }
 
@@ -96,9 +113,9 @@ func (d *Daemon) keepPolling(s *source) {
 	for d.phase < ended {
 		switch {
 		case d.phase > working:
-			d.wait(time.Time{}, nil)
+			d.wait(time.Time{}, &s.news, nil)
 		case time.Now().Before(s.next):
-			d.wait(s.next, nil)
+			d.wait(s.next, &s.news, nil)
 		default:
 			d.poll(s)
 		}
@@ -117,14 +134,14 @@ func (d *Daemon) poll(s *source) {
 	var reading credential.Reading
 	var err error
 	bound := pollBound + time.Duration(len(d.sources)-1)*othersBound
-	d.do(step{what: "poll of the source", of: s.members, bound: bound}, func() { reading, err = s.Poll(ctx, need) })
+	d.do(&step{what: "poll of the source", of: s.members, bound: bound}, func() { reading, err = s.Poll(ctx, need) })
 	s.cut = nil
 	if ctx.Err() != nil && err != nil && !errors.As(err, new(*credential.Refusal)) {
 		return // cut short, tells nothing
 	}
 	now := time.Now()
 	if d.onPoll(s, reading, err, now); s.again {
-		s.pollNow(now)
+		d.pollNow(s, now)
 	}
 }
 

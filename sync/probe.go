@@ -61,12 +61,12 @@ func (d *Daemon) keepProbed(in *instance) {
 		in.planRecheck(d.cfg.Recheck, now)
 		switch what, at := d.planProbe(in, now); {
 		case d.commands.Err() != nil: // a stop is about to begin
-			d.wait(time.Time{}, nil)
+			d.wait(time.Time{}, &in.news, nil)
 		case what == askNothing:
 			in.recheck.credential = nil // it is read again later
-			d.wait(at, nil)
+			d.wait(at, &in.news, nil)
 		case now.Before(at):
-			d.wait(at, nil)
+			d.wait(at, &in.news, nil)
 		case what == takeAnswer:
 			d.takeAnswer(in, in.wanted.pending, in.answerOfOther(), nil)
 		case what == askVersion:
@@ -74,12 +74,11 @@ func (d *Daemon) keepProbed(in *instance) {
 		case what == askLater:
 			in.probe.since = now
 			d.onNoAnswer(in, in.wanted.pending, throttledError{in.throttledUntil(now)}, now)
-			d.wakeAll()
+			d.wake(in)
 		case what == askNoMore:
 			d.goOnUnproven(in, in.probe.retry.reason)
 		case what == fetchApplied:
-			in.fetchApplied(now)
-			d.wakeAll()
+			d.fetchApplied(in, now)
 		case what == recheckApplied:
 			d.recheckApplied(in)
 		}
@@ -152,7 +151,7 @@ func (d *Daemon) takeAnswer(in *instance, p *pending, answer *state.Probe, err e
 	default:
 		d.onNoAnswer(in, p, err, answer.At)
 	}
-	d.wakeAll()
+	d.wake(in)
 }
 
 // onNoAnswer has the version in hand wait for another question. err is why there was no answer.
@@ -179,6 +178,7 @@ func (d *Daemon) goOnUnproven(in *instance, why string) {
 	if refused := in.refusalOf(p.digest); refused != nil {
 		refused.Version, refused.Fields, refused.At = p.version, p.fields, time.Now()
 		d.takeAnswer(in, p, refused, nil)
+		d.wake(in.source.members...) // for them it is an answer too
 		return
 	}
 	p.probe = newProbe(p, state.ProbeInconclusive, time.Now())
@@ -186,7 +186,7 @@ func (d *Daemon) goOnUnproven(in *instance, why string) {
 	in.log.Warn("the new version is applied without being proven", "version", p.version.Number, "reason", why)
 	d.unblock(in, p.version)
 	d.emit(in, event.Event{Kind: event.Unproven, Version: p.version.Number, Text: "applied without an answer of Adobe: " + why})
-	d.wakeAll()
+	d.wake(in)
 }
 
 // ask asks Adobe about p. The answer is nil when the question was cut short; err is nil, a Refusal, or says why there is no answer.
@@ -194,8 +194,9 @@ func (d *Daemon) ask(in *instance, p *pending, until time.Time) (answer *state.P
 	ctx, cut := context.WithDeadline(d.commands, until)
 	defer cut()
 	in.probe.cut = cut
-	d.do(step{what: "question to Adobe", of: []*instance{in}, bound: probeBound}, func() { err = d.cfg.Prober.Probe(ctx, p.credential) })
+	d.do(&step{what: "question to Adobe", of: []*instance{in}, bound: probeBound}, func() { err = d.cfg.Prober.Probe(ctx, p.credential) })
 	in.probe.cut = nil
+	d.wake(in.source.members...) // who may have waited for this answer
 	refusal, refused := errors.AsType[*credential.Refusal](err)
 	switch {
 	case err == nil:
@@ -346,15 +347,15 @@ func (d *Daemon) AskAdobeAgain() {
 	d.lock.take()
 	defer d.unlock()
 	for _, in := range d.instances {
-		in.askAdobeAgain(time.Now())
+		d.askAdobeAgain(in, time.Now())
 	}
-	d.wakeAll()
 }
 
-func (in *instance) askAdobeAgain(now time.Time) {
+func (d *Daemon) askAdobeAgain(in *instance, now time.Time) {
 	for _, member := range in.source.members {
 		member.throttle(time.Time{})
 	}
+	d.wake(in.source.members...)
 	r := &in.record
 	if in.isPaused(now) {
 		return
@@ -363,6 +364,6 @@ func (in *instance) askAdobeAgain(now time.Time) {
 		r.Probe, r.unsaved = nil, true
 	}
 	if r.AppliedProbe != nil && !r.AppliedProbe.Is(state.ProbeAccepted) && r.Digest != "" {
-		in.fetchApplied(now)
+		d.fetchApplied(in, now)
 	}
 }

@@ -127,7 +127,7 @@ func (d *Daemon) planLook(now time.Time) (next *instance, again time.Time) {
 func (d *Daemon) lookForModule(in *instance) {
 	was := *in.record.unproven()
 	var proof credential.Proof
-	d.do(step{what: "look for a module, " + was.Step.String(), of: []*instance{in}, bound: fileBound}, func() {
+	d.do(&step{what: "look for a module, " + was.Step.String(), of: []*instance{in}, bound: fileBound}, func() {
 		proof = d.cfg.Activator.Prove(was.Step.Module, was.Before)
 	})
 	now := time.Now()

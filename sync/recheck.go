@@ -46,11 +46,9 @@ func (in *instance) planRecheck(interval time.Duration, now time.Time) {
 }
 
 // fetchApplied has the next poll read the secret of the applied version. What was adopted may be another than the source's.
-func (in *instance) fetchApplied(now time.Time) {
+func (d *Daemon) fetchApplied(in *instance, now time.Time) {
 	in.recheck = recheck{retry: in.recheck.retry, fetching: true}
-	if in.source.retry.due(now) {
-		in.source.next = now
-	}
+	d.pollIfDue(in.source, now)
 }
 
 // wantsApplied reports whether the secret of v has to be read for a recheck.
@@ -90,7 +88,6 @@ func (d *Daemon) recheckApplied(in *instance) {
 		in.log.Info("Adobe accepts the applied credential again", "version", p.version.Number)
 		d.emit(in, event.Event{Kind: event.Unblocked})
 	}
-	d.wakeAll()
 }
 
 // fails is the reason of rechecks without an answer, once a person is needed.

@@ -54,9 +54,9 @@ func (d *Daemon) recordIntent(in *instance) {
 	now, r := time.Now(), &in.record
 	r.RevertOwesActivation = true
 	r.unsaved, r.saveAt = true, time.Time{}
-	d.wakeAll()
+	d.wake(in)
 	for until := now.Add(savePatience); !r.saveEnded() && time.Now().Before(until) && d.phase < ended; {
-		d.wait(until, nil)
+		d.wait(until, &in.news, nil)
 	}
 }
 
@@ -65,9 +65,9 @@ func (d *Daemon) keepSaved(in *instance) {
 	for r := &in.record; d.phase < ended; {
 		switch {
 		case r.saving || !r.unsaved || d.phase == drained:
-			d.wait(time.Time{}, nil)
+			d.wait(time.Time{}, &in.news, nil)
 		case time.Now().Before(later(r.saveAt, r.retry.at)):
-			d.wait(later(r.saveAt, r.retry.at), nil)
+			d.wait(later(r.saveAt, r.retry.at), &in.news, nil)
 		default:
 			d.save(in)
 		}
@@ -79,7 +79,7 @@ func (d *Daemon) save(in *instance) {
 	r.unsaved, r.saving, r.saveAt = false, true, time.Time{}
 	copied := r.Record
 	var err error
-	d.do(step{what: "save of the state", of: []*instance{in}, bound: fileBound}, func() { err = d.cfg.Store.Save(in.Name, copied) })
+	d.do(&step{what: "save of the state", of: []*instance{in}, bound: fileBound}, func() { err = d.cfg.Store.Save(in.Name, copied) })
 	r.saving = false
 	if err != nil {
 		r.unsaved = true

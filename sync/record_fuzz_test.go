@@ -47,7 +47,10 @@ func checkDecisions(t *testing.T, remembered state.Record, now time.Time, bits u
 		file:     file{recovered: !bit(0), cannotSplice: bit(1), stale: bit(7), recovery: retry{at: at(12)}, restore: retry{at: at(10)}},
 		wanted:   wanted{retry: retry{at: at(8)}},
 	}
-	d := &Daemon{cfg: Config{Revert: []RevertMode{RevertSplice, RevertApply, RevertAlert}[int(bits>>4&3)%3], MaxReverts: 1 + int(bits>>14)}, activating: bit(2)}
+	d := &Daemon{cfg: Config{Revert: []RevertMode{RevertSplice, RevertApply, RevertAlert}[int(bits>>4&3)%3], MaxReverts: 1 + int(bits>>14)}}
+	if bit(2) {
+		d.activating = &step{}
+	}
 	if !bit(6) {
 		in.file.checkedAt = now
 	}

@@ -66,51 +66,63 @@ func (m Moment) MarshalJSON() ([]byte, error) {
 	return m.UTC().MarshalJSON()
 }
 
-// Status returns how each instance was after the last decision. Nothing in it is changed later.
-func (d *Daemon) Status() []InstanceStatus { return *d.status.Load() }
+// Status returns how each instance was after the last decision about it.
+func (d *Daemon) Status() []InstanceStatus {
+	all := make([]InstanceStatus, len(d.instances))
+	for i, in := range d.instances {
+		all[i] = *in.status.Load()
+	}
+	return all
+}
 
+// publish has Status return what has changed.
 func (d *Daemon) publish() {
-	var status []InstanceStatus
 	now := time.Now()
-	for _, in := range d.instances {
+	status := make([]InstanceStatus, len(d.changed))
+	for i, in := range d.changed {
 		if in.file.err == nil {
 			in.file.hasKey = in.file.seen.HasPrivateKey()
 		}
 		c := d.conditionOf(in, now)
 		d.show(in, c, now)
-		_, braked := in.record.brake(d.cfg.MaxReverts, now)
-		one := InstanceStatus{
-			Name:             in.Name,
-			State:            c.state,
-			Reason:           c.reason,
-			Since:            Moment{in.shown.since},
-			WantedVersion:    in.wanted.newest.Number,
-			AppliedVersion:   in.record.Version.Number,
-			AppliedAt:        Moment{in.record.AppliedAt},
-			ActivatedAt:      Moment{in.record.ActivatedAt},
-			LastCheck:        Moment{in.file.checkedAt},
-			NextRetryAt:      Moment{c.retryAt},
-			ActivatedVersion: in.record.ActivatedVersion,
-			Proven:           in.record.proven(in.Steps, d.cfg.Patience > 0),
-			RevertedTotal:    in.record.RevertedTotal,
-			LastError:        credential.OneLine(c.text),
-			SourceReached:    !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
-			LastPoll:         in.source.lastPoll,
-			DetectedTotal:    in.detected,
-			Braked:           braked,
-			RecheckFails:     in.recheck.fails(),
-			KeyInFile:        in.file.hasKey,
-			KeyInSecret:      in.keyInSecret(),
-		}
-		if p := in.record.Paused; p != nil {
-			one.PausedUntil.Time = p.Until
-		}
-		status = append(status, one)
+		one := d.statusOf(in, c, now)
+		status[i] = one
+		in.status.Store(&one)
 	}
-	d.status.Store(&status)
 	if d.cfg.OnStatus != nil {
 		d.cfg.OnStatus(status)
 	}
+}
+
+func (d *Daemon) statusOf(in *instance, c condition, now time.Time) InstanceStatus {
+	_, braked := in.record.brake(d.cfg.MaxReverts, now)
+	s := InstanceStatus{
+		Name:             in.Name,
+		State:            c.state,
+		Reason:           c.reason,
+		Since:            Moment{in.shown.since},
+		WantedVersion:    in.wanted.newest.Number,
+		AppliedVersion:   in.record.Version.Number,
+		AppliedAt:        Moment{in.record.AppliedAt},
+		ActivatedAt:      Moment{in.record.ActivatedAt},
+		LastCheck:        Moment{in.file.checkedAt},
+		NextRetryAt:      Moment{c.retryAt},
+		ActivatedVersion: in.record.ActivatedVersion,
+		Proven:           in.record.proven(in.Steps, d.cfg.Patience > 0),
+		RevertedTotal:    in.record.RevertedTotal,
+		LastError:        credential.OneLine(c.text),
+		SourceReached:    !in.source.lastPoll.IsZero() && !in.source.retry.isFailing(),
+		LastPoll:         in.source.lastPoll,
+		DetectedTotal:    in.detected,
+		Braked:           braked,
+		RecheckFails:     in.recheck.fails(),
+		KeyInFile:        in.file.hasKey,
+		KeyInSecret:      in.keyInSecret(),
+	}
+	if p := in.record.Paused; p != nil {
+		s.PausedUntil.Time = p.Until
+	}
+	return s
 }
 
 func (in *instance) keyInSecret() bool {
@@ -194,7 +206,7 @@ func (d *Daemon) conditionOf(in *instance, now time.Time) condition {
 
 // fileCondition is for an instance whose file cannot be looked after; its state is empty for every other.
 func (d *Daemon) fileCondition(in *instance) condition {
-	f, hung := &in.file, d.hung(in)
+	f, hung := &in.file, in.hung()
 	switch {
 	case hung != nil:
 		return condition{state: StateDegraded, reason: credential.ReasonStuck, text: hung.String()}

@@ -30,18 +30,22 @@ const (
 )
 
 // do runs work as a step, without the lock, and holds it again afterwards. It does not return in a step that was left behind.
-func (d *Daemon) do(s step, work func()) {
+func (d *Daemon) do(s *step, work func()) {
 	s.began = time.Now()
-	d.underWay = append(d.underWay, &s)
+	for _, in := range s.of {
+		in.steps = append(in.steps, s)
+	}
 	var overdue *time.Timer
 	overdue = time.AfterFunc(s.bound, func() {
 		d.lock.take()
 		defer d.unlock()
-		if again := d.checkHang(&s); again > 0 {
+		if again := d.checkHang(s); again > 0 {
 			overdue.Reset(again)
 		}
 	})
-	d.changed = d.changed || s.commands // drift that is being applied over is shown no more
+	if s.commands { // drift that is being applied over is shown no more
+		d.wake(s.of...)
+	}
 	d.unlock()
 	work()
 	d.lock.take()
@@ -49,17 +53,19 @@ func (d *Daemon) do(s step, work func()) {
 	if d.phase == left {
 		runtime.Goexit()
 	}
-	d.underWay = slices.DeleteFunc(d.underWay, func(other *step) bool { return other == &s })
+	for _, in := range s.of {
+		in.steps = slices.DeleteFunc(in.steps, func(other *step) bool { return other == s })
+	}
 	if s.hangs {
 		d.log.Info("the step that did not end has ended", "instance", s.names(), "step", s.what, "duration", time.Since(s.began))
 	}
-	d.wakeAll()
+	d.wake(s.of...)
 }
 
 // checkHang logs that a step hangs, and before that returns when to look again.
 func (d *Daemon) checkHang(s *step) (again time.Duration) {
 	switch {
-	case d.phase == left || !slices.Contains(d.underWay, s): // nobody waits for it
+	case d.phase == left || !slices.Contains(s.of[0].steps, s): // nobody waits for it
 	case s.commands && d.cfg.CommandRuns():
 		s.late = false
 		return s.bound
@@ -68,7 +74,10 @@ func (d *Daemon) checkHang(s *step) (again time.Duration) {
 		return hangGrace
 	default:
 		s.hangs = true
-		d.wakeAll() // whoever waits for this step waits no more
+		d.wake(s.of...) // whoever waits for this step waits no more
+		if s == d.activating {
+			d.wakeAll() // nor does whoever waits for a later one
+		}
 		d.log.Error("a step does not end, and nothing else is done there until it does; see whether the disk or mount answers",
 			"instance", s.names(), "step", s.what, "duration", time.Since(s.began))
 	}
@@ -76,16 +85,16 @@ func (d *Daemon) checkHang(s *step) (again time.Duration) {
 }
 
 // onFile is do for a step on the file of an instance.
-func (d *Daemon) onFile(in *instance, what action, s step, work func()) {
+func (d *Daemon) onFile(in *instance, what action, s *step, work func()) {
 	in.busy, s.of, s.onFile = what, []*instance{in}, true
 	d.do(s, work)
 	in.busy = actionNone
 }
 
 // hung returns the step of an instance that hangs, or nil.
-func (d *Daemon) hung(in *instance) *step {
-	for _, s := range d.underWay {
-		if s.hangs && slices.Contains(s.of, in) {
+func (in *instance) hung() *step {
+	for _, s := range in.steps {
+		if s.hangs {
 			return s
 		}
 	}
@@ -93,13 +102,25 @@ func (d *Daemon) hung(in *instance) *step {
 }
 
 // fileHangs reports whether the step on the file of an instance hangs.
-func (d *Daemon) fileHangs(in *instance) bool {
-	return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.hangs && s.onFile && s.of[0] == in })
+func (in *instance) fileHangs() bool {
+	return slices.ContainsFunc(in.steps, func(s *step) bool { return s.hangs && s.onFile })
+}
+
+// underWay are all steps under way.
+func (d *Daemon) underWay() (all []*step) {
+	for _, in := range d.instances {
+		for _, s := range in.steps {
+			if s.of[0] == in { // else it was seen
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 // commandStep reports whether a step that runs commands is under way.
 func (d *Daemon) commandStep() bool {
-	return slices.ContainsFunc(d.underWay, func(s *step) bool { return s.commands })
+	return slices.ContainsFunc(d.underWay(), func(s *step) bool { return s.commands })
 }
 
 func (s *step) names() string {

@@ -37,11 +37,18 @@ func (d *Daemon) Drain() error {
 	defer d.unlock()
 	d.phase = max(d.phase, draining)
 	d.cutRequests()
-	for until := time.Now().Add(drainTime); d.phase < ended && len(d.underWay) > 0; d.wait(time.Now().Add(drainTime/10), nil) {
-		hanging := slices.IndexFunc(d.underWay, func(s *step) bool { return s.hangs })
+	for until := time.Now().Add(drainTime); d.phase < ended; d.wait(time.Now().Add(drainTime/10), &d.some, nil) {
+		steps := d.underWay()
+		if len(steps) == 0 {
+			break
+		}
+		hanging := slices.IndexFunc(steps, func(s *step) bool { return s.hangs })
 		switch {
 		case hanging >= 0 || time.Now().After(until):
-			s := d.underWay[max(0, hanging)] // the oldest, if none hangs
+			s := slices.MinFunc(steps, func(a, b *step) int { return a.began.Compare(b.began) })
+			if hanging >= 0 {
+				s = steps[hanging]
+			}
 			d.phase = working
 			d.wakeAll()
 			return fmt.Errorf("instance %s: %v", s.names(), s)
@@ -83,10 +90,11 @@ func (d *Daemon) stop(cancel func()) {
 		}
 	}
 	d.windUp(saveTime, hung)
-	d.publish()
+	d.wakeAll()
+	d.tell()
 	d.phase = left
 	var what []string
-	for _, s := range d.underWay {
+	for _, s := range d.underWay() {
 		what = append(what, s.names()+": "+s.what)
 	}
 	if len(what) > 0 {
@@ -98,7 +106,7 @@ func (d *Daemon) stop(cancel func()) {
 // windUp waits until no more than rest goroutines are left: for commands as long as they run, for others as long as limit.
 func (d *Daemon) windUp(limit time.Duration, rest int) {
 	for until := time.Now().Add(limit); d.running > rest && time.Now().Before(until); {
-		d.wait(time.Now().Add(50*time.Millisecond), nil)
+		d.wait(time.Now().Add(50*time.Millisecond), &d.some, nil)
 		if d.commandStep() && d.cfg.CommandRuns() {
 			until = time.Now().Add(limit)
 		}

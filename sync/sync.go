@@ -137,8 +137,8 @@ type Config struct {
 	// CommandRuns reports whether a command of a Sink or the Activator runs, and within its own time limit. Its time does not count
 	// as that of the step, and a stop waits for it.
 	CommandRuns func() bool
-	// OnStatus is called whenever the status may have changed, by New without the lock, else with the lock held. It must not block, nor
-	// call the Daemon. May be nil.
+	// OnStatus is called with the instances whose status may have changed: by New with all, without the lock, else with the lock held. It
+	// must not block, nor call the Daemon. May be nil.
 	OnStatus func([]InstanceStatus)
 	// OnEvent is called for each event, with the lock held. It must not block. May be nil.
 	OnEvent func(event.Event)

@@ -151,7 +151,13 @@ func (w *world) recordOnDisk(name string) string {
 }
 
 // settle lets everything happen that happens without time passing.
-func (w *world) settle() { synctest.Wait() }
+func (w *world) settle() {
+	w.t.Helper()
+	synctest.Wait()
+	if what := w.daemon.Overslept(); what != "" {
+		w.t.Errorf("nobody was woken, and there is something to do: %s", what)
+	}
+}
 
 func (w *world) wantState(name string, want credsync.State) {
 	w.t.Helper()

@@ -141,8 +141,8 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	}
 	settings := a.settings
 	settings.Before = a.daemon
-	settings.OnStatus = func(s []sync.InstanceStatus) {
-		p.service.Show(control.Summary(s))
+	settings.OnStatus = func([]sync.InstanceStatus) {
+		p.service.Changed()
 		p.showEnd(a)
 	}
 	settings.OnEvent = p.tell
@@ -156,7 +156,9 @@ func (p *process) run(ctx context.Context, a *assembly) *assembly {
 	go func() { defer close(ended); a.daemon.Run(running) }()
 	var hints stdsync.WaitGroup
 	hints.Go(func() { a.watch(running) })
-	hints.Go(func() { p.service.Watch(running, a.daemon.Ready(), a.daemon.Ping) })
+	hints.Go(func() {
+		p.service.Watch(running, a.daemon.Ready(), a.daemon.Ping, func() string { return control.Summary(a.daemon.Status()) })
+	})
 
 	next := p.untilReload(running, a)
 	if next == nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
@@ -17,9 +16,8 @@ import (
 // Service sends messages to systemd. No method waits longer than sendTimeout for a manager that does not read. They may be called
 // concurrently.
 type Service struct {
-	watchdog time.Duration          // between two messages of it; 0: not wanted
-	status   atomic.Pointer[string] // newest status
-	changed  chan struct{}          // 1 slot: there is a newer one
+	watchdog time.Duration // between two messages of it; 0: not wanted
+	changed  chan struct{} // 1 slot: the status may have
 
 	mu        sync.Mutex // held while READY, RELOADING or STOPPING is sent, so that their order is kept
 	owesReady bool       // READY=1 was not taken
@@ -27,7 +25,8 @@ type Service struct {
 
 const (
 	sendTimeout = 200 * time.Millisecond
-	sendAgain   = time.Second // until a message that was not taken is sent again
+	sendAgain   = time.Second            // until a message that was not taken is sent again
+	statusRest  = 100 * time.Millisecond // from a change to a look at the status, which takes longer the more instances there are
 )
 
 // New returns the service of this process.
@@ -57,11 +56,8 @@ func notify(lines ...string) bool {
 	return err == nil
 }
 
-// Show has Watch send the status that systemctl shows. It never blocks.
-func (s *Service) Show(status string) {
-	if old := s.status.Swap(&status); old != nil && *old == status {
-		return
-	}
+// Changed has Watch look at the status. It never blocks.
+func (s *Service) Changed() {
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -70,7 +66,7 @@ func (s *Service) Show(status string) {
 
 // Watch sends, until ctx ends, that the daemon is ready (when that channel is closed), its status, and that it is alive (as long as
 // ping returns nil).
-func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(context.Context) error) {
+func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(context.Context) error, status func() string) {
 	var beats <-chan time.Time // never, without a watchdog
 	if s.watchdog > 0 {
 		ticker := time.NewTicker(s.watchdog)
@@ -78,6 +74,15 @@ func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(co
 		beats = ticker.C
 	}
 	var shown string
+	show := func() bool {
+		line := status()
+		if line != shown && !notify("STATUS="+line) {
+			return false
+		}
+		shown = line
+		return true
+	}
+	look, changed := time.After(0), (<-chan struct{})(nil)
 	for {
 		// From the start, as the first check may take longer than the watchdog waits.
 		if s.watchdog > 0 && ping(ctx) == nil {
@@ -87,19 +92,18 @@ func (s *Service) Watch(ctx context.Context, ready <-chan struct{}, ping func(co
 		if !s.repeatReady() {
 			again = time.After(sendAgain)
 		}
-		if line := s.status.Load(); line != nil && *line != shown {
-			if notify("STATUS=" + *line) {
-				shown = *line
-			} else {
-				again = time.After(sendAgain)
-			}
-		}
 		select {
 		case <-ready:
+			show() // before whoever waits for the start goes on
 			s.send(true, sdnotify.SdNotifyReady)
 			ready = nil
 		case <-beats:
-		case <-s.changed:
+		case <-changed:
+			look, changed = time.After(statusRest), nil
+		case <-look:
+			if look, changed = nil, s.changed; !show() {
+				look = time.After(sendAgain)
+			}
 		case <-again:
 		case <-ctx.Done():
 			return
