@@ -32,7 +32,7 @@ func main() {
 	seconds := flag.Int("seconds", 30, "of several editors at work")
 	idle := flag.Duration("idle", time.Minute, "of doing nothing")
 	on := flag.String("on", "", "a file system to measure on: ext4, xfs, btrfs, tmpfs, overlay; empty: that of the checkout")
-	only := flag.String("only", "", "the one part to measure: idle, restarts, reverts, applies, push, editors; empty: all")
+	only := flag.String("only", "", "the one part to measure: idle, restarts, reverts, applies, push, instances, editors; empty: all")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -90,6 +90,7 @@ func measure(ctx context.Context, reverts, applies, pushes, seconds int, idle ti
 		{"reverts", func() ([]figure, error) { return measureReverts(ctx, c, reverts) }},
 		{"applies", func() ([]figure, error) { return measureApplies(ctx, c, applies) }},
 		{"push", func() ([]figure, error) { return measurePush(ctx, dir, pushes) }},
+		{"instances", func() ([]figure, error) { return measureInstances(ctx, dir, 50) }},
 		{"editors", func() ([]figure, error) { return measureEditors(ctx, c, time.Duration(seconds)*time.Second) }},
 	} {
 		if only != "" && only != part.name {
