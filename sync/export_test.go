@@ -31,6 +31,9 @@ func (d *Daemon) Overslept() string {
 		}
 	}
 	for _, in := range d.instances {
+		if in.record.Paused != nil && !in.isPaused(now) {
+			return in.Name + ": end of the pause"
+		}
 		is, shown := d.statusOf(in, d.conditionOf(in, now), now), *in.status.Load()
 		if is.Braked = shown.Braked; is != shown { // the brake ends by its time, which the next poll shows
 			return fmt.Sprintf("%s: status is\n%+v, and shown is\n%+v", in.Name, is, shown)
