@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"campaign-credsync/internal/credential"
 	credsync "campaign-credsync/sync"
 )
 
@@ -55,7 +56,7 @@ func TestCheckEndsWhenActivationHangs(t *testing.T) {
 		w.start()
 		w.stop()
 		w.active.take()
-		w.config.Activator = slowActivator{w.active, time.Hour}
+		w.config.Activator = slowRestarts{w.active}
 		w.config.CommandRuns = func() bool { return false }
 		w.config.Poll = time.Hour // no poll wakes anybody
 		w.source.rotate("two")
@@ -70,6 +71,16 @@ func TestCheckEndsWhenActivationHangs(t *testing.T) {
 		w.stop()
 		time.Sleep(time.Hour) // the step that was left behind
 	})
+}
+
+// slowRestarts takes an hour for each.
+type slowRestarts struct{ *activator }
+
+func (a slowRestarts) Activate(ctx context.Context, step credential.Step, since time.Time) (credential.Proof, error) {
+	if step.Kind == credential.StepRestart {
+		time.Sleep(time.Hour)
+	}
+	return a.activator.Activate(ctx, step, since)
 }
 
 // unheard is a hand edit that no event tells of.
