@@ -101,6 +101,7 @@ func TestThousandEventsForAProgramThatHangs(t *testing.T) {
 		text, _ := os.ReadFile(begun)
 		return strings.Fields(string(text))
 	}
+	told := 0
 	w.Eventually("three runs have hung, one after the other", func() bool {
 		alive := 0
 		for _, pid := range runs() {
@@ -111,7 +112,12 @@ func TestThousandEventsForAProgramThatHangs(t *testing.T) {
 		if alive > 1 {
 			t.Fatalf("%d run at a time", alive)
 		}
-		return len(runs()) > 3
+		n := len(runs())
+		if alive == 0 && n > told { // what came during a run was joined into one event: after each, one more makes the next
+			told = n
+			reverts(w, secret)
+		}
+		return n > 3
 	})
 	reverts(w, secret)
 	w.Warns("notify_failing", false, "killed after 1s")
