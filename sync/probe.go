@@ -58,7 +58,7 @@ func (d *Daemon) awaitsProbe(in *instance) bool {
 func (d *Daemon) keepProbed(in *instance) {
 	for d.phase < ended {
 		now := time.Now()
-		in.planRecheck(d.cfg.Recheck, now)
+		d.planRecheck(in, now)
 		switch what, at := d.planProbe(in, now); {
 		case d.commands.Err() != nil: // a stop is about to begin
 			d.wait(time.Time{}, &in.news, nil)

@@ -29,8 +29,8 @@ const (
 
 // planRecheck sets the time of the next recheck where there is none yet: a while after the last answer, or after the apply. One that is
 // overdue, as it was not asked for or no daemon ran, is spread.
-func (in *instance) planRecheck(interval time.Duration, now time.Time) {
-	r, rc := &in.record, &in.recheck
+func (d *Daemon) planRecheck(in *instance, now time.Time) {
+	r, rc, interval := &in.record, &in.recheck, d.cfg.Recheck
 	if interval == 0 || !rc.at.IsZero() || rc.fetching || rc.credential != nil || r.Digest == "" {
 		return
 	}
@@ -43,6 +43,7 @@ func (in *instance) planRecheck(interval time.Duration, now time.Time) {
 		rc.at = now.Add(rand.N(interval / 10))
 	}
 	rc.at = later(rc.at, in.throttledUntil(now))
+	d.wake(in) // the status shows it
 }
 
 // fetchApplied has the next poll read the secret of the applied version. What was adopted may be another than the source's.

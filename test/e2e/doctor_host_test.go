@@ -196,7 +196,7 @@ func TestDoctorOfTheDaemon(t *testing.T) {
 	doctor(w, 0).must(t, "daemon", "warning", "reload_rejected: the configuration file was rejected")
 	w.Must(w.Vault.Delete(w.Ctx, w.SecretPath("prod"), 1))
 	w.Is("prod", "blocked/secret_deleted")
-	doctor(w, 0).must(t, "instances", "error", "blocked, secret_deleted: ", "Write a new one, or undelete it")
+	doctor(w, 0).must(t, "instances", "error", "blocked, secret_deleted: ", "Write a new version, or undelete")
 }
 
 // The machine: what others see of nlserver's arguments, and what records or denies them. Each is set up in a mount namespace.

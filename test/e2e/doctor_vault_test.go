@@ -95,7 +95,7 @@ func TestDoctorOfVault(t *testing.T) {
 	t.Parallel()
 	world.NeedsRoot(t)
 	w := world.New(t, container.Options{User: campaignUser})
-	doctor(w, 0).must(t, "secret", "error", "no secret at", "Write it")
+	doctor(w, 0).must(t, "secret", "error", "no secret at", "Write the secret")
 	odd := container.Credential("an-odd-secret-of-31-characters!")
 	odd["ims_org_id"], odd["client_id"], odd["technical_account_id"] = "Example@AdobeOrg", "campaign_prod", "someone@example.com"
 	w.WriteSecret("prod", odd)
