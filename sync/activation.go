@@ -71,7 +71,7 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 	}
 	for _, in := range d.instances {
 		left := in.record.Activation
-		if len(left) == 0 || !d.mayRun(in, now) {
+		if len(left) == 0 || !d.mayRun(in, now) || in.busy == actionApply || !in.record.saveEnded() {
 			continue
 		}
 		if at := d.activationAt(in); now.Before(at) {
@@ -88,11 +88,13 @@ func (d *Daemon) planActivation(now time.Time) (step credential.Step, members []
 	return step, members, again
 }
 
-// applying is the first instance that activation waits for, or nil. Until it is woken, whatever others do changes nothing.
+// applying is the first instance that activation waits for, or nil. Until it is woken, whatever others do changes nothing. One of which a
+// step hangs is not waited for.
 func (d *Daemon) applying(now time.Time) *instance {
 	for _, in := range d.instances {
-		applies := d.appliesNow(in, now) && in.hung() == nil && !(d.awaitsProbe(in) && in.probe.retry.isFailing())
-		if in.busy == actionApply || applies || (len(in.record.Activation) > 0 && !in.record.saveEnded()) {
+		applies := d.appliesNow(in, now) && !(d.awaitsProbe(in) && in.probe.retry.isFailing())
+		saves := len(in.record.Activation) > 0 && !in.record.saveEnded()
+		if (in.busy == actionApply && !in.fileHangs()) || ((applies || saves) && in.hung() == nil) {
 			return in
 		}
 	}

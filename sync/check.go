@@ -60,6 +60,8 @@ func (d *Daemon) isChecked(in *instance, now time.Time) bool {
 	saved := !in.record.saving && (!in.record.unsaved || !in.record.retry.due(now))
 	editing := in.file.err != nil && !in.file.unusable() // an editor may be at work
 	switch {
+	case d.phase > working: // what is to be done may not be begun; a drain that fails has all asked again
+		return false
 	case in.file.recovery.isFailing() && idle, in.hung() != nil:
 		return true
 	case !idle || !polled || !saved || editing || d.isAsking(in, now):

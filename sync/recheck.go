@@ -62,6 +62,7 @@ func (d *Daemon) recheckApplied(in *instance) {
 	p, r, rc := in.recheck.credential, &in.record, &in.recheck
 	if p.hasKey() { // see askVersion
 		in.recheck = recheck{at: time.Now().Add(max(d.cfg.Recheck, 24*time.Hour))}
+		d.wake(in) // a check has waited for this
 		return
 	}
 	answer, err := d.ask(in, p, time.Now().Add(probeBound))

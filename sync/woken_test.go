@@ -3,6 +3,7 @@ package sync_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,7 +57,7 @@ func TestCheckEndsWhenActivationHangs(t *testing.T) {
 		w.start()
 		w.stop()
 		w.active.take()
-		w.config.Activator = slowRestarts{w.active}
+		w.config.Activator = slow{w.active, credential.StepRestart, time.Hour}
 		w.config.CommandRuns = func() bool { return false }
 		w.config.Poll = time.Hour // no poll wakes anybody
 		w.source.rotate("two")
@@ -73,12 +74,77 @@ func TestCheckEndsWhenActivationHangs(t *testing.T) {
 	})
 }
 
-// slowRestarts takes an hour for each.
-type slowRestarts struct{ *activator }
-
-func (a slowRestarts) Activate(ctx context.Context, step credential.Step, since time.Time) (credential.Proof, error) {
-	if step.Kind == credential.StepRestart {
+// TestActivationDoesNotWaitForAnApplyThatHangs: what the others have applied is activated when it is known to hang, and once more after it.
+func TestActivationDoesNotWaitForAnApplyThatHangs(t *testing.T) {
+	inWorld(t, []string{"prod", "stage"}, nil, func(t *testing.T, w *world) {
+		w.wantActivated("reload")
+		w.reload(func(c *credsync.Config) { c.CommandRuns = func() bool { return false } })
+		w.sinks["prod"].change(func(s *sink) { s.applyTime = time.Hour })
+		w.source.rotate("two")
+		w.daemon.CheckSoon()
+		time.Sleep(20 * time.Second)
+		w.wantOnDisk("stage", "two")
+		w.wantActivated()
+		time.Sleep(20 * time.Second)
+		w.wantState("prod", credsync.StateDegraded)
+		w.wantActivated("reload")
+		w.wantState("stage", credsync.StateInSync)
 		time.Sleep(time.Hour)
+		w.wantOnDisk("prod", "two")
+		w.wantActivated("reload")
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
+// TestCheckEndsWithoutAQuestion: Adobe cannot be asked about a private key, which is known when its secret was read again. Who is woken
+// first then, the order or the one that does not ask, is not known.
+func TestCheckEndsWithoutAQuestion(t *testing.T) {
+	probing(t, func(w *world) { w.config.Poll = time.Hour }, func(t *testing.T, w *world, _ *adobe) {
+		w.source.rotate("two")
+		w.source.change(func(s *source) { s.secret.PrivateKey = credential.NewSecret("-----BEGIN PRIVATE KEY-----") })
+		w.check()
+		for range 200 {
+			began := time.Now()
+			w.must(w.daemon.Ask(context.Background(), nil))
+			w.check()
+			if took := time.Since(began); took > 0 {
+				t.Fatalf("it took %v", took)
+			}
+		}
+	})
+}
+
+// TestCheckDuringADrain: it is not over because nothing more is begun.
+func TestCheckDuringADrain(t *testing.T) {
+	one(t, func(w *world) { w.config.Activator = slow{w.active, credential.StepReload, 10 * time.Second} }, func(t *testing.T, w *world) {
+		for n := range 20 { // who is woken first is not known
+			w.source.rotate(fmt.Sprint("activated ", n))
+			w.daemon.CheckSoon()
+			time.Sleep(5 * time.Second)
+			before, said := w.daemon, make(chan error, 1)
+			w.source.rotate(fmt.Sprint("waits ", n))
+			go func() { said <- before.Check(context.Background()) }()
+			synctest.Wait()
+			w.reload(func(*credsync.Config) {})
+			if err := <-said; !errors.Is(err, credsync.ErrEnded) {
+				t.Fatalf("the check of a daemon that did not apply the version said: %v", err)
+			}
+			w.check()
+			w.wantOnDisk("prod", fmt.Sprint("waits ", n))
+		}
+	})
+}
+
+// slow takes so long for each step of a kind.
+type slow struct {
+	*activator
+	kind  string
+	takes time.Duration
+}
+
+func (a slow) Activate(ctx context.Context, step credential.Step, since time.Time) (credential.Proof, error) {
+	if step.Kind == a.kind {
+		time.Sleep(a.takes)
 	}
 	return a.activator.Activate(ctx, step, since)
 }
