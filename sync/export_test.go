@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -48,4 +49,24 @@ func (d *Daemon) Overslept() string {
 		return "activation: " + s.String()
 	}
 	return ""
+}
+
+// CheckAll is Check without the order: what is held stays so.
+func (d *Daemon) CheckAll(ctx context.Context) error {
+	d.lock.take()
+	defer d.unlock()
+	d.beginCheck(d.instances, time.Now())
+	return d.await(ctx, d.instances)
+}
+
+// IsChecked reports whether a check of all instances is over. Asked when everybody waits, one that goes on was not woken.
+func (d *Daemon) IsChecked() bool {
+	d.lock.take()
+	defer func() { <-d.lock }()
+	for _, in := range d.instances {
+		if !d.isChecked(in, time.Now()) {
+			return false
+		}
+	}
+	return true
 }

@@ -117,7 +117,9 @@ func (m *model) step(count map[string]int) {
 	case "check":
 		if m.alive {
 			w.adobe.notBefore = time.Time{} // it is an operator's word
-			w.gen.daemon.CheckSoon()
+			g := w.gen
+			g.checks.Add(1)
+			go func() { g.daemon.CheckAll(context.Background()); g.checks.Add(-1) }()
 		}
 	case "order":
 		m.order()

@@ -219,6 +219,9 @@ func (m *model) rest() {
 		if what := m.w.gen.daemon.Overslept(); what != "" {
 			m.w.breaks("nobody was woken, and there is something to do: %s", what)
 		}
+		if m.w.gen.checks.Load() > 0 && m.w.gen.daemon.IsChecked() {
+			m.w.breaks("a check is over and goes on")
+		}
 		m.w.rules.quiescent(m.w)
 		m.checkClaims()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	stdsync "sync"
@@ -97,6 +98,7 @@ type generation struct {
 	readings []reading
 	right    map[string]time.Time // when it last saw the file as it should be
 	reap     func()
+	checks   atomic.Int32 // under way
 }
 
 var errDead = errors.New("this daemon was killed")
