@@ -62,8 +62,9 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 		return nil, took, errors.Join(runErr, err)
 	}
 	lack := cmp.Or(damage, prove(c, others, before.seen, after.seen, before.stamp != after.stamp, runErr != nil))
+	var livesOn error
 	if lack != nil { // what nlserver has started may be about to write
-		if lock, err = i.awaitRun(asked, lock, lateGrace); err == nil {
+		if lock, livesOn = i.awaitRun(asked, lock, lateGrace); livesOn == nil {
 			defer lock.Close()
 		}
 		again, damage, err := i.repair(ctx, before.content)
@@ -92,7 +93,7 @@ func (i *Instance) Apply(ctx context.Context, c credential.Credential, others cr
 	if errors.Is(lack, errOtherSecret) { // it works, and may be whole again only now
 		was = nil
 	}
-	return nil, took, errors.Join(lack, i.undoRun(ctx, was))
+	return nil, took, errors.Join(lack, i.undoRun(ctx, was, livesOn == nil))
 }
 
 // checkMix refuses to write a credential without a private key beside the key of another one. Only the option for OAuth credentials is
@@ -140,7 +141,7 @@ func prove(c credential.Credential, others, before, after credential.Attributes,
 	if wrong := wrongIDs(c, after); len(wrong) > 0 {
 		return fmt.Errorf("%s is not the credential's", wrong[0])
 	}
-	secret, inClear := after.Get(attrClientSecret), attributeInClear(c, after)
+	secret, inClear := after.Get(attrClientSecret), attributeInClear(c, before, after)
 	switch {
 	case secret.Value == "":
 		return fmt.Errorf("%s is empty or missing", attrClientSecret)
@@ -155,12 +156,16 @@ func prove(c credential.Credential, others, before, after credential.Attributes,
 }
 
 // attributeInClear names an attribute that holds a secret of c as it is. The record of an apply would show it, as the file does.
-func attributeInClear(c credential.Credential, seen credential.Attributes) string {
+// What nlserver did not write, in an attribute that is never recorded, is somebody else's.
+func attributeInClear(c credential.Credential, before, after credential.Attributes) string {
 	key, err := nlserver.KeyArgument(c.PrivateKey)
 	if err != nil { // then nlserver was not handed it
 		key = ""
 	}
-	for _, a := range seen {
+	for _, a := range after {
+		if a.Same(before.Get(a.Name)) && !slices.Contains(documented, a.Name) {
+			continue
+		}
 		if a.Value != "" && slices.Contains([]string{c.ClientSecret.Reveal(), c.PrivateKey.Reveal(), key}, a.Value) {
 			return a.Name
 		}

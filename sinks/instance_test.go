@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/sinks/imsxml"
@@ -120,6 +123,25 @@ func TestApplyLearnsWhereTheOrgIDIs(t *testing.T) {
 	}
 }
 
+// Who has the secret in clear in an attribute of their own keeps it there, and no apply fails for it.
+func TestApplyBesideASecretInClear(t *testing.T) {
+	c := newCampaign(t)
+	content := strings.Replace(c.content(), "<ims authIMSClientId", `<ims note="`+firstSecret+`" authIMSClientId`, 1)
+	if err := os.WriteFile(c.file, []byte(content), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	written, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := written.Get("note"); !got.Absent {
+		t.Errorf("it is recorded: %s", got.Name)
+	}
+	if got, err := c.Look(t.Context()); err != nil || got.Get("note").Value != firstSecret {
+		t.Errorf("it is not as it was: %v", err)
+	}
+}
+
 // Whatever nlserver does, a file that was whole before is whole afterwards, with the credential that worked or the new
 // one, and nothing claims that the new one is there when it is not.
 func TestApplyNeverLeavesItWorse(t *testing.T) {
@@ -205,6 +227,49 @@ func TestApplyTouchesNoFileThatIsOutOfOrder(t *testing.T) {
 	if log := c.read("var/standin/runs.jsonl"); strings.Contains(log, `"set"`) {
 		t.Error("nlserver was run")
 	}
+}
+
+// A process that nlserver left behind may damage the file long after an apply that proved nothing: what was there before stays saved until
+// that process has ended.
+func TestApplyKeepsThePreImageWhileAChildLives(t *testing.T) {
+	c := newCampaign(t)
+	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); err != nil {
+		t.Fatal(err)
+	}
+	whole := c.content()
+	begun, goOn := filepath.Join(c.path, "begun"), filepath.Join(c.path, "goon")
+	program := "#!/bin/sh\nsetsid sh -c 'echo >begun; read go <goon; echo \"<serverconf>\" >conf/config-prod.xml' </dev/null >/dev/null 2>&1 &\n"
+	err := errors.Join(os.WriteFile(filepath.Join(c.path, "bin/other"), []byte(program), 0o755), unix.Mkfifo(begun, 0o600), unix.Mkfifo(goOn, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.cfg.NLServer = c.server(func(n *nlserver.Config) { n.Executable, n.Command = "bin/other", "setimsoauth" })
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		os.ReadFile(begun) // blocks until it is written
+		stop()
+	}()
+	if _, _, err := c.Apply(ctx, newTestCredential(secondSecret), nil); err == nil || !strings.Contains(err.Error(), "nothing was written") {
+		t.Fatalf("error is %v, want one of a run that wrote nothing", err)
+	}
+	if err := c.Recover(t.Context()); !errors.Is(err, credential.ErrStillRunning) {
+		t.Fatalf("recovery while the child lives: %v", err)
+	}
+	if err := os.WriteFile(goOn, []byte("go on\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := c.awaitRun(t.Context(), nil, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock.Close()
+	if err := c.Recover(t.Context()); err != nil {
+		t.Errorf("recovery when the child has ended: %v", err)
+	}
+	if got := c.content(); got != whole {
+		t.Errorf("the file is not as it was; it has %d bytes, had %d", len(got), len(whole))
+	}
+	c.wantClean()
 }
 
 // The daemon was killed, its nlserver lives on: it holds the lock that came with it, and nobody joins it.

@@ -46,7 +46,7 @@ func (i *Instance) Recover(ctx context.Context) error {
 	if len(credential.Drift(restored, now.seen)) == 0 {
 		return i.endRun()
 	}
-	if err := i.undoRun(ctx, restored); err != nil {
+	if err := i.undoRun(ctx, restored, true); err != nil {
 		return err
 	}
 	i.log.Error("nlserver left the credential incomplete; it was restored", "path", i.cfg.File, "remedy", "see whether the disk is full, and why nlserver failed")
@@ -71,11 +71,15 @@ func complete(seen credential.Attributes) bool {
 }
 
 // undoRun restores the attributes that a run without proof may have changed: what worked before must not stay half replaced. If this
-// fails, Recover goes on with the file saved before.
-func (i *Instance) undoRun(ctx context.Context, was credential.Attributes) error {
+// fails, or is not for good because a process of the run lives on and may write later, Recover goes on with the file saved before.
+func (i *Instance) undoRun(ctx context.Context, was credential.Attributes, forGood bool) error {
 	var found credential.Attributes
 	if err := i.file.Repair(ctx, i.splice(was, &found)); err != nil {
 		return err
+	}
+	if !forGood {
+		i.unproved = was != nil
+		return nil
 	}
 	return i.endRun()
 }
