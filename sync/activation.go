@@ -20,6 +20,7 @@ type activation struct {
 	notBefore  time.Time // so long the next step waits, for no failure
 	waits      string    // why
 	look       retry     // of the looks for modules that do not run again
+	looks      bool      // one is under way
 	told       []string  // what could not be proven, as it was logged
 }
 

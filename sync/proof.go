@@ -113,7 +113,7 @@ func (d *Daemon) planLook(now time.Time) (next *instance, again time.Time) {
 	}
 	for _, in := range d.instances {
 		switch {
-		case len(in.record.Activation) > 0 || in.record.unproven() == nil:
+		case len(in.record.Activation) > 0 || in.record.unproven() == nil || in.activation.looks:
 		case in.activation.look.due(now):
 			return in, time.Time{}
 		default:
@@ -123,13 +123,27 @@ func (d *Daemon) planLook(now time.Time) (next *instance, again time.Time) {
 	return nil, again
 }
 
-// lookForModule looks again for a module that did not run, and restarts nothing.
+// lookForModule looks again for a module that did not run, and restarts nothing. A look that hangs is not waited for.
 func (d *Daemon) lookForModule(in *instance) {
 	was := *in.record.unproven()
+	in.activation.looks = true
+	d.spawn(func() { d.seekModule(in, was) })
+	for in.activation.looks && in.hung() == nil && d.phase < ended {
+		d.wait(time.Time{}, &in.news, nil)
+	}
+}
+
+func (d *Daemon) seekModule(in *instance, was state.StepProof) {
+	if d.phase > working { // since it was decided
+		in.activation.looks = false
+		d.wake(in)
+		return
+	}
 	var proof credential.Proof
 	d.do(&step{what: "look for a module, " + was.Step.String(), of: []*instance{in}, bound: fileBound}, func() {
 		proof = d.cfg.Activator.Prove(was.Step.Module, was.Before)
 	})
+	in.activation.looks = false
 	now := time.Now()
 	if is := in.record.unproven(); is == nil || is.Step != was.Step || !is.At.Equal(was.At) {
 		return // activated anew meanwhile

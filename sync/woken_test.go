@@ -96,6 +96,29 @@ func TestActivationDoesNotWaitForAnApplyThatHangs(t *testing.T) {
 	})
 }
 
+// TestActivationDoesNotWaitForALookThatHangs: processes cannot be looked at while the kernel holds one of them.
+func TestActivationDoesNotWaitForALookThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "prod")
+		w.config.Activator, w.config.Poll = slow{w.active, "look", time.Hour}, time.Hour
+		w.active.steps = []string{"restart web"}
+		w.active.proves("web", credential.Proof{Result: credential.ProofMissing, Text: "it does not run"})
+		w.source.rotate("one")
+		w.start()
+		w.active.take()
+		time.Sleep(time.Minute)
+		w.wantState("prod", credsync.StateDegraded)
+		w.source.rotate("two")
+		w.check()
+		w.wantOnDisk("prod", "two")
+		w.wantActivated("reload", "restart web")
+		time.Sleep(time.Hour) // the look ends, and the next one hangs
+		w.wantState("prod", credsync.StateDegraded)
+		w.stop()
+		time.Sleep(time.Hour) // the step that was left behind
+	})
+}
+
 // TestCheckEndsWithoutAQuestion: Adobe cannot be asked about a private key, which is known when its secret was read again. Who is woken
 // first then, the order or the one that does not ask, is not known.
 func TestCheckEndsWithoutAQuestion(t *testing.T) {
@@ -135,7 +158,7 @@ func TestCheckDuringADrain(t *testing.T) {
 	})
 }
 
-// slow takes so long for each step of a kind.
+// slow takes so long for each step of a kind, or for a look.
 type slow struct {
 	*activator
 	kind  string
@@ -147,6 +170,13 @@ func (a slow) Activate(ctx context.Context, step credential.Step, since time.Tim
 		time.Sleep(a.takes)
 	}
 	return a.activator.Activate(ctx, step, since)
+}
+
+func (a slow) Prove(module string, before []string) credential.Proof {
+	if a.kind == "look" {
+		time.Sleep(a.takes)
+	}
+	return a.activator.Prove(module, before)
 }
 
 // unheard is a hand edit that no event tells of.
