@@ -230,46 +230,54 @@ func TestApplyTouchesNoFileThatIsOutOfOrder(t *testing.T) {
 }
 
 // A process that nlserver left behind may damage the file long after an apply that proved nothing: what was there before stays saved until
-// that process has ended.
+// that process has ended. A credential that an operator set meanwhile stays.
 func TestApplyKeepsThePreImageWhileAChildLives(t *testing.T) {
-	c := newCampaign(t)
-	if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); err != nil {
-		t.Fatal(err)
+	for _, order := range []string{"damage", "end"} {
+		t.Run(order, func(t *testing.T) {
+			c := newCampaign(t)
+			if _, _, err := c.Apply(t.Context(), newTestCredential(firstSecret), nil); err != nil {
+				t.Fatal(err)
+			}
+			want := c.content()
+			begun, goOn := filepath.Join(c.path, "begun"), filepath.Join(c.path, "goon")
+			program := "#!/bin/sh\nsetsid sh -c 'echo >begun; read order <goon; [ $order = end ] || echo \"<serverconf>\" >conf/config-prod.xml' </dev/null >/dev/null 2>&1 &\n"
+			err := errors.Join(os.WriteFile(filepath.Join(c.path, "bin/other"), []byte(program), 0o755), unix.Mkfifo(begun, 0o600), unix.Mkfifo(goOn, 0o600))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.cfg.NLServer = c.server(func(n *nlserver.Config) { n.Executable, n.Command = "bin/other", "setimsoauth" })
+			ctx, stop := context.WithCancel(t.Context())
+			go func() {
+				os.ReadFile(begun) // blocks until it is written
+				stop()
+			}()
+			if _, _, err := c.Apply(ctx, newTestCredential(secondSecret), nil); err == nil || !strings.Contains(err.Error(), "nothing was written") {
+				t.Fatalf("error is %v, want one of a run that wrote nothing", err)
+			}
+			if err := c.Recover(t.Context()); !errors.Is(err, credential.ErrStillRunning) {
+				t.Fatalf("recovery while the child lives: %v", err)
+			}
+			if order == "end" {
+				want = strings.ReplaceAll(want, newTestCredential(firstSecret).ClientID, "an-operators-id")
+				err = os.WriteFile(c.file, []byte(want), 0o640)
+			}
+			if err := errors.Join(err, os.WriteFile(goOn, []byte(order+"\n"), 0)); err != nil {
+				t.Fatal(err)
+			}
+			lock, err := c.awaitRun(t.Context(), nil, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lock.Close()
+			if err := c.Recover(t.Context()); err != nil {
+				t.Errorf("recovery when the child has ended: %v", err)
+			}
+			if got := c.content(); got != want {
+				t.Errorf("the file has %d bytes, want %d", len(got), len(want))
+			}
+			c.wantClean()
+		})
 	}
-	whole := c.content()
-	begun, goOn := filepath.Join(c.path, "begun"), filepath.Join(c.path, "goon")
-	program := "#!/bin/sh\nsetsid sh -c 'echo >begun; read go <goon; echo \"<serverconf>\" >conf/config-prod.xml' </dev/null >/dev/null 2>&1 &\n"
-	err := errors.Join(os.WriteFile(filepath.Join(c.path, "bin/other"), []byte(program), 0o755), unix.Mkfifo(begun, 0o600), unix.Mkfifo(goOn, 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.cfg.NLServer = c.server(func(n *nlserver.Config) { n.Executable, n.Command = "bin/other", "setimsoauth" })
-	ctx, stop := context.WithCancel(t.Context())
-	go func() {
-		os.ReadFile(begun) // blocks until it is written
-		stop()
-	}()
-	if _, _, err := c.Apply(ctx, newTestCredential(secondSecret), nil); err == nil || !strings.Contains(err.Error(), "nothing was written") {
-		t.Fatalf("error is %v, want one of a run that wrote nothing", err)
-	}
-	if err := c.Recover(t.Context()); !errors.Is(err, credential.ErrStillRunning) {
-		t.Fatalf("recovery while the child lives: %v", err)
-	}
-	if err := os.WriteFile(goOn, []byte("go on\n"), 0); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := c.awaitRun(t.Context(), nil, time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lock.Close()
-	if err := c.Recover(t.Context()); err != nil {
-		t.Errorf("recovery when the child has ended: %v", err)
-	}
-	if got := c.content(); got != whole {
-		t.Errorf("the file is not as it was; it has %d bytes, had %d", len(got), len(whole))
-	}
-	c.wantClean()
 }
 
 // The daemon was killed, its nlserver lives on: it holds the lock that came with it, and nobody joins it.

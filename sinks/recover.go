@@ -78,7 +78,7 @@ func (i *Instance) undoRun(ctx context.Context, was credential.Attributes, forGo
 		return err
 	}
 	if !forGood {
-		i.unproved = was != nil
+		i.unproved = false // a credential that is complete by then may be an operator's
 		return nil
 	}
 	return i.endRun()
