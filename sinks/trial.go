@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -182,7 +183,7 @@ func (r trialRecord) undone(current []byte) (next []byte, changed string, err er
 		return current, "", nil
 	}
 	document, err := imsxml.Parse(current)
-	if errors.Is(err, credential.ErrDamaged) { // nobody has it open, so it is nlserver that left it so
+	if isDamage(cmp.Or(err, keepsPlace(current, r.Content))) { // nobody has it open, so it is nlserver that left it so
 		return r.Content, "", nil
 	}
 	if err != nil {

@@ -56,11 +56,16 @@ func TestTrialIsUndone(t *testing.T) {
 		after  string // empty: as before
 		says   string // in the error
 	}{
-		"set in place":       {run: func(c *campaign) { inPlace(c, set(triedFile)) }},
-		"set by rename":      {run: func(c *campaign) { byRename(c, set(triedFile)) }},
-		"reformatted":        {run: func(c *campaign) { inPlace(c, reformatted.Replace(set(triedFile))) }},
-		"only reformatted":   {run: func(c *campaign) { byRename(c, reformatted.Replace(triedFile)) }},
-		"empty":              {run: func(c *campaign) { inPlace(c, "") }},
+		"set in place":     {run: func(c *campaign) { inPlace(c, set(triedFile)) }},
+		"set by rename":    {run: func(c *campaign) { byRename(c, set(triedFile)) }},
+		"reformatted":      {run: func(c *campaign) { inPlace(c, reformatted.Replace(set(triedFile))) }},
+		"only reformatted": {run: func(c *campaign) { byRename(c, reformatted.Replace(triedFile)) }},
+		"empty":            {run: func(c *campaign) { inPlace(c, "") }},
+		"without shared":   {run: func(c *campaign) { inPlace(c, "<serverconf/>") }},
+		"without shared, no credential before": {
+			before: "<serverconf><shared><dataStore/></shared></serverconf>",
+			run:    func(c *campaign) { inPlace(c, "<serverconf/>") },
+		},
 		"cut off, by rename": {run: func(c *campaign) { byRename(c, triedFile[:80]) }},
 		"only an id is set":  {run: func(c *campaign) { inPlace(c, imsTag.ReplaceAllLiteralString(triedFile, tag("org='"+made.OrgID+"'"))) }},
 		"emptied":            {run: func(c *campaign) { inPlace(c, imsTag.ReplaceAllLiteralString(triedFile, tag("authIMSTAClientId=''"))) }},
