@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,19 +33,46 @@ func contentSum(content []byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// newCopy writes next to a file beside old, with the rights of old, and takes a write lease on it.
+// newCopy writes next to a file beside old, with the rights of old, and takes a write lease on it. Where the file system and /proc allow
+// it, the file has no name until it is whole: that is faster, no watch of the directory hears of it, and a crash leaves nothing.
 func (p place) newCopy(old *openFile, content, next []byte) (*openFile, error) {
-	copied, err := p.openAt(draftName(p.name), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
-	if err != nil {
-		p.unsettled = true // it may have been created all the same
-		return nil, p.failed("create a copy beside", err)
+	copied, err := p.tryCopy(p.openUnnamed, old, content, next)
+	if isForbidden(err) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOENT) {
+		copied, err = p.tryCopy(p.openDraft, old, content, next)
 	}
-	if err := p.fill(copied, old, content, next); err != nil {
-		p.discard(copied)
+	if err != nil {
 		return nil, p.failed("create a copy beside", err)
 	}
 	copied.lease(unix.F_WRLCK) // there is none where leases are not supported; tryQuiet has said so
 	return copied, nil
+}
+
+func (p place) tryCopy(open func() (*openFile, error), old *openFile, content, next []byte) (*openFile, error) {
+	copied, err := open()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.fill(copied, old, content, next); err != nil {
+		p.discard(copied)
+		return nil, err
+	}
+	return copied, nil
+}
+
+func (p place) openUnnamed() (*openFile, error) {
+	f, err := p.openAt(".", unix.O_RDWR|unix.O_TMPFILE)
+	if err == nil {
+		f.name = ""
+	}
+	return f, err
+}
+
+func (p place) openDraft() (*openFile, error) {
+	f, err := p.openAt(draftName(p.name), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
+	if err != nil {
+		p.unsettled = true // it may have been created all the same
+	}
+	return f, err
 }
 
 // fill gives the draft f its content, its rights, and its telling name only when it is whole and on disk: a file of such a name is
@@ -69,7 +97,7 @@ func (p place) fill(f, old *openFile, content, next []byte) error {
 // discard closes f and removes it unless it is at the path. Should that fail, it is a stray, which the next replacement deals with, or
 // the next start.
 func (p place) discard(f *openFile) {
-	if f.name != p.name && p.remove(f.name) != nil {
+	if f.name != "" && f.name != p.name && p.remove(f.name) != nil {
 		p.unsettled = true
 	}
 	f.Close()

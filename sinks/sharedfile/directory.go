@@ -115,10 +115,15 @@ func (p place) swap(copyName string) error {
 	return retryEINTR(func() error { return unix.Renameat2(dir, copyName, dir, p.name, unix.RENAME_EXCHANGE) })
 }
 
-// rename gives f another name, and replaces what has it.
+// rename gives f another name, and replaces what has it; or its first one, which nothing must have.
 func (p place) rename(f *openFile, name string) error {
 	dir := int(p.dir.Fd())
-	err := retryEINTR(func() error { return unix.Renameat(dir, f.name, dir, name) })
+	err := retryEINTR(func() error {
+		if f.name == "" {
+			return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), dir, name, unix.AT_SYMLINK_FOLLOW)
+		}
+		return unix.Renameat(dir, f.name, dir, name)
+	})
 	if err == nil {
 		f.name = name
 	}

@@ -17,7 +17,7 @@ import (
 // openFile is a file held open, since a lease and a judgement belong to the very inode, whatever the path shows later.
 type openFile struct {
 	*os.File
-	name   string      // in the directory, where we have put it or found it last
+	name   string      // in the directory, where we have put it or found it last; empty: it has none yet
 	stat   unix.Stat_t // when it was opened
 	leased int         // kind of the lease that was taken: whoever opens the file for writing (F_RDLCK), or at all (F_WRLCK), waits. F_UNLCK: none
 }

@@ -33,6 +33,10 @@ func TestForbiddenStepLeadsToAnotherWay(t *testing.T) {
 		{"lease EACCES", []policy.Rule{policy.Lease.Says(unix.EACCES)}, noLeases, false},
 		{"as NFS", []policy.Rule{policy.Exchange.Says(unix.EINVAL), policy.Lease.Says(unix.EINVAL)}, noExchange, false},
 		{"exchange and rename", []policy.Rule{policy.Exchange.Says(unix.EPERM), policy.Rename.Says(unix.EPERM)}, "", true},
+		{"no file without a name EOPNOTSUPP", []policy.Rule{policy.Unnamed.Says(unix.EOPNOTSUPP)}, "", false},
+		{"no file without a name EISDIR", []policy.Rule{policy.Unnamed.Says(unix.EISDIR)}, "", false},
+		{"no link EPERM", []policy.Rule{policy.Link.Says(unix.EPERM)}, "", false},
+		{"no link ENOENT, as without /proc", []policy.Rule{policy.Link.Says(unix.ENOENT)}, "", false},
 		{"extended attribute EPERM", []policy.Rule{policy.SetXattr.Says(unix.EPERM)}, "", true},
 		{"extended attribute ENOTSUP", []policy.Rule{policy.SetXattr.Says(unix.ENOTSUP)}, "", true},
 	} {

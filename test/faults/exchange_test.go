@@ -26,11 +26,11 @@ func TestRevertReachesTheDiskInOrder(t *testing.T) {
 			t.Parallel()
 			calls := listCalls(t, tracer, change)
 			conf := func(c call) bool { return strings.HasSuffix(c.On, "/conf") }
-			copied := func(c call) bool { return strings.Contains(c.On, ".credsync-unfinished-") } // it has no name that tells what it holds
+			copied := func(c call) bool { return strings.Contains(c.On, "/conf/#") } // as the kernel shows a file without a name
 			inOrder(t, calls, []step{
 				{"the copy is written", func(c call) bool { return c.Call == "pwrite64" && copied(c) }},
 				{"the copy is synced", func(c call) bool { return c.Call == "fsync" && copied(c) }},
-				{"the copy gets its name", func(c call) bool { return c.Call == "renameat" && copied(c) }},
+				{"the copy gets its name", func(c call) bool { return c.Call == "linkat" && strings.Contains(c.On, ".credsync-") }},
 				{"it is exchanged", func(c call) bool { return c.Call == "renameat2" && strings.Contains(c.On, ".credsync-") }},
 				{"the directory is synced", func(c call) bool { return c.Call == "fsync" && conf(c) }},
 			})

@@ -108,7 +108,7 @@ func exchanged(t *testing.T, calls []call, conf string) {
 	for i, c := range calls[:exchange] {
 		inConf := strings.HasPrefix(c.On, conf+"/")
 		switch {
-		case c.Call == "renameat" && strings.Contains(c.On, ".credsync-"):
+		case c.Call == "linkat" && strings.Contains(c.On, ".credsync-"):
 			named = i
 		case inConf && (c.Call == "write" || c.Call == "pwrite64"):
 			write = i

@@ -27,6 +27,8 @@ var (
 	Rename   = Rule{Call: unix.SYS_RENAMEAT}
 	Lease    = Rule{Call: unix.SYS_FCNTL, Argument: 2, With: unix.F_SETLEASE, Equal: true}
 	SetXattr = Rule{Call: unix.SYS_FSETXATTR}
+	Unnamed  = Rule{Call: unix.SYS_OPENAT, Argument: 3, With: unix.O_TMPFILE &^ unix.O_DIRECTORY}
+	Link     = Rule{Call: unix.SYS_LINKAT}
 )
 
 // Says is the rule with an answer.
