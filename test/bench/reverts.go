@@ -69,15 +69,10 @@ func measureReverts(ctx context.Context, c *container.Container, n int) ([]figur
 	}
 	defer d.Stop()
 	file := c.File(instance)
-	right, err := os.ReadFile(file)
+	right, wrong, err := contents(file)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := container.Attribute(right, "authIMSTAClientSecret")
-	if err != nil {
-		return nil, err
-	}
-	wrong := bytes.Replace(right, []byte(secret), []byte("@bm90IHRoZSBzZWNyZXQ="), 1)
 	floorFile := filepath.Join(c.Dir, "floor", filepath.Base(file))
 	stop, err := startFloor(floorFile, right)
 	if err != nil {
@@ -122,6 +117,18 @@ func measureReverts(ctx context.Context, c *container.Container, n int) ([]figur
 		}
 	}
 	return figures, lost
+}
+
+// contents are what a configuration file holds, and the same with another secret.
+func contents(file string) (right, wrong []byte, err error) {
+	if right, err = os.ReadFile(file); err != nil {
+		return nil, nil, err
+	}
+	secret, err := container.Attribute(right, "authIMSTAClientSecret")
+	if err != nil {
+		return nil, nil, err
+	}
+	return right, bytes.Replace(right, []byte(secret), []byte("@bm90IHRoZSBzZWNyZXQ="), 1), nil
 }
 
 func startFloor(file string, right []byte) (stop func(), err error) {
