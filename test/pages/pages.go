@@ -13,8 +13,8 @@ import (
 // Operators are the pages for operators, in the order in which a test may run them: each begins with a host on which the instance is in
 // sync, but for the first.
 var Operators = []string{
-	"install.md", "commands.md", "problems.md", "operate.md", "rotate-by-hand.md", "break-glass.md", "vault.md", "survey.md", "uninstall.md",
-	"alerts.md", "configure.md", "faq.md", "first-real-run.md", "hardening.md", "security.md",
+	"install.md", "commands.md", "problems.md", "operate.md", "rotate-by-hand.md", "break-glass.md", "vault.md", "first-real-run.md", "uninstall.md",
+	"alerts.md", "configure.md", "faq.md", "hardening.md", "security.md",
 }
 
 // Elsewhere are pages for operators with a test of their own.

@@ -95,7 +95,7 @@ var scenes = map[string]map[int]scene{
 			says(t, p.read(t, "/run/secrets/campaign-dev.json"), p.secret)
 		}},
 	},
-	"survey.md": {
+	"first-real-run.md": {
 		1: {before: func(t *testing.T, p *reader) {
 			p.run(t, "runuser", "-u", "neolane", "--", "nlserver-standin", "--standin-instance", campaignHome, "test")
 			p.configure(t, p.config+"  - {name: test, path: campaign/prod/oauth}\n")
