@@ -162,8 +162,9 @@ func attributeInClear(c credential.Credential, before, after credential.Attribut
 	if err != nil { // then nlserver was not handed it
 		key = ""
 	}
-	for _, a := range after {
-		if a.Same(before.Get(a.Name)) && !slices.Contains(documented, a.Name) {
+	was := before.Select(after.Names())
+	for i, a := range after {
+		if a.Same(was[i]) && !slices.Contains(documented, a.Name) {
 			continue
 		}
 		if a.Value != "" && slices.Contains([]string{c.ClientSecret.Reveal(), c.PrivateKey.Reveal(), key}, a.Value) {
