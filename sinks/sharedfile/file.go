@@ -9,7 +9,19 @@
 //   - a write lease on our copy until the displaced file was judged: whoever opens the path meanwhile waits, so nobody starts from a
 //     copy that is taken back.
 //
-// Whatever was at the path and is beside it now is guarded a little longer (guard.go).
+// Whatever was at the path and is beside it now is guarded a little longer (guard.go). The steps, with A for what is there and B for
+// what comes in its place:
+//
+//	    the path shows       beside it, .config-prod.xml.credsync-<sum of A>-<sum of B>-…
+//	1   A   read lease                                read A; B = merge(A)
+//	2   A   read lease       B   write lease          B whole and synced, with the rights of A, then named
+//	3   B   write lease      A   read lease           exchange
+//	4   judge: is the displaced file the A that was read, its lease unbroken?
+//	      yes   B's lease is released, the directory synced
+//	      no    exchanged back: somebody's update is at the path again. B is kept as in 5. Start at 1
+//	5   B                    A   read lease           kept for 0.25 s: does anybody wait to open it?
+//	      no    it is removed
+//	      yes   exchanged back, while they wait; B gets the path's content first
 //
 // Where leases or the exchange are not to be had (network file systems, another owner), it waits for a quiet moment instead, and
 // an update in the last microseconds is lost.
