@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/test/pages"
 	"campaign-credsync/test/skip"
 )
 
@@ -254,6 +255,27 @@ func TestReleaseIsReproducible(t *testing.T) {
 	}
 }
 
+// testDocumented runs the commands of the documents that need a checkout or a release: each in the directory where its reader is.
+func testDocumented(t *testing.T, r *repository) {
+	commands, err := pages.Of("../../docs", t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(commands) != 2 {
+		t.Fatalf("the documents have %q", commands)
+	}
+	for _, command := range commands {
+		dir := r.dist
+		if strings.HasPrefix(command, "make ") {
+			dir = r.dir
+		}
+		r.must(t, "bash", "-ec", `cd "$1"; eval "$2"`, "bash", dir, command)
+	}
+	if said := r.must(t, "bin/campaign-credsync", "version"); !strings.Contains(said, version) {
+		t.Errorf("what was built says %s", said)
+	}
+}
+
 func testContents(t *testing.T, r *repository, files map[string][]byte) {
 	names := make([]string, 0, len(files))
 	for name := range files {
@@ -268,6 +290,7 @@ func testContents(t *testing.T, r *repository, files map[string][]byte) {
 		}
 	}
 
+	testDocumented(t, r)
 	verify := func() (string, error) {
 		return r.try(t, "sh", "-c", "cd dist && gpg --batch --verify SHA256SUMS.asc SHA256SUMS && sha256sum --check --strict --quiet SHA256SUMS")
 	}

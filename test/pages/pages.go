@@ -1,6 +1,6 @@
 // Package pages takes the commands out of the documents, so that tests can run them.
 //
-// A fenced block of the language sh is what an operator types. All of it is run, in the order of the page, unless NotRun has its reason.
+// A fenced block of the language sh is what an operator types. All of it is run, in the order of the page, or by the test that RunBy names.
 package pages
 
 import (
@@ -27,11 +27,10 @@ var Elsewhere = map[string]string{
 // Developers are the other pages.
 var Developers = []string{"architecture.md", "compatibility.md", "dependencies.md", "faults.md", "testing.md"}
 
-// NotRun are the commands that no test runs, by page and by how their first line begins, with the reason.
-var NotRun = []struct{ Page, Begins, Reason string }{
-	{"install.md", "make build", "needs Go on the container"},
-	{"install.md", "gpg --verify", "needs a release; its own tests check the signature"},
-	{"vault.md", "vault write auth/jwt/config", "Vault asks the issuer for its keys, and there is none; logins by JWT have tests of their own"},
+// RunBy are the commands that need more than a container, by page and by how their first line begins: the test of releases runs them.
+var RunBy = []struct{ Page, Begins, Test string }{
+	{"install.md", "make build", "TestReleaseIsReproducible"},
+	{"install.md", "gpg --verify", "TestReleaseIsReproducible"},
 }
 
 // Languages are those that a block may have. Only sh is run.
@@ -107,12 +106,33 @@ func (b Block) Commands() (commands []string) {
 	return commands
 }
 
-// Excused tells why a command is not run; empty if it is.
-func (b Block) Excused(command string) (reason string) {
-	for _, n := range NotRun {
-		if n.Page == b.Page && strings.HasPrefix(strings.TrimSpace(command), n.Begins) {
-			return n.Reason
+// RunElsewhere reports whether another test runs a command.
+func (b Block) RunElsewhere(command string) bool {
+	for _, r := range RunBy {
+		if r.Page == b.Page && strings.HasPrefix(strings.TrimSpace(command), r.Begins) {
+			return true
 		}
 	}
-	return ""
+	return false
+}
+
+// Of returns the commands that a test runs in place of that of their page, in the order of RunBy.
+func Of(docs, test string) (commands []string, err error) {
+	for _, r := range RunBy {
+		if r.Test != test {
+			continue
+		}
+		blocks, err := Read(docs, r.Page)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range blocks {
+			for _, command := range b.Commands() {
+				if b.Language == "sh" && strings.HasPrefix(strings.TrimSpace(command), r.Begins) {
+					commands = append(commands, command)
+				}
+			}
+		}
+	}
+	return commands, nil
 }

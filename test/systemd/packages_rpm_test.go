@@ -21,8 +21,9 @@ func TestPackagesRPM(t *testing.T) {
 	requireTools(t)
 	architecture := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 	h := bootHost(t, vaulttest.Start(t), buildStandin(t), rootFileSystem(t, "rpm"))
-	for name, version := range map[string]string{"older": "1.0.0", "newer": "1.1.0"} {
-		copyFile(t, filepath.Join(buildPackage(t, version, "rpm"), "campaign-credsync-"+version+"-1."+architecture+".rpm"), h.path("/root/"+name+".rpm"))
+	for name, from := range map[string]struct{ source, version string }{"older": {firstSource(t), "1.0.0"}, "newer": {repository(t), "1.1.0"}} {
+		file := "campaign-credsync-" + from.version + "-1." + architecture + ".rpm"
+		copyFile(t, filepath.Join(buildPackage(t, from.source, from.version, "rpm"), file), h.path("/root/"+name+".rpm"))
 	}
 	before := h.document(t)
 	says(t, h.rpm(t, "-i", "older"), "not started, as there is no "+configFile)

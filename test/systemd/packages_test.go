@@ -21,7 +21,7 @@ func TestPackages(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "")
 	t.Setenv("VAULT_NAMESPACE", "")
 	requireTools(t)
-	older, newer := buildDeb(t, "1.0.0"), buildDeb(t, "1.1.0")
+	older, newer := buildDeb(t, firstSource(t), "1.0.0"), buildDeb(t, repository(t), "1.1.0")
 	h := newHost(t)
 	copyFile(t, older, h.path("/root/older.deb"))
 	copyFile(t, newer, h.path("/root/newer.deb"))
@@ -52,17 +52,35 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// buildDeb returns the deb of a version.
-func buildDeb(t *testing.T, version string) string {
+// first is the last commit without packages: the oldest program from which a host may come.
+const first = "cbec487d5374af1c95b4a504247883c867762169"
+
+// firstSource returns a directory with the sources of first, and with what makes packages today.
+func firstSource(t *testing.T) (dir string) {
 	t.Helper()
-	return filepath.Join(buildPackage(t, version, "deb"), "campaign-credsync_"+version+"-1_"+runtime.GOARCH+".deb")
+	dir = t.TempDir()
+	out, err := outside(t, "bash", "-euo", "pipefail", "-c", `
+		git cat-file -e "$1^{commit}" 2>/dev/null || git fetch --quiet --unshallow
+		git archive "$1" | tar -x -C "$2"
+		rm "$2/Makefile"
+		tar -c Makefile packaging | tar -x -C "$2" --skip-old-files`, "bash", first, dir)
+	if err != nil {
+		t.Fatalf("the sources of %s: %v\n%s", first, err, out)
+	}
+	return dir
+}
+
+// buildDeb returns the deb of a version, made from source.
+func buildDeb(t *testing.T, source, version string) string {
+	t.Helper()
+	return filepath.Join(buildPackage(t, source, version, "deb"), "campaign-credsync_"+version+"-1_"+runtime.GOARCH+".deb")
 }
 
 // buildPackage returns the directory with the package of a version and format, for this machine.
-func buildPackage(t *testing.T, version, format string) (dist string) {
+func buildPackage(t *testing.T, source, version, format string) (dist string) {
 	t.Helper()
 	dist = t.TempDir()
-	out, err := outside(t, "make", "package", "DIST="+dist, "FORMATS="+format, "ARCHES="+runtime.GOARCH, "VERSION=v"+version, "PACKAGE_VERSION="+version)
+	out, err := outside(t, "make", "-C", source, "package", "DIST="+dist, "FORMATS="+format, "ARCHES="+runtime.GOARCH, "VERSION=v"+version, "PACKAGE_VERSION="+version)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, tail(out, 20))
 	}

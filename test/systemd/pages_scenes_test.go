@@ -4,7 +4,9 @@ package systemd
 
 import (
 	"bytes"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -74,6 +76,7 @@ var scenes = map[string]map[int]scene{
 			copyFile(t, file, p.path("/root/ca.pem"))
 			copyFile(t, file, p.path("/root/ca.crt"))
 		}},
+		3: {before: issuer},
 		6: {after: func(t *testing.T, p *reader, said string) {
 			p.config = p.read(t, configFile)
 			p.isInSync(t)
@@ -124,6 +127,26 @@ var scenes = map[string]map[int]scene{
 			}
 		}},
 	},
+}
+
+// issuer answers where Vault is told to fetch the keys of an issuer of JWTs, which Vault does at once. It is of the page only: logins by
+// JWT have tests of their own.
+func issuer(t *testing.T, p *reader) {
+	asked := make(chan struct{}, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		_, _ = io.WriteString(w, `{"keys":[]}`)
+	}))
+	t.Cleanup(func() {
+		server.Close()
+		if len(asked) == 0 {
+			t.Error("Vault did not ask the issuer for its keys")
+		}
+	})
+	p.here = append(p.here, "https://issuer.example.com/jwks", server.URL+"/jwks")
 }
 
 // isInSync waits for the newest version to be applied, and demands that the secret typed last is in the file.

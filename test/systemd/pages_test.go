@@ -21,7 +21,7 @@ func TestPages(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "")
 	t.Setenv("VAULT_NAMESPACE", "")
 	requireTools(t)
-	deb := buildDeb(t, "1.0.0")
+	deb := buildDeb(t, repository(t), "1.0.0")
 	p := &reader{host: bootHost(t, vaulttest.Start(t), buildStandin(t), rootFileSystem(t, "sudo", "curl", "jq"))}
 	p.proxy = p.vault.Proxy(t)
 	copyFile(t, deb, p.path("/root/"+filepath.Base(deb)))
@@ -91,7 +91,7 @@ func (p *reader) doPage(t *testing.T, page string) {
 		}
 		said := ""
 		for _, command := range b.Commands() {
-			if b.Excused(command) == "" {
+			if !b.RunElsewhere(command) {
 				said += p.do(t, s, b, p.asHere(command))
 			}
 		}

@@ -83,7 +83,7 @@ func TestRollout(t *testing.T) {
 }
 
 func newFleet(t *testing.T) *fleet {
-	f := &fleet{vault: vaulttest.Start(t), wrapped: &wrappings{}, deb: filepath.Join(buildPackage(t, "1.0.0", "deb rpm"), "campaign-credsync_1.0.0-1_"+runtime.GOARCH+".deb")}
+	f := &fleet{vault: vaulttest.Start(t), wrapped: &wrappings{}, deb: filepath.Join(buildPackage(t, repository(t), "1.0.0", "deb rpm"), "campaign-credsync_1.0.0-1_"+runtime.GOARCH+".deb")}
 	authority := vaulttest.MustAuthority(t)
 	pair, _, _ := authority.MustIssue(t, "127.0.0.1")
 	f.proxy = f.vault.ProxyTLS(t, &tls.Config{Certificates: []tls.Certificate{pair}})
