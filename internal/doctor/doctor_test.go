@@ -2,11 +2,13 @@ package doctor
 
 import (
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestChecksAreDocumented: commands.md has a row for each check, and for each level.
+// TestChecksAreDocumented: commands.md names each check and each level once, in its section of doctor, and no others.
 func TestChecksAreDocumented(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/commands.md")
@@ -15,20 +17,28 @@ func TestChecksAreDocumented(t *testing.T) {
 	}
 	_, section, _ := strings.Cut(string(text), "\n## Doctor\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	var rows []string
-	for _, check := range checks {
-		rows = append(rows, check.name)
-	}
+	levels, list, _ := strings.Cut(section, "\n- ")
 	for _, level := range Levels {
-		rows = append(rows, string(level))
-	}
-	for _, row := range rows {
-		if strings.Count(section, "\n| `"+row+"` | ") != 1 {
-			t.Errorf("the section Doctor of commands.md has no row, or several, for %s", row)
+		if strings.Count(levels, "\n| `"+string(level)+"` | ") != 1 {
+			t.Errorf("the section Doctor of commands.md has no row, or several, for %s", level)
 		}
 	}
-	if found := strings.Count(section, "\n| `"); found != len(rows) {
-		t.Errorf("it has %d rows for %d checks and levels", found, len(rows))
+	if found := strings.Count(levels, "\n| `"); found != len(Levels) {
+		t.Errorf("it has %d rows for %d levels", found, len(Levels))
+	}
+	var documented []string
+	for _, name := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(list, -1) {
+		documented = append(documented, name[1])
+	}
+	for _, check := range checks {
+		if at := slices.Index(documented, check.name); at < 0 {
+			t.Errorf("the section Doctor of commands.md does not name %s", check.name)
+		} else {
+			documented = slices.Delete(documented, at, at+1)
+		}
+	}
+	if len(documented) > 0 {
+		t.Errorf("it names what is no check, or names it twice: %v", documented)
 	}
 }
 
