@@ -26,21 +26,21 @@ func TestReasonsAreDocumented(t *testing.T) {
 		t.Errorf("%d reasons and %d remedies", len(reasons), len(remedies))
 	}
 	for _, reason := range reasons {
-		row := "| `" + reason[1] + "` | " + Remedy(credential.Reason(reason[1])) + " |\n"
+		row := "\n- `" + reason[1] + "`: " + Remedy(credential.Reason(reason[1])) + "\n"
 		if Remedy(credential.Reason(reason[1])) == "" || strings.Count(operate, row) != 1 {
 			t.Errorf("operate.md lacks the row %s", row)
 		}
 	}
-	_, states, _ := strings.Cut(operate, "\n| state | the first that holds |")
-	states, _, _ = strings.Cut(states, "\n\n")
+	_, states, _ := strings.Cut(operate, "\n## States\n")
+	states, _, _ = strings.Cut(states, "\n## ")
 	for _, state := range sync.States {
-		if !strings.Contains(states, "\n| `"+string(state)+"` | ") {
+		if !strings.Contains(states, "\n- `"+string(state)+"`: ") {
 			t.Errorf("operate.md lacks the state %s", state)
 		}
 	}
 }
 
-// TestWarningsAndEventsAreDocumented: operate.md names each warning, and commands.md each event, in the first cell of a row, or together with the event that it ends.
+// TestWarningsAndEventsAreDocumented: operate.md names each warning, and commands.md each event, or together with the event that it ends.
 func TestWarningsAndEventsAreDocumented(t *testing.T) {
 	t.Parallel()
 	operate, err := os.ReadFile("../../docs/operate.md")
@@ -55,14 +55,14 @@ func TestWarningsAndEventsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, warnings, _ := strings.Cut(string(operate), "\n| code | meaning and remedy |\n")
+	_, warnings, _ := strings.Cut(string(operate), "\n## Warnings\n")
 	_, events, _ := strings.Cut(string(commands), "\n| event | what happened | what to do |\n")
 	kinds := regexp.MustCompile(`(?m)^\t\w+ +Kind = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(kinds) < 15 {
 		t.Errorf("only %d events found", len(kinds))
 	}
 	for _, code := range WarningCodes {
-		if table, _, _ := strings.Cut(warnings, "\n\n"); !strings.Contains(table, "`"+string(code)+"`") {
+		if list, _, _ := strings.Cut(warnings, "\n## "); !strings.Contains(list, "`"+string(code)+"`") {
 			t.Errorf("operate.md lacks the warning %s", code)
 		}
 	}
