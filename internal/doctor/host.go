@@ -7,12 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // hidepid looks at who sees the arguments of nlserver.
@@ -41,106 +39,6 @@ func (x *examination) hidepid(context.Context) []Finding {
 
 var hidepidOption = regexp.MustCompile(`[ ,]hidepid=(\w+)`)
 
-// Where the rules of auditd are, and its log.
-const (
-	auditDir = "/etc/audit"
-	auditLog = "/var/log/audit/audit.log"
-)
-
-// auditd looks for rules that record the arguments of nlserver.
-func (x *examination) auditd(ctx context.Context) []Finding {
-	nlserver := x.executable()
-	remedy := fmt.Sprintf("put before the other rules, in %s/rules.d/11-nlserver.rules: -a never,exit -F arch=b64 -S execve,execveat -F exe=%s; "+
-		"then: augenrules --load", auditDir, nlserver)
-	rules, where, err := auditRules(ctx)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return []Finding{unseen(asRoot, "this user may not read the rules of auditd")}
-	case err != nil:
-		return []Finding{unseen("see auditctl -l", "%s: %v", where, err)}
-	case where == "":
-		return []Finding{well("no auditd here; that of a container's host is not seen")}
-	}
-	for line := range strings.Lines(rules) {
-		if except := exceptRule.FindStringSubmatch(line); except != nil && except[1] == nlserver {
-			return []Finding{well("%s leaves nlserver out", where)}
-		}
-		if recordsExec(line, nlserver, x.campaignUser()) {
-			return []Finding{warn(remedy, "%s records the arguments of programs, so the secret of each apply: %s", where, strings.TrimSpace(line))}
-		}
-	}
-	return []Finding{well("%s records no arguments of nlserver", where)}
-}
-
-var (
-	exceptRule = regexp.MustCompile(`^\s*-[aA]\s+(?:never,exit|exit,never)\s.*-S\s+\S*execve\b.*-F\s+exe=(\S+)`)
-	execRule   = regexp.MustCompile(`^\s*-[aA]\s+(?:always,exit|exit,always)\s.*-S\s+(?:\S*,)?(?:execve|execveat|all|59)\b`)
-	filterRule = regexp.MustCompile(`\s-[FC]\s+(\w+!?)=(\S+)`)
-	watchRule  = regexp.MustCompile(`^\s*-w\s+(\S+)(?:.*-p\s+(\w+))?`)
-)
-
-// recordsExec reports whether a rule of auditd records the start of a program by that user.
-func recordsExec(rule, program string, uid int) bool {
-	if watch := watchRule.FindStringSubmatch(rule); watch != nil {
-		inside, err := filepath.Rel(watch[1], program)
-		return err == nil && inside != ".." && !strings.HasPrefix(inside, "../") && (watch[2] == "" || strings.Contains(watch[2], "x"))
-	}
-	if !execRule.MatchString(rule) {
-		return false
-	}
-	for _, filter := range filterRule.FindAllStringSubmatch(rule, -1) {
-		if leavesOut(filter[1], filter[2], program, uid) {
-			return false
-		}
-	}
-	return true
-}
-
-// leavesOut reports whether a filter of a rule (-F field=value, -C field!=field) lets no start of program by that user through. It is for
-// those that the usual sets of rules have: starts by root, starts with other rights than the caller's, and failures.
-func leavesOut(field, value, program string, uid int) bool {
-	switch field {
-	case "exe", "path":
-		return value != program
-	case "uid", "euid", "suid", "fsuid":
-		of, err := strconv.Atoi(strings.Replace(value, "root", "0", 1))
-		return err == nil && uid >= 0 && of != uid
-	case "uid!", "euid!": // -C
-		return value == "uid" || value == "euid"
-	case "success":
-		return value == "0" || value == "no"
-	case "exit":
-		return strings.HasPrefix(value, "-")
-	}
-	return false
-}
-
-// auditRules returns the rules in force, or, for who may not ask for them, those in the files. where is empty where there is no auditd.
-func auditRules(ctx context.Context) (rules, where string, err error) {
-	if auditctl, err := exec.LookPath("auditctl"); err == nil && os.Geteuid() == 0 {
-		command := exec.CommandContext(ctx, auditctl, "-l")
-		command.WaitDelay = time.Second
-		if out, err := command.Output(); err == nil {
-			return string(out), "auditctl -l", nil
-		}
-	}
-	files, err := filepath.Glob(auditDir + "/rules.d/*.rules")
-	if _, statErr := os.Stat(auditDir); errors.Is(statErr, fs.ErrNotExist) {
-		return "", "", nil
-	}
-	if _, openErr := os.ReadDir(auditDir + "/rules.d"); err != nil || openErr != nil && !errors.Is(openErr, fs.ErrNotExist) {
-		return "", auditDir, errors.Join(err, openErr)
-	}
-	for _, file := range append(files, auditDir+"/audit.rules") {
-		text, err := os.ReadFile(file)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", auditDir, err
-		}
-		rules += string(text) + "\n"
-	}
-	return rules, auditDir, nil
-}
-
 // executable is the path of nlserver.
 func (x *examination) executable() string {
 	c := x.Config.Config.Campaign
@@ -150,8 +48,10 @@ func (x *examination) executable() string {
 	return filepath.Join(c.Home, c.Nlserver)
 }
 
-// maxLog is how much of the end of the audit log is read, in bytes.
-const maxLog = 4 << 20
+const (
+	auditLog = "/var/log/audit/audit.log"
+	maxLog   = 4 << 20 // how much of its end is read, in bytes
+)
 
 // selinux looks for what it has denied.
 func (x *examination) selinux(context.Context) []Finding {

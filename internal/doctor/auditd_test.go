@@ -1,0 +1,181 @@
+package doctor
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What rules of auditd do with the arguments of nlserver. The rules with 41999 are as auditctl 3.0.9 prints them, and Linux 6.18 was seen to
+// do that with them, where no comment says other, when that user started %H/bin/nlserver: it wrote a record EXECVE, or none.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	const records, spares, nothing = "records", "spares", ""
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := filepath.Join(dir, "home")
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(home, "bin"), 0o755),
+		os.WriteFile(filepath.Join(home, "bin", "nlserver"), []byte("\x7fELF"), 0o755),
+		os.WriteFile(filepath.Join(home, "bin", "script"), []byte("#!/bin/sh"), 0o755),
+		os.Symlink("nlserver", filepath.Join(home, "bin", "link")),
+		os.Symlink("home", filepath.Join(dir, "link")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const all = "\n-a always,exit -F arch=b64 -S execve -F uid=41999"
+	for _, x := range []struct{ rules, want string }{
+		{"No rules", nothing},
+		{"# -a always,exit -S execve", nothing},
+		{"-D\n-b 8192\n--backlog_wait_time 60000\n-f 1\n-e 2", nothing},
+		{"-a always,exit -F arch=b64 -S execve -k exec", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F key=exec", records},
+		{"-a always,exit -F arch=b64 -S execve,execveat -F uid=41999", records},
+		{"-a always,exit -F arch=b64 -S clone,execve,exit_group -F uid=41999", records},
+		{"-a always,exit -F arch=b64 -S open -S execve", records},
+		{"-a exit,always -F arch=b64 -S 59", records},
+		{"-a always,exit -S execve -F uid=41999", records},
+		{"-a always,exit -S all -F uid=41999", records},
+		{"-a always,exit -F uid=41999", records}, // as in a file
+		{"-a always,exit -Farch=b64 -Sexecve", records},
+		{"-a always,exit -F arch=b32 -S execve -F uid=41999", nothing},
+		{"-a always,exit -F arch=b64 -S execveat -F uid=41999", nothing},
+		{"-a always,exit -F arch=b64 -S openat -F uid=41999", nothing}, // PROCTITLE has 128 bytes of the command line, which end before the secret
+		{"-a always,exit -F arch=b64 -S openat -F exit=-EACCES", nothing},
+		{"-a always,exit -F arch=b64 -S adjtimex,settimeofday -k execve-all", nothing},
+		{"-a always,task -F uid=41999", nothing},
+
+		{"-w %H/bin/nlserver -p x -k nl", records},
+		{"-w %H -p x", records},
+		{"-w %H/ -p x", records},
+		{"-w / -p x", records},
+		{"-w %H -p rwxa", records},
+		{"-w %H", records}, // as in a file
+		{"-w %H -p wa", nothing},
+		{"-w %H/bin -p r", nothing},
+		{"-w %H/conf -p wa", nothing},
+		{"-w %H/bin/nl -p x", nothing},
+		{"-w /etc/passwd -p x", nothing},
+		{"-a always,exit -S all -F dir=%H -F perm=x -F uid=41999", records},
+		{"-a always,exit -S all -F path=%H/bin/nlserver -F perm=x -F uid=41999", records},
+		{"-a always,exit -F arch=b64 -F path=%H/bin/nlserver -F perm=x", records}, // as in a file
+		{"-a always,exit -S all -F path=%H/bin/nlserver -F perm=wa -F uid=41999", nothing},
+		{"-a always,exit -S all -F path=%H/bin/nlserver -F uid=41999", records},
+		{"-a always,exit -S all -F dir=%H -F uid=41999", records},
+		{"-a always,exit -S all -F dir=/etc/sudoers.d -F perm=wa -F key=actions", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F dir=%H", records},
+		{"-a always,exit -F arch=b64 -S execve -F dir=/etc -F uid=41999", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F path=%H/bin/nlserver", records},
+		{"-a always,exit -F arch=b64 -S execve -F perm=wa -F uid=41999", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F perm=x -F uid=41999", records},
+
+		{"-w %L -p x", nothing}, // the link itself
+		{"-w %L/bin -p x", records},
+		{"-w %L/bin/nlserver -p x", records},
+		{"-w %H/bin/link -p x", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F exe=%L/bin/nlserver", records},
+
+		{"-a always,exit -F arch=b64 -S execve -F uid=41998", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F uid!=0", records},
+		{"-a always,exit -F arch=b64 -S execve -F exe=%H/bin/nlserver -F uid!=41999", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid>=41000 -F uid<=41999", records},
+		{"-a always,exit -F arch=b64 -S execve -F exe=%H/bin/nlserver -F uid>41999", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F exe=%H/bin/nlserver -F uid<41999", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F euid=0 -F key=rootcmd", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F euid=root", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F success=1", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F success=0", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F success!=0", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F exit=0", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F exit=-EACCES", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F exit!=-EACCES", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F exit<0", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F exit>=0", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F auid>=1000", records},
+		// Not that of a service; that of who runs sync without a daemon.
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F auid>=1000 -F auid!=-1", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -C uid!=euid", nothing},
+		{"-a always,exit -F arch=b64 -S execve -C uid!=euid -F euid=0 -k setuid", nothing},
+		{"-a always,exit -F arch=b64 -C euid!=uid -F auid!=unset -S execve -k user_emulation", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -C uid=euid", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -C gid!=egid", nothing},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -C uid!=auid", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -C uid!=obj_uid", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F gid=41999", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F filetype=32768", records},
+		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F exe=/usr/bin/curl", records}, // it was exe!=
+		{"-a always,exit -F arch=b64 -S execve -F exe!=%H/bin/nlserver", nothing},
+
+		{"-a never,exit -F arch=b64 -S execve -F exe=/usr/bin/true" + all, records},
+		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver" + all, spares},
+		{"-a never,exit -F exe=%H/bin/nlserver -F arch=b64 -S execve", spares},
+		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%L/bin/nlserver" + all, spares},
+		{all + "\n-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver", records},
+		{all + "\n-A never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver", spares}, // as in a file
+		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver\n-w %H -p x", spares},
+		{"-w %H -p x\n-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver", records},
+		{"-a never,exit -S all -F exe=%H/bin/nlserver" + all, spares},
+		{"-a never,exit -F arch=b32 -S execve -F exe=%H/bin/nlserver" + all, records},
+		{"-a never,exit -F arch=b64 -S execve -F exe=%H/bin/nlserver -F success=0" + all, records},
+		{"-a never,exit -F arch=b64 -S execve -F exe=%H/bin/nlserver -F auid=1000" + all, records},
+		{"-a never,exit -F arch=b64 -S execve -F exe!=%H/bin/nlserver" + all, records},
+		{"-a never,exit -F arch=b64 -S execve -F exe=%H/bin/link" + all, records},
+		{"-a never,exit -S all -F uid=41999" + all, spares},
+		{"-a never,exit -S execve -F uid=41999" + all, spares},
+		{"-a never,exit -F arch=b64 -S execve -F path=%H/bin/nlserver" + all, spares},
+		{"-a never,user -F uid=41999" + all, records},
+		{"-a never,task" + all, spares},
+		{all + "\n-a task,never", spares},
+		{"-a never,task -F uid=0" + all, records}, // it counts who forks: the daemon is not root
+		{all + "\n-a always,exclude -F msgtype=EXECVE", spares},
+		{all + "\n-a never,exclude -F msgtype=EXECVE -F exe=%H/bin/nlserver", spares},
+		{all + "\n-a always,exclude -F msgtype=EXECVE -F uid=41999", spares},
+		{all + "\n-a always,exclude -F msgtype=EXECVE -F uid=41998", records},
+		{all + "\n-a always,exclude -F msgtype=SYSCALL", spares},
+		{all + "\n-a always,exclude -F msgtype=CWD", records},
+		{all + "\n-a always,exclude -F exe=%H/bin/nlserver", spares},
+	} {
+		rules := strings.NewReplacer("%H", home, "%L", filepath.Join(dir, "link")).Replace(x.rules)
+		for _, program := range []string{filepath.Join(home, "bin", "nlserver"), filepath.Join(dir, "link", "bin", "link")} {
+			if got := judged(startOf(program, 41999), rules); got != x.want {
+				t.Errorf("%s, %q: %q, want %q", program, rules, got, x.want)
+			}
+		}
+	}
+
+	// The program that a script runs is not known, nor is the user of a home that cannot be looked at.
+	script := filepath.Join(home, "bin", "script")
+	for _, x := range []struct {
+		program     string
+		uid         int
+		rules, want string
+	}{
+		{script, 41999, "-a never,exit -F arch=b64 -S execve -F exe=" + script + all, records},
+		{script, 41999, "-a never,exit -F arch=b64 -S execve -F uid=41999" + all, spares},
+		{script, -1, all, records},
+		{script, -1, "-a never,exit -F arch=b64 -S execve -F uid=41999" + all, records},
+	} {
+		if got := judged(startOf(x.program, x.uid), x.rules); got != x.want {
+			t.Errorf("user %d, %q: %q, want %q", x.uid, x.rules, got, x.want)
+		}
+	}
+}
+
+// judged says what the rule that judge returns does.
+func judged(s start, rules string) string {
+	records, spares := s.judge(rules)
+	switch {
+	case records != "" && spares != "":
+		return "both"
+	case records != "":
+		return "records"
+	case spares != "":
+		return "spares"
+	}
+	return ""
+}
