@@ -17,6 +17,7 @@ import (
 // Three real nodes. What a standby answers, and what comes of a change of the leader at the worst moments, with a source
 // that is told of one address only.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	c := vaulttest.StartCluster(t, vaulttest.ClusterOptions{Multiplier: 1})
 	l := newLabOn(t, c.Server, (*vaulttest.Server).ReadPolicy, time.Hour)
 	version := l.Server.MustWrite(path, oauth())

@@ -98,6 +98,7 @@ func TestKV1(t *testing.T) {
 // Both engines below a mount with slashes, each with the least policy. Without it they are forbidden, and the error names
 // what is missing.
 func TestDeepMounts(t *testing.T) {
+	t.Parallel()
 	for _, version := range []int{1, 2} {
 		l, mount := newEngineLab(t, version)
 		v := l.Vault()

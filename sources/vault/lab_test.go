@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"flag"
 	"testing"
 	"time"
 
@@ -10,7 +11,10 @@ import (
 	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "16") // they wait more than they compute
+	goleak.VerifyTestMain(vaulttest.Sharing{M: m})
+}
 
 const (
 	path         = vaultlab.Path

@@ -14,6 +14,7 @@ import (
 )
 
 func TestRevokedTokenIsReplacedWithinOnePoll(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
@@ -32,6 +33,7 @@ func TestRevokedTokenIsReplacedWithinOnePoll(t *testing.T) {
 			t.Fatalf("read %+v, %v", reading, err)
 		}
 		l.MustNotShow("the error", err.Error())
+		time.Sleep(20 * time.Millisecond)
 	}
 	l.MustPoll(other, never)
 	if logins := l.Logins(); logins != 1 {
@@ -41,6 +43,7 @@ func TestRevokedTokenIsReplacedWithinOnePoll(t *testing.T) {
 
 // Vault says that the token is invalid, so it is replaced also where it never worked.
 func TestRevokedTokenThatNeverWorkedIsReplaced(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
@@ -51,6 +54,7 @@ func TestRevokedTokenThatNeverWorkedIsReplaced(t *testing.T) {
 
 // All paths meet the revoked token at the same time, and one of them logs in for all.
 func TestRevokedTokenOfManyPaths(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
@@ -116,14 +120,16 @@ func TestOneTokenForAllPathsAtOnce(t *testing.T) {
 // The token is replaced before it ends: a poll at any time finds a living one, and Close leaves none of them but those
 // that were replaced.
 func TestTokenIsReplacedBeforeItsEnd(t *testing.T) {
-	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 4*time.Second)
+	t.Parallel()
+	const ttl = 12 * time.Second
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, ttl)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
 	kv := l.KV(v)
 	l.MustPoll(kv, always)
 	first := v.TokenExpires()
-	if left := time.Until(first); left <= 0 || left > 4*time.Second {
-		t.Errorf("the token ends in %s, want up to 4s", left)
+	if left := time.Until(first); left <= 0 || left > ttl {
+		t.Errorf("the token ends in %s, want up to %s", left, ttl)
 	}
 	for v.TokenExpires().Equal(first) {
 		if !time.Now().Before(first) {
@@ -292,7 +298,8 @@ func TestFailedLoginsBackOff(t *testing.T) {
 
 // While the token in use still serves, a login that fails harms nobody.
 func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
-	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 6*time.Second)
+	t.Parallel()
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 12*time.Second)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
 	kv := l.KV(v)
@@ -322,6 +329,7 @@ func TestLoginThatFailsEarlyKeepsTheOldToken(t *testing.T) {
 // Another secret-id is found by the watch of its file, or by a reload, or by both at once: it is one login, by the Vault that serves, and
 // the token that it replaces is revoked. A poll that still uses that one goes on with the new one.
 func TestAnotherSecretIDIsOneLogin(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()

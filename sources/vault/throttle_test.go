@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"campaign-credsync/internal/config"
 	"campaign-credsync/sources/vault"
 	"campaign-credsync/test/vaulttest"
 )
@@ -90,7 +91,8 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 
 // Who answers a login so is left alone as well, also where an old token would still serve.
 func TestRetryAfterOfALogin(t *testing.T) {
-	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 4*time.Second)
+	t.Parallel()
+	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 12*time.Second)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
 	kv := l.KV(v)
@@ -101,6 +103,7 @@ func TestRetryAfterOfALogin(t *testing.T) {
 		if time.Now().After(v.TokenExpires()) {
 			t.Fatal("the token was not replaced before its end")
 		}
+		time.Sleep(20 * time.Millisecond)
 		_, err = kv.Poll(t.Context(), never)
 	}
 	if later := laterThan(err, time.Now()); later < 59*time.Second || later > 2*time.Minute {
@@ -137,7 +140,8 @@ func TestRetryAfterOfALookup(t *testing.T) {
 
 // The one that Vault sends: of a quota, with the headers switched on. It is over when it says, whatever the host asked.
 func TestRateLimitQuota(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newLabOn(t, vaulttest.Start(t), (*vaulttest.Server).ReadPolicy, time.Hour) // its settings of quotas are for all
 	l.Server.MustWrite(path, oauth())
 	kv := l.KV(l.Vault())
 	l.MustPoll(kv, never)
@@ -180,8 +184,10 @@ func TestRateLimitQuota(t *testing.T) {
 
 // Many hosts are asked for the same wait. None comes earlier, and they do not come together.
 func TestHostsReturnApart(t *testing.T) {
-	const hosts = 300
+	t.Parallel()
+	const hosts = 150
 	l := newLab(t)
+	l.UseTokenFile(l.Server.Token) // a login notes on disk that it is made, which takes long
 	l.Proxy.Serve("/v1/", asks(429, "1"))
 	all := make([]*vault.Vault, hosts)
 	for i := range all {
@@ -201,7 +207,7 @@ func TestHostsReturnApart(t *testing.T) {
 			}
 			first, last = min(first, later), max(last, later)
 		}
-		if last-first < width*8/10 { // odds of less with 300 hosts: below 1e-27
+		if last-first < width*8/10 { // odds of less with 150 hosts: below 1e-12
 			t.Errorf("refused %d times in a row they return between %v and %v, want over %v", row+1, first, last, width)
 		}
 	}
@@ -209,7 +215,10 @@ func TestHostsReturnApart(t *testing.T) {
 
 // Logins that fail wait at random up to a minute, however often they have failed.
 func TestLoginBackoffSurvivesItsCap(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
+	// All methods wait alike. This one notes nothing on disk, which takes long.
+	l.Config.Auth = config.Auth{Method: "jwt", Mount: "jwt", Role: "any", JWTFile: l.Config.Auth.SecretIDFile}
 	l.Proxy.Answer("/login", http.StatusInternalServerError)
 	v := l.Vault()
 	kv := l.KV(v)

@@ -153,6 +153,7 @@ func TestBundleWithABrokenCertificate(t *testing.T) {
 }
 
 func TestHangingVaultHonoursTheContext(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
@@ -183,7 +184,7 @@ func TestHangingVaultHonoursTheContext(t *testing.T) {
 }
 
 func TestVaultOutOfReachAndBack(t *testing.T) {
-	l := newLab(t)
+	l := newLabOn(t, vaulttest.Start(t), (*vaulttest.Server).ReadPolicy, time.Hour) // it is sealed
 	l.Server.MustWrite(path, oauth())
 	v := l.Vault()
 	kv := l.KV(v)

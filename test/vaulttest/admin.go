@@ -235,8 +235,11 @@ var errExternal = errors.New("an external Vault is not sealed for a test")
 
 // Seal seals the Vault: it answers 503 to everything until Unseal.
 func (s *Server) Seal(ctx context.Context) error {
-	if s.External {
+	switch {
+	case s.External:
 		return errExternal
+	case s.UnsealKey == "":
+		return errShared
 	}
 	return s.Call(ctx, http.MethodPost, "sys/seal", nil, nil)
 }

@@ -29,17 +29,17 @@ import (
 type Server struct {
 	Address   string
 	Token     string // may do everything that is needed here; of an own Vault, the root token
-	UnsealKey string // hexadecimal; empty for an external Vault
+	UnsealKey string // hexadecimal; empty for an external Vault, and for one that is shared
 	External  bool   // given by VAULT_ADDR: it cannot be sealed
 	Mount     string // KV version 2
 	AuthMount string // AppRole, below auth/
 
 	t       testing.TB // nil after Launch
 	client  *http.Client
-	process *process // nil for an external Vault
+	process *process // nil for an external Vault, and for one that is shared
 
 	mu       sync.Mutex
-	policies []string          // made, to remove from an external Vault
+	policies []string          // made, to remove from an external or shared Vault
 	mounts   []string          // likewise
 	logins   []string          // mounts of logins other than AuthMount; likewise
 	roles    map[string]string // role id → name of the role and of its policy
@@ -139,7 +139,7 @@ func (s *Server) mounted(ctx context.Context) (*Server, error) {
 // external reports whether a Vault was named to be used instead of an own one.
 func external() bool { return os.Getenv("VAULT_ADDR") != "" && os.Getenv("VAULT_TOKEN") != "" }
 
-// Close ends the Vault, or removes from an external one what was made there. A second call does nothing.
+// Close ends the Vault, or removes from an external or shared one what was made there. A second call does nothing.
 func (s *Server) Close() error {
 	defer s.client.CloseIdleConnections()
 	if s.process != nil {

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(vaulttest.Sharing{M: m})
 }
 
 // starter is this test binary run as the program that is killed below.

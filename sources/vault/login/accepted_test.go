@@ -52,6 +52,7 @@ func (l *lab) cutOff() bool {
 
 // What Vault has accepted is right: a process that is ended before the answer costs it nothing, however often.
 func TestAcceptedSecretIDIsNotPutOff(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.MustPoll(l.KV(l.Vault()), always)
@@ -84,6 +85,7 @@ func TestAcceptedSecretIDIsNotPutOff(t *testing.T) {
 
 // One that was accepted, and is refused now, is as good as any other that was never accepted.
 func TestAcceptedSecretIDThatIsRefusedSince(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.MustPoll(l.KV(l.Vault()), always)
@@ -107,6 +109,7 @@ func TestAcceptedSecretIDThatIsRefusedSince(t *testing.T) {
 // A secret-id that nobody has answered for may be a wrong one, which Vault counts: it is tried twice at once, then once in
 // four minutes, and at most four times in a row. Another one is not held up by it.
 func TestUnansweredTriesAreSpread(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	second := l.Server.MustSecretID(l.RoleID)
@@ -170,6 +173,7 @@ func (l *lab) editRefused(edit func(noted map[string]any)) {
 
 // A role may bind no secret-id: then the role-id is enough, and none that is refused locks anything.
 func TestRoleWithoutSecretID(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.Config.Auth.SecretIDFile = ""

@@ -39,6 +39,7 @@ func await(t *testing.T, changed <-chan struct{}) {
 }
 
 func TestNewSecretIDIsPickedUp(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	right, second := l.Server.MustSecretID(l.RoleID), l.Server.MustSecretID(l.RoleID)
@@ -65,6 +66,7 @@ func TestNewSecretIDIsPickedUp(t *testing.T) {
 
 // A new secret-id in a file that is never left alone is found all the same.
 func TestNewSecretIDInAFileThatIsTouchedAllTheTime(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	changed := run(t, l.Vault())
 	standin.Touch(t, l.Config.Auth.SecretIDFile)
@@ -77,6 +79,7 @@ func TestNewSecretIDInAFileThatIsTouchedAllTheTime(t *testing.T) {
 }
 
 func TestWatchSurvivesItsDirectory(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	v := l.Vault()
 	changed := run(t, v)
@@ -92,6 +95,9 @@ func TestWatchSurvivesItsDirectory(t *testing.T) {
 }
 
 func TestSecretIDFile(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.Hidden = append(l.Hidden, "canary")
 	for _, test := range []struct {
 		name, content string
 		words         []string
@@ -113,8 +119,7 @@ func TestSecretIDFile(t *testing.T) {
 		{"large", strings.Repeat("x", 1<<20), []string{"larger"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l := newLab(t)
-			l.Hidden = append(l.Hidden, "canary")
+			l.T = t
 			if err := os.WriteFile(l.Config.Auth.SecretIDFile, []byte(test.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -124,12 +129,13 @@ func TestSecretIDFile(t *testing.T) {
 			}
 		})
 	}
-	l := newLab(t)
+	l.T = t
 	os.Remove(l.Config.Auth.SecretIDFile)
 	l.MustFail(l.KV(l.Vault()), "no such file", "vault.auth.secret_id_file", "put the file there")
 }
 
 func TestRoleIDFile(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.Config.Auth.RoleID, l.Config.Auth.RoleIDFile = credential.Secret{}, filepath.Join(t.TempDir(), "role_id")
@@ -142,6 +148,7 @@ func TestRoleIDFile(t *testing.T) {
 }
 
 func TestTokenFile(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	policy := l.Server.ReadPolicy(path)
@@ -175,6 +182,7 @@ func TestTokenFile(t *testing.T) {
 
 // The end of a token is for the status only: where the policy hides it, it is not known, and all else is as ever.
 func TestTokenFileWhoseEndIsHidden(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.UseTokenFile(l.Server.MustToken(l.Server.ReadPolicy(path), time.Hour))
@@ -190,6 +198,7 @@ func TestTokenFileWhoseEndIsHidden(t *testing.T) {
 }
 
 func TestNewTokenFileIsPickedUp(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.UseTokenFile("first")
 	changed := run(t, l.Vault())

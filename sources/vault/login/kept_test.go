@@ -11,6 +11,7 @@ import (
 
 // Where the secret-id could not be kept the token stays unspent.
 func TestWrappedSecretIDThatCouldNotBeKept(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	blocked := filepath.Join(l.Config.StateDir, keptFile+".partial")
 	if err := os.Mkdir(blocked, 0o700); err != nil {
@@ -44,6 +45,7 @@ func (l *lab) blockAfterUnwrapping() (blocked string) {
 // A file that says nothing about the token in use is kept from being written after the unwrapping: the secret-id serves
 // from memory, and is written as soon as that is possible.
 func TestUnwrappedSecretIDThatIsNotWritten(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	blocked := l.blockAfterUnwrapping()
 	v := l.Vault()
@@ -64,6 +66,7 @@ func TestUnwrappedSecretIDThatIsNotWritten(t *testing.T) {
 
 // What is in memory only is not given up for a new one that cannot be kept either.
 func TestUnwrappedSecretIDThatIsNotWrittenServesOn(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	l.blockAfterUnwrapping()
 	v := l.Vault()
@@ -76,6 +79,7 @@ func TestUnwrappedSecretIDThatIsNotWrittenServesOn(t *testing.T) {
 
 // What was unwrapped is not left behind when it is not needed any more, and not before.
 func TestKeptSecretIDIsForgotten(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	l.MustPoll(l.KV(l.Vault()), always)
 	file := filepath.Join(l.Config.StateDir, keptFile)
@@ -94,6 +98,7 @@ func TestKeptSecretIDIsForgotten(t *testing.T) {
 
 // What was kept is lost, by a person or a disk: the token in use serves on, and the alarm names that too.
 func TestKeptSecretIDThatWasLost(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(file string) error{
 		"removed": os.Remove,
 		"cut off": func(file string) error { return os.Truncate(file, 20) },

@@ -1,6 +1,7 @@
 package login_test
 
 import (
+	"flag"
 	"os"
 	"testing"
 	"time"
@@ -11,7 +12,10 @@ import (
 	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // they wait more than they compute
+	goleak.VerifyTestMain(vaulttest.Sharing{M: m})
+}
 
 const (
 	path         = vaultlab.Path

@@ -70,6 +70,7 @@ func (l *lab) endsClean(v *vault.Vault, mount string) {
 }
 
 func TestLoginBySignedToken(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{"jwt", "kubernetes"} {
 		t.Run(method, func(t *testing.T) {
 			l := newSignedLab(t, method)
@@ -88,6 +89,7 @@ func TestLoginBySignedToken(t *testing.T) {
 
 // A token that was refused is tried again after a while, as nothing counts them; another in the file at once.
 func TestRefusedSignedToken(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{"jwt", "kubernetes"} {
 		l := newSignedLab(t, method)
 		for name, wrong := range map[string]string{
@@ -122,7 +124,8 @@ func TestRefusedSignedToken(t *testing.T) {
 
 // The file is read at each login: what was in it at the start has expired by then.
 func TestSignedTokenIsReadAtEachLogin(t *testing.T) {
-	const lasts = 10 * time.Second // until then the first login is done, also on a busy machine
+	t.Parallel()
+	const lasts = 15 * time.Second // until then the first login is done, also on a busy machine
 	l := newSignedLab(t, "jwt")
 	l.writeJWT(l.sign(l.ours, rightSubject, time.Now().Add(lasts)))
 	v := l.Vault()
@@ -175,6 +178,7 @@ func (l *certLab) renew(authority *vaulttest.Authority, name string) {
 }
 
 func TestLoginByCertificate(t *testing.T) {
+	t.Parallel()
 	for _, role := range []bool{true, false} {
 		l := newCertLab(t)
 		if !role {
@@ -188,6 +192,7 @@ func TestLoginByCertificate(t *testing.T) {
 
 // A login shows the certificate that is there now, though a connection with the old one is kept for the polls.
 func TestRenewedCertificateIsShown(t *testing.T) {
+	t.Parallel()
 	l := newCertLab(t)
 	v := l.Vault()
 	kv := l.KV(v)
@@ -222,6 +227,7 @@ func (l *lab) pollUntilRead(v *vault.Vault, kv *vault.KV) {
 }
 
 func TestBrokenPairKeepsTheLastGoodOne(t *testing.T) {
+	t.Parallel()
 	l := newCertLab(t)
 	v := l.Vault()
 	kv := l.KV(v)
@@ -267,6 +273,7 @@ func TestBrokenPairKeepsTheLastGoodOne(t *testing.T) {
 
 // A certificate that is not trusted is shown again after a while, and a trusted one at once.
 func TestRefusedCertificate(t *testing.T) {
+	t.Parallel()
 	l := newCertLab(t)
 	l.renew(vaulttest.MustAuthority(t), "stranger")
 	v := l.Vault()
@@ -284,6 +291,7 @@ func TestRefusedCertificate(t *testing.T) {
 // Logins, lookups and revocation go to the namespace of the login, reads to that of the secret. Vault Community has no
 // namespaces and takes no notice of them, so the requests show it.
 func TestNamespaceOfEveryLogin(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{"approle", "jwt", "kubernetes"} {
 		t.Run(method, func(t *testing.T) {
 			var l *lab
@@ -329,6 +337,7 @@ func TestNamespaceOfEveryLogin(t *testing.T) {
 
 // The same of a login by certificate. The proxy that reads the request ends its connection, so it is refused.
 func TestNamespaceOfALoginByCertificate(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	authority := vaulttest.MustAuthority(t)
 	pair, _, _ := authority.MustIssue(t, "127.0.0.1")

@@ -13,6 +13,7 @@ import (
 
 // A login that could lock the role, and could not be remembered, is not made. One that was accepted before needs no note.
 func TestNoLoginThatCouldNotBeRemembered(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	blocked := filepath.Join(l.Config.StateDir, "refused-secret-id.json.partial")
@@ -36,6 +37,7 @@ func TestNoLoginThatCouldNotBeRemembered(t *testing.T) {
 
 // A refusal that cannot be written any more is remembered by the process.
 func TestRefusalIsRememberedInTheProcess(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
@@ -56,6 +58,7 @@ func TestRefusalIsRememberedInTheProcess(t *testing.T) {
 
 // What was noted and cannot be read may be a refusal.
 func TestNoLoginWhereTheNoteCannotBeRead(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	if err := os.Mkdir(filepath.Join(l.Config.StateDir, "refused-secret-id.json"), 0o700); err != nil {
@@ -69,6 +72,7 @@ func TestNoLoginWhereTheNoteCannotBeRead(t *testing.T) {
 
 // Asking again and again, and after each start, makes two logins, however it is asked; two more are for other secret-ids.
 func TestAskingForARefusedSecretIDHasAnEnd(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	right := l.Server.MustSecretID(l.RoleID)
@@ -106,6 +110,7 @@ func TestAskingForARefusedSecretIDHasAnEnd(t *testing.T) {
 
 // A request that never left this host is none: the secret-id is tried as soon as Vault can be reached.
 func TestNothingIsNotedWhereVaultIsOutOfReach(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.Proxy.Down()
@@ -125,6 +130,7 @@ func TestNothingIsNotedWhereVaultIsOutOfReach(t *testing.T) {
 
 // Soon forgets the wait after a failed login, and no refusal.
 func TestSoonForgetsWaitsOnly(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.Proxy.Answer("/login", 503)
@@ -157,6 +163,7 @@ func TestSoonForgetsWaitsOnly(t *testing.T) {
 
 // Several processes that start together make one login.
 func TestProcessesTakeTurns(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.WriteSecretID("00000000-canary-canary-canary-000000000000")
@@ -185,6 +192,7 @@ func TestProcessesTakeTurns(t *testing.T) {
 
 // What another command of ours learnt counts: it was accepted since, so that the secret-id is not refused any more.
 func TestWhatAnotherProcessLearntCounts(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.Proxy.Answer("/login", http.StatusBadRequest, "invalid role or secret ID") // a node that was behind

@@ -25,6 +25,7 @@ func lookup(r vaulttest.Request) bool { return strings.HasSuffix(r.Path, "/secre
 const endsSoon = "the secret-id ends soon"
 
 func TestSecretIDThatEndsSoon(t *testing.T) {
+	t.Parallel()
 	l := newEndingLab(t, 6*24*time.Hour, 7*24*time.Hour)
 	v := l.Vault()
 	kv := l.KV(v)
@@ -55,6 +56,7 @@ func TestSecretIDThatEndsSoon(t *testing.T) {
 }
 
 func TestSecretIDThatNeedsNoWarning(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		ttl, warn time.Duration
 		lookups   int
@@ -85,7 +87,9 @@ func TestSecretIDThatNeedsNoWarning(t *testing.T) {
 
 // The end comes near while the token is fresh: it is not the next login that finds out.
 func TestSecretIDWhoseEndComesNear(t *testing.T) {
-	l := newEndingLab(t, time.Hour, time.Hour-3*time.Second)
+	t.Parallel()
+	const ttl = 5 * time.Minute // the wait is random by up to a hundredth
+	l := newEndingLab(t, ttl, ttl-3*time.Second)
 	kv := l.KV(l.Vault())
 	l.Eventually(func() bool {
 		l.MustPoll(kv, never)
@@ -98,6 +102,7 @@ func TestSecretIDWhoseEndComesNear(t *testing.T) {
 
 // Where the policy does not allow it nothing is said, and nothing asked again with that token.
 func TestSecretIDThatMayNotBeLookedUp(t *testing.T) {
+	t.Parallel()
 	l := newEndingLab(t, time.Hour, 7*24*time.Hour)
 	l.Server.MustSetPolicy(l.RoleID, l.Server.ReadPolicy(path))
 	v := l.Vault()
@@ -127,6 +132,7 @@ func TestSecretIDThatMayNotBeLookedUp(t *testing.T) {
 
 // A question that is not answered holds up neither polls nor the stop.
 func TestLookupThatHangs(t *testing.T) {
+	t.Parallel()
 	l := newEndingLab(t, time.Hour, 7*24*time.Hour)
 	hang := make(chan struct{})
 	defer close(hang)

@@ -57,6 +57,7 @@ func TestPeriodicTokenInAFile(t *testing.T) {
 
 // A token that lasts is looked up once.
 func TestTokenInAFileIsLookedUpOnce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.UseTokenFile(l.Server.MustPeriodicToken(l.Server.ReadPolicy(path), time.Hour))

@@ -73,6 +73,7 @@ func (l *lab) together(v *vault.Vault, paths int) {
 
 // A batch token cannot be revoked: it is not tried, and nobody is told.
 func TestBatchToken(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	l.Server.MustSetRole(l.RoleID, map[string]any{"token_type": "batch"})

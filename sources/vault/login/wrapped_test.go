@@ -27,6 +27,7 @@ func unwraps(requests []vaulttest.Request) int {
 
 // What is unwrapped once serves every later start.
 func TestWrappedSecretID(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	for start := range 3 {
 		v := l.Vault()
@@ -54,6 +55,7 @@ func TestWrappedSecretID(t *testing.T) {
 
 // Another wrapping token is unwrapped at once, though the token in use is fresh: it may end before that does.
 func TestNewWrappedSecretIDIsUnwrappedAtOnce(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	v := l.Vault()
 	kv := l.KV(v)
@@ -88,6 +90,7 @@ func TestNewWrappedSecretIDIsUnwrappedAtOnce(t *testing.T) {
 
 // A token that is spent raises the alarm. It is looked up again, as it may have been the wrong Vault that was asked.
 func TestSpentWrappingToken(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	stolen := l.Wrap(time.Hour)
@@ -112,6 +115,7 @@ func TestSpentWrappingToken(t *testing.T) {
 
 // As long as a new one cannot be had, the secret-id before it serves.
 func TestOldSecretIDServesUntilThereIsANewOne(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	v := l.Vault()
 	kv := l.KV(v)
@@ -163,6 +167,7 @@ func (l *lab) otherWrapping() string {
 }
 
 func TestForeignWrappingTokenIsNotUnwrapped(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	token := l.otherWrapping()
 	l.WriteSecretID(token)
@@ -175,6 +180,7 @@ func TestForeignWrappingTokenIsNotUnwrapped(t *testing.T) {
 
 // The commonest mistake is no theft.
 func TestPlainSecretIDTakenForAWrappedOne(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.Config.Auth.SecretIDWrapped = true
 	l.MustFail(l.KV(l.Vault()), "set vault.auth.secret_id_wrapped to false", l.Config.Auth.SecretIDFile)
@@ -182,6 +188,7 @@ func TestPlainSecretIDTakenForAWrappedOne(t *testing.T) {
 
 // A daemon that was killed while it unwrapped says so: not everything that is spent was stolen.
 func TestUnwrappingThatWasCutOff(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	l.Proxy.Serve("/wrapping/unwrap", func(w http.ResponseWriter, r *http.Request) {
 		l.Proxy.Pass(discarded{}, r) // Vault did it, and its answer is lost
@@ -200,6 +207,7 @@ func (discarded) WriteHeader(int)             {}
 
 // A new secret-id that Vault refuses is told of, and the token in use serves on. The next one takes its place.
 func TestNewSecretIDThatIsRefused(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	v := l.Vault()
 	kv := l.KV(v)
@@ -221,6 +229,7 @@ func TestNewSecretIDThatIsRefused(t *testing.T) {
 
 // Commands that only read unwrap nothing, and use what is kept.
 func TestReadersDoNotUnwrap(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	l.Config.MakeStateDir = l.stateDir
 	l.MustFail(l.KV(l.Vault()), "was not unwrapped yet", "this command only reads", l.Config.Auth.SecretIDFile)
@@ -248,6 +257,7 @@ func TestReadersDoNotUnwrap(t *testing.T) {
 
 // The lockout of AppRole holds for what was unwrapped, too.
 func TestRefusedUnwrappedSecretID(t *testing.T) {
+	t.Parallel()
 	l := newWrappedLab(t)
 	l.MustPoll(l.KV(l.Vault()), always)
 	l.Server.MustDestroySecretIDs(l.RoleID)

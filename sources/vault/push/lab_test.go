@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
+	"flag"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,10 @@ import (
 	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // they wait more than they compute
+	goleak.VerifyTestMain(vaulttest.Sharing{M: m})
+}
 
 const path = vaultlab.Path
 
@@ -38,7 +42,7 @@ type pushLab struct {
 
 func newPushLab(t *testing.T, policy func(s *vaulttest.Server, path string) string) *pushLab {
 	t.Helper()
-	return pushLabOn(vaultlab.On(t, vaulttest.StartEvents(t), policy, time.Hour))
+	return pushLabOn(vaultlab.On(t, vaulttest.SharedEvents(t), policy, time.Hour))
 }
 
 func pushLabOn(l *vaultlab.Lab) *pushLab {
@@ -90,7 +94,7 @@ func polls(ctx context.Context, kv *vault.KV, told <-chan struct{}, found chan<-
 		reading, err := kv.Poll(ctx, never)
 		var again <-chan time.Time
 		if err != nil {
-			again = time.After(2 * time.Millisecond)
+			again = time.After(10 * time.Millisecond)
 		} else {
 			found <- reading.Version.Number
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"campaign-credsync/test/vaulttest"
+	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
 const (
@@ -51,9 +52,12 @@ func TestEventBringsThePollOfItsSecretForward(t *testing.T) {
 // Mounts have slashes, and events of other secrets are passed over.
 func TestEventsOfAnyPath(t *testing.T) {
 	t.Parallel()
-	const mount, strange = "team a/kv/prod", "x/`y\"/z"
-	rules := []string{fmt.Sprintf(`path "%s/*" { capabilities = ["read", "subscribe"] subscribe_event_types = ["*"] }`, mount)}
-	p := newPushLab(t, func(s *vaulttest.Server, path string) string { return s.PushPolicy(path) + rules[0] })
+	const strange = "x/`y\"/z"
+	var mount string
+	p := newPushLab(t, func(s *vaulttest.Server, path string) string {
+		mount = "team a/kv/" + s.Mount
+		return s.PushPolicy(path) + fmt.Sprintf(`path "%s/*" { capabilities = ["read", "subscribe"] subscribe_event_types = ["*"] }`, mount)
+	})
 	ctx := t.Context()
 	if err := p.Server.Call(ctx, http.MethodPost, "sys/mounts/"+strings.ReplaceAll(mount, " ", "%20"),
 		map[string]any{"type": "kv", "options": map[string]string{"version": "2"}}, nil); err != nil {
@@ -129,7 +133,7 @@ func TestReconnectFindsWhatWasWrittenMeanwhile(t *testing.T) {
 
 func TestEventsAfterSeal(t *testing.T) {
 	t.Parallel()
-	p := newPushLab(t, (*vaulttest.Server).PushPolicy)
+	p := pushLabOn(vaultlab.On(t, vaulttest.StartEvents(t), (*vaulttest.Server).PushPolicy, time.Hour)) // it is sealed
 	p.subscribe(path)
 	p.await(path, 1)
 	p.Server.MustSeal()
@@ -186,7 +190,8 @@ func TestSubscriptionTakesTheNewToken(t *testing.T) {
 	for version := 2; version < 4; version++ {
 		p.Server.MustRevokeRoleTokens(p.RoleID)
 		p.Proxy.Requests()
-		p.tell[path]() // a poll finds out, and logs in
+		p.v.ResetBackoff() // else a second login in a minute is put off
+		p.tell[path]()     // a poll finds out, and logs in
 		p.connected(1)
 		p.await(path, version-1)
 		p.await(path, version-1)

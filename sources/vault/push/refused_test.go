@@ -80,7 +80,7 @@ func TestPolicyThatIsMendedIsFoundWhenAsked(t *testing.T) {
 // and then left alone.
 func TestHostileAnswersToASubscription(t *testing.T) {
 	t.Parallel()
-	server := vaulttest.Start(t)
+	server := vaulttest.Shared(t)
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
 	for name, serve := range map[string]http.HandlerFunc{

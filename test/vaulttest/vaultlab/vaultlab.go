@@ -55,7 +55,7 @@ type Lab struct {
 	Hidden []string // what must show nowhere
 }
 
-// New makes a lab whose role may read the secret.
+// New makes a lab whose role may read the secret, on the Vault that a package's tests share.
 func New(t *testing.T) *Lab {
 	t.Helper()
 	return With(t, (*vaulttest.Server).ReadPolicy, time.Hour)
@@ -64,7 +64,7 @@ func New(t *testing.T) *Lab {
 // With makes a lab with a policy, and with tokens that live for ttl.
 func With(t *testing.T, policy func(s *vaulttest.Server, path string) string, ttl time.Duration) *Lab {
 	t.Helper()
-	return On(t, vaulttest.Start(t), policy, ttl)
+	return On(t, vaulttest.Shared(t), policy, ttl)
 }
 
 // On makes a lab on a Vault that is there.
