@@ -85,6 +85,7 @@ func TestPage(t *testing.T) {
 
 // A history that cannot be read, or whose disk hangs, is left out of the page with the reason, and holds up nothing else.
 func TestPageWithoutHistory(t *testing.T) {
+	t.Parallel()
 	hangs := make(chan struct{})
 	defer close(hangs)
 	s := serve(t, withStatus(troubled()), func(int) ([]event.Event, error) { <-hangs; return nil, nil }, nil)

@@ -134,6 +134,7 @@ func TestReadiness(t *testing.T) {
 
 // A loop that hangs does not answer Ping. One that has ended, as at a reload, answers with an error at once.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	for want, ping := range map[int]func(context.Context) error{
 		503: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 		200: func(context.Context) error { return sync.ErrEnded },
