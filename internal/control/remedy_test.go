@@ -56,7 +56,7 @@ func TestWarningsAndEventsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, warnings, _ := strings.Cut(string(operate), "\n## Warnings\n")
-	_, events, _ := strings.Cut(string(commands), "\n| event | what happened | what to do |\n")
+	_, events, _ := strings.Cut(string(commands), "\nEvents, and what to do:\n\n")
 	kinds := regexp.MustCompile(`(?m)^\t\w+ +Kind = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(kinds) < 15 {
 		t.Errorf("only %d events found", len(kinds))
