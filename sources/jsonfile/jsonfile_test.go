@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"log/slog"
 	"net"
 	"os"
@@ -24,10 +23,7 @@ import (
 	"campaign-credsync/test/vaulttest/vaultlab"
 )
 
-func TestMain(m *testing.M) {
-	flag.Set("test.parallel", "16") // they wait more than they compute
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	always = vaultlab.Always
