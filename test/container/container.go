@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/text/encoding/charmap"
@@ -38,6 +38,9 @@ type Container struct {
 	daemon, command, nlserver string // executables
 	options                   Options
 	prefix                    string // of secrets' paths, where Vault is shared
+
+	decrypted sync.Map // secrets, by the value of the attribute
+	runs      runLog
 }
 
 // Options say what is wanted.
@@ -265,58 +268,15 @@ func (c *Container) SecretOnDisk(ctx context.Context, instance string) (string, 
 	if err != nil || value == "" {
 		return "", err
 	}
+	// Who waits asks again and again, and decrypting takes a process.
+	if secret, known := c.decrypted.Load(value); known {
+		return secret.(string), nil
+	}
 	out, err := exec.CommandContext(ctx, c.nlserver, "--standin-decrypt", value).Output()
 	if err != nil {
 		return "", fmt.Errorf("decrypt what is on disk: %w", err)
 	}
-	return strings.TrimSuffix(string(out), "\n"), nil
-}
-
-// Run is a line of the stand-in's log.
-type Run struct {
-	Time       time.Time `json:"time"`
-	PID        int       `json:"pid"`
-	Event      string    `json:"event"` // start, waiting, child, end
-	Kind       string    `json:"kind"`  // set, reload, restart, help
-	Instance   string    `json:"instance"`
-	Option     string    `json:"option"`
-	Modules    []string  `json:"modules"`
-	EnvOK      bool      `json:"env_ok"`
-	At         string    `json:"at"`        // waiting: the fault that made it wait
-	ChildPID   int       `json:"child_pid"` // child
-	DurationUS int64     `json:"duration_us"`
-	// SecretSHA256 is the beginning of the digest of what is set.
-	SecretSHA256 string `json:"secret_sha256"`
-}
-
-// Runs returns the stand-in's log.
-func (c *Container) Runs() ([]Run, error) {
-	data, err := os.ReadFile(filepath.Join(c.Home, "var", "standin", "runs.jsonl"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var runs []Run
-	for line := range strings.Lines(string(data)) {
-		var r Run
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			return nil, fmt.Errorf("log of the stand-in: %w", err)
-		}
-		runs = append(runs, r)
-	}
-	return runs, nil
-}
-
-// Ended counts the runs of a kind that have come to their end.
-func (c *Container) Ended(kind string) (int, error) {
-	runs, err := c.Runs()
-	n := 0
-	for _, r := range runs {
-		if r.Event == "end" && r.Kind == kind {
-			n++
-		}
-	}
-	return n, err
+	secret := strings.TrimSuffix(string(out), "\n")
+	c.decrypted.Store(value, secret)
+	return secret, nil
 }

@@ -160,10 +160,12 @@ func Started(t *testing.T, options container.Options) (*World, map[string]string
 }
 
 // Eventually waits for something that nothing announces. What may be over soon is not awaited by this: it is read from a record,
-// or kept up until the test has seen it.
+// or kept up until the test has seen it. The longer it has waited the less often it asks: a tenth more of time for each wait, at most.
 func (w *World) Eventually(what string, holds func() bool) {
 	w.T.Helper()
-	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(5 * time.Millisecond) {
+	began := time.Now()
+	pause := func() time.Duration { return min(max(time.Since(began)/10, 5*time.Millisecond), 100*time.Millisecond) }
+	for deadline := began.Add(Patience); !holds(); time.Sleep(pause()) {
 		if w.Ctx.Err() != nil || time.Now().After(deadline) {
 			s, err := w.Asker().Status(context.Background())
 			w.T.Fatalf("in vain: %s\nstatus %+v, %v\n%s", what, s, err, w.Log())
