@@ -39,8 +39,8 @@ type Container struct {
 	options                   Options
 	prefix                    string // of secrets' paths, where Vault is shared
 
-	decrypted sync.Map // secrets, by the value of the attribute
-	runs      runLog
+	decrypted *sync.Map // secrets, by the value of the attribute
+	runs      *runLog
 }
 
 // Options say what is wanted.
@@ -68,6 +68,7 @@ func New(ctx context.Context, dir string, options Options) (c *Container, err er
 	c = &Container{
 		Dir: dir, Home: filepath.Join(dir, "nl6"), Config: filepath.Join(dir, "config.yaml"),
 		SecretID: filepath.Join(dir, "secret_id"), Instances: options.Instances, options: options,
+		decrypted: &sync.Map{}, runs: &runLog{},
 	}
 	programs := options.Programs
 	if programs == (Programs{}) {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,12 +50,22 @@ type tracedFile struct {
 
 func (c call) String() string { return fmt.Sprintf("call %d, %s %s", c.N, c.Call, c.On) }
 
-// buildTracer builds it, and skips the test where it cannot follow a process.
+// builtTracer builds it, once for all tests that want it, beside the other programs.
+var builtTracer = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(filepath.Dir(world.Plain().NLServer), "tracer")
+	out, err := exec.Command("go", "build", "-o", path, "campaign-credsync/test/tracer").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the tracer: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// buildTracer returns the tracer's path, and skips the test where it cannot follow a process.
 func buildTracer(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "tracer")
-	if out, err := exec.Command("go", "build", "-o", path, "campaign-credsync/test/tracer").CombinedOutput(); err != nil {
-		t.Fatalf("build the tracer: %v\n%s", err, out)
+	path, err := builtTracer()
+	if err != nil {
+		t.Fatal(err)
 	}
 	idle := exec.Command("sleep", "60")
 	if err := idle.Start(); err != nil {
