@@ -44,7 +44,7 @@ func (c *Container) Runs() ([]Run, error) {
 	c.runs.mu.Lock()
 	defer c.runs.mu.Unlock()
 	err := c.runs.readOn(filepath.Join(c.Home, "var", "standin", "runs.jsonl"))
-	return slices.Clip(c.runs.runs), err
+	return slices.Clone(c.runs.runs), err
 }
 
 func (l *runLog) readOn(path string) error {
