@@ -96,11 +96,11 @@ func meet(t *testing.T, at ...string) *meeting {
 	tracer := buildTracer(t)
 	w, secrets := world.Started(t, container.Options{Programs: world.Plain()})
 	m := &meeting{World: w, tracing: trace(w, tracer, append(at, "-pause")...), secret: secrets["prod"]}
-	w.Blank("prod")
-	fd, err := unix.Open(w.File("prod"), unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(w.File("prod"), unix.O_PATH|unix.O_CLOEXEC, 0) // a revert may be quicker than an open after the edit
 	w.Must(err)
 	m.found = os.NewFile(uintptr(fd), "found")
 	t.Cleanup(func() { m.found.Close() })
+	w.Blank("prod")
 	w.Eventually("the daemon is in the middle of the revert", func() bool { return len(m.tracing.hit) > 0 })
 	return m
 }

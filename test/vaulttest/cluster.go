@@ -52,7 +52,7 @@ func LaunchCluster(ctx context.Context, progress io.Writer, options ClusterOptio
 	}
 	started := &Cluster{options: options, binary: binary, dir: dir, Server: newServer()}
 	c = started
-	c.client = &http.Client{Transport: &http.Transport{DialContext: c.dialActive, DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	c.client = &http.Client{Transport: &http.Transport{DialContext: c.dialActive, DisableKeepAlives: true}, Timeout: formLimit}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, started.Close())
@@ -257,10 +257,11 @@ func (c *Cluster) StepDown(ctx context.Context) error {
 	return c.Call(ctx, http.MethodPut, "sys/step-down", nil, nil)
 }
 
+// dialActive waits for an active node: on a busy machine a leader may lose its place at any time.
 func (c *Cluster) dialActive(ctx context.Context, network, _ string) (net.Conn, error) {
-	active := c.Active(ctx)
-	if active == nil {
-		return nil, errors.New("no node of the cluster is active")
+	var active *Node
+	if err := eventually(ctx, func() bool { active = c.Active(ctx); return active != nil }); err != nil {
+		return nil, fmt.Errorf("no node of the cluster is active: %w", err)
 	}
 	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, net.JoinHostPort(active.host, "8200"))
 }
