@@ -3,22 +3,8 @@ package release_test
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 )
-
-// A folder may have any name, and what is beside it stays.
-func TestPackageInAFolderWithASpace(t *testing.T) {
-	r := newRepository(t)
-	r.write(t, "else/my", []byte("a file of somebody's"), 0o644)
-	dist := filepath.Join(r.dir, "else", "my packages")
-	r.must(t, "make", "package", "DIST="+dist, "FORMATS=deb", "ARCHES="+runtime.GOARCH, "PACKAGE_VERSION=1.0.0")
-	for _, path := range []string{filepath.Join(dist, "campaign-credsync_1.0.0-1_"+runtime.GOARCH+".deb"), filepath.Join(r.dir, "else", "my")} {
-		if _, err := os.Stat(path); err != nil {
-			t.Error(err)
-		}
-	}
-}
 
 // A program that fails in the middle of a pipe makes no package. Nothing else can fail here: what is to be packed is empty, and no
 // format is asked for that needs it.

@@ -195,7 +195,8 @@ func failingTests(t *testing.T) string {
 	return path
 }
 
-// Two releases of one tag, in two folders at two times, by users with other rights, zones and settings, are the same but for the signature.
+// Two releases of one tag, in two folders at two times, by users with other rights, zones and settings, are the same but for the
+// signature. The second one goes to a folder with a space in its name, and what is beside that stays.
 func TestReleaseIsReproducible(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages twice")
@@ -219,8 +220,15 @@ func TestReleaseIsReproducible(t *testing.T) {
 				}
 			}
 		}
+		beside := filepath.Join(t.TempDir(), "my")
+		if before != nil {
+			r.dist = beside + " packages"
+			if err := os.WriteFile(beside, []byte("a file of somebody's"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		said, err := r.try(t, "sh", "-c", "umask "+user.umask+`; exec make release "$@"`, "sh", "VERSION="+version, "ARCHES="+runtime.GOARCH,
-			"SKIP_TESTS=1", "SIGN_KEY="+key, "MAINTAINER=O'Neil & <o@example.com>")
+			"DIST="+r.dist, "SKIP_TESTS=1", "SIGN_KEY="+key, "MAINTAINER=O'Neil & <o@example.com>")
 		if err != nil {
 			t.Fatalf("%v\n%s", err, said)
 		}
@@ -243,6 +251,9 @@ func TestReleaseIsReproducible(t *testing.T) {
 			before = files
 			testContents(t, r, files)
 			continue
+		}
+		if _, err := os.Stat(beside); err != nil {
+			t.Error(err)
 		}
 		if len(files) != len(before) {
 			t.Errorf("%d files, and before %d", len(files), len(before))
