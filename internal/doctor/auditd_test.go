@@ -9,7 +9,7 @@ import (
 
 // What rules of auditd do with the arguments of nlserver. The rules with 41999 are as auditctl 3.0.9 prints them, and Linux 6.18 was seen to
 // do that with them, where no comment says other, when that user started %H/bin/nlserver: it wrote a record EXECVE, or none.
-func TestJudge(t *testing.T) {
+func TestRulesOfAuditd(t *testing.T) {
 	t.Parallel()
 	const records, spares, nothing = "records", "spares", ""
 	dir, err := filepath.EvalSymlinks(t.TempDir())

@@ -20,7 +20,7 @@ var machinery = map[uint64]bool{
 	unix.SYS_MINCORE: true, unix.SYS_BRK: true, unix.SYS_GETPID: true, unix.SYS_GETTID: true, unix.SYS_EXIT: true,
 	unix.SYS_EXIT_GROUP: true, unix.SYS_SCHED_GETAFFINITY: true, unix.SYS_CLOCK_GETTIME: true, unix.SYS_SET_ROBUST_LIST: true,
 	unix.SYS_RSEQ: true, unix.SYS_PRCTL: true, unix.SYS_SET_TID_ADDRESS: true, unix.SYS_TIMER_CREATE: true, unix.SYS_TIMER_SETTIME: true,
-	unix.SYS_TIMER_DELETE: true, unix.SYS_GETRLIMIT: true, unix.SYS_EPOLL_CREATE1: true, unix.SYS_EVENTFD2: true,
+	unix.SYS_TIMER_DELETE: true, unix.SYS_GETRLIMIT: true, unix.SYS_EPOLL_CREATE1: true, unix.SYS_EVENTFD2: true, unix.SYS_GETRANDOM: true,
 }
 
 // ignored tells whether a call is the runtime's own.
@@ -79,7 +79,7 @@ var shapes = map[uint64]shape{
 	unix.SYS_GETPEERNAME: {"getpeername", 0, -1}, unix.SYS_SENDTO: {"sendto", 0, -1}, unix.SYS_RECVFROM: {"recvfrom", 0, -1},
 	unix.SYS_SENDMSG: {"sendmsg", 0, -1}, unix.SYS_RECVMSG: {"recvmsg", 0, -1}, unix.SYS_EPOLL_CTL: {"epoll_ctl", 2, -1},
 	unix.SYS_INOTIFY_INIT1: {"inotify_init1", -1, -1}, unix.SYS_INOTIFY_ADD_WATCH: {"inotify_add_watch", -1, 1},
-	unix.SYS_INOTIFY_RM_WATCH: {"inotify_rm_watch", 0, -1}, unix.SYS_GETRANDOM: {"getrandom", -1, -1}, unix.SYS_UNAME: {"uname", -1, -1},
+	unix.SYS_INOTIFY_RM_WATCH: {"inotify_rm_watch", 0, -1}, unix.SYS_UNAME: {"uname", -1, -1},
 	unix.SYS_UMASK: {"umask", -1, -1}, unix.SYS_GETEUID: {"geteuid", -1, -1}, unix.SYS_GETUID: {"getuid", -1, -1},
 }
 
