@@ -21,7 +21,7 @@ MINUTES ?= 10
 .PHONY: build manual docs package image release demo test faults mutate test-systemd test-systemd-all bench bench-filesystems bench-fleet soak lint lint-packages vuln install clean
 
 build: ## bin/campaign-credsync, static and stripped
-	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/campaign-credsync
+	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o '$(BINARY)' ./cmd/campaign-credsync
 
 manual: ## bin/manual: man pages and completions, from the help text and the table of the configuration's keys
 	rm -rf bin/manual
@@ -84,7 +84,7 @@ vuln: ## needs the vulnerability database
 	go tool govulncheck ./...
 
 install: build manual
-	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/campaign-credsync
+	install -D -m 0755 '$(BINARY)' $(DESTDIR)$(PREFIX)/bin/campaign-credsync
 	install -D -m 0644 $(UNIT) $(DESTDIR)$(PREFIX)/lib/systemd/system/campaign-credsync.service
 	install -m 0644 packaging/systemd/campaign-credsync-activate.socket packaging/systemd/campaign-credsync-activate@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/
 	install -D -m 0644 packaging/systemd/config.example.yaml $(DESTDIR)/etc/campaign-credsync/config.example.yaml
