@@ -10,8 +10,8 @@ import (
 // remedies tell what to do, for each reason why an instance is not in sync.
 var remedies = map[credential.Reason]string{
 	credential.ReasonPaused:             "An operator paused it. To go on sooner: campaign-credsync resume.",
-	credential.ReasonFileMissing:        "Put it back from a backup; it is never created here.",
-	credential.ReasonFileDamaged:        "Repair it, or put it back from a backup; nothing is written until it can be parsed.",
+	credential.ReasonFileMissing:        "Put the instance's file back from a backup; it is never created here.",
+	credential.ReasonFileDamaged:        "Repair the instance's file, or put it back from a backup; nothing is written until it can be parsed.",
 	credential.ReasonFileBusy:           "Another program has the file open for writing. Find it with: sudo fuser -v FILE.",
 	credential.ReasonFileUnreadable:     "If rights are missing: let the daemon's user own the file (chown) and write the directory.",
 	credential.ReasonDriftAlert:         "Drift is only reported, as drift.revert is alert. To keep the change: campaign-credsync adopt. To revert it: set drift.revert to splice, then systemctl reload campaign-credsync.",
