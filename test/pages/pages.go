@@ -25,7 +25,7 @@ var Elsewhere = map[string]string{
 }
 
 // Developers are the other pages.
-var Developers = []string{"architecture.md", "compatibility.md", "dependencies.md", "faults.md", "testing.md"}
+var Developers = []string{"architecture.md", "argv.md", "compatibility.md", "dependencies.md", "faults.md", "testing.md"}
 
 // RunBy are the commands that need more than a container, by page and by how their first line begins: the test of releases runs them.
 var RunBy = []struct{ Page, Begins, Test string }{
