@@ -30,7 +30,7 @@ manual: ## bin/manual: man pages and completions, from the help text and the tab
 docs: manual ## docs/configure.md, from the table of the configuration's keys; bin/html/: all documents, by mkdocs
 	cp bin/manual/configure.md docs/configure.md
 	rm -rf bin/documents && mkdir -p bin/documents
-	git ls-files -z -- '*.md' docs packaging test/nlserver test/world | grep -zv '_test\.go$$' | xargs -0 cp --parents -t bin/documents
+	git ls-files -z -- '*.md' docs packaging test/mutate test/nlserver test/world | grep -zv '_test\.go$$' | xargs -0 cp --parents -t bin/documents
 	mkdocs build --strict --quiet --config-file packaging/mkdocs.yml
 
 demo: build ## the story, in the terminal; DEMO_VAULT=skip leaves out the part that needs a Vault, =build builds one without a terminal
