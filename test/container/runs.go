@@ -69,6 +69,9 @@ func (l *runLog) readOn(path string) error {
 		return err
 	}
 	for line := range bytes.Lines(data) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // it is being written: what crosses a page is seen in two parts
+		}
 		var r Run
 		if err := json.Unmarshal(line, &r); err != nil {
 			return fmt.Errorf("log of the stand-in: %w", err)
