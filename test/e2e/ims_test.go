@@ -163,7 +163,7 @@ func TestProbeIsInconclusive(t *testing.T) {
 	for _, answer := range append(slices.Clone(ims.Inconclusive), ims.Hangs) {
 		t.Run(string(answer), func(t *testing.T) {
 			t.Parallel()
-			w, adobe, first := probed(t, "probe: before_apply, patience: 5s", container.Options{Programs: world.Plain()})
+			w, adobe, first := probed(t, "probe: before_apply, patience: 10s", container.Options{Programs: world.Plain()})
 			adobe.Answers(answer)
 			version, secret := w.NewSecret("prod")
 			w.Is("prod", "pending/probe_waits")
@@ -198,7 +198,7 @@ func TestProbeOverABadConnection(t *testing.T) {
 	t.Parallel()
 	tls := ims.NewTLS()
 	t.Cleanup(tls.Close)
-	w := world.New(t, container.Options{Settings: fmt.Sprintf("ims: {probe: before_apply, patience: 2s, endpoint: %s}", tls.URL)})
+	w := world.New(t, container.Options{Settings: fmt.Sprintf("ims: {probe: before_apply, patience: 15s, endpoint: %s}", tls.URL)})
 	_, secret := w.NewSecret("prod")
 	w.StartDaemon()
 	w.InSync(1)
@@ -347,7 +347,7 @@ func TestProbeOfAJWTCredential(t *testing.T) {
 // A pass without a daemon waits for Adobe, too, and not longer than patience.
 func TestProbeWithoutADaemon(t *testing.T) {
 	t.Parallel()
-	w, adobe := probing(t, "probe: before_apply, patience: 3s", container.Options{})
+	w, adobe := probing(t, "probe: before_apply, patience: 15s", container.Options{})
 	_, secret := w.NewSecret("prod")
 	w.Exits(3, "ask Adobe about version 1", "sync", "--dry-run")
 	asked(w, adobe, secret, 0)
