@@ -25,7 +25,7 @@ build: ## bin/campaign-credsync, static and stripped
 
 manual: ## bin/manual: man pages and completions, from the help text and the table of the configuration's keys
 	rm -rf bin/manual
-	SOURCE_DATE_EPOCH=$(EPOCH) go run -tags manual ./cmd/campaign-credsync bin/manual
+	CGO_ENABLED=0 SOURCE_DATE_EPOCH=$(EPOCH) go run -trimpath -tags 'manual $(TAGS)' ./cmd/campaign-credsync bin/manual
 
 docs: manual ## docs/configure.md, from the table of the configuration's keys; bin/html/: all documents, by mkdocs
 	cp bin/manual/configure.md docs/configure.md
