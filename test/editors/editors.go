@@ -142,17 +142,25 @@ func (c *Crowd) edit(ctx context.Context, id int, style Style) error {
 	return nil
 }
 
-// read waits for a file that has content: another program may be between truncating and writing.
+// read waits for a whole file: another program may be between truncating and writing, and two that wrote at once may have left a piece of
+// one behind the end of the other, which is for somebody else to repair.
 func read(path string) ([]byte, error) {
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
 		document, err := os.ReadFile(path)
-		if err == nil && bytes.HasSuffix(bytes.TrimSpace(document), []byte(">")) && len(document) > 0 {
+		if err == nil && isWhole(document) {
 			return document, nil
 		}
 		if time.Since(began) > time.Minute {
 			return document, fmt.Errorf("no whole document for a minute: %d bytes, %w", len(document), err)
 		}
 	}
+}
+
+// isWhole reports whether the document ends with the only end tag of its root element.
+func isWhole(document []byte) bool {
+	document = bytes.TrimSpace(document)
+	start := bytes.LastIndex(document, []byte("</"))
+	return start >= 0 && bytes.HasSuffix(document, []byte(">")) && bytes.Count(document, document[start:]) == 1
 }
 
 // Write replaces the content of the file at path.
