@@ -268,7 +268,7 @@ func TestReleaseIsReproducible(t *testing.T) {
 
 // testDocumented runs the commands of the documents that need a checkout or a release: each in the directory where its reader is.
 func testDocumented(t *testing.T, r *repository) {
-	commands, err := pages.Of("../../docs", t.Name())
+	commands, err := pages.CommandsRunBy("../../docs", t.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,8 +116,8 @@ func (b Block) RunElsewhere(command string) bool {
 	return false
 }
 
-// Of returns the commands that a test runs in place of that of their page, in the order of RunBy.
-func Of(docs, test string) (commands []string, err error) {
+// CommandsRunBy returns the commands that a test runs in place of that of their page, in the order of RunBy.
+func CommandsRunBy(docs, test string) (commands []string, err error) {
 	for _, r := range RunBy {
 		if r.Test != test {
 			continue

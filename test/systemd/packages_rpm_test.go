@@ -21,7 +21,7 @@ func TestPackagesRPM(t *testing.T) {
 	requireTools(t)
 	architecture := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 	h := bootHost(t, vaulttest.Start(t), buildStandin(t), rootFileSystem(t, "rpm"))
-	for name, from := range map[string]struct{ source, version string }{"older": {firstSource(t), "1.0.0"}, "newer": {repository(t), "1.1.0"}} {
+	for name, from := range map[string]struct{ source, version string }{"older": {unpackagedSource(t), "1.0.0"}, "newer": {repository(t), "1.1.0"}} {
 		file := "campaign-credsync-" + from.version + "-1." + architecture + ".rpm"
 		copyFile(t, filepath.Join(buildPackage(t, from.source, from.version, "rpm"), file), h.path("/root/"+name+".rpm"))
 	}

@@ -21,7 +21,7 @@ func TestPackages(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "")
 	t.Setenv("VAULT_NAMESPACE", "")
 	requireTools(t)
-	older, newer := buildDeb(t, firstSource(t), "1.0.0"), buildDeb(t, repository(t), "1.1.0")
+	older, newer := buildDeb(t, unpackagedSource(t), "1.0.0"), buildDeb(t, repository(t), "1.1.0")
 	h := newHost(t)
 	copyFile(t, older, h.path("/root/older.deb"))
 	copyFile(t, newer, h.path("/root/newer.deb"))
@@ -52,20 +52,20 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// first is the last commit without packages: the oldest program from which a host may come.
-const first = "cbec487d5374af1c95b4a504247883c867762169"
+// unpackaged is the last commit without packages: the oldest program from which a host may come.
+const unpackaged = "cbec487d5374af1c95b4a504247883c867762169"
 
-// firstSource returns a directory with the sources of first, and with what makes packages today.
-func firstSource(t *testing.T) (dir string) {
+// unpackagedSource returns a directory with the sources of unpackaged, and with what makes packages today.
+func unpackagedSource(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	out, err := outside(t, "bash", "-euo", "pipefail", "-c", `
 		git cat-file -e "$1^{commit}" 2>/dev/null || git fetch --quiet --unshallow
 		git archive "$1" | tar -x -C "$2"
 		rm "$2/Makefile"
-		tar -c Makefile packaging | tar -x -C "$2" --skip-old-files`, "bash", first, dir)
+		tar -c Makefile packaging | tar -x -C "$2" --skip-old-files`, "bash", unpackaged, dir)
 	if err != nil {
-		t.Fatalf("the sources of %s: %v\n%s", first, err, out)
+		t.Fatalf("the sources of %s: %v\n%s", unpackaged, err, out)
 	}
 	return dir
 }
