@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -304,8 +305,8 @@ func TestOpenRightsAreToldOnce(t *testing.T) {
 }
 
 // Editors of every kind work on the file while drift is put in and put back all the time; none of their updates may be lost.
-// A file system in memory is so fast that there the races are between every two instructions; on a disk, an editor comes
-// between nearly always, so they pause.
+// A file system in memory is so fast that there the races are between every two instructions. On a disk an editor would come
+// between nearly always, so they pause, for longer where a replacement takes longer: about every second attempt is disturbed.
 func TestNoUpdateOfOthersIsLost(t *testing.T) {
 	const onDisks = 10 * time.Millisecond
 	t.Run("tmpfs", func(t *testing.T) { noUpdateIsLost(t, onTmpfs(t), 0) })
@@ -320,7 +321,9 @@ func noUpdateIsLost(t *testing.T, dir string, pause time.Duration) {
 	styles := append(append([]editors.Style{}, editors.AllStyles...), editors.Rename, editors.InPlace)
 	document := strings.Replace(right, "><", ">"+strings.Repeat("<!-- long enough for several writes -->\n", 150)+"<", 1)
 	f, path, _ := newFile(t, dir, string(editors.Prepare([]byte(document), len(styles))))
-	crowd := &editors.Crowd{Path: path, Styles: styles, Pause: pause, Meddle: func(d []byte) []byte {
+	var pausing atomic.Int64
+	pausing.Store(int64(pause))
+	crowd := &editors.Crowd{Path: path, Styles: styles, Pause: func() time.Duration { return time.Duration(pausing.Load()) }, Meddle: func(d []byte) []byte {
 		return bytes.Replace(d, []byte(`"right"`), []byte(`"mallory"`), 1)
 	}}
 	ctx, cancel := context.WithTimeout(t.Context(), longest)
@@ -330,15 +333,21 @@ func noUpdateIsLost(t *testing.T, dir string, pause time.Duration) {
 	updates.Go(func() {
 		defer cancel()
 		for began := time.Now(); ctx.Err() == nil && (replaced < enough || time.Since(began) < least); {
-			found := false
+			attempts := 0
 			err := f.Update(ctx, func(current []byte) ([]byte, error) {
 				next, err := restore(current)
-				found = found || err == nil && !bytes.Equal(next, current)
+				if err == nil && !bytes.Equal(next, current) {
+					attempts++
+				}
+				if attempts > 1 {
+					pausing.Store(pausing.Load() * 11 / 10)
+				}
 				return next, err
 			})
 			switch {
-			case err == nil && found:
+			case err == nil && attempts > 0:
 				replaced++
+				pausing.Store(max(int64(pause), pausing.Load()*9/10))
 			case err != nil && ctx.Err() == nil && !errors.Is(err, credential.ErrMissing) && !errors.Is(err, credential.ErrDamaged) && !errors.Is(err, credential.ErrBusy):
 				t.Error(err)
 			}
@@ -360,7 +369,7 @@ func noUpdateIsLost(t *testing.T, dir string, pause time.Duration) {
 		t.Fatal(err)
 	}
 	wantAlone(t, f, strings.Replace(string(result.Last), `"mallory"`, `"right"`, 1))
-	t.Logf("%d edits, %d replacements", result.Edits, replaced)
+	t.Logf("%d edits, %d replacements, pauses of %v at the end", result.Edits, replaced, time.Duration(pausing.Load()))
 }
 
 // onTmpfs and onDisk make a directory there.

@@ -62,8 +62,8 @@ type Result struct {
 // Crowd is a number of editors of one file.
 type Crowd struct {
 	Path   string
-	Styles []Style // one editor each
-	Pause  time.Duration
+	Styles []Style              // one editor each
+	Pause  func() time.Duration // the mean time between two edits of one editor; nil: none
 	// Meddle, where not nil, is called with some of the documents before they are written: it may change them further,
 	// as a hand edit of the credential does.
 	Meddle func(document []byte) []byte
@@ -132,11 +132,12 @@ func (c *Crowd) edit(ctx context.Context, id int, style Style) error {
 		if err != nil {
 			return err
 		}
-		if !done && c.Pause > 0 {
-			select {
-			case <-ctx.Done():
-			case <-time.After(rand.N(2 * c.Pause)):
-			}
+		if done || c.Pause == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rand.N(2*c.Pause() + 1)):
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ const manyReverts = "drift: {max_reverts: 10000}"
 
 func newCrowd(w *world.World, size int, pause time.Duration) *crowded {
 	c := &crowded{World: w, ended: make(chan struct{})}
-	c.crowd = &editors.Crowd{Path: w.File("prod"), Pause: pause, Meddle: func(document []byte) []byte {
+	c.crowd = &editors.Crowd{Path: w.File("prod"), Pause: func() time.Duration { return pause }, Meddle: func(document []byte) []byte {
 		c.spoilt.Add(1)
 		return spoilt(document)
 	}}
