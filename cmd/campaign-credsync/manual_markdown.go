@@ -28,10 +28,11 @@ func configMarkdown() []byte {
 		if k.allowed != "" {
 			text = strings.TrimSpace("`" + strings.ReplaceAll(k.allowed, ", ", "`, `") + "`. " + text)
 		}
+		name = "`" + name + "`"
 		if k.fallback != "" {
-			name += "`, default `" + strings.Trim(k.fallback, "'")
+			name += " (`" + strings.Trim(k.fallback, "'") + "`)"
 		}
-		line := "- `" + name + "`: " + strings.TrimSuffix(text, ".")
+		line := "- " + name + ": " + strings.TrimSuffix(text, ".")
 		p.WriteString(strings.TrimSuffix(line, ": ") + "\n")
 	}
 	return p.Bytes()
@@ -39,13 +40,13 @@ func configMarkdown() []byte {
 
 const configureHead = `# Configure
 
-Made by ` + "`make docs`" + ` from the table that the program reads by; do not edit.
+Made by ` + "`make docs`" + `; do not edit.
 
-` + "`/etc/campaign-credsync/config.yaml`" + `, YAML, owner root:neolane, mode 0640. [The example](../packaging/systemd/config.example.yaml) has every key. Needed: ` +
-	"`vault.address`, `vault.auth.role_id`" + ` (or what another [login](vault.md#logins) takes), and of each instance ` + "`name` and `path`" + `.
-An unknown key or a bad value stops the start, and ` + "`campaign-credsync validate`" + ` tells file, line and column; ` + "`validate --effective`" + `
-prints the file with every default filled in. After a change: ` + "`systemctl reload campaign-credsync`" + `; [what a reload changes](operate.md#reload).
+` + "`/etc/campaign-credsync/config.yaml`" + `, owner root:neolane, mode 0640. Needed: ` + "`vault.address`, `vault.auth.role_id`" +
+	` (or what another [login](vault.md#logins) takes), and of each instance ` + "`name` and `path`" + `. [An example](../packaging/systemd/config.example.yaml) has all keys.
+An unknown key or a bad value stops the start; ` + "`campaign-credsync validate`" + ` tells its line, and ` + "`validate --effective`" + `
+prints every default. After a change: ` + "`systemctl reload campaign-credsync`" + ` ([what it changes](operate.md#reload)).
 
 Durations have a unit: 500ms, 30s, 5m, 1h. ` + "`${NAME}`" + ` in a path is replaced from the environment. Schedules are cron expressions: five fields, ` + "`@daily`, `@every 10m`" + `.
-The file wins over ` + "`VAULT_ADDR`, `VAULT_NAMESPACE`, `VAULT_CACERT`, `VAULT_CLIENT_CERT`, `VAULT_CLIENT_KEY`, `VAULT_TLS_SERVER_NAME`" + `.
+Defaults are in parentheses. The file wins over the variables ` + "`VAULT_…`" + `.
 `

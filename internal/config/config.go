@@ -98,7 +98,7 @@ type Vault struct {
 	// Address has no path and no trailing slash.
 	Address       string `yaml:"address" help:"needed; or VAULT_ADDR"`
 	Namespace     string `yaml:"namespace" help:"Vault Enterprise and HCP; or VAULT_NAMESPACE"`
-	CACert        string `yaml:"ca_cert" is:"absolute" help:"PEM file of the CA that signed Vault's certificate; empty: the system's; or VAULT_CACERT"`
+	CACert        string `yaml:"ca_cert" is:"absolute" help:"PEM file of Vault's CA; empty: the system's; or VAULT_CACERT"`
 	ClientCert    string `yaml:"client_cert" is:"absolute" help:"PEM files for mutual TLS, both or none, read anew for each connection; or VAULT_CLIENT_CERT, VAULT_CLIENT_KEY"`
 	ClientKey     string `yaml:"client_key" is:"absolute" help:"the key to client_cert"`
 	TLSServerName string `yaml:"tls_server_name" help:"name in Vault's certificate, if it is not the address's host; or VAULT_TLS_SERVER_NAME"`
@@ -121,14 +121,14 @@ type Auth struct {
 	Mount     string `yaml:"mount" help:"default: the method's name"`
 	Namespace string `yaml:"namespace" help:"where the login happens; empty: vault.namespace"`
 	// RoleID is half of a credential, so it is kept like one.
-	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle" help:"or name a file in role_id_file. Give each container a role of its own: Vault locks a role for everybody after a few refused secret-ids"`
+	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle" help:"or name a file in role_id_file. A role for each container: a few refused secret-ids lock it for everybody"`
 	RoleIDFile      string            `yaml:"role_id_file" is:"absolute" method:"approle" help:"In place of role_id"`
-	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle" help:"The unit's LoadCredential puts it there. Its copy is made when the unit starts: restart after a change. Leave it out for a role with bind_secret_id=false"`
-	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle" help:"true: the file holds a response-wrapping token of a secret-id (vault write -wrap-ttl=... -f .../secret-id). It is unwrapped once, and the secret-id kept in state_dir, sealed with systemd-creds where this user can"`
+	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle" help:"The unit's LoadCredential copies it there at the start: restart after a change. Leave it out for a role with bind_secret_id=false"`
+	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle" help:"true: the file holds a wrapping token of a secret-id (vault write -wrap-ttl=... -f .../secret-id). It is unwrapped once, and the secret-id kept in state_dir, sealed with systemd-creds where this user can"`
 	SecretIDWarn    time.Duration     `yaml:"secret_id_warn" default:"168h" help:"warn so long before the secret-id ends, where the policy allows to look it up; 0s: never"`
-	TokenFile       string            `yaml:"token_file" is:"absolute" method:"token_file" help:"For method token_file, in place of role_id and secret_id_file. The token is used as it is and never revoked"`
+	TokenFile       string            `yaml:"token_file" is:"absolute" method:"token_file" help:"For method token_file, in place of role_id and secret_id_file. The token is never revoked"`
 	Role            string            `yaml:"role" method:"cert kubernetes jwt" help:"For method cert, which shows vault.client_cert: the role to log in with; empty: any that fits. For methods kubernetes and jwt: needed"`
-	JWTFile         string            `yaml:"jwt_file" is:"absolute" method:"kubernetes jwt" help:"For methods kubernetes and jwt: a file with the signed token, read anew at each login. For kubernetes it is by default that of the pod's service account, /var/run/secrets/kubernetes.io/serviceaccount/token"`
+	JWTFile         string            `yaml:"jwt_file" is:"absolute" method:"kubernetes jwt" help:"For methods kubernetes and jwt: the file of the signed token, read at each login. Default for kubernetes: /var/run/secrets/kubernetes.io/serviceaccount/token"`
 }
 
 // Watch is how new versions are found.
@@ -170,8 +170,8 @@ type Activate struct {
 	Restart     []string      `yaml:"restart" default:"[]" help:"modules without their instance, e.g. [pipelined, web]"`
 	Via         string        `yaml:"via" default:"auto" oneof:"auto socket direct" help:"who runs nlserver for that: the activation service, or the daemon; auto: the socket where it is there"`
 	Socket      string        `yaml:"socket" default:"/run/campaign-credsync-activate.sock" is:"absolute" needed:"true" help:"ListenStream= of campaign-credsync-activate.socket"`
-	Prove       bool          `yaml:"prove" default:"true" help:"after a restart: look whether the module runs again, in a new process, and outside of the daemon's unit"`
-	MinInterval time.Duration `yaml:"min_interval" default:"0s" help:"least time between two restarts of one module, up to 24h, also over restarts of the daemon"`
+	Prove       bool          `yaml:"prove" default:"true" help:"after a restart: does the module run again, in a new process, outside of the daemon's unit"`
+	MinInterval time.Duration `yaml:"min_interval" default:"0s" help:"least time between two restarts of a module, up to 24h, also over restarts of the daemon"`
 }
 
 // Notify is the program that is told of events.
@@ -183,7 +183,7 @@ type Notify struct {
 // Drift is what becomes of drift.
 type Drift struct {
 	Revert     string `yaml:"revert" default:"splice" oneof:"splice nlserver alert" help:"splice: put the attributes back; nlserver: apply again; alert: only report"`
-	MaxReverts int    `yaml:"max_reverts" default:"60" help:"in an hour, of an instance; more is a war, and reverting stops for the hour"`
+	MaxReverts int    `yaml:"max_reverts" default:"60" help:"in an hour, of an instance; after more, reverting stops for the hour"`
 }
 
 // Instance is one instance of Campaign, and where its credential comes from.
@@ -193,8 +193,8 @@ type Instance struct {
 	Path          string `yaml:"path,omitzero" source:"vault" help:"needed; within the mount, without \"data/\""`
 	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault" help:"default: 2; 1 keeps no versions: every poll reads the secret, and another content is a new version"`
 	Source        string `yaml:"source" default:"vault" oneof:"vault file"`
-	File          string `yaml:"file" is:"absolute" source:"file" help:"For source: file, in place of mount, path and kv_version. A JSON object with the same fields, best renamed over the old one and readable for nobody else. \"version\": 7 in it is counted up by its writer, or left out"`
-	Fields        Fields `yaml:"fields" help:"the name that the secret has for it"`
+	File          string `yaml:"file" is:"absolute" source:"file" help:"For source: file, in place of mount, path and kv_version. A JSON object with the same fields, renamed over the old one, readable for nobody else. Its writer counts \"version\": 7 up, or leaves it out"`
+	Fields        Fields `yaml:"fields" help:"its name in the secret"`
 	ConfigFile    string `yaml:"config_file" is:"absolute" help:"default: <home>/conf/config-<name>.xml"`
 	AllowRollback bool   `yaml:"allow_rollback" help:"true: also apply a version that is older than the applied one"`
 }
