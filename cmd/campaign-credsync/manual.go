@@ -224,7 +224,8 @@ func keysOf(prefix string, group reflect.Type, help string) (keys []key) {
 			text = append(text, said+".")
 		}
 		for _, of := range []string{"method", "source"} {
-			if which := field.Tag.Get(of); which != "" && !strings.Contains(said, "For "+of) {
+			// Those of the default method and source go without saying.
+			if which := field.Tag.Get(of); which != "" && which != "approle" && which != "vault" && !strings.Contains(said, "For "+of) {
 				text = append(text, "For "+of+" "+strings.ReplaceAll(which, " ", ", ")+".")
 			}
 		}
