@@ -1,5 +1,7 @@
 // Command plot draws the series of bench-fleet: requests a second that Vault answered, those that it refused while it
-// was sealed, and the bound of the peak after its return.
+// was sealed, and the bound of the peak after its return. In this folder:
+//
+//	go run . -csv ../../../bin/fleet.csv -out ../../../docs/fleet.svg
 //
 // It is in a Go module of its own, so that the daemon's does not know the plotting library.
 package main
