@@ -59,7 +59,7 @@ func TestTableOfFaults(t *testing.T) {
 		}
 	}
 	problems := read(t, "problems.md")
-	for _, row := range rows(t, problems, "| you see | meaning | remedy |", 22) {
+	for _, row := range rows(t, problems, "| you see | meaning | remedy |", 21) {
 		messagesAreInTheProduct(t, product, "problems.md", row[0])
 	}
 }
