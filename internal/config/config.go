@@ -124,7 +124,7 @@ type Auth struct {
 	RoleID          credential.Secret `yaml:"role_id,omitzero" method:"approle" help:"or name a file in role_id_file. A role for each container: a few refused secret-ids lock it for everybody"`
 	RoleIDFile      string            `yaml:"role_id_file" is:"absolute" method:"approle" help:"In place of role_id"`
 	SecretIDFile    string            `yaml:"secret_id_file" is:"absolute" method:"approle" help:"The unit's LoadCredential copies it there at the start: restart after a change. Leave it out for a role with bind_secret_id=false"`
-	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle" help:"true: the file holds a wrapping token of a secret-id (vault write -wrap-ttl=... -f .../secret-id). It is unwrapped once, and the secret-id kept in state_dir, sealed with systemd-creds where this user can"`
+	SecretIDWrapped bool              `yaml:"secret_id_wrapped" method:"approle" help:"true: the file holds a wrapping token of a secret-id (vault write -wrap-ttl=... -f .../secret-id)"`
 	SecretIDWarn    time.Duration     `yaml:"secret_id_warn" default:"168h" help:"warn so long before the secret-id ends, where the policy allows to look it up; 0s: never"`
 	TokenFile       string            `yaml:"token_file" is:"absolute" method:"token_file" help:"For method token_file, in place of role_id and secret_id_file. The token is never revoked"`
 	Role            string            `yaml:"role" method:"cert kubernetes jwt" help:"For method cert, which shows vault.client_cert: the role to log in with; empty: any that fits. For methods kubernetes and jwt: needed"`
@@ -191,9 +191,9 @@ type Instance struct {
 	Name          string `yaml:"name" help:"needed; the NAME in conf/config-NAME.xml"`
 	Mount         string `yaml:"mount,omitzero" source:"vault" needed:"true" help:"default: secret; of the KV engine; may have slashes, such as team/a/kv"`
 	Path          string `yaml:"path,omitzero" source:"vault" help:"needed; within the mount, without \"data/\""`
-	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault" help:"default: 2; 1 keeps no versions: every poll reads the secret, and another content is a new version"`
+	KVVersion     int    `yaml:"kv_version,omitzero" source:"vault" help:"default: 2; 1 keeps no versions"`
 	Source        string `yaml:"source" default:"vault" oneof:"vault file"`
-	File          string `yaml:"file" is:"absolute" source:"file" help:"For source: file, in place of mount, path and kv_version. A JSON object with the same fields, renamed over the old one, readable for nobody else. Its writer counts \"version\": 7 up, or leaves it out"`
+	File          string `yaml:"file" is:"absolute" source:"file" help:"For source: file, in place of mount, path and kv_version. A JSON object with the same fields"`
 	Fields        Fields `yaml:"fields" help:"its name in the secret"`
 	ConfigFile    string `yaml:"config_file" is:"absolute" help:"default: <home>/conf/config-<name>.xml"`
 	AllowRollback bool   `yaml:"allow_rollback" help:"true: also apply a version that is older than the applied one"`
