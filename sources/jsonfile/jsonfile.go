@@ -59,7 +59,7 @@ const (
 // The error is a [*credential.Refusal] when there is no file, or its content is of no use. Any other error (no permission,
 // an error of the disk) says nothing about the content.
 func (f *File) Poll(ctx context.Context, need func(credential.Version) bool) (credential.Reading, error) {
-	c, err := f.awaitQuiet(ctx)
+	c, err := f.awaitQuiet(ctx, f.read)
 	if err != nil {
 		return credential.Reading{}, err
 	}
@@ -79,13 +79,14 @@ func (f *File) Poll(ctx context.Context, need func(credential.Version) bool) (cr
 
 func (f *File) name() string { return credential.Escape(f.path) }
 
-// awaitQuiet returns the content of the file once it is believed.
-func (f *File) awaitQuiet(ctx context.Context) (content, error) {
+// awaitQuiet returns the content of the file once it is believed. read may take any time, so a content is known to have stayed the
+// same from the end of the look that found it first to the beginning of the last one.
+func (f *File) awaitQuiet(ctx context.Context, read func() content) (content, error) {
 	began := time.Now()
-	changed := began
-	c := f.read()
-	for c.id() != f.believed {
-		if same := time.Since(changed); same >= brokenGrace || same >= quiet && c.err == nil && isWhole(c.data) {
+	c := read()
+	changed := time.Now()
+	for looked := began; c.id() != f.believed; {
+		if same := looked.Sub(changed); same >= brokenGrace || same >= quiet && c.err == nil && isWhole(c.data) {
 			break
 		}
 		if time.Since(began) > quietLimit {
@@ -96,7 +97,8 @@ func (f *File) awaitQuiet(ctx context.Context) (content, error) {
 			return content{}, fmt.Errorf("file %s: waiting for its writer: %w", f.name(), ctx.Err())
 		case <-time.After(quiet):
 		}
-		next := f.read()
+		looked = time.Now()
+		next := read()
 		if next.id() != c.id() {
 			changed = time.Now()
 		}
