@@ -3,11 +3,9 @@ package filewatch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -395,58 +393,6 @@ func TestWatchDoesNotSpinOnAWatcherThatFails(t *testing.T) {
 	}
 	w.await("config")
 	w.awaitLiveWatch(".")
-}
-
-// A file is left alone before its change is told, and one that never is is told of all the same.
-func TestWatchAwaitsQuiet(t *testing.T) {
-	const quiet = 200 * time.Millisecond
-	dir := t.TempDir()
-	path := filepath.Join(dir, "config")
-	called := make(chan string, 100)
-	var running sync.WaitGroup
-	ctx, cancel := context.WithCancel(t.Context())
-	defer func() { cancel(); running.Wait() }()
-	running.Go(func() {
-		newWatcher([]File{{Path: path, Quiet: quiet, Changed: func(bool) {
-			text, _ := os.ReadFile(path)
-			called <- string(text)
-		}}}, nil, never, fsnotify.NewWatcher).run(ctx)
-	})
-	<-called
-	write := func(text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Error(err)
-		}
-	}
-	for tries := 1; ; tries++ {
-		began, whole := time.Now(), fmt.Sprintf("whole %d", tries)
-		for i := range 5 {
-			write(strings.Repeat("x", i))
-			time.Sleep(quiet / 8)
-		}
-		write(whole)
-		written := time.Now()
-		got := <-called
-		if time.Since(began) <= time.Second {
-			if waited := time.Since(written); got != whole || waited < quiet {
-				t.Errorf("told after %v of %q", waited, got)
-			}
-			break
-		}
-		if tries == 50 {
-			t.Fatal("this machine is too busy to write without pauses")
-		}
-		for got != whole {
-			got = <-called
-		}
-	}
-	stop := time.Now().Add(2 * maxQuiet * quiet)
-	for write("x"); time.Now().Before(stop) && len(called) == 0; time.Sleep(quiet / 8) {
-		write("x")
-	}
-	if len(called) == 0 {
-		t.Error("a file that is never left alone is not told of")
-	}
 }
 
 // The public function, as the daemon uses it.
