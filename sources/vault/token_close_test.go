@@ -27,7 +27,7 @@ func (o onLogin) Handle(_ context.Context, r slog.Record) error {
 // The token in use is revoked also while a login hangs on a disk.
 func TestCloseBesideALoginThatHangs(t *testing.T) {
 	t.Parallel()
-	l := newLabWith(t, (*vaulttest.Server).ReadPolicy, 6*time.Second)
+	l := newLab(t)
 	l.Server.MustWrite(path, oauth())
 	first := make(chan struct{}, 1)
 	first <- struct{}{}
@@ -42,6 +42,9 @@ func TestCloseBesideALoginThatHangs(t *testing.T) {
 	}))
 	v := l.Vault()
 	kv := l.KV(v)
+	l.MustPoll(kv, never)
+	l.WriteSecretID(l.Server.MustSecretID(l.RoleID))
+	v.ResetBackoff()
 	polls, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -52,9 +55,9 @@ func TestCloseBesideALoginThatHangs(t *testing.T) {
 		}
 	}()
 	select {
-	case <-hangs: // when a new token is due
+	case <-hangs: // as there is another secret-id
 	case <-time.After(vaulttest.Patience):
-		t.Fatal("no second login in a minute")
+		t.Fatalf("no second login in %v", vaulttest.Patience)
 	}
 	stop()
 	ctx, cancel := context.WithTimeout(t.Context(), vaulttest.Patience)

@@ -74,7 +74,7 @@ func TestNewSecretIDInAFileThatIsTouchedAllTheTime(t *testing.T) {
 	select {
 	case <-changed:
 	case <-time.After(vaulttest.Patience):
-		t.Error("it was not seen in a minute")
+		t.Errorf("it was not seen in %v", vaulttest.Patience)
 	}
 }
 

@@ -15,12 +15,13 @@ const tokenEnds = "the token ends soon"
 // A periodic token in a file, which nobody renews, is warned of before its end, once; one that somebody renews is not. We never
 // renew or revoke it.
 func TestPeriodicTokenInAFile(t *testing.T) {
+	t.Parallel()
 	for _, renewed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("renewed %v", renewed), func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			l.Server.MustWrite(path, oauth())
-			const period = 8 * time.Second
+			const period = 20 * time.Second
 			token := l.Server.MustPeriodicToken(l.Server.ReadPolicy(path), period)
 			l.UseTokenFile(token)
 			v := l.Vault()

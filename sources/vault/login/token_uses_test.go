@@ -51,7 +51,7 @@ func TestTokensForAFewUses(t *testing.T) {
 					break
 				}
 				if time.Now().After(deadline) {
-					t.Fatalf("after a minute there are %d tokens, %v", len(left), err)
+					t.Fatalf("after %v there are %d tokens, %v", vaulttest.Patience, len(left), err)
 				}
 			}
 			if n := strings.Count(l.Log.String(), "token_num_uses"); n != 1 {

@@ -55,27 +55,12 @@ func TestEventsOfAnyPath(t *testing.T) {
 	const strange = "x/`y\"/z"
 	var mount string
 	p := newPushLab(t, func(s *vaulttest.Server, path string) string {
-		mount = "team a/kv/" + s.Mount
+		mount = s.MustMountKV("team a/kv", 2)
 		return s.PushPolicy(path) + fmt.Sprintf(`path "%s/*" { capabilities = ["read", "subscribe"] subscribe_event_types = ["*"] }`, mount)
 	})
-	ctx := t.Context()
-	if err := p.Server.Call(ctx, http.MethodPost, "sys/mounts/"+strings.ReplaceAll(mount, " ", "%20"),
-		map[string]any{"type": "kv", "options": map[string]string{"version": "2"}}, nil); err != nil {
-		t.Fatal(err)
-	}
 	write := func(path string) {
 		t.Helper()
-		where := strings.NewReplacer(" ", "%20", "`", "%60", `"`, "%22").Replace(mount + "/data/" + path)
-		for {
-			err := p.Server.Call(ctx, http.MethodPost, where, map[string]any{"data": oauth()}, nil)
-			if err == nil {
-				return
-			}
-			if ctx.Err() != nil || !strings.Contains(err.Error(), "Upgrading") {
-				t.Fatal(err)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+		p.Server.MustWriteAt(mount+"/data/"+path, map[string]any{"data": oauth()})
 	}
 	write(path)
 	write(strange)
