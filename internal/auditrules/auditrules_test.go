@@ -1,10 +1,12 @@
-package doctor
+package auditrules_test
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"campaign-credsync/internal/auditrules"
 )
 
 // What rules of auditd do with the arguments of nlserver. The rules with 41999 are as auditctl 3.0.9 prints them, and Linux 6.18 was seen to
@@ -142,7 +144,7 @@ func TestRulesOfAuditd(t *testing.T) {
 	} {
 		rules := strings.NewReplacer("%H", home, "%L", filepath.Join(dir, "link")).Replace(x.rules)
 		for _, program := range []string{filepath.Join(home, "bin", "nlserver"), filepath.Join(dir, "link", "bin", "link")} {
-			if got := judged(startOf(program, 41999), rules); got != x.want {
+			if got := judged(auditrules.StartOf(program, 41999), rules); got != x.want {
 				t.Errorf("%s, %q: %q, want %q", program, rules, got, x.want)
 			}
 		}
@@ -160,15 +162,21 @@ func TestRulesOfAuditd(t *testing.T) {
 		{script, -1, all, records},
 		{script, -1, "-a never,exit -F arch=b64 -S execve -F uid=41999" + all, records},
 	} {
-		if got := judged(startOf(x.program, x.uid), x.rules); got != x.want {
+		if got := judged(auditrules.StartOf(x.program, x.uid), x.rules); got != x.want {
 			t.Errorf("user %d, %q: %q, want %q", x.uid, x.rules, got, x.want)
+		}
+	}
+
+	for program, want := range map[string]string{script: "uid=41999", filepath.Join(dir, "link", "bin", "link"): "exe=" + filepath.Join(home, "bin", "nlserver")} {
+		if got := auditrules.StartOf(program, 41999).Filter(); got != want {
+			t.Errorf("%s: %q, want %q", program, got, want)
 		}
 	}
 }
 
-// judged says what the rule that judge returns does.
-func judged(s start, rules string) string {
-	records, spares := s.judge(rules)
+// judged says what the rule that Judge returns does.
+func judged(s auditrules.Start, rules string) string {
+	records, spares := s.Judge(rules)
 	switch {
 	case records != "" && spares != "":
 		return "both"
