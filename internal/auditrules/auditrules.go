@@ -29,21 +29,22 @@ func StartOf(program string, uid int) Start {
 }
 
 // Judge returns the rule by which nlserver's arguments are recorded, or the one by which they are not; neither: no rule is about it.
-func (s Start) Judge(rules string) (records, spares string) {
+// listed says that the rules are what auditctl -l printed.
+func (s Start) Judge(rules string, listed bool) (records, excludes string) {
 	for line := range strings.Lines(rules) {
 		r, line := parseRule(line), strings.TrimSpace(line)
-		fits := s.fits(r)
+		fits := s.fits(r, listed)
 		switch {
 		case r.is("task", "never") && len(r.filters)+len(r.compares) == 0, r.list == "exclude" && fits == surely:
 			return "", line // these count wherever they stand
-		case records+spares != "" && !r.first:
+		case records+excludes != "" && !r.first:
 		case r.is("exit", "always") && fits >= perhaps:
-			records, spares = line, ""
+			records, excludes = line, ""
 		case r.is("exit", "never") && fits == surely:
-			records, spares = "", line
+			records, excludes = "", line
 		}
 	}
-	return records, spares
+	return records, excludes
 }
 
 // Filter is what a rule for this start only has behind -F.
@@ -104,14 +105,14 @@ const (
 	surely
 )
 
-func (s Start) fits(r rule) match {
+func (s Start) fits(r rule, listed bool) match {
 	all := not
 	// By name as auditctl prints them, by number as they may be written for amd64.
 	if len(r.syscalls) == 0 || slices.ContainsFunc(r.syscalls, func(name string) bool { return name == "execve" || name == "all" || name == "59" }) {
 		all = surely
 	}
 	for _, f := range r.filters {
-		all = min(all, s.passes(f))
+		all = min(all, s.passes(f, listed))
 	}
 	for _, c := range r.compares {
 		all = min(all, comparesEqual(c))
@@ -122,7 +123,7 @@ func (s Start) fits(r rule) match {
 var filterForm = regexp.MustCompile(`^(\w+)(!=|<=|>=|=|<|>)(.*)$`)
 
 // passes reports whether a filter (-F) lets a successful start of nlserver through.
-func (s Start) passes(filter string) match {
+func (s Start) passes(filter string, listed bool) match {
 	found := filterForm.FindStringSubmatch(filter)
 	if found == nil {
 		return perhaps
@@ -135,7 +136,7 @@ func (s Start) passes(filter string) match {
 		return equal(operator, strings.HasSuffix(value, "64"))
 	case "exe":
 		same := placeOf(value) == s.program
-		if s.script || operator == "=" && !same { // auditctl -l prints != as =
+		if s.script || listed && operator == "=" && !same { // auditctl -l prints != as =
 			return perhaps
 		}
 		return equal(operator, same)

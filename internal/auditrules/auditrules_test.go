@@ -13,7 +13,7 @@ import (
 // do that with them, where no comment says other, when that user started %H/bin/nlserver: it wrote a record EXECVE, or none.
 func TestRulesOfAuditd(t *testing.T) {
 	t.Parallel()
-	const records, spares, nothing = "records", "spares", ""
+	const records, excludes, nothing = "records", "excludes", ""
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -110,42 +110,43 @@ func TestRulesOfAuditd(t *testing.T) {
 		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -C uid!=obj_uid", records},
 		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F gid=41999", records},
 		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F filetype=32768", records},
-		{"-a always,exit -F arch=b64 -S execve -F uid=41999 -F exe=/usr/bin/curl", records}, // it was exe!=
 		{"-a always,exit -F arch=b64 -S execve -F exe!=%H/bin/nlserver", nothing},
 
 		{"-a never,exit -F arch=b64 -S execve -F exe=/usr/bin/true" + all, records},
-		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver" + all, spares},
-		{"-a never,exit -F exe=%H/bin/nlserver -F arch=b64 -S execve", spares},
-		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%L/bin/nlserver" + all, spares},
+		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver" + all, excludes},
+		{"-a never,exit -F exe=%H/bin/nlserver -F arch=b64 -S execve", excludes},
+		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%L/bin/nlserver" + all, excludes},
 		{all + "\n-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver", records},
-		{all + "\n-A never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver", spares}, // as in a file
-		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver\n-w %H -p x", spares},
+		{all + "\n-A never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver", excludes}, // as in a file
+		{"-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver\n-w %H -p x", excludes},
 		{"-w %H -p x\n-a never,exit -F arch=b64 -S execve,execveat -F exe=%H/bin/nlserver", records},
-		{"-a never,exit -S all -F exe=%H/bin/nlserver" + all, spares},
+		{"-a never,exit -S all -F exe=%H/bin/nlserver" + all, excludes},
 		{"-a never,exit -F arch=b32 -S execve -F exe=%H/bin/nlserver" + all, records},
 		{"-a never,exit -F arch=b64 -S execve -F exe=%H/bin/nlserver -F success=0" + all, records},
 		{"-a never,exit -F arch=b64 -S execve -F exe=%H/bin/nlserver -F auid=1000" + all, records},
 		{"-a never,exit -F arch=b64 -S execve -F exe!=%H/bin/nlserver" + all, records},
 		{"-a never,exit -F arch=b64 -S execve -F exe=%H/bin/link" + all, records},
-		{"-a never,exit -S all -F uid=41999" + all, spares},
-		{"-a never,exit -S execve -F uid=41999" + all, spares},
-		{"-a never,exit -F arch=b64 -S execve -F path=%H/bin/nlserver" + all, spares},
+		{"-a never,exit -S all -F uid=41999" + all, excludes},
+		{"-a never,exit -S execve -F uid=41999" + all, excludes},
+		{"-a never,exit -F arch=b64 -S execve -F path=%H/bin/nlserver" + all, excludes},
 		{"-a never,user -F uid=41999" + all, records},
-		{"-a never,task" + all, spares},
-		{all + "\n-a task,never", spares},
+		{"-a never,task" + all, excludes},
+		{all + "\n-a task,never", excludes},
 		{"-a never,task -F uid=0" + all, records}, // it counts who forks: the daemon is not root
-		{all + "\n-a always,exclude -F msgtype=EXECVE", spares},
-		{all + "\n-a never,exclude -F msgtype=EXECVE -F exe=%H/bin/nlserver", spares},
-		{all + "\n-a always,exclude -F msgtype=EXECVE -F uid=41999", spares},
+		{all + "\n-a always,exclude -F msgtype=EXECVE", excludes},
+		{all + "\n-a never,exclude -F msgtype=EXECVE -F exe=%H/bin/nlserver", excludes},
+		{all + "\n-a always,exclude -F msgtype=EXECVE -F uid=41999", excludes},
 		{all + "\n-a always,exclude -F msgtype=EXECVE -F uid=41998", records},
-		{all + "\n-a always,exclude -F msgtype=SYSCALL", spares},
+		{all + "\n-a always,exclude -F msgtype=SYSCALL", excludes},
 		{all + "\n-a always,exclude -F msgtype=CWD", records},
-		{all + "\n-a always,exclude -F exe=%H/bin/nlserver", spares},
+		{all + "\n-a always,exclude -F exe=%H/bin/nlserver", excludes},
 	} {
 		rules := strings.NewReplacer("%H", home, "%L", filepath.Join(dir, "link")).Replace(x.rules)
 		for _, program := range []string{filepath.Join(home, "bin", "nlserver"), filepath.Join(dir, "link", "bin", "link")} {
-			if got := judged(auditrules.StartOf(program, 41999), rules); got != x.want {
-				t.Errorf("%s, %q: %q, want %q", program, rules, got, x.want)
+			for _, listed := range []bool{true, false} {
+				if got := judged(auditrules.StartOf(program, 41999), rules, listed); got != x.want {
+					t.Errorf("%s, %q, listed %t: %q, want %q", program, rules, listed, got, x.want)
+				}
 			}
 		}
 	}
@@ -158,12 +159,30 @@ func TestRulesOfAuditd(t *testing.T) {
 		rules, want string
 	}{
 		{script, 41999, "-a never,exit -F arch=b64 -S execve -F exe=" + script + all, records},
-		{script, 41999, "-a never,exit -F arch=b64 -S execve -F uid=41999" + all, spares},
+		{script, 41999, "-a never,exit -F arch=b64 -S execve -F uid=41999" + all, excludes},
 		{script, -1, all, records},
 		{script, -1, "-a never,exit -F arch=b64 -S execve -F uid=41999" + all, records},
 	} {
-		if got := judged(auditrules.StartOf(x.program, x.uid), x.rules); got != x.want {
+		if got := judged(auditrules.StartOf(x.program, x.uid), x.rules, true); got != x.want {
 			t.Errorf("user %d, %q: %q, want %q", x.uid, x.rules, got, x.want)
+		}
+	}
+
+	// Of another program: auditctl prints exe!= in the same way.
+	nlserver := auditrules.StartOf(filepath.Join(home, "bin", "nlserver"), 41999)
+	for _, x := range []struct {
+		rules  string
+		listed bool
+		want   string
+	}{
+		{"-a always,exit -F arch=b64 -S execve -F exe=/usr/bin/curl", true, records},
+		{"-a always,exit -F arch=b64 -S execve -F exe=/usr/bin/curl", false, nothing},
+		{"-a always,exit -F arch=b64 -S execve -F exe!=/usr/bin/curl", false, records},
+		{"-a never,exit -F arch=b64 -S execve -F exe=/usr/bin/curl" + all, false, records},
+		{"-a never,exit -F arch=b64 -S execve -F exe!=/usr/bin/curl" + all, false, excludes},
+	} {
+		if got := judged(nlserver, x.rules, x.listed); got != x.want {
+			t.Errorf("%q, listed %t: %q, want %q", x.rules, x.listed, got, x.want)
 		}
 	}
 
@@ -175,15 +194,15 @@ func TestRulesOfAuditd(t *testing.T) {
 }
 
 // judged says what the rule that Judge returns does.
-func judged(s auditrules.Start, rules string) string {
-	records, spares := s.Judge(rules)
+func judged(s auditrules.Start, rules string, listed bool) string {
+	records, excludes := s.Judge(rules, listed)
 	switch {
-	case records != "" && spares != "":
+	case records != "" && excludes != "":
 		return "both"
 	case records != "":
 		return "records"
-	case spares != "":
-		return "spares"
+	case excludes != "":
+		return "excludes"
 	}
 	return ""
 }

@@ -17,31 +17,32 @@ import (
 
 const (
 	auditDir = "/etc/audit"
-	// firstPIDs is the kernel's first namespace of processes. It tells the rules of auditd in no other one.
+	inForce  = "auditctl -l"
+	// firstPIDs is the kernel's first namespace of processes. Only processes in it see the rules of auditd.
 	firstPIDs = "pid:[4026531836]"
 )
 
 // auditd looks for rules that record the arguments of nlserver. Whether audit is switched on does not count: auditd does that when it starts.
 func (x *examination) auditd(ctx context.Context) []Finding {
 	if pids, _ := os.Readlink("/proc/self/ns/pid"); pids != firstPIDs {
-		return []Finding{unseen("look on the container's host: auditctl -l", "a container does not see the rules of auditd")}
+		return []Finding{unseen("look on the container's host: "+inForce, "a container does not see the rules of auditd")}
 	}
 	rules, where, err := auditRules(ctx)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return []Finding{unseen(asRoot, "this user may not read the rules of auditd")}
 	case err != nil:
-		return []Finding{unseen("see auditctl -l", "%s: %v", where, err)}
+		return []Finding{unseen("see "+inForce, "%s: %v", where, err)}
 	case where == "":
 		return []Finding{well("no auditd here; that of a container's host is not seen")}
 	}
 	s := auditrules.StartOf(x.executable(), x.campaignUser())
-	records, spares := s.Judge(rules)
+	records, excludes := s.Judge(rules, where == inForce)
 	switch {
 	case records != "":
 		return []Finding{warn(fmt.Sprintf("put before the other rules, in %s/rules.d/11-nlserver.rules: -a never,exit -F arch=b64 -S execve,execveat -F %s; "+
 			"then: augenrules --load", auditDir, s.Filter()), "%s records the arguments of programs, so the secret of each apply: %s", where, records)}
-	case spares != "":
+	case excludes != "":
 		return []Finding{well("%s leaves nlserver out", where)}
 	}
 	return []Finding{well("%s records no arguments of nlserver", where)}
@@ -54,9 +55,9 @@ func auditRules(ctx context.Context) (rules, where string, err error) {
 		command := exec.CommandContext(ctx, auditctl, "-l")
 		command.Stdout, command.Stderr, command.WaitDelay = &out, &errs, time.Second
 		if err := command.Run(); err != nil {
-			return "", "auditctl -l", fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
+			return "", inForce, fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
 		}
-		return out.String(), "auditctl -l", nil
+		return out.String(), inForce, nil
 	}
 	files, err := filepath.Glob(auditDir + "/rules.d/*.rules")
 	if _, statErr := os.Stat(auditDir); errors.Is(statErr, fs.ErrNotExist) {
@@ -74,4 +75,3 @@ func auditRules(ctx context.Context) (rules, where string, err error) {
 	}
 	return rules, auditDir, nil
 }
-

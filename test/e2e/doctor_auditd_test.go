@@ -44,6 +44,8 @@ func TestDoctorOfAuditdInForce(t *testing.T) {
 		{"", "ok", "records no arguments"},
 		{"-a always,exit -S all -F " + user, "warning", "-a always,exit -S all -F " + user},
 		{"-a always,exit -F arch=b64 -S execve -F a" + user, "warning", "-F a" + user},
+		// auditctl (3.0.9) prints != of exe as =.
+		{"-a always,exit -F arch=b64 -S execve -F exe!=/usr/bin/true -F " + user, "warning", "=/usr/bin/true -F " + user},
 		{"-a always,exit -F path=" + program + " -F perm=x -F " + user, "warning", "-F path=" + program},
 		{"-w " + bin + " -p x", "warning", "-w " + bin + " -p x"},
 		{"-w " + program, "warning", "-w " + program + " -p rwxa"},
@@ -101,6 +103,7 @@ func TestDoctorOfAuditdFiles(t *testing.T) {
 	within("chmod 0750 /etc/audit").must(t, "auditd", "unseen", "may not read", "sudo -E campaign-credsync doctor")
 	within(all+"chmod 0640 rules.d/30-exec.rules").must(t, "auditd", "unseen", "may not read")
 	within("echo '-w /etc/passwd -p wa' >audit.rules").must(t, "auditd", "ok", "records no arguments")
+	within("echo '-a always,exit -F arch=b64 -S execve -F exe=/usr/bin/true' >audit.rules").must(t, "auditd", "ok", "records no arguments")
 	within("echo '-a always,exit -F path="+program+" -F perm=x' >audit.rules").must(t, "auditd", "warning", "/etc/audit records", "-F path="+program)
 	within(all+"true").must(t, "auditd", "warning", "-a always,exit -F arch=b64 -S execve -k exec", "exe="+program)
 	within(all+"echo '-a never,exit -F arch=b64 -S execve,execveat -F exe="+program+"' >rules.d/11-nlserver.rules").must(t, "auditd", "ok", "leaves nlserver out")
