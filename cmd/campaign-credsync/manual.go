@@ -224,8 +224,9 @@ func keysOf(prefix string, group reflect.Type, help string) (keys []key) {
 			text = append(text, said+".")
 		}
 		for _, of := range []string{"method", "source"} {
-			// Those of the default method and source go without saying.
-			if which := field.Tag.Get(of); which != "" && which != "approle" && which != "vault" && !strings.Contains(said, "For "+of) {
+			// Those of the default method and source are not printed.
+			chooses, _ := group.FieldByNameFunc(func(name string) bool { return strings.EqualFold(name, of) })
+			if which := field.Tag.Get(of); which != "" && which != chooses.Tag.Get("default") && !strings.Contains(said, "For "+of) {
 				text = append(text, "For "+of+" "+strings.ReplaceAll(which, " ", ", ")+".")
 			}
 		}
