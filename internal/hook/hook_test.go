@@ -104,13 +104,13 @@ func TestEventsAfterManyAreTold(t *testing.T) {
 		}
 		return sum
 	}
-	all, end := 0, time.Now().Add(patience)
+	all := 0
 	tell := func() {
 		h.Tell(event.Event{Kind: event.Applied})
 		all++
 	}
 	await := func() {
-		for ; told() < all; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(patience); told() < all; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("told %d of %d events", told(), all)
 			}

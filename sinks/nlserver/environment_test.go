@@ -129,8 +129,8 @@ func TestEnvScriptThatIsNotThere(t *testing.T) {
 func TestEnvScriptThatHangs(t *testing.T) {
 	h := newEnvHome(t)
 	h.write("env.sh", "echo 'waiting for godot' >&2; sleep 600\n", 0o644)
-	n := h.server(withEnv, func(c *Config) { c.Timeout = 200 * time.Millisecond })
-	mustSay(t, n.activate(t.Context(), stepOf("reload"), time.Time{}), "env_script", "stopped after 200ms", "campaign.timeout", "godot")
+	n := h.server(withEnv, func(c *Config) { c.Timeout = 3 * time.Second })
+	mustSay(t, n.activate(t.Context(), stepOf("reload"), time.Time{}), "env_script", "stopped after 3s", "campaign.timeout", "godot")
 }
 
 // The secret is not known to the script, but a set that fails in it knows it.

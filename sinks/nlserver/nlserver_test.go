@@ -74,21 +74,24 @@ func (h *fakeHome) read(name string) string {
 	return string(text)
 }
 
-// fifo makes a named pipe and returns what reads a line from it: the moment and the news of a script.
-func (h *fakeHome) fifo(name string) func() string {
+// fifo makes a named pipe and returns what waits until a script has written a line to it.
+func (h *fakeHome) fifo(name string) (written func()) {
 	h.t.Helper()
 	if err := syscall.Mkfifo(h.file(name), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
-	return func() string {
+	return func() {
 		h.t.Helper()
-		file, err := os.Open(h.file(name))
+		file, err := os.OpenFile(h.file(name), os.O_RDWR, 0) // to read only would wait for a writer, without an end
 		if err != nil {
-			h.t.Fatal(err)
+			h.t.Error(err)
+			return
 		}
 		defer file.Close()
-		line, _ := bufio.NewReader(file).ReadString('\n')
-		return strings.TrimSpace(line)
+		_ = file.SetReadDeadline(time.Now().Add(time.Minute))
+		if _, err := bufio.NewReader(file).ReadString('\n'); err != nil {
+			h.t.Errorf("nothing was written to %s: %v", name, err)
+		}
 	}
 }
 

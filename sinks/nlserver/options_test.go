@@ -75,17 +75,18 @@ func TestAutoAsksOnceForAnExecutable(t *testing.T) {
 func TestAutoWithoutAnAnswer(t *testing.T) {
 	for _, test := range []struct {
 		name, script string
+		timeout      time.Duration
 		want         []string
 	}{
-		{"none offered", `echo 'Usage: -reload'`,
+		{"none offered", `echo 'Usage: -reload'`, time.Minute,
 			[]string{"lists none of -setimsoauth, -setimsauth, -setimsjwtauth", "bin/nlserver", "7.4.1 build 9383", "campaign.command", "-reload"}},
-		{"silent", `exit 0`, []string{"lists none"}},
-		{"silent failure", `exit 127`, []string{"lists none", "exit status 127"}},
-		{"hangs", `echo -setimsoauth; sleep 600`, []string{"stopped after 200ms", "config -?"}},
+		{"silent", `exit 0`, time.Minute, []string{"lists none"}},
+		{"silent failure", `exit 127`, time.Minute, []string{"lists none", "exit status 127"}},
+		{"hangs", `echo -setimsoauth; sleep 600`, 3 * time.Second, []string{"stopped after 3s", "config -?"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newFakeHome(t, `if [ ! -e $H/mended ]; then `+test.script+"\nexit; fi\n"+listing)
-			n := h.server(auto, func(c *Config) { c.Timeout = 200 * time.Millisecond })
+			n := h.server(auto, func(c *Config) { c.Timeout = test.timeout })
 			_, err := n.set(t.Context(), "prod", nlTestCredential, nil)
 			mustSay(t, err, test.want...)
 			if strings.Contains(h.read("args"), nlTestSecret) {

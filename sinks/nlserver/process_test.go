@@ -26,7 +26,7 @@ func TestStopKillsTheGroup(t *testing.T) {
 		timeout time.Duration // 0: the context is cancelled
 		want    error
 	}{
-		{"timeout", 300 * time.Millisecond, context.DeadlineExceeded},
+		{"timeout", 3 * time.Second, context.DeadlineExceeded},
 		{"cancelled", 0, context.Canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestStopKillsTheGroup(t *testing.T) {
 func TestStopLetsAWriterFinish(t *testing.T) {
 	h := newFakeHome(t, `
 cat >$H/writer <<'END'
-trap 'sleep 0.3; echo whole >$H/written; exit 0' TERM
+trap 'sleep 0.1; echo whole >$H/written; exit 0' TERM
 echo ready >$H/fifo
 while :; do sleep 0.01; done
 END
@@ -94,7 +94,7 @@ func TestStopLetsAReloadFinish(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes string
 		want  error
-	}{"short": {"0.5", nil}, "endless": {"600", context.Canceled}} {
+	}{"short": {"0.1", nil}, "endless": {"600", context.Canceled}} {
 		t.Run(name, func(t *testing.T) {
 			h := newFakeHome(t, `echo ready >$H/fifo; sleep `+test.takes)
 			ready := h.fifo("fifo")
@@ -171,7 +171,7 @@ func TestPrintingToNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.write("go", "\n", 0)
-		_ = status.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = status.SetReadDeadline(time.Now().Add(time.Minute))
 		printed, err := bufio.NewReader(status).ReadString('\n')
 		if err != nil {
 			if group, err := strconv.Atoi(strings.TrimSpace(h.read("pid"))); err == nil {
@@ -222,8 +222,7 @@ func TestChildLeavesNoCore(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Setrlimit(unix.RLIMIT_CORE, &limit) })
 	h := newFakeHome(t, `until [ "$(ulimit -c)" = 0 ]; do :; done`)
-	n := h.server(func(c *Config) { c.Timeout = 10 * time.Second })
-	if _, err := n.set(t.Context(), "prod", nlTestCredential, nil); err != nil {
+	if _, err := h.server().set(t.Context(), "prod", nlTestCredential, nil); err != nil {
 		t.Error(err)
 	}
 }

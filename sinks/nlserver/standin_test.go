@@ -122,10 +122,10 @@ func TestStandinThatIsStopped(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	n := h.server(func(c *Config) { c.Timeout = time.Second })
+	n := h.server(func(c *Config) { c.Timeout = 10 * time.Second })
 	_, err = n.set(t.Context(), "prod", nlTestCredential, lock)
 	lock.Close()
-	mustSay(t, err, "stopped after 1s", "stand-in waits: hang")
+	mustSay(t, err, "stopped after 10s", "stand-in waits: hang")
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the error does not wrap the deadline: %v", err)
 	}
