@@ -142,6 +142,8 @@ func TestBreakGlass(t *testing.T) {
 			w.OnDisk("prod", handSecret) // it is guarded
 			w.Must(w.Proxy.Up())
 			w.InSync(1)
+			w.Ran(2, "end", "set")
+			demand = unrun(w) // the drift may have been activated, where the machine is busy
 			checked(w)
 			w.InSync(1)
 			w.Holds("prod", handSecret)
@@ -227,14 +229,15 @@ func TestAdopt(t *testing.T) {
 				w.StartDaemon()
 			}
 			w.InSync(1)
+			demand()
 			w.Blank("prod")
-			w.OnDisk("prod", otherSecret)
+			w.Reverted("prod", 1)
 			w.HangUp()
 			w.Kill()
 			w.StartDaemon()
 			w.InSync(1)
 			w.Holds("prod", otherSecret)
-			demand()
+			w.Ran(2, "end", "set")
 			w.Exits(2, "nobody", "adopt", "--instance", "nobody")
 			// Nobody can tell whether its secret is Vault's, so another version is applied whatever it holds.
 			version := w.WriteSecret("prod", container.Credential(otherSecret))
@@ -317,9 +320,10 @@ func TestRecordWithoutTheNewFields(t *testing.T) {
 	demand := unrun(w)
 	w.StartDaemon()
 	w.InSync(1)
+	demand()
 	w.Blank("prod")
 	w.OnDisk("prod", secrets["prod"])
-	demand()
+	w.Ran(1, "end", "set")
 	if strings.Contains(w.Running.Log(), "held") {
 		t.Error(w.Running.Log())
 	}

@@ -107,7 +107,7 @@ func TestControlSocketIsFlooded(t *testing.T) {
 		w.OnDisk("prod", secret)
 		if version < 3 {
 			version, secret = w.NewSecret("prod")
-			w.OnDisk("prod", secret)
+			w.Applied("prod", version)
 		}
 	}
 	if sent := <-headers; sent < 0 || sent > 1<<20 {

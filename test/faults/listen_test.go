@@ -30,8 +30,8 @@ func TestListenIsFlooded(t *testing.T) {
 	w.Reconfigured(func(o *container.Options) { o.Settings += "\nlisten: " + address })
 	_, first := w.NewSecret("prod")
 	w.StartDaemon()
-	w.OnDisk("prod", first)
 	w.InSync(1)
+	w.Holds("prod", first)
 	descriptors := func() int {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.Running.PID()))
 		w.Must(err)
@@ -69,10 +69,10 @@ func TestListenIsFlooded(t *testing.T) {
 		t.Errorf("the daemon had %d descriptors, and %d before", most, before)
 	}
 	_, second := w.NewSecret("prod")
-	w.OnDisk("prod", second)
 	w.InSync(2)
 	w.Blank("prod")
-	w.OnDisk("prod", second)
+	w.Reverted("prod", 1)
+	w.Holds("prod", second)
 	w.Exits(0, "prod", "status")
 
 	for _, conn := range conns {

@@ -83,10 +83,11 @@ func keeps(w *world.World, name string, path ...string) {
 func TestRecordOfANewerRelease(t *testing.T) {
 	t.Parallel()
 	w, secrets := world.Started(t, container.Options{Settings: "drift: {max_reverts: 2}"})
-	for range 2 {
+	for n := range 2 {
 		w.Blank("prod")
-		w.OnDisk("prod", secrets["prod"])
+		w.Reverted("prod", n+1)
 	}
+	reloads := w.CountRuns("end", "reload")
 	w.Stop()
 	upgrade(w, "prod.json")
 	w.StartDaemon()
@@ -96,7 +97,7 @@ func TestRecordOfANewerRelease(t *testing.T) {
 	w.Pass()
 	w.Is("prod", "drift") // the brake holds
 	w.Ran(1, "end", "set")
-	w.Ran(1, "end", "reload")
+	w.Ran(reloads, "end", "reload")
 	w.HangUp()
 	w.OnDisk("prod", secrets["prod"])
 	w.InSync(1)

@@ -173,9 +173,8 @@ func restartSlowerThanTheLimit(t *testing.T, outside bool) {
 			w.HangUp()
 		}, 1},
 		{"another credential", func(w *world.World) {
-			version, secret := w.NewSecret("prod")
-			w.OnDisk("prod", secret)
-			w.AwaitStatus("it is applied", func(s container.Status) bool { return world.One(s, "prod").AppliedVersion == version })
+			version, _ := w.NewSecret("prod")
+			w.Applied("prod", version)
 		}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -46,6 +46,7 @@ func TestVersions(t *testing.T) {
 		// What is kept is also guarded.
 		w.Blank("prod")
 		w.OnDisk("prod", current)
+		w.Pass()
 		w.Is("prod", "blocked")
 		reloads = w.CountRuns("end", "reload") // drift that may have been loaded is activated
 	}

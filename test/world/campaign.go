@@ -51,7 +51,7 @@ func (w *World) NewSecret(instance string) (version int, secret string) {
 	return version, secret
 }
 
-// OnDisk waits until the instance's file holds a secret.
+// OnDisk waits until the instance's file holds a secret. The step that wrote it may not be over; see Applied and Reverted.
 func (w *World) OnDisk(instance, secret string) {
 	w.T.Helper()
 	w.Eventually("the secret is in the file of "+instance, func() bool {

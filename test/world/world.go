@@ -236,6 +236,23 @@ func (w *World) InSync(version int) {
 	})
 }
 
+// Applied waits until the daemon has recorded a version as applied. Before that, what is done to the file may be taken for what nlserver left.
+func (w *World) Applied(instance string, version int) {
+	w.T.Helper()
+	w.AwaitStatus(fmt.Sprintf("version %d of %s is applied", version, instance), func(s container.Status) bool {
+		return One(s, instance).AppliedVersion == version
+	})
+}
+
+// Reverted waits until so many reverts of an instance are counted in all and it is in sync: drift that a busy machine leaves on disk for
+// long is followed by activation.
+func (w *World) Reverted(instance string, total int) {
+	w.T.Helper()
+	w.AwaitStatus(fmt.Sprintf("%d reverts of %s", total, instance), func(s container.Status) bool {
+		return One(s, instance).State == "in_sync" && One(s, instance).RevertedTotal == total
+	})
+}
+
 // OneInSync waits until one instance is in sync with a version.
 func (w *World) OneInSync(instance string, version int) {
 	w.T.Helper()
