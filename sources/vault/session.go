@@ -72,7 +72,7 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 	defer func() { <-s.turn }()
 	old := s.current.Load()
 	fresh := old != nil && old.Fresh()
-	if fresh && !s.method.Renew(ctx) {
+	if fresh && !s.method.Renew(ctx, old) {
 		return old, nil
 	}
 	t, err := s.login(ctx)

@@ -133,12 +133,7 @@ func (v *Vault) RetryRefused() {
 }
 
 // SecretIDEnds returns when the secret-id ends that the login was made with. Zero: never, or not known.
-func (v *Vault) SecretIDEnds() time.Time {
-	if t := v.session.current.Load(); t != nil {
-		return t.SecretIDEnds
-	}
-	return time.Time{}
-}
+func (v *Vault) SecretIDEnds() time.Time { return v.session.method.SecretIDEnds() }
 
 // TokenExpires tells when the token in use ends; zero when there is none, it never ends or its end is not known.
 func (v *Vault) TokenExpires() time.Time {

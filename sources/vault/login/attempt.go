@@ -55,7 +55,8 @@ type Method struct {
 	another atomic.Bool
 
 	warnOfUses sync.Once
-	warnedOf   time.Time // the end of a secret-id
+	warnedOf   time.Time                   // the end of a secret-id
+	end        atomic.Pointer[secretIDEnd] // of that of the last login; nil: not asked for
 }
 
 // attempt is one login about to be made.
@@ -124,6 +125,8 @@ func (m *Method) login(ctx context.Context) (*Token, error) {
 	m.succeeded(a, t)
 	if a.refused != "" && m.auth.SecretIDWarn > 0 && t.uses == nil && !m.refusals.onlyReads() {
 		m.warnOfEnd(ctx, t)
+	} else {
+		m.end.Store(nil)
 	}
 	return t, nil
 }
@@ -245,11 +248,16 @@ func mayBeJudged(err error) bool {
 
 // Due reports whether Renew has anything to look at.
 func (m *Method) Due() bool {
-	return m.tokenFile != nil || m.another.Load() || m.wrapping != nil && (asked(m.asked.Load()) != askedNothing || m.wrapping.isDue())
+	return m.tokenFile != nil || m.another.Load() || m.end.Load().isDue() ||
+		m.wrapping != nil && (asked(m.asked.Load()) != askedNothing || m.wrapping.isDue())
 }
 
-// Renew reports whether there is something new to log in with though the token in use is fresh.
-func (m *Method) Renew(ctx context.Context) bool {
+// Renew reports whether there is something new to log in with though t, the token in use, is fresh. It asks for the end of the
+// secret-id of t where that is due.
+func (m *Method) Renew(ctx context.Context, t *Token) bool {
+	if m.end.Load().isDue() {
+		m.warnOfEnd(ctx, t)
+	}
 	if m.wrapping == nil {
 		return m.tokenFile != nil || m.another.Swap(false) && m.holdsAnother()
 	}

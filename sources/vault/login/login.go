@@ -65,9 +65,6 @@ type Token struct {
 	Expires   time.Time // zero: never or not known
 	Revocable bool      // by this process, which has logged in for it; a batch token is not
 
-	// SecretIDEnds is when the secret-id ends that it was got with; zero: never, or not known.
-	SecretIDEnds time.Time
-
 	secretID credential.Secret // that it was got with; zero: none
 	role     string            // as Vault calls it; empty: not said
 

@@ -4,15 +4,21 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/jitter"
 	"campaign-credsync/sources/vault/connection"
 )
 
-// endTimeout bounds the question for the end, as polls wait for the login.
-const endTimeout = 3 * time.Second
+const (
+	// endTimeout bounds the question for the end, as polls wait for the login.
+	endTimeout = 3 * time.Second
+	// endLookAgain is when Vault is asked again that did not answer, jittered.
+	endLookAgain = time.Minute
+)
 
 // SecretID is what Vault says of a secret-id.
 type SecretID struct {
@@ -47,27 +53,53 @@ func (m *Method) RolePath(t *Token) string {
 	return "auth/" + m.auth.Mount + "/role/" + t.role
 }
 
-// warnOfEnd warns when the end of the secret-id is near that t was got with. Otherwise it has another login made when it is, which
-// asks again. Without an answer nothing is said: a policy may forbid the question.
+// secretIDEnd is what is known of the end of a secret-id.
+type secretIDEnd struct {
+	of   credential.Secret
+	at   time.Time // zero: never, or not known
+	look time.Time // when to ask Vault for it again; zero: not
+}
+
+// isDue reports whether Vault is to be asked. e may be nil.
+func (e *secretIDEnd) isDue() bool { return e != nil && !e.look.IsZero() && !time.Now().Before(e.look) }
+
+// SecretIDEnds returns when the secret-id of the last login ends. Zero: never, or not known.
+func (m *Method) SecretIDEnds() time.Time {
+	if e := m.end.Load(); e != nil {
+		return e.at
+	}
+	return time.Time{}
+}
+
+// warnOfEnd warns when the end of the secret-id is near that t was got with. Otherwise Vault is asked again then, and soon where it did
+// not answer. A policy may forbid the question: then nothing is said.
 func (m *Method) warnOfEnd(ctx context.Context, t *Token) {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
+	e := secretIDEnd{of: t.secretID}
+	if known := m.end.Load(); known != nil && known.of.Reveal() == e.of.Reveal() {
+		e.at = known.at
+	}
+	asking := e
+	m.end.Store(&asking) // not due, so the polls that come meanwhile do not wait
 	secretID, err := m.LookUpSecretID(ctx, t)
-	end := secretID.Ends
-	t.SecretIDEnds = end
-	near := end.Add(-m.auth.SecretIDWarn)
+	if err == nil {
+		e.at = secretID.Ends
+	}
+	near := e.at.Add(-m.auth.SecretIDWarn)
 	switch {
 	case err != nil:
 		m.logger.Debug("the secret-id's end is not known", "reason", err)
-	case end.IsZero():
-	case time.Now().Before(near):
-		near = near.Add(rand.N(m.auth.SecretIDWarn/100 + 1)) // many hosts may have one of the same age
-		if t.renew.IsZero() || near.Before(t.renew) {
-			t.renew = near
+		if connection.Answer(err).Status != http.StatusForbidden && !errors.Is(err, ErrNoSecretID) {
+			e.look = time.Now().Add(jitter.Around(endLookAgain))
 		}
-	case !end.Equal(m.warnedOf):
-		m.warnedOf = end
+	case e.at.IsZero():
+	case time.Now().Before(near):
+		e.look = near.Add(rand.N(m.auth.SecretIDWarn/100 + 1)) // many hosts may have one of the same age
+	case !e.at.Equal(m.warnedOf):
+		m.warnedOf = e.at
 		m.logger.Warn("the secret-id ends soon; put a new one there before, as no login works after", "file", m.auth.SecretIDFile,
-			"expires", end.UTC().Format(time.RFC3339))
+			"expires", e.at.UTC().Format(time.RFC3339))
 	}
+	m.end.Store(&e)
 }
