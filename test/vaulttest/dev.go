@@ -15,9 +15,6 @@ import (
 	"time"
 )
 
-// devStart is for a server that hangs, not for a slow one.
-const devStart = time.Minute
-
 // LaunchDev starts an installed program, vault or bao, as a development server: in memory, on a port of its own, with a root token of
 // its own that no file keeps. The caller must Close it. It cannot be unsealed, as its key is not known.
 func LaunchDev(ctx context.Context, program string) (*Server, error) {
@@ -42,7 +39,7 @@ func LaunchDev(ctx context.Context, program string) (*Server, error) {
 		close(p.done)
 	}()
 	s.process = p
-	ctx, cancel := context.WithTimeout(ctx, devStart)
+	ctx, cancel := context.WithTimeout(ctx, hangs)
 	defer cancel()
 	if err := s.answers(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s server -dev: %w", program, err), s.Close())

@@ -26,30 +26,31 @@ func Shared(t testing.TB) *Server {
 	if external() {
 		return Start(t)
 	}
-	return guest(t, current)
+	return onShared(t, current)
 }
 
 // SharedEvents is Shared with the Vault that StartEvents starts.
 func SharedEvents(t testing.TB) *Server {
 	t.Helper()
-	return guest(t, pushing)
+	return onShared(t, pushing)
 }
 
-func guest(t testing.TB, module string) *Server {
+// onShared makes a test's own part of the Vault that tests share.
+func onShared(t testing.TB, module string) *Server {
 	t.Helper()
 	return start(t, func(ctx context.Context, progress io.Writer) (*Server, error) {
-		owner, err := owner(ctx, module, progress)
+		server, err := sharedServer(ctx, module, progress)
 		if err != nil {
 			return nil, err
 		}
 		s := newServer()
-		s.Address, s.Token = owner.Address, owner.Token
+		s.Address, s.Token = server.Address, server.Token
 		return s.mounted(ctx)
 	})
 }
 
-// owner starts the Vault of a module once.
-func owner(ctx context.Context, module string, progress io.Writer) (*Server, error) {
+// sharedServer starts the Vault of a module once.
+func sharedServer(ctx context.Context, module string, progress io.Writer) (*Server, error) {
 	shared.Lock()
 	defer shared.Unlock()
 	if s := shared.servers[module]; s != nil {

@@ -45,6 +45,9 @@ type Server struct {
 	roles    map[string]string // role id → name of the role and of its policy
 }
 
+// hangs bounds a wait for a server. It is for one that hangs, not for a slow one.
+const hangs = time.Minute
+
 // Start starts a Vault that ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
@@ -125,7 +128,7 @@ func newServer() *Server {
 		Mount:     "kv-" + unique,
 		AuthMount: "approle-" + unique,
 		roles:     map[string]string{},
-		client:    &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second},
+		client:    &http.Client{Transport: &http.Transport{}, Timeout: hangs},
 	}
 }
 
@@ -145,7 +148,7 @@ func (s *Server) Close() error {
 	if s.process != nil {
 		return s.process.stop()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangs)
 	defer cancel()
 	var failed []error
 	remove := func(path string) { failed = append(failed, s.Call(ctx, http.MethodDelete, path, nil, nil)) }
@@ -305,7 +308,7 @@ func (p *process) stop() error {
 		p.stdin.Close()
 		select {
 		case <-p.done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(hangs):
 			p.command.Process.Kill()
 			<-p.done
 		}

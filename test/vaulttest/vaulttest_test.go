@@ -157,17 +157,17 @@ func TestExternalVaultIsLeftClean(t *testing.T) {
 	t.Setenv("VAULT_ADDR", own.Address)
 	t.Setenv("VAULT_TOKEN", own.Token)
 	var progress bytes.Buffer
-	guest, err := vaulttest.Launch(t.Context(), &progress)
+	server, err := vaulttest.Launch(t.Context(), &progress)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := guest.Role(t.Context(), guest.ReadPolicy("a/b"), 0); err != nil {
+	if _, _, err := server.Role(t.Context(), server.ReadPolicy("a/b"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := guest.Close(); err != nil {
+	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for path, trace := range map[string]string{"sys/mounts": guest.Mount, "sys/auth": guest.AuthMount, "sys/policies/acl?list=true": strings.TrimPrefix(guest.Mount, "kv-")} {
+	for path, trace := range map[string]string{"sys/mounts": server.Mount, "sys/auth": server.AuthMount, "sys/policies/acl?list=true": strings.TrimPrefix(server.Mount, "kv-")} {
 		var answer struct{ Data map[string]any }
 		if err := own.Call(t.Context(), http.MethodGet, path, nil, &answer); err != nil {
 			t.Fatal(err)
