@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -129,22 +128,11 @@ func (m *manual) setPolicy(w *world.World, policy string) {
 // tokens counts the live tokens of the manual's role.
 func (m *manual) tokens(w *world.World) (n int) {
 	w.T.Helper()
-	var list struct{ Data struct{ Keys []string } }
 	w.Eventually("Vault lists the tokens", func() bool {
-		return w.Vault.Call(w.Ctx, "LIST", "auth/token/accessors", nil, &list) == nil
+		accessors, err := w.Vault.TokensOf(w.Ctx, m.role)
+		n = len(accessors)
+		return err == nil
 	})
-	for _, accessor := range list.Data.Keys {
-		var token struct {
-			Data struct{ Meta map[string]string }
-		}
-		err := w.Vault.Call(w.Ctx, http.MethodPost, "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &token)
-		if _, gone := errors.AsType[*vaulttest.StatusError](err); err != nil && !gone {
-			w.T.Fatal(err)
-		}
-		if err == nil && token.Data.Meta["role_name"] == m.role {
-			n++
-		}
-	}
 	return n
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -179,7 +180,12 @@ func (s *Server) Revoke(ctx context.Context, token string) error {
 
 // RoleTokens lists the accessors of the live tokens that logins with a role have made.
 func (s *Server) RoleTokens(ctx context.Context, roleID string) ([]string, error) {
-	return s.tokens(ctx, func(t liveToken) bool { return t.Meta["role_name"] == s.roleName(roleID) })
+	return s.TokensOf(ctx, s.roleName(roleID))
+}
+
+// TokensOf is RoleTokens of a role by its name.
+func (s *Server) TokensOf(ctx context.Context, role string) ([]string, error) {
+	return s.tokens(ctx, func(t liveToken) bool { return t.Meta["role_name"] == role })
 }
 
 type liveToken struct {
@@ -187,10 +193,23 @@ type liveToken struct {
 	Meta map[string]string
 }
 
-// tokens lists the accessors of the live tokens that fit.
+// makings are, by the address of a Vault, what is locked while accessors are listed there, and read-locked while a token may be made. A
+// token can be looked up by its accessor a moment before it has a lease, and Vault then revokes it, whoever it belongs to.
+var makings sync.Map
+
+func making(address string) *sync.RWMutex {
+	lock, _ := makings.LoadOrStore(address, new(sync.RWMutex))
+	return lock.(*sync.RWMutex)
+}
+
+// tokens lists the accessors of the live tokens that fit. It ends none that are made meanwhile by this process or through its proxies.
 func (s *Server) tokens(ctx context.Context, fits func(liveToken) bool) ([]string, error) {
 	var list struct{ Data struct{ Keys []string } }
-	if err := s.Call(ctx, "LIST", "auth/token/accessors", nil, &list); err != nil {
+	lock := making(s.Address)
+	lock.Lock()
+	err := s.Call(ctx, "LIST", "auth/token/accessors", nil, &list)
+	lock.Unlock()
+	if err != nil {
 		return nil, err
 	}
 	var found []string

@@ -30,8 +30,10 @@ type Request struct {
 }
 
 // Login reports whether it is a login, whatever the method.
-func (r Request) Login() bool {
-	return strings.HasPrefix(r.Path, "/v1/auth/") && strings.HasSuffix(r.Path, "/login")
+func (r Request) Login() bool { return isLogin(r.Path) }
+
+func isLogin(path string) bool {
+	return strings.HasPrefix(path, "/v1/auth/") && strings.HasSuffix(path, "/login")
 }
 
 // DataRead reports whether it reads a secret itself.
@@ -44,6 +46,7 @@ func (r Request) DataRead() bool {
 type Proxy struct {
 	Address string // of the proxy: http://127.0.0.1:port, or https://
 
+	target  string // address of the Vault
 	host    string // to listen on again
 	place   int    // a socket that keeps the port from others while nobody listens; 0: none yet
 	tls     *tls.Config
@@ -90,7 +93,7 @@ func NewProxy(target string, settings *tls.Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{host: "127.0.0.1:0", tls: settings}
+	p := &Proxy{target: target, host: "127.0.0.1:0", tls: settings}
 	p.pool = &http.Transport{DialContext: p.dial}
 	p.forward = &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
@@ -135,7 +138,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		own.serve(w, r)
 		return
 	}
-	p.forward.ServeHTTP(w, r)
+	p.Pass(w, r)
 }
 
 // Point has the proxy connect to these (host:port) in turn from now on, as a load balancer does: one that refuses is
@@ -290,7 +293,14 @@ func (p *Proxy) Serve(part string, serve http.HandlerFunc) {
 }
 
 // Pass hands a request on to Vault.
-func (p *Proxy) Pass(w http.ResponseWriter, r *http.Request) { p.forward.ServeHTTP(w, r) }
+func (p *Proxy) Pass(w http.ResponseWriter, r *http.Request) {
+	if isLogin(r.URL.Path) {
+		lock := making(p.target)
+		lock.RLock()
+		defer lock.RUnlock()
+	}
+	p.forward.ServeHTTP(w, r)
+}
 
 // Forward ends every Answer.
 func (p *Proxy) Forward() {

@@ -231,6 +231,11 @@ func (s *Server) callWith(ctx context.Context, header http.Header, token, method
 	if namespace := os.Getenv("VAULT_NAMESPACE"); s.External && namespace != "" {
 		request.Header.Set("X-Vault-Namespace", namespace)
 	}
+	if method != "LIST" {
+		lock := making(s.Address)
+		lock.RLock()
+		defer lock.RUnlock()
+	}
 	response, err := s.client.Do(request)
 	if err != nil {
 		return err
