@@ -121,10 +121,11 @@ func (i *Instance) repair(ctx context.Context, whole []byte) (now state, damage,
 		case restored == damageLimit:
 			return now, damage, fmt.Errorf("another program keeps writing the damaged file: %w", err)
 		default:
-			damage, wholeUntil = fmt.Errorf("nlserver left it damaged, and it was restored: %w", err), time.Now().Add(damageWatch)
+			damage = fmt.Errorf("nlserver left it damaged, and it was restored: %w", err)
 			if err := i.restoreFile(ctx, whole); err != nil {
 				return now, damage, err
 			}
+			wholeUntil = time.Now().Add(damageWatch)
 			restored++
 		}
 		select {
