@@ -377,13 +377,14 @@ func TestAppliedSecretIsRechecked(t *testing.T) {
 	demand()
 	w.Blank("prod")
 	w.OnDisk("prod", secret)
+	w.Pass()
+	w.Ran(1, "end", "set")
+	demand = unrun(w) // the drift may have been activated, where the machine is busy
 	if now := w.Read("prod"); !bytes.Equal(now, before) {
 		t.Errorf("the file was changed: %s", world.FirstDifference(before, now))
 	}
 	adobe.Restores(secret)
 	w.Exits(0, "in_sync", "sync")
-	w.Ran(1, "end", "set")
-	demand = unrun(w) // the drift may have been activated, where the machine is busy
 	proven(w, true)
 	if e := w.Happened("unblocked"); e.State != "in_sync" {
 		t.Errorf("event %+v", e)
