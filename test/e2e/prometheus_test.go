@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/freeport"
 	"campaign-credsync/test/skip"
 	"campaign-credsync/test/world"
 )
@@ -26,12 +26,11 @@ import (
 // freeAddress is one that nobody listens at.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // get asks over HTTP, notes the answer as what must hold no secret, and returns it.

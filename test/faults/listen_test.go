@@ -10,23 +10,17 @@ import (
 	"time"
 
 	"campaign-credsync/test/container"
+	"campaign-credsync/test/freeport"
 	"campaign-credsync/test/world"
 )
-
-// freeAddress is one that nobody listens at.
-func freeAddress(w *world.World) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	w.Must(err)
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // Ten thousand connect to the page and metrics. Some say nothing, some send headers without an end, some ask and do not read. The daemon
 // has few of them open, goes on with its work meanwhile, and answers when they have gone.
 func TestListenIsFlooded(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, container.Options{})
-	address := freeAddress(w)
+	address, err := freeport.Address()
+	w.Must(err)
 	w.Reconfigured(func(o *container.Options) { o.Settings += "\nlisten: " + address })
 	_, first := w.NewSecret("prod")
 	w.StartDaemon()

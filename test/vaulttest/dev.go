@@ -6,19 +6,20 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"time"
+
+	"campaign-credsync/test/freeport"
 )
 
 // LaunchDev starts an installed program, vault or bao, as a development server: in memory, on a port of its own, with a root token of
 // its own that no file keeps. The caller must Close it. It cannot be unsealed, as its key is not known.
 func LaunchDev(ctx context.Context, program string) (*Server, error) {
-	address, err := freeAddress()
+	address, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -71,16 +72,6 @@ func devEnvironment(all []string, token string) (own []string) {
 		}
 	}
 	return append(own, "VAULT_DEV_ROOT_TOKEN_ID="+token, "BAO_DEV_ROOT_TOKEN_ID="+token)
-}
-
-// freeAddress is one where nobody listens now.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }
 
 // terminated is ended by SIGTERM.
