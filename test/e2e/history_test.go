@@ -71,16 +71,21 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
-	want := []string{
+	reverted := []string{"drift_reverted prod in_sync 1"}
+	// On a busy machine it may have stayed for 2 s, and is activated.
+	if late := []string{"drift_reverted prod activation_pending activation_waits 1", "activated prod in_sync 1"}; slices.Contains(got, late[0]) {
+		reverted = late
+	}
+	want := slices.Concat([]string{
 		"started 0", "applied prod activation_pending activation_waits 1", "activated prod in_sync 1",
-		"drift_reverted prod in_sync 1",
+	}, reverted, []string{
 		"blocked prod blocked secret_malformed 2", "unblocked prod pending apply_waits 3", "applied prod activation_pending activation_waits 3",
 		"activated prod in_sync 3",
 		"degraded prod degraded vault_unreachable 3", "paused prod paused paused 3", "resumed prod degraded vault_unreachable 3", "recovered prod in_sync 3",
 		"degraded prod degraded file_missing 3", "recovered prod in_sync 3",
 		"sync_asked prod in_sync 3", "adopted prod in_sync 3",
 		"reloaded 0", "reload_rejected 0", "stopped 0",
-	}
+	})
 	if !slices.Equal(got, want) {
 		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

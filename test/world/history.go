@@ -54,12 +54,17 @@ func (w *World) History(args ...string) []Event {
 	return w.EventsIn(w.Exits(0, "", append([]string{"history", "--json"}, args...)...))
 }
 
-// Happened waits until the history ends with an event of this kind, and returns it.
+// Happened waits until the history ends with an event of this kind, and returns it. Drift that a busy machine let stay for 2 s is also
+// activated after its revert.
 func (w *World) Happened(kind string) Event {
 	w.T.Helper()
 	var last Event
 	w.Eventually("the history ends with "+kind, func() bool {
-		if all := w.History(); len(all) > 0 {
+		all := w.History()
+		if n := len(all); kind == "drift_reverted" && n > 1 && all[n-1].Kind == "activated" {
+			all = all[:n-1]
+		}
+		if len(all) > 0 {
 			last = all[len(all)-1]
 		}
 		return last.Kind == kind
