@@ -186,6 +186,8 @@ func TestAdoptMeetsARotation(t *testing.T) {
 		if err := <-done; err == nil {
 			t.Errorf("adopted over another client id: %+v", w.only())
 		}
+		w.sinks["prod"].change(func(s *sink) { s.lookTime = 0 })
+		time.Sleep(time.Minute) // the look has ended before the daemon is stopped
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	jwt "github.com/hashicorp/vault-plugin-auth-jwt"
@@ -137,12 +138,17 @@ func newCore() (core *vault.Core, rootToken string, unsealKey []byte, err error)
 	return core, result.RootToken, result.SecretShares[0], nil
 }
 
+// rollbackPeriod keeps AppRole from tidying up its secret-ids each minute. It takes the accessor of one that is just being made for a
+// leftover and removes it, and no login with that secret-id works from then on.
+const rollbackPeriod = 24 * time.Hour
+
 // coreConfig is what every core is made of.
 func coreConfig(storage physical.Backend, logger hclog.Logger) *vault.CoreConfig {
 	return &vault.CoreConfig{
 		Physical:           storage,
 		Logger:             logger,
 		DisableMlock:       true,
+		RollbackPeriod:     rollbackPeriod,
 		BuiltinRegistry:    plugins{},
 		LogicalBackends:    secretEngines,
 		CredentialBackends: authMethods,

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
@@ -90,6 +91,7 @@ func newCore() (core *vault.Core, rootToken string, unsealKey []byte, err error)
 		Physical:           storage,
 		Logger:             logger,
 		DisableMlock:       true,
+		RollbackPeriod:     24 * time.Hour, // as in test/vault, and for the same reason
 		Experiments:        []string{"events.alpha1"},
 		BuiltinRegistry:    plugins{},
 		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory},
