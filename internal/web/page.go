@@ -57,7 +57,7 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request) {
 
 // newestDrift reads the history, the newest first. One reads at a time, and one is left behind where the disk hangs.
 func (h *handler) newestDrift(ctx context.Context) ([]event.Event, error) {
-	ctx, cancel := context.WithCancel(ctx) // once it is too late, one that waits for another's end reads no more
+	ctx, cancel := context.WithCancel(ctx) // its end ends the wait for another request's read
 	defer cancel()
 	return deadline.Run(ctx, historyTimeout, "reading the history", deadline.Disk, func() ([]event.Event, error) {
 		select {

@@ -231,7 +231,8 @@ func (s *Server) callWith(ctx context.Context, header http.Header, token, method
 	if namespace := os.Getenv("VAULT_NAMESPACE"); s.External && namespace != "" {
 		request.Header.Set("X-Vault-Namespace", namespace)
 	}
-	if method != "LIST" && method != http.MethodGet { // which make no token; listing itself asks for a cluster's leader
+	// Reads make no token, and some come while tokens are listed: a cluster's dialer asks which node leads.
+	if method != "LIST" && method != http.MethodGet {
 		lock := making(s.Address)
 		lock.RLock()
 		defer lock.RUnlock()
