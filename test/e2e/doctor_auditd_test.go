@@ -43,7 +43,7 @@ func TestDoctorOfAuditdInForce(t *testing.T) {
 		{all, "warning", "auditctl -l records the arguments of programs, so the secret of each apply: " + all + " -F key=" + key},
 		{"", "ok", "records no arguments"},
 		{"-a always,exit -S all -F " + user, "warning", "-a always,exit -S all -F " + user},
-		{"-a always,exit -F arch=b64 -S execve -F a" + user, "warning", "-F a" + user},
+		{"-a always,exit -F arch=b64 -S execve -F a" + other + " -F " + user, "warning", "-F a" + other},
 		// auditctl (3.0.9) prints != of exe as =.
 		{"-a always,exit -F arch=b64 -S execve -F exe!=/usr/bin/true -F " + user, "warning", "=/usr/bin/true -F " + user},
 		{"-a always,exit -F path=" + program + " -F perm=x -F " + user, "warning", "-F path=" + program},

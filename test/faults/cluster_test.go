@@ -111,7 +111,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			standby.Proxy.Point(c.Standbys(t.Context())[0].Host())
+			standby.Proxy.Point(c.Others(active)[0].Host())
 			leader.Proxy.Point(active.Host())
 			for _, r := range all {
 				r.Proxy.Requests()

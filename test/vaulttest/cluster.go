@@ -241,12 +241,11 @@ func (c *Cluster) AwaitActive(ctx context.Context) (*Node, error) {
 	return active, err
 }
 
-// Standbys are the nodes, not stopped, killed or cut off, that are not the active one.
-func (c *Cluster) Standbys(ctx context.Context) (nodes []*Node) {
-	active := c.Active(ctx)
-	for _, n := range c.Nodes {
-		if n != active && !n.Away() {
-			nodes = append(nodes, n)
+// Others are the nodes but n, not stopped, killed or cut off.
+func (c *Cluster) Others(n *Node) (nodes []*Node) {
+	for _, other := range c.Nodes {
+		if other != n && !other.Away() {
+			nodes = append(nodes, other)
 		}
 	}
 	return nodes
