@@ -111,7 +111,8 @@ func (r *record) reverted(now time.Time) {
 	if !r.unsaved {
 		r.saveAt = now.Add(countDelay)
 	}
-	r.Reverts = append(r.recentReverts(now), now)
+	old := func(t time.Time) bool { return !recent(t, now) }
+	r.Reverts = append(slices.DeleteFunc(slices.Clone(r.Reverts), old), now)
 	r.RevertedTotal++
 }
 
@@ -120,21 +121,18 @@ const revertWindow = time.Hour
 
 // brake reports whether reverts have used up their allowance, and until when.
 func (r *record) brake(maxReverts int, now time.Time) (end time.Time, on bool) {
-	recent := r.recentReverts(now)
-	if len(recent) < maxReverts {
-		return time.Time{}, false
-	}
-	return recent[len(recent)-maxReverts].Add(revertWindow), true
-}
-
-// recentReverts returns a new slice of those within the last hour. One that is further than that in the future was stamped by a
-// clock that has been set back since.
-func (r *record) recentReverts(now time.Time) []time.Time {
-	recent := make([]time.Time, 0, len(r.Reverts)+1)
-	for _, t := range r.Reverts {
-		if now.Sub(t).Abs() < revertWindow {
-			recent = append(recent, t)
+	counted := 0
+	for _, t := range slices.Backward(r.Reverts) {
+		if recent(t, now) {
+			counted++
+		}
+		if counted == maxReverts {
+			return t.Add(revertWindow), true
 		}
 	}
-	return recent
+	return time.Time{}, false
 }
+
+// recent reports whether a revert counts. One that is further than an hour in the future was stamped by a clock that has been set
+// back since.
+func recent(revert, now time.Time) bool { return now.Sub(revert).Abs() < revertWindow }
