@@ -2,7 +2,7 @@
 SHELL   := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -funcalign=16 -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+LDFLAGS := -s -w -funcalign=8 -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 # Nothing here speaks HTTP/2: what net/http has of it is left out, 0.5 MB.
 TAGS    := nethttpomithttp2
 PREFIX  ?= /usr

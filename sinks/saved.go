@@ -6,13 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"unicode"
 
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/durable"
+	"campaign-credsync/internal/lazyregexp"
 	"campaign-credsync/internal/regularfile"
 	"campaign-credsync/sinks/sharedfile"
 )
@@ -148,13 +148,13 @@ type Aside struct {
 }
 
 // asideName is what setAside and putBack call such a file.
-var asideName = regexp.MustCompile(`^(.+)\.(?:(?:before|survey)\.[1-9][0-9]*|survey-original\.xml)$`)
+var asideName = lazyregexp.New(`^(.+)\.(?:(?:before|survey)\.[1-9][0-9]*|survey-original\.xml)$`)
 
 // Asides lists those files of a state directory, also of instances that are configured no more.
 func Asides(stateDir string) (asides []Aside, err error) {
 	files, err := os.ReadDir(stateDir)
 	for _, f := range files {
-		if m := asideName.FindStringSubmatch(f.Name()); m != nil {
+		if m := asideName().FindStringSubmatch(f.Name()); m != nil {
 			path := filepath.Join(stateDir, f.Name())
 			of, _ := readPath(path + ".path") // without it, a person has to know
 			asides = append(asides, Aside{Instance: m[1], Path: path, Of: of})

@@ -38,8 +38,8 @@ const (
 	startTimeout = 10 * time.Second // for what reads and writes small files
 	// watchTimeout is how long what brings hints may take to end. A reload goes on without it, too.
 	watchTimeout = 2 * time.Second
-	// gcPercent has garbage collected at 2 MiB, half of what Go begins with: the daemon lives for months and needs 1.
-	gcPercent = 50
+	// gcPercent has garbage collected at 1 MiB, a quarter of what Go begins with: the daemon lives for months and needs half of that.
+	gcPercent = 25
 )
 
 // Run is the daemon, until ctx ends. On SIGHUP a new assembly replaces the one that runs, and takes over in memory what it knows; the

@@ -7,10 +7,11 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // Start is how nlserver is started with a secret, as the kernel compares it with rules.
@@ -120,11 +121,11 @@ func (s Start) fits(r rule, listed bool) match {
 	return all
 }
 
-var filterForm = regexp.MustCompile(`^(\w+)(!=|<=|>=|=|<|>)(.*)$`)
+var filterForm = lazyregexp.New(`^(\w+)(!=|<=|>=|=|<|>)(.*)$`)
 
 // passes reports whether a filter (-F) lets a successful start of nlserver through.
 func (s Start) passes(filter string, listed bool) match {
-	found := filterForm.FindStringSubmatch(filter)
+	found := filterForm().FindStringSubmatch(filter)
 	if found == nil {
 		return perhaps
 	}
@@ -208,11 +209,11 @@ func compared(n int, operator, value string) match {
 	return equal("=", fits)
 }
 
-var compareForm = regexp.MustCompile(`^(?:e|s|fs)?([ug]id)(!?=)(?:e|s|fs)?([ug]id)$`)
+var compareForm = lazyregexp.New(`^(?:e|s|fs)?([ug]id)(!?=)(?:e|s|fs)?([ug]id)$`)
 
 // comparesEqual reports whether a comparison (-C) lets a start of nlserver through: it has the rights of its caller.
 func comparesEqual(comparison string) match {
-	if found := compareForm.FindStringSubmatch(comparison); found != nil && found[1] == found[3] {
+	if found := compareForm().FindStringSubmatch(comparison); found != nil && found[1] == found[3] {
 		return equal(found[2], true)
 	}
 	return perhaps

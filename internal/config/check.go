@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"path"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,12 +15,16 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 var (
-	instanceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$`)
-	moduleName   = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+	instanceName = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_-]*$`)
+	moduleName   = lazyregexp.New(`^[A-Za-z0-9_]+$`)
 )
+
+// maxInstanceName is in bytes.
+const maxInstanceName = 128
 
 // maxReverts is how many the record of an instance has room for.
 const maxReverts = 10_000
@@ -39,7 +42,7 @@ func (r *reader) check(c *Config) {
 	r.checkSchedule(&c.Schedule)
 	r.refuseIf(c.Campaign.Timeout <= 0, "campaign.timeout", "must be longer than 0s, such as 60s")
 	for i, module := range c.Campaign.Activate.Restart {
-		r.refuseIf(!moduleName.MatchString(module), fmt.Sprintf("campaign.activate.restart[%d]", i),
+		r.refuseIf(!moduleName().MatchString(module), fmt.Sprintf("campaign.activate.restart[%d]", i),
 			"must be a module's name without its instance, such as pipelined or web: letters, digits and _")
 	}
 	r.refuseIf(c.Drift.MaxReverts < 1 || c.Drift.MaxReverts > maxReverts, "drift.max_reverts", "must be from 1 to %d", maxReverts)
@@ -63,7 +66,7 @@ func (r *reader) warn(c *Config, key, text string) {
 }
 
 // scope is what the form of a request can carry in a list with commas.
-var scope = regexp.MustCompile(`^[!-+\--~]+$`)
+var scope = lazyregexp.New(`^[!-+\--~]+$`)
 
 // checkIMS refuses an address to which the secret would go in clear.
 func (r *reader) checkIMS(c *Config) {
@@ -77,7 +80,7 @@ func (r *reader) checkIMS(c *Config) {
 	}
 	r.refuseIf(len(i.Scopes) == 0, "ims.scopes", "must name at least one scope, such as [openid, AdobeID]")
 	for n, s := range i.Scopes {
-		r.refuseIf(!scope.MatchString(s), fmt.Sprintf("ims.scopes[%d]", n), "must be a scope's name, without a space or a comma")
+		r.refuseIf(!scope().MatchString(s), fmt.Sprintf("ims.scopes[%d]", n), "must be a scope's name, without a space or a comma")
 	}
 	r.refuseIf(i.Patience < time.Second || i.Patience > time.Hour, "ims.patience", "must be from 1s to 1h")
 	r.refuseIf(i.Recheck != 0 && (i.Recheck < time.Minute || i.Recheck > 720*time.Hour), "ims.recheck", "must be 0s, or from 1m to 720h")
@@ -217,7 +220,7 @@ func (r *reader) checkInstances(c *Config) {
 		if i.Name == "" {
 			r.refuse(key+".name", "is required: the NAME in conf/config-NAME.xml")
 		}
-		r.refuseIf(!instanceName.MatchString(i.Name) || i.Name == "default", key+".name", // config-default.xml is no instance's
+		r.refuseIf(!instanceName().MatchString(i.Name) || len(i.Name) > maxInstanceName || i.Name == "default", key+".name", // config-default.xml is no instance's
 			"must be an instance's name: letters, digits, _ and -, no - in front, and 128 characters at most")
 		// An instance's record is NAME.json; these are of the logins.
 		r.refuseIf(i.Name == "refused-secret-id" || i.Name == "accepted-secret-id", key+".name", "is the name of another file in state_dir")

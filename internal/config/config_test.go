@@ -43,6 +43,7 @@ func TestConfigOddFiles(t *testing.T) {
 		{"port", "vault: {address: 'https://v:65536'}\n", "vault.address: has a port that is not from 1 to 65535"},
 		{"state beside the files", "state_dir: /c/\ninstances: [{name: a, path: a, config_file: /c/a.xml}]\n", "state_dir: \"/c/\" is the directory of instances[0].config_file"},
 		{"more reverts than the record holds", "drift: {max_reverts: 10001}\n", "drift.max_reverts: \"10001\" must be from 1 to 10000"},
+		{"long name", "instances: [{name: " + strings.Repeat("a", 129) + ", path: a}]\n", "and 128 characters at most"},
 		{"name of another file of ours", "instances: [{name: refused-secret-id, path: a}]\n", "instances[0].name: \"refused-secret-id\" is the name of another file in state_dir"},
 		{"no host", "vault: {address: 'https://:8200'}\n", "vault.address: must be an http or https URL of a host,"},
 		{"address with a path", "vault: {address: 'https://v/v1'}\n", "without user and path"},
@@ -234,7 +235,7 @@ func FuzzConfig(f *testing.F) {
 			names = append(names, i.Name)
 			inVault := i.Source == "vault" && i.Path != "" && (i.KVVersion == 1 || i.KVVersion == 2) && i.File == ""
 			inFile := i.Source == SourceFile && filepath.IsAbs(i.File)
-			if !instanceName.MatchString(i.Name) || !filepath.IsAbs(i.ConfigFile) || inVault == inFile {
+			if !instanceName().MatchString(i.Name) || len(i.Name) > maxInstanceName || !filepath.IsAbs(i.ConfigFile) || inVault == inFile {
 				t.Errorf("accepted the instance %+v", i)
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // Error is what is wrong with a configuration file, one problem a line, as FILE:LINE:COLUMN: KEY: VALUE PROBLEM. It shows no value that
@@ -78,11 +78,11 @@ func (r *reader) document(text []byte) ast.Node {
 	return documents[0].Body
 }
 
-var tabInFront = regexp.MustCompile(`(?m)^ *\t`)
+var tabInFront = lazyregexp.New(`(?m)^ *\t`)
 
 // indentedByTab returns the first line that is, from 1; 0: none.
 func indentedByTab(text []byte) int {
-	at := tabInFront.FindIndex(text)
+	at := tabInFront().FindIndex(text)
 	if at == nil {
 		return 0
 	}
@@ -169,11 +169,11 @@ const mustBeOneOf = "must be one of %s"
 
 const mustBeAbsolute = `must be an absolute path, one that begins with "/"`
 
-var variable = regexp.MustCompile(`\$\{[^}]*\}`)
+var variable = lazyregexp.New(`\$\{[^}]*\}`)
 
 // expand replaces each ${NAME} in path. Everything else stays, a lone "$" too.
 func (r *reader) expand(key, path string) string {
-	return variable.ReplaceAllStringFunc(path, func(name string) string {
+	return variable().ReplaceAllStringFunc(path, func(name string) string {
 		value, _ := r.env(name[2 : len(name)-1])
 		remedy := "set it or write the path out"
 		if name == "${CREDENTIALS_DIRECTORY}" { // systemd sets it for the daemon, and not for commands in a shell
@@ -305,13 +305,13 @@ func (r *reader) refuseIf(wrong bool, key, format string, args ...any) {
 	}
 }
 
-var activationKey = regexp.MustCompile(`^(|state_dir|campaign(\..*)?|instances(\[\d+\](\.name)?)?)$`)
+var activationKey = lazyregexp.New(`^(|state_dir|campaign(\..*)?|instances(\[\d+\](\.name)?)?)$`)
 
 // spoilsActivation reports whether a problem concerns what a step of activation depends on.
 func (r *reader) spoilsActivation() bool {
 	for _, keys := range []map[string]bool{r.refused, r.meant} {
 		for key := range keys {
-			if activationKey.MatchString(key) {
+			if activationKey().MatchString(key) {
 				return true
 			}
 		}

@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // Credential is one OAuth Server-to-Server credential. All its fields come from one version of one secret.
@@ -46,14 +48,14 @@ const (
 // field is a field of a credential, and its usual shape: from Adobe's documentation and from credentials seen.
 type field struct {
 	name, value string
-	usual       *regexp.Regexp
+	usual       func() *regexp.Regexp
 }
 
 var (
-	usualOrgID    = regexp.MustCompile(`^[0-9A-F]{24}@AdobeOrg$`)
-	usualClientID = regexp.MustCompile(`^[0-9a-f]{32}$`)
-	usualAccount  = regexp.MustCompile(`^[^@]+@techacct\.adobe\.com$`)
-	usualSecret   = regexp.MustCompile(`^(p8e-[A-Za-z0-9_-]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+	usualOrgID    = lazyregexp.New(`^[0-9A-F]{24}@AdobeOrg$`)
+	usualClientID = lazyregexp.New(`^[0-9a-f]{32}$`)
+	usualAccount  = lazyregexp.New(`^[^@]+@techacct\.adobe\.com$`)
+	usualSecret   = lazyregexp.New(`^(p8e-[A-Za-z0-9_-]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
 )
 
 // fields are the fields that every credential has.
@@ -86,7 +88,7 @@ func checkField(value string) error {
 		return errors.New("is empty")
 	case len(value) > maxFieldLength: // before what takes time with the length
 		return fmt.Errorf("is longer than %d characters", maxFieldLength)
-	case placeholder.MatchString(value):
+	case placeholder().MatchString(value):
 		return errPlaceholder
 	case strings.Contains(value, "/"):
 		return errors.New(`holds a "/", which nlserver takes as the end of the field`)
@@ -102,7 +104,7 @@ func checkPrivateKey(key string) error {
 	switch {
 	case len(key) > maxPrivateKeyLength:
 		return fmt.Errorf("is longer than %d bytes", maxPrivateKeyLength)
-	case placeholder.MatchString(key):
+	case placeholder().MatchString(key):
 		return errPlaceholder
 	case strings.ContainsFunc(key, func(r rune) bool { return r > '~' || r < ' ' && r != '\n' && r != '\r' }):
 		return errors.New("holds a character that neither PEM nor base64 has")
@@ -112,7 +114,7 @@ func checkPrivateKey(key string) error {
 
 // placeholder matches what no credential can be taken for: no value of Adobe's holds brackets, braces or "$", and in a random one such
 // a word does not stand by itself.
-var placeholder = regexp.MustCompile(`^(?i:ENC\[|\$\{|\{\{)|\$\{[A-Za-z_][A-Za-z0-9_.-]*\}|\{\{[^{}]+\}\}` +
+var placeholder = lazyregexp.New(`^(?i:ENC\[|\$\{|\{\{)|\$\{[A-Za-z_][A-Za-z0-9_.-]*\}|\{\{[^{}]+\}\}` +
 	`|(?i:(^|[^a-z0-9])(redacted|change[-_]?me)($|[^a-z]))`)
 
 var errPlaceholder = errors.New("is a placeholder that was never filled in (such as ENC[…], ${NAME}, {{name}}, REDACTED or changeme)")
@@ -121,7 +123,7 @@ var errPlaceholder = errors.New("is a placeholder that was never filled in (such
 // warning and nothing more.
 func (c Credential) Oddities() (odd []string) {
 	for _, f := range c.fields() {
-		if !f.usual.MatchString(f.value) {
+		if !f.usual().MatchString(f.value) {
 			odd = append(odd, f.name)
 		}
 	}

@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"campaign-credsync/internal/lazyregexp"
 )
 
 const redacted = "[redacted]"
@@ -95,12 +96,12 @@ const maxClean = 300
 
 // knownShapes are secrets by their look, whosever they are: Vault's tokens, Adobe's client secrets, and UUIDs, which old
 // client secrets, role-ids and secret-ids are. So no secret has to be kept only to be recognised.
-var knownShapes = regexp.MustCompile(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|[sbr]\.[A-Za-z0-9]{24}|p8e-[A-Za-z0-9_-]{8,}|` +
+var knownShapes = lazyregexp.New(`\b(?:hv[sbr]\.[A-Za-z0-9_-]{8,}|[sbr]\.[A-Za-z0-9]{24}|p8e-[A-Za-z0-9_-]{8,}|` +
 	`[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12})`)
 
 // Clean makes text from a server fit for an error or a log line: redacted, escaped and short.
 func Clean(text string, hide ...Secret) string {
-	text = knownShapes.ReplaceAllString(Redact(text, hide...), redacted)
+	text = knownShapes().ReplaceAllString(Redact(text, hide...), redacted)
 	return Cut(Escape(text), maxClean)
 }
 

@@ -8,9 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // hidepid looks at who sees the arguments of nlserver.
@@ -26,7 +27,7 @@ func (x *examination) hidepid(context.Context) []Finding {
 			continue
 		}
 		hides = "" // the last mount is the one that is seen
-		if found := hidepidOption.FindStringSubmatch(after); found != nil {
+		if found := hidepidOption().FindStringSubmatch(after); found != nil {
 			hides = found[1]
 		}
 	}
@@ -37,7 +38,7 @@ func (x *examination) hidepid(context.Context) []Finding {
 	return []Finding{well("/proc has hidepid=%s", hides)}
 }
 
-var hidepidOption = regexp.MustCompile(`[ ,]hidepid=(\w+)`)
+var hidepidOption = lazyregexp.New(`[ ,]hidepid=(\w+)`)
 
 // executable is the path of nlserver.
 func (x *examination) executable() string {
@@ -71,7 +72,7 @@ func (x *examination) selinux(context.Context) []Finding {
 		return []Finding{notRead(auditLog, err)}
 	}
 	denials := map[string]int{}
-	for _, found := range denial.FindAllSubmatch(text, -1) {
+	for _, found := range denial().FindAllSubmatch(text, -1) {
 		denials[string(found[1])]++
 	}
 	var all []Finding
@@ -89,7 +90,7 @@ func (x *examination) selinux(context.Context) []Finding {
 // daemonComm is the daemon's name as the kernel keeps it: 15 characters.
 const daemonComm = "campaign-credsy"
 
-var denial = regexp.MustCompile(`(?m)^.*\bavc:  denied .* comm="(nlserver|` + daemonComm + `)"`)
+var denial = lazyregexp.New(`(?m)^.*\bavc:  denied .* comm="(nlserver|` + daemonComm + `)"`)
 
 // What the daemon takes of inotify: an instance for the files of Campaign's instances, one for those of the login, and one for
 // credentials in files; watches of some directories each.

@@ -3,10 +3,10 @@ package ims
 import (
 	"encoding/hex"
 	"html"
-	"regexp"
 	"strings"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // clean makes words of IMS fit for an error. They are quoted as they are unless they hold a secret, or a piece of it, in an encoding that
@@ -35,7 +35,7 @@ func holdsPiece(text, secret string) bool {
 				return true
 			}
 		}
-		text = html.UnescapeString(percent.ReplaceAllStringFunc(text, func(encoded string) string {
+		text = html.UnescapeString(percent().ReplaceAllStringFunc(text, func(encoded string) string {
 			plain, _ := hex.DecodeString(encoded[1:])
 			return string(plain)
 		}))
@@ -43,4 +43,4 @@ func holdsPiece(text, secret string) bool {
 	return false
 }
 
-var percent = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+var percent = lazyregexp.New(`%[0-9A-Fa-f]{2}`)

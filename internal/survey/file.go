@@ -3,10 +3,10 @@ package survey
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 	"campaign-credsync/sinks/imsxml"
 )
 
@@ -96,18 +96,18 @@ func (s *survey) holds(value string) string {
 	case s.fields.ClientSecret.Reveal():
 		return credential.FieldClientSecret
 	}
-	if ciphertext.MatchString(value) {
+	if ciphertext().MatchString(value) {
 		return holdsEncrypted
 	}
 	return holdsOther
 }
 
-var ciphertext = regexp.MustCompile(`^@?[A-Za-z0-9+/_\s-]{20,}={0,2}$`)
+var ciphertext = lazyregexp.New(`^@?[A-Za-z0-9+/_\s-]{20,}={0,2}$`)
 
 // shape describes a value without a piece of it.
 func shape(value string) string {
 	text := fmt.Sprintf("%d characters", len(value))
-	if marked, ok := bytes.CutPrefix([]byte(value), []byte("@")); ok && ciphertext.Match(marked) {
+	if marked, ok := bytes.CutPrefix([]byte(value), []byte("@")); ok && ciphertext().Match(marked) {
 		return text + ", @ and base64"
 	}
 	return text

@@ -4,11 +4,11 @@ package trouble
 import (
 	"context"
 	"log/slog"
-	"regexp"
 	"slices"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 const (
@@ -19,7 +19,7 @@ const (
 )
 
 // timeOfDay is what makes the same reason look new: nlserver's output and retry times carry it.
-var timeOfDay = regexp.MustCompile(`(\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(\.\d+)?Z?`)
+var timeOfDay = lazyregexp.New(`(\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(\.\d+)?Z?`)
 
 // Trouble is what goes wrong again and again, as the log has it. The zero value has not begun.
 type Trouble struct {
@@ -44,7 +44,7 @@ func (t *Trouble) Tell(log *slog.Logger, now time.Time, err error, what, remedy 
 	if credential.IsForOperator(err) || now.Sub(t.since) >= alarmAfter {
 		level = slog.LevelError
 	}
-	reason := timeOfDay.ReplaceAllString(err.Error(), "")
+	reason := timeOfDay().ReplaceAllString(err.Error(), "")
 	told := slices.Contains(t.logged, reason)
 	if told && level <= t.level {
 		return false

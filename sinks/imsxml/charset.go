@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/text/encoding/charmap"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // ErrUnsupported says that a file may be whole, and cannot be read here.
@@ -28,7 +28,7 @@ var charsets = map[string]*charmap.Charmap{
 }
 
 // declaration is the XML declaration. Versions above 1.0 are read as 1.0, as XML 1.0 has it.
-var declaration = regexp.MustCompile(`^<\?xml\s+version\s*=\s*(?:"1\.[0-9]+"|'1\.[0-9]+')` +
+var declaration = lazyregexp.New(`^<\?xml\s+version\s*=\s*(?:"1\.[0-9]+"|'1\.[0-9]+')` +
 	`(?:\s+encoding\s*=\s*("[^"]*"|'[^']*'))?(?:\s+standalone\s*=\s*(?:"yes"|"no"|'yes'|'no'))?\s*\?>`)
 
 // charsetOf returns the encoding of a file, and where the document begins behind its declaration.
@@ -39,7 +39,7 @@ func charsetOf(data []byte) (charset *charmap.Charmap, start int, err error) {
 	}
 	document := bytes.TrimPrefix(data, []byte(utf8BOM))
 	mark := len(data) - len(document)
-	found := declaration.FindSubmatchIndex(document)
+	found := declaration().FindSubmatchIndex(document)
 	switch {
 	case found == nil:
 		return nil, mark, nil

@@ -1,7 +1,6 @@
 package imsxml
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // maxDepth is what libxml2 allows too. A real file is about six elements deep.
@@ -54,7 +54,7 @@ func (s *scanner) document() error {
 		case strings.HasPrefix(rest, "</") && inside:
 			ok, what = s.endTag(), "an end tag is malformed, or does not match the start tag"
 		case strings.HasPrefix(rest, "<!DOCTYPE") && !rooted && s.entities == nil:
-			if ok, what = s.doctype(), "the DOCTYPE is not closed"; !ok && !openDoctype.MatchString(rest) {
+			if ok, what = s.doctype(), "the DOCTYPE is not closed"; !ok && !openDoctype().MatchString(rest) {
 				return fault(ErrUnsupported, s.text[:s.pos], "the file has a DOCTYPE that has more than entities of plain text (remove it)")
 			}
 		case rest[0] == '<' && (inside || !rooted):
@@ -78,17 +78,19 @@ func (s *scanner) document() error {
 	return nil
 }
 
+const entityForm = `<!ENTITY\s+([A-Za-z_][\w.-]*)\s+(?:"([^"%&<\]\t\r\n]*)"|'([^'%&<\]\t\r\n]*)')\s*>`
+
 // A DOCTYPE that declares nothing but entities of plain text, one such declaration, and a DOCTYPE that does not end.
 var (
-	doctype     = regexp.MustCompile(`^<!DOCTYPE\s+[A-Za-z_][\w.-]*\s*(?:\[(?:\s|` + entity.String() + `)*\]\s*)?>`)
-	openDoctype = regexp.MustCompile(`^<!DOCTYPE[^\[>]*(?:\[[^\]]*(?:\]\s*)?)?$`)
-	entity      = regexp.MustCompile(`<!ENTITY\s+([A-Za-z_][\w.-]*)\s+(?:"([^"%&<\]\t\r\n]*)"|'([^'%&<\]\t\r\n]*)')\s*>`)
+	doctype     = lazyregexp.New(`^<!DOCTYPE\s+[A-Za-z_][\w.-]*\s*(?:\[(?:\s|` + entityForm + `)*\]\s*)?>`)
+	openDoctype = lazyregexp.New(`^<!DOCTYPE[^\[>]*(?:\[[^\]]*(?:\]\s*)?)?$`)
+	entity      = lazyregexp.New(entityForm)
 )
 
 func (s *scanner) doctype() bool {
-	found := doctype.FindString(s.text[s.pos:])
+	found := doctype().FindString(s.text[s.pos:])
 	s.entities = map[string]string{}
-	for _, e := range slices.Backward(entity.FindAllStringSubmatch(found, -1)) { // of two of one name the first counts
+	for _, e := range slices.Backward(entity().FindAllStringSubmatch(found, -1)) { // of two of one name the first counts
 		s.entities[e[1]] = e[2] + e[3]
 		if predefined[e[1]] != "" {
 			return false

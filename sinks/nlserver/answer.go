@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // Answer is what nlserver did with a command line.
@@ -107,25 +108,25 @@ func endOf(err error) (string, error) {
 }
 
 var (
-	banner    = regexp.MustCompile(`Application server.*?\(([\w. ]{1,30}) build (\d{1,6})@`)
-	clock     = regexp.MustCompile(`^\d\d:\d\d:\d\d >\s*`)
-	listed    = regexp.MustCompile(`^\s*-([A-Za-z]\w{1,39})`)
-	databases = regexp.MustCompile(`(?i)\b(database|dbms|odbc|sql|db login)\b|\b(ODB|PGS|ORA|WDB)-\d{6}`)
+	banner    = lazyregexp.New(`Application server.*?\(([\w. ]{1,30}) build (\d{1,6})@`)
+	clock     = lazyregexp.New(`^\d\d:\d\d:\d\d >\s*`)
+	listed    = lazyregexp.New(`^\s*-([A-Za-z]\w{1,39})`)
+	databases = lazyregexp.New(`(?i)\b(database|dbms|odbc|sql|db login)\b|\b(ODB|PGS|ORA|WDB)-\d{6}`)
 )
 
 func (b *Binary) answer(printed, instance, module, ended string, took time.Duration, secrets ...credential.Secret) Answer {
 	a := Answer{Ended: ended, Took: took}
 	for line := range strings.SplitSeq(printed, "\n") {
-		line = clock.ReplaceAllString(strings.TrimRight(line, "\r"), "")
-		if found := banner.FindStringSubmatch(line); found != nil {
+		line = clock().ReplaceAllString(strings.TrimRight(line, "\r"), "")
+		if found := banner().FindStringSubmatch(line); found != nil {
 			a.Version = found[1]
 			a.Build, _ = strconv.Atoi(found[2]) // has digits only
 			continue
 		}
-		if option := listed.FindStringSubmatch(line); option != nil && !slices.Contains(a.Options, option[1]) {
+		if option := listed().FindStringSubmatch(line); option != nil && !slices.Contains(a.Options, option[1]) {
 			a.Options = append(a.Options, option[1])
 		}
-		a.Database = a.Database || databases.MatchString(line)
+		a.Database = a.Database || databases().MatchString(line)
 		line = credential.Redact(line, secrets...)
 		line = named(named(named(line, b.cfg.Home, "HOME"), module, "MODULE"), instance, "INSTANCE")
 		if line = excerpt(redact(line)); line != "" && len(a.Lines) < mostLines {

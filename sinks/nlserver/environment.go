@@ -8,9 +8,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
 
+	"campaign-credsync/internal/lazyregexp"
 	"campaign-credsync/internal/regularfile"
 )
 
@@ -35,7 +35,7 @@ func (b *Binary) environment(ctx context.Context) ([]string, error) {
 	head := make([]byte, 256)
 	n, _ := io.ReadFull(f, head) // what cannot be read the shell will tell
 	shell := "/bin/sh"
-	if named := shellLine.FindSubmatch(head[:n]); named != nil {
+	if named := shellLine().FindSubmatch(head[:n]); named != nil {
 		shell = string(named[1])
 	}
 	var found bytes.Buffer
@@ -60,7 +60,7 @@ func (b *Binary) environment(ctx context.Context) ([]string, error) {
 }
 
 // shellLine is a first line that names a shell which can source a script for sh and run readEnvironment.
-var shellLine = regexp.MustCompile(`^#![ \t]*(?:/\S*/env[ \t](?:.*[ \t])?)?((?:/\S*/)?(?:sh|bash|dash|ash|ksh|ksh93|mksh|zsh))(?:\s|$)`)
+var shellLine = lazyregexp.New(`^#![ \t]*(?:/\S*/env[ \t](?:.*[ \t])?)?((?:/\S*/)?(?:sh|bash|dash|ash|ksh|ksh93|mksh|zsh))(?:\s|$)`)
 
 // minimalEnvironment is all that env_script and nlserver get of ours. Tokens of Vault, the directory of systemd's
 // credentials and its sockets are none of their business.

@@ -2,7 +2,6 @@ package nlserver
 
 import (
 	"bytes"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/text/encoding/charmap"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // maxSaid is how many bytes of an output go into an error or a line of the log.
@@ -35,12 +35,12 @@ func (t *tail) Write(p []byte) (int, error) {
 const redacted = "[redacted]"
 
 var (
-	piece = regexp.MustCompile(`\S+`)
+	piece = lazyregexp.New(`\S+`)
 	// spaced is a text whose characters were set apart.
-	spaced = regexp.MustCompile(`(^|\s)(\S{1,2}(\s+|$)){6,}`)
+	spaced = lazyregexp.New(`(^|\s)(\S{1,2}(\s+|$)){6,}`)
 	// plain is a word, a name or a path of words, a short number, a time, or a code of Campaign's. No secret looks so, whether whole,
 	// cut short, in pieces or encoded: one of random characters has digits, or capitals within words.
-	plain = regexp.MustCompile(`^[-/.("'\[<{]*(` +
+	plain = lazyregexp.New(`^[-/.("'\[<{]*(` +
 		word + `([-_./:'=@]` + word + `)*|\d{1,5}([.:/]\d{1,4}){0,3}|[A-Z]{3}-\d{6}|\(iRc=-?\d{1,7})?[^\pL\pN\s]{0,3}$`)
 )
 
@@ -51,9 +51,9 @@ func redact(text string, secrets ...credential.Secret) string {
 	if !utf8.ValidString(text) {
 		text, _ = charmap.ISO8859_15.NewDecoder().String(text) // every byte stands for something
 	}
-	text = spaced.ReplaceAllString(credential.Redact(text, secrets...), "\n"+redacted+"\n")
-	return piece.ReplaceAllStringFunc(text, func(p string) string {
-		if plain.MatchString(p) {
+	text = spaced().ReplaceAllString(credential.Redact(text, secrets...), "\n"+redacted+"\n")
+	return piece().ReplaceAllStringFunc(text, func(p string) string {
+		if plain().MatchString(p) {
 			return p
 		}
 		return redacted

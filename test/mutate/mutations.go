@@ -386,7 +386,7 @@ var mutations = []mutation{
 		`target.Scheme == "https" || target.Scheme == "http" && before.Scheme == "http"`, `target.Scheme != ""`,
 		"TestRedirectsFromTLSToClear"},
 	{"what nlserver prints is quoted whole",
-		`if plain.MatchString(p) {`, `if plain != nil {`,
+		`if plain().MatchString(p) {`, `if plain != nil {`,
 		"TestActivationTrouble"},
 
 	// Releases understand each other.

@@ -3,9 +3,9 @@ package login
 import (
 	"context"
 	"fmt"
-	"regexp"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 )
 
 // appRole logs in with a role-id and a secret-id.
@@ -43,7 +43,7 @@ func (m *Method) prepareAppRole(ctx context.Context, asked asked) (*attempt, err
 		secretID, err = m.wrapping.secretID(ctx, asked)
 	default:
 		secretID, err = readLine(file, "vault.auth.secret_id_file")
-		if vaultToken.MatchString(secretID) {
+		if vaultToken().MatchString(secretID) {
 			err = credential.NeedsOperator(fmt.Errorf("vault login: vault.auth.secret_id_file: %s holds a token of Vault and no secret-id; "+
 				"write a secret-id there, or set vault.auth.secret_id_wrapped to true if it is a wrapping token", file))
 		}
@@ -63,4 +63,4 @@ func (m *Method) prepareAppRole(ctx context.Context, asked asked) (*attempt, err
 }
 
 // vaultToken is how a token begins: of Vault 1.10 and later, or of OpenBao and earlier ones.
-var vaultToken = regexp.MustCompile(`^(?:hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24})`)
+var vaultToken = lazyregexp.New(`^(?:hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24})`)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"campaign-credsync/internal/config"
 	"campaign-credsync/internal/credential"
 	"campaign-credsync/internal/jitter"
+	"campaign-credsync/internal/lazyregexp"
 	"campaign-credsync/sources/vault/connection"
 )
 
@@ -77,7 +77,7 @@ type attempt struct {
 
 // wrongLogin are the words of every Vault since 0.6, and of OpenBao, for a role-id or a secret-id that it does not know, or not
 // any more. Other refusals, as for the address that a login comes from, may be over at the next try.
-var wrongLogin = regexp.MustCompile(`(?i)^(?:failed to validate (?:SecretID|credentials): )?(?:` +
+var wrongLogin = lazyregexp.New(`(?i)^(?:failed to validate (?:SecretID|credentials): )?(?:` +
 	`invalid role or secret id\b|invalid (?:role|secret)[ _]id\b|invalid credentials\b|` +
 	`failed to find secondary index for role_id\b|failed to validate role_id\b|` +
 	`role .* referred by the (?:SecretID|role_id)\b.* does not exist)|` +
@@ -216,7 +216,7 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 		a.digest = m.digest(a)
 	}
 	switch {
-	case a.refused != "" && wrongLogin.MatchString(answer.Said):
+	case a.refused != "" && wrongLogin().MatchString(answer.Said):
 		until := time.Now().Add(jitter.Around(refusedFor))
 		m.refusals.refuse(a, until)
 		m.backoff = backoff{err: err}
@@ -241,7 +241,7 @@ func (m *Method) failed(ctx context.Context, a *attempt, err error) error {
 func mayBeJudged(err error) bool {
 	answer := connection.Answer(err)
 	if answer.Status != 0 {
-		return answer.Status == http.StatusBadRequest && (answer.Said == "" || wrongLogin.MatchString(answer.Said))
+		return answer.Status == http.StatusBadRequest && (answer.Said == "" || wrongLogin().MatchString(answer.Said))
 	}
 	return answer.Sent || errors.Is(err, connection.ErrUnexpected)
 }

@@ -2,10 +2,10 @@ package login
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 	"campaign-credsync/internal/regularfile"
 )
 
@@ -25,11 +25,11 @@ func readLine(file, key string) (line string, err error) {
 	switch {
 	case line == "":
 		problem = "is empty; write it again"
-	case !otherForm.MatchString(line) && !strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }):
+	case !otherForm().MatchString(line) && !strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return line, nil
 	}
 	return "", credential.NeedsOperator(fmt.Errorf("vault login: %s: %s %s", key, file, problem))
 }
 
 // otherForm is JSON, quotes or an assignment. It takes no base64, whose padding is at its end.
-var otherForm = regexp.MustCompile("^[{\\[\"'`]|" + `^(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*(?:=\s*[^=\s]|:\s)`)
+var otherForm = lazyregexp.New("^[{\\[\"'`]|" + `^(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*(?:=\s*[^=\s]|:\s)`)

@@ -3,12 +3,12 @@ package login
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"campaign-credsync/internal/credential"
+	"campaign-credsync/internal/lazyregexp"
 	"campaign-credsync/internal/trouble"
 	"campaign-credsync/sources/vault/connection"
 )
@@ -175,13 +175,13 @@ func (w *wrapping) lookUp(ctx context.Context, token string) error {
 }
 
 // unknownToken are the words of Vault and OpenBao for a wrapping token that they do not know, or not any more.
-var unknownToken = regexp.MustCompile(`^(?:wrapping token is not valid or does not exist|token is not a valid unwrap token|` +
+var unknownToken = lazyregexp.New(`^(?:wrapping token is not valid or does not exist|token is not a valid unwrap token|` +
 	`no information found; wrapping token|wrapping information was nil; wrapping token)`)
 
 // explain raises the alarm of a token that Vault does not know.
 func (w *wrapping) explain(err error) error {
 	said := connection.Answer(err).Said
-	if !unknownToken.MatchString(said) {
+	if !unknownToken().MatchString(said) {
 		return err
 	}
 	return credential.NeedsOperator(fmt.Errorf("vault at %s: the wrapping token in %s is spent or not known: somebody else may have unwrapped "+
