@@ -23,7 +23,7 @@ var (
 	moduleName   = lazyregexp.New(`^[A-Za-z0-9_]+$`)
 )
 
-// maxInstanceName is in bytes.
+// maxInstanceName is in characters, which are all ASCII.
 const maxInstanceName = 128
 
 // maxReverts is how many the record of an instance has room for.

@@ -122,16 +122,8 @@ func TestHealthOfALoopThatHangs(t *testing.T) {
 	w.InSync(1)
 	w.Happened("activated")
 	probes(w, 200, 200, "ok")
-	reverts := func() (n int) {
-		for _, e := range w.History() {
-			if e.Kind == "drift_reverted" {
-				n++
-			}
-		}
-		return n
-	}
 	for answered := false; !answered && w.Ctx.Err() == nil; {
-		before := reverts()
+		before := revertsInHistory(w)
 		tracing := trace(w, tracer, "-first", "uname", "-pause") // of the event
 		w.Blank("prod")
 		w.Eventually("the loop is held", func() bool { return len(tracing.hit) > 0 })
@@ -145,7 +137,7 @@ func TestHealthOfALoopThatHangs(t *testing.T) {
 		}
 		tracing.leave()
 		w.OnDisk("prod", secret)
-		w.Eventually("the revert is in the history", func() bool { return reverts() > before })
+		w.Eventually("the revert is in the history", func() bool { return revertsInHistory(w) > before })
 	}
 	probes(w, 200, 200, "ok")
 }

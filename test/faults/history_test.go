@@ -96,15 +96,18 @@ func TestHistoryOnADiskThatHangs(t *testing.T) {
 	w.Warns("history_failing", true)
 	w.InSync(1)
 	w.Stop()
-	n := 0
+	if n := revertsInHistory(w); n != 3 {
+		t.Errorf("the history has %d reverts, want 3", n)
+	}
+}
+
+func revertsInHistory(w *world.World) (n int) {
 	for _, e := range w.History() {
 		if e.Kind == "drift_reverted" {
 			n++
 		}
 	}
-	if n != 3 {
-		t.Errorf("the history has %d reverts, want 3", n)
-	}
+	return n
 }
 
 // With a full state directory, events are dropped and counted, which the status says; the history goes on when there is room.
