@@ -94,11 +94,15 @@ func (f *openFile) takeRights(r Rights) error {
 }
 
 func xattrs(fd int) (map[string][]byte, error) {
-	buffer := make([]byte, 64<<10) // the kernel's limit, for the list and for each value
-	n, err := unix.Flistxattr(fd, buffer)
-	if errors.Is(err, unix.ENOTSUP) {
+	if n, err := unix.Flistxattr(fd, nil); errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
 		return nil, nil
 	}
+	return readXattrs(fd) // apart, as its buffer makes the stack grow, which takes longer than all else here
+}
+
+func readXattrs(fd int) (map[string][]byte, error) {
+	buffer := make([]byte, 64<<10) // the kernel's limit, for the list and for each value
+	n, err := unix.Flistxattr(fd, buffer)
 	if err != nil {
 		return nil, fmt.Errorf("list extended attributes: %w", err)
 	}
