@@ -284,8 +284,6 @@ func await(t *testing.T, what string, limit time.Duration, so func() bool) {
 		case <-time.After(50 * time.Millisecond):
 		case <-deadline:
 			t.Fatalf("waited %s in vain for %s", limit, what)
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
 		}
 	}
 }
