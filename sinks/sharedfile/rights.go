@@ -97,7 +97,7 @@ func xattrs(fd int) (map[string][]byte, error) {
 	if n, err := unix.Flistxattr(fd, nil); errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
 		return nil, nil
 	}
-	return readXattrs(fd) // apart, as its buffer makes the stack grow, which takes longer than all else here
+	return readXattrs(fd) // apart, as its buffer makes the stack grow
 }
 
 func readXattrs(fd int) (map[string][]byte, error) {
