@@ -56,13 +56,13 @@ test-systemd: ## the unit, in a Debian 12 with systemd as PID 1, the container i
 test-systemd-all: test-systemd ## the same in Debian 11, 12 and 13: systemd 247, 252 and 257; the container image, the rpm and the rollout once
 	for suite in bullseye trixie; do SYSTEMD_TEST_SUITE=$$suite $(MAKE) test-systemd TESTS="-skip 'Image|Pages|PackagesRPM|Rollout'" || exit; done
 
-bench: build ## the figures, as ratios in one run
+bench: build ## the figures, as ratios in one run; wants an idle machine, as the next two
 	CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench
 
 bench-filesystems: build ## reverts beside their floor on each file system; needs root
 	for kind in ext4 xfs btrfs tmpfs overlay; do echo "$$kind:"; CREDSYNC_BINARY=$(CURDIR)/bin/campaign-credsync go run ./test/bench -only reverts -on $$kind || exit; done
 
-bench-fleet: ## 1,000 daemons and one real Vault, sealed for 5 of 12 minutes; fails when a bound does not hold
+bench-fleet: ## 1,000 daemons and one real Vault, sealed for 5 of 12 minutes; fails when a bound does not hold; test/fleet/plot draws it
 	go run ./test/fleet/bench -csv bin/fleet.csv
 
 soak: ## every fault at random for MINUTES, then the bounds; builds a real Vault at its first run

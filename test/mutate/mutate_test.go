@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,6 +27,26 @@ func TestMutationsFit(t *testing.T) {
 		name, _, _ := strings.Cut(m.test, "/")
 		if _, err := source.packageOf(name); err != nil {
 			t.Errorf("%s: %v", m.breaks, err)
+		}
+	}
+}
+
+// docs/testing.md tells how many there are, and shows some.
+func TestMutationsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "testing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count := fmt.Sprintf("[%d places]", len(mutations)); !strings.Contains(string(text), count) {
+		t.Errorf("docs/testing.md does not say %q", count)
+	}
+	known := map[string]bool{"Break | Test": true, "--- | ---": true}
+	for _, m := range mutations {
+		known[fmt.Sprintf("%s | `%s`", m.breaks, m.test)] = true
+	}
+	for line := range strings.Lines(string(text)) {
+		if row := strings.TrimSpace(line); strings.Contains(row, " | ") && !known[row] {
+			t.Errorf("docs/testing.md has a row that mutations.go has not: %s", row)
 		}
 	}
 }

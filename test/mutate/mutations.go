@@ -119,10 +119,10 @@ var mutations = []mutation{
 	}
 	return p.sync()`, `return nil`,
 		"TestWritesAreSynced/rotation"},
-	{"a file of the daemon's own is not synced before it is renamed",
+	{"a file of our own is not synced",
 		`err = f.Sync()`, `err = nil`,
 		"TestWritesAreSynced/rotation"},
-	{"the directory of such a file is not synced after it",
+	{"the directory of such a file is not synced",
 		`return d.Sync()`, `return nil`,
 		"TestWritesAreSynced/rotation"},
 
