@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,7 +107,8 @@ func meet(t *testing.T, at ...string) *meeting {
 }
 
 // writes has a writer open the file that was found, which is another than the path shows when that was exchanged, and waits until
-// it has to wait for the daemon.
+// it has to wait for the daemon. The writer is a process of its own, which gets no signals: one that interrupts open() has it begin
+// anew. Whoever opens a path then finds what it shows by then; the descriptor leads to the same file for ever.
 func (m *meeting) writes(edit func([]byte) []byte) (done chan error) {
 	m.T.Helper()
 	path := fmt.Sprintf("/proc/self/fd/%d", m.found.Fd())
@@ -114,8 +116,10 @@ func (m *meeting) writes(edit func([]byte) []byte) (done chan error) {
 	m.Must(unix.Stat(path, &stat))
 	document, err := os.ReadFile(path)
 	m.Must(err)
+	writer := exec.Command("sh", "-c", "exec cat >/proc/self/fd/3")
+	writer.Stdin, writer.ExtraFiles = bytes.NewReader(edit(document)), []*os.File{m.found}
 	done = make(chan error, 1)
-	go func() { done <- os.WriteFile(path, edit(document), 0) }()
+	go func() { done <- writer.Run() }()
 	m.Eventually("the writer waits for the file", func() bool {
 		locks, err := os.ReadFile("/proc/locks")
 		m.Must(err)
