@@ -107,8 +107,8 @@ func meet(t *testing.T, at ...string) *meeting {
 }
 
 // writes has a writer open the file that was found, which is another than the path shows when that was exchanged, and waits until
-// it has to wait for the daemon. The writer is a process of its own, which gets no signals: one that interrupts open() has it begin
-// anew. Whoever opens a path then finds what it shows by then; the descriptor leads to the same file for ever.
+// it has to wait for the daemon. The writer is a process of its own, because a signal to this one may interrupt open(), which then
+// begins anew. With a path that finds the file that is there by then; with this descriptor, the one that the daemon has removed.
 func (m *meeting) writes(edit func([]byte) []byte) (done chan error) {
 	m.T.Helper()
 	path := fmt.Sprintf("/proc/self/fd/%d", m.found.Fd())

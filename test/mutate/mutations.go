@@ -36,7 +36,7 @@ var mutations = []mutation{
 	{"what was saved of one file gets into another",
 		`case of == i.path():`, `case true:`,
 		"TestSavedOfAnotherFileIsSetAside"},
-	{"a file that is out of order is written all the same",
+	{"drift is reverted in a file that is out of order",
 		`case f.err != nil: // missing`, `case f.err != nil && now.IsZero(): // missing`,
 		"TestFileOutOfOrderIsLeftAlone"},
 
