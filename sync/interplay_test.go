@@ -95,6 +95,26 @@ func TestActivationThatMayHaveLoadedDriftIsRepeated(t *testing.T) {
 	})
 }
 
+// A stop in the middle of an activation waits for it, and the next start does not repeat it.
+func TestStopWaitsForAnActivation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "prod")
+		w.source.rotate("one")
+		w.config.Activator = slowActivator{w.active, 20 * time.Second}
+		w.launch()
+		time.Sleep(10 * time.Second)
+		w.stop()
+		if w.told("level=ERROR") > 0 {
+			t.Errorf("a stop is an error\n%s", w.log)
+		}
+		w.start()
+		defer func() { w.stop() }()
+		time.Sleep(time.Minute)
+		w.wantActivated("reload")
+		w.wantState("prod", credsync.StateInSync)
+	})
+}
+
 // preparingActivator takes its time before it begins a command.
 type preparingActivator struct{ *activator }
 

@@ -191,9 +191,9 @@ var mutations = []mutation{
 	{"a restart beyond its limit is joined by a second",
 		`r != nil && r.running() || b.outlived(module) {`, `r == nil && b.outlived(module) {`,
 		"TestRestartSlowerThanTheLimit"},
-	{"a stop does not wait for a command",
+	{"a stop does not wait for a restart",
 		`if d.commandStep() && d.cfg.CommandRuns() {`, `if limit < 0 {`,
-		"TestStopWaitsForAnApplyAndRecordsIt"},
+		"TestStopWaitsForAnActivation"},
 
 	// Every wait ends.
 	{"a step that hangs is not seen",
