@@ -90,12 +90,12 @@ func characterOf(charset *charmap.Charmap, char byte) rune {
 }
 
 // encode is the reverse of decode. A character that the file's encoding does not have becomes a reference.
-func encode(charset *charmap.Charmap, text string) string {
+func encode(charset *charmap.Charmap, text []byte) []byte {
 	if charset == nil {
 		return text
 	}
-	var b strings.Builder
-	for _, char := range text {
+	var b bytes.Buffer
+	for _, char := range string(text) {
 		encoded, ok := charset.EncodeRune(char)
 		switch {
 		case ok:
@@ -106,7 +106,7 @@ func encode(charset *charmap.Charmap, text string) string {
 			fmt.Fprintf(&b, "&#%d;", char)
 		}
 	}
-	return b.String()
+	return b.Bytes()
 }
 
 // fault makes the error for what is wrong behind text. Columns count characters.

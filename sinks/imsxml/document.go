@@ -70,7 +70,7 @@ func (d *Document) Attributes() credential.Attributes {
 	}
 	all := make(credential.Attributes, 0, len(d.ims.attributes))
 	for _, a := range d.ims.attributes {
-		raw := []byte(encode(d.charset, d.text[a.quote:a.end]))
+		raw := encode(d.charset, []byte(d.text[a.quote:a.end]))
 		all = append(all, credential.Attribute{Name: a.name, Value: a.value, Raw: raw})
 	}
 	return all
@@ -90,10 +90,10 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 	for _, w := range want {
 		missing[w.Name] = w
 	}
-	var b strings.Builder
+	next := make([]byte, 0, len(d.text)+1024) // a credential adds less, as a rule
 	copied := 0
 	replace := func(start, end int, by string) {
-		b.WriteString(d.text[copied:start] + by)
+		next = append(append(next, d.text[copied:start]...), by...)
 		copied = end
 	}
 	var attributes []attribute
@@ -136,8 +136,7 @@ func (d *Document) Set(want credential.Attributes) ([]byte, error) {
 	default:
 		replace(d.shared.end, d.shared.end, "<ims"+added+"/>")
 	}
-	b.WriteString(d.text[copied:])
-	return []byte(encode(d.charset, b.String())), nil
+	return encode(d.charset, append(next, d.text[copied:]...)), nil
 }
 
 // written returns the value of w with its quotes: as it was written when it was seen, if that means the value in this file (it may

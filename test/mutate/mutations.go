@@ -63,7 +63,7 @@ var mutations = []mutation{
 
 	// No byte that is not ours changes.
 	{"the last byte of a spliced file is lost",
-		`b.WriteString(d.text[copied:])`, `b.WriteString(d.text[copied : len(d.text)-1])`,
+		`append(next, d.text[copied:]...)`, `append(next, d.text[copied:len(d.text)-1]...)`,
 		"TestRestorePutsBackAndKeepsTheRest"},
 	{"the copy does not take the mode of the file",
 		`if err := unix.Fchmod(to, r.Mode); err != nil {`, `if err := error(nil); err != nil {`,
