@@ -11,6 +11,7 @@ func (in *instance) inherit(before *instance, now time.Time) {
 	in.record, in.activation = before.record, before.activation // the record may be what could not be saved
 	in.activation.notBefore = time.Time{}                       // by another configuration
 	in.activation.looks = false                                 // one that was left behind
+	in.detected = before.detected
 	if r := &in.record; r.saving || len(r.Reverts) > 0 {
 		r.saving = false // a save that was left behind tells nobody how it ended
 		r.Reverts = nil  // the brake is released

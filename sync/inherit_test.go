@@ -261,7 +261,7 @@ func TestReloadWithAnUnsavedRecord(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		w.reload(unchanged)
 		w.wantState("prod", credsync.StateInSync)
-		if s := w.statusNow("prod"); s.AppliedVersion != 2 || s.LastError == "" {
+		if s := w.statusNow("prod"); s.AppliedVersion != 2 || s.NotSaved == "" {
 			t.Errorf("%+v", s)
 		}
 		if now := w.sinks["prod"].applied(); now != applies {
@@ -277,6 +277,9 @@ func TestReloadWithAnUnsavedRecord(t *testing.T) {
 		if !strings.Contains(w.recordOnDisk("prod"), `"number": 2`) {
 			t.Errorf("not saved: %s", w.recordOnDisk("prod"))
 		}
+		if s := w.statusNow("prod"); s.NotSaved != "" {
+			t.Errorf("saved, and yet %q", s.NotSaved)
+		}
 	})
 }
 
@@ -291,6 +294,9 @@ func TestReloadReleasesTheBrake(t *testing.T) {
 		w.reload(unchanged)
 		w.wantOnDisk("prod", "one")
 		w.wantState("prod", credsync.StateInSync)
+		if n := w.statusNow("prod").DetectedTotal; n != 2 {
+			t.Errorf("drift was found %d times, want 2: a reload does not begin to count anew", n)
+		}
 	})
 }
 

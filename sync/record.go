@@ -46,6 +46,9 @@ func (in *instance) takeFile() {
 // saveEnded reports whether what is remembered is on disk, or cannot be saved for now.
 func (r *record) saveEnded() bool { return (!r.unsaved && !r.saving) || r.retry.isFailing() }
 
+// NotSavedRemedy is what to do where a record is not saved.
+const NotSavedRemedy = "make room for state_dir, and let the daemon's user write there"
+
 // savePatience is how long a revert waits for the record of its intent: guarding the file must not hang with another disk.
 const savePatience = 2 * time.Second
 
@@ -83,7 +86,7 @@ func (d *Daemon) save(in *instance) {
 	r.saving = false
 	if err != nil {
 		r.unsaved = true
-		r.retry.failed(in.log, time.Now(), err, report{"state not saved", "make room for state_dir, and let the daemon's user write there"})
+		r.retry.failed(in.log, time.Now(), err, report{"state not saved", NotSavedRemedy})
 		return
 	}
 	if r.retry.isFailing() {

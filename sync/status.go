@@ -53,6 +53,7 @@ type InstanceStatus struct {
 	KeyInSecret   bool      `json:"-"` // the same of the version that is applied, or about to be
 	// RecheckFails is why Adobe has long not said whether it still accepts the applied credential; empty: it has, or was not asked.
 	RecheckFails string `json:"-"`
+	NotSaved     string `json:"-"` // why what is remembered of it is not on disk; empty: it is, or is about to be
 }
 
 // Moment is a time that JSON shows in UTC, or as null if it is zero.
@@ -116,6 +117,7 @@ func (d *Daemon) statusOf(in *instance, c condition, now time.Time) InstanceStat
 		DetectedTotal:    in.detected,
 		Braked:           braked,
 		RecheckFails:     in.recheck.fails(),
+		NotSaved:         in.record.retry.reason,
 		KeyInFile:        in.file.hasKey,
 		KeyInSecret:      in.keyInSecret(),
 	}
@@ -201,7 +203,7 @@ func (d *Daemon) conditionOf(in *instance, now time.Time) condition {
 	case in.record.Version.IsZero():
 		return condition{state: StatePending, reason: credential.ReasonNotChecked}
 	}
-	return condition{state: StateInSync, text: in.record.retry.reason}
+	return condition{state: StateInSync}
 }
 
 // fileCondition is for an instance whose file cannot be looked after; its state is empty for every other.

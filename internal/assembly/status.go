@@ -80,11 +80,15 @@ func (a *assembly) secretIDEnd() (end time.Time, soon bool) {
 
 func (a *assembly) wordsOfEnd(end time.Time) string {
 	file := a.config.Vault.Auth.SecretIDFile
-	remedy := "; put a new one in " + file + " before"
+	remedy := "; put a new one in " + file
 	if strings.HasPrefix(file, "/run/credentials/") { // systemd's copy, which nobody may write
-		remedy = "; put a new one where LoadCredential= of the unit takes it from, and restart the daemon, before"
+		remedy = "; put a new one where LoadCredential= of the unit takes it from, and restart the daemon"
 	}
-	return "the secret-id ends " + end.UTC().Format(time.RFC3339) + remedy
+	at := end.UTC().Format(time.RFC3339)
+	if time.Now().After(end) {
+		return "the secret-id ended " + at + remedy
+	}
+	return "the secret-id ends " + at + remedy + " before"
 }
 
 // hookEnv is the environment of the program of notify.exec: nothing of the daemon's that may be secret.
@@ -103,7 +107,7 @@ func (p *process) rejected(err error) {
 	now := *p.current.Load()
 	now.rejected = credential.OneLine(err.Error())
 	p.current.Store(&now)
-	p.Logger.Error("configuration not reloaded, keeping the old one", "reason", err, "remedy", "correct the file and reload")
+	p.Logger.Error("configuration not reloaded, keeping the old one", "reason", err, "remedy", "correct the file and reload, or restart the daemon where the reason says so")
 	p.tell(event.Event{Kind: event.ReloadRejected, Text: now.rejected})
 }
 
@@ -246,7 +250,7 @@ func (p *process) document(now *inForce, s []sync.InstanceStatus) control.Status
 func (p *process) warnings(now *inForce) (all []control.Warning) {
 	if now.rejected != "" {
 		all = append(all, control.Warning{Code: control.WarnReloadRejected,
-			Text: "the configuration file was rejected, the one before is in force; correct it and reload: " + now.rejected})
+			Text: "the configuration file was rejected, the one before is in force; correct it and reload, or restart the daemon for what takes that: " + now.rejected})
 	}
 	if why := now.hook.Failing(); why != "" {
 		all = append(all, control.Warning{Code: control.WarnNotifyFailing, Text: "the program of notify.exec fails; " + why})
@@ -293,10 +297,15 @@ func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnJWTEnded, Text: strings.Join(jwt, "; ") + "; " + credential.JWTRemedy})
 	}
 	v := &d.Vault
+	var unsaved []string
+	var why string
 	for i, in := range s {
 		if in.RecheckFails != "" {
 			d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnIMSUnanswered,
 				Text: "nobody knows whether Adobe still accepts the credential of " + in.Name + ", as it does not answer; " + in.RecheckFails})
+		}
+		if in.NotSaved != "" {
+			unsaved, why = append(unsaved, in.Name), in.NotSaved
 		}
 		if _, isFile := a.settings.Instances[i].Source.(*jsonfile.File); isFile {
 			continue
@@ -307,6 +316,10 @@ func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 			v.LastPoll.Time = in.LastPoll
 		}
 	}
+	if len(unsaved) > 0 {
+		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnStateUnsaved, Text: "what is remembered of " +
+			strings.Join(unsaved, ", ") + " is lost with the daemon; " + sync.NotSavedRemedy + ": " + credential.OneLine(why)})
+	}
 	if a.vault == nil {
 		return d
 	}
@@ -314,6 +327,10 @@ func (a *assembly) document(s []sync.InstanceStatus) control.Status {
 	v.TokenExpires.Time, v.SecretIDExpires.Time = a.vault.TokenExpires(), end
 	if soon {
 		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnSecretIDEnds, Text: a.wordsOfEnd(end)})
+	}
+	if failure := a.vault.LoginFailure(); failure != nil {
+		d.Warnings = append(d.Warnings, control.Warning{Code: control.WarnLoginFailing,
+			Text: "logins fail; when the token in use has ended, nothing is read from Vault: " + credential.OneLine(failure.Error())})
 	}
 	return d
 }

@@ -17,8 +17,11 @@ func TestWarningNamesAPlaceThatCanBeWritten(t *testing.T) {
 	} {
 		a := &assembly{config: &config.Config{}}
 		a.config.Vault.Auth.SecretIDFile = file
-		if text := a.wordsOfEnd(time.Now()); !strings.Contains(text, remedy) || strings.Contains(text, "/run/credentials") {
-			t.Errorf("%s: %s", file, text)
+		for when, end := range map[string]time.Time{"ends": time.Now().Add(time.Hour), "ended": time.Now().Add(-time.Hour)} {
+			text := a.wordsOfEnd(end)
+			if !strings.Contains(text, "the secret-id "+when+" ") || !strings.Contains(text, remedy) || strings.Contains(text, "/run/credentials") {
+				t.Errorf("%s: %s", file, text)
+			}
 		}
 	}
 }

@@ -63,10 +63,13 @@ const (
 	WarnModuleInGroup  WarningCode = "module_in_our_group"
 	WarnIMSUnanswered  WarningCode = "ims_unanswered"
 	WarnJWTEnded       WarningCode = "jwt_ended"
+	WarnLoginFailing   WarningCode = "login_failing"
+	WarnStateUnsaved   WarningCode = "state_unsaved"
 )
 
 // WarningCodes are all warnings.
-var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing, WarnModuleInGroup, WarnIMSUnanswered, WarnJWTEnded}
+var WarningCodes = []WarningCode{WarnReloadRejected, WarnSecretIDEnds, WarnNotifyFailing, WarnHistoryFailing, WarnModuleInGroup, WarnIMSUnanswered,
+	WarnJWTEnded, WarnLoginFailing, WarnStateUnsaved}
 
 // Warns reports whether there is a warning.
 func (s Status) Warns(code WarningCode) bool {

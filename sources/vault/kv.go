@@ -105,7 +105,7 @@ func (k *KV) forbidden(err error) error {
 		return credential.NeedsOperator(fmt.Errorf("%w; the token in %s has ended or its policy does not allow it: write a new token there, "+
 			"with a policy that allows to read %s", err, s.auth.TokenFile, paths))
 	}
-	return credential.NeedsOperator(fmt.Errorf("%w; give the role a policy that allows to read %s", err, paths))
+	return credential.NeedsOperator(fmt.Errorf("%w; correct mount and path, or give the role a policy that allows to read %s", err, paths))
 }
 
 func isForbidden(err error) bool { return connection.Answer(err).Status == http.StatusForbidden }

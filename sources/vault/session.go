@@ -46,7 +46,8 @@ type session struct {
 	closed   bool
 
 	current atomic.Pointer[login.Token]
-	asked   atomic.Bool // the operator said: try again, also after a 403
+	failure atomic.Pointer[error] // why logins fail, for which a person is needed, while the current token serves; nil: none
+	asked   atomic.Bool           // the operator said: try again, also after a 403
 }
 
 // fromFile reports whether somebody else looks after the token: it is read anew at every poll.
@@ -87,6 +88,9 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 		return nil, err
 	}
 	s.warning.Tell(s.logger, time.Now(), err, "login failed, using the current token until it ends", "", "expires", old.Expires)
+	if s.warning.NeedsPerson() {
+		s.failure.Store(&err)
+	}
 	return old, nil
 }
 
@@ -107,6 +111,7 @@ func (s *session) login(ctx context.Context) (*login.Token, error) {
 		s.logger.Info("login succeeded again")
 	}
 	s.last, s.warning = t.Born, trouble.Trouble{}
+	s.failure.Store(nil)
 	s.current.Store(t)
 	return t, nil
 }

@@ -135,6 +135,14 @@ func (v *Vault) RetryRefused() {
 // SecretIDEnds returns when the secret-id ends that the login was made with. Zero: never, or not known.
 func (v *Vault) SecretIDEnds() time.Time { return v.session.method.SecretIDEnds() }
 
+// LoginFailure is why logins fail while the token of an earlier one serves. Nil: they do not, or that may end by itself.
+func (v *Vault) LoginFailure() error {
+	if failure := v.session.failure.Load(); failure != nil {
+		return *failure
+	}
+	return nil
+}
+
 // TokenExpires tells when the token in use ends; zero when there is none, it never ends or its end is not known.
 func (v *Vault) TokenExpires() time.Time {
 	t := v.session.current.Load()

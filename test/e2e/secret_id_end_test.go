@@ -96,6 +96,7 @@ func TestWrongSecretIDWhileTheTokenServes(t *testing.T) {
 	w.Proxy.Requests()
 	replaceSecretID(w, "00000000-1111-2222-3333-444444444444")
 	w.Logged("level=ERROR", "login failed, using the current token until it ends", w.SecretID)
+	w.Warns("login_failing", false, w.SecretID)
 	for range 3 {
 		w.Pass()
 	}
@@ -109,5 +110,6 @@ func TestWrongSecretIDWhileTheTokenServes(t *testing.T) {
 	}
 	replaceSecretID(w, w.Vault.MustSecretID(w.RoleID))
 	w.Logged("level=INFO", "login succeeded again")
+	w.Warns("login_failing", true)
 	w.InSync(2)
 }

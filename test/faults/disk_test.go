@@ -110,11 +110,14 @@ func TestDiskIsFull(t *testing.T) {
 				version, _ = w.NewSecret("prod")
 				w.Is("prod", "pending/apply_failed", "no space left on device")
 				w.Holds("prod", first)
+				w.Blank("prod") // which is put back, and counted
+				w.Warns("state_unsaved", false, "prod", "state_dir", "no space left on device")
 				w.Ran(1, "start", "set") // nothing is begun that could not be remembered
 			}
 			w.Must(os.Remove(ballast))
 			w.Pass()
 			w.InSync(version)
+			w.Warns("state_unsaved", true)
 		})
 	}
 }
