@@ -2,6 +2,8 @@ package sync_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +66,34 @@ func TestPause(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestPauseSaysWhatIsFound: whoever works under a pause is told what the end of it will not mend, and what it will.
+func TestPauseSaysWhatIsFound(t *testing.T) {
+	for says, meanwhile := range map[string]func(w *world){
+		"":                       func(*world) {},
+		"found meanwhile: drift": func(w *world) { w.sinks["prod"].edit("authIMSTAClientId", "mallory") },
+		"(file_missing): no file": func(w *world) {
+			w.sinks["prod"].change(func(s *sink) { s.lookErr = fmt.Errorf("no file: %w", credential.ErrMissing) })
+		},
+		"(vault_unreachable): down": func(w *world) {
+			w.source.change(func(s *source) { s.err = credential.Because(credential.ReasonVaultUnreachable, errors.New("down")) })
+		},
+	} {
+		t.Run(says, func(t *testing.T) {
+			one(t, nil, func(t *testing.T, w *world) {
+				w.pauseFor(time.Hour)
+				meanwhile(w)
+				time.Sleep(30 * time.Minute)
+				w.wantState("prod", credsync.StatePaused)
+				in := w.only()
+				if !strings.HasPrefix(in.LastError, "paused until ") || !strings.Contains(in.LastError, says) ||
+					strings.Contains(in.LastError, "meanwhile") != (says != "") {
+					t.Errorf("last error %q", in.LastError)
+				}
+			})
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package sync
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"time"
 
 	"campaign-credsync/internal/credential"
@@ -169,16 +170,29 @@ type condition struct {
 	since   time.Time
 }
 
-// conditionOf finds the first state that holds.
+// conditionOf finds the first state that holds. A pause also says what needs a person once it is over.
 func (d *Daemon) conditionOf(in *instance, now time.Time) condition {
+	found := d.unpausedCondition(in, now)
+	if !in.isPaused(now) {
+		return found
+	}
+	c := condition{state: StatePaused, reason: credential.ReasonPaused, text: in.record.Paused.String()}
+	switch found.state {
+	case StateDrift:
+		c.text += "; found meanwhile: drift"
+	case StateBlocked, StateDegraded:
+		c.text += fmt.Sprintf("; found meanwhile: %s (%s): %s", found.state, found.reason, found.text)
+	}
+	return c
+}
+
+func (d *Daemon) unpausedCondition(in *instance, now time.Time) condition {
 	f, w, source := &in.file, &in.wanted, in.source
 	neverPolled := source.lastPoll.IsZero() && !source.retry.isFailing()
 	unseen := f.checkedAt.IsZero() || (f.err != nil && f.rightAt.IsZero()) || neverPolled
 	toApply := in.isToApply() || in.record.Applying != nil || w.force != notForced // the last two wait for its secret to be read again
 	ofFile := d.fileCondition(in)
 	switch {
-	case in.isPaused(now):
-		return condition{state: StatePaused, reason: credential.ReasonPaused, text: in.record.Paused.String()}
 	case ofFile.state != "":
 		return ofFile
 	case len(in.drift()) > 0 && in.busy != actionApply:

@@ -43,8 +43,9 @@ func (x *examination) confDirectory(context.Context) (all []Finding) {
 			all = append(all, failed("chmod o-w "+dir, "everybody may write %s (mode %04o), so nothing is written there", dir, mode))
 		case mode&0o020 != 0:
 			all = append(all, warn("chmod g-w "+dir, "the group of %s may replace everything in it, the credential included (mode %04o)", dir, mode))
-		case ownerOf(info) != 0 && ownerOf(info) != x.campaignUser():
-			all = append(all, warn(fmt.Sprintf("chown %d %s", x.campaignUser(), dir), "%s belongs to %s and not to Campaign's user", dir, userName(ownerOf(info))))
+		case ownerOf(info) != x.campaignUser():
+			all = append(all, warn(fmt.Sprintf("chown %d %s", x.campaignUser(), dir), "%s belongs to %s and not to Campaign's user, who replaces files there",
+				dir, userName(ownerOf(info))))
 		default:
 			all = append(all, well("%s: mode %04o, of %s", dir, mode, userName(ownerOf(info))))
 		}

@@ -131,6 +131,8 @@ func TestDoctorOfFiles(t *testing.T) {
 	for _, x := range []fault{
 		both(mode(conf, 0o777, 0o755))("conf_directory", "error", "mode 0777", "chmod o-w "+conf),
 		both(mode(conf, 0o775, 0o755))("conf_directory", "warning", "mode 0775", "chmod g-w "+conf),
+		fix("conf_directory", "warning", func() { w.Must(os.Chown(conf, 0, campaignUser)) }, func() { w.Must(os.Chown(conf, campaignUser, campaignUser)) },
+			"belongs to root", "chown 41011 "+conf),
 		both(mode(w.File("prod"), 0o644, 0o640))("instance_file", "warning", "everybody may read", "chmod o-r "+w.File("prod")),
 		both(mode(w.File("prod"), 0o642, 0o640))("instance_file", "warning", "everybody may write", "chmod o-w"),
 		fix("instance_file", "warning", func() { w.Must(os.Chown(w.File("prod"), 0, campaignUser)) }, func() { w.Must(os.Chown(w.File("prod"), campaignUser, campaignUser)) },
