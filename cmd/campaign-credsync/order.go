@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -51,6 +52,10 @@ func (in *invocation) order(ctx context.Context, o control.Order, show func(cont
 		}
 		if errors.Is(err, state.ErrLocked) && time.Since(began) < daemonStarts {
 			continue
+		}
+		if errors.Is(err, state.ErrLocked) { // nobody is to end a daemon that works
+			return exitFailed, fmt.Errorf("another campaign-credsync has state_dir and does not answer at control_socket %s; if that is the daemon, see its "+
+				"log: a socket that was removed is opened again within 11 s", c.ControlSocket)
 		}
 		if err != nil {
 			return exitOf(err), err

@@ -145,6 +145,7 @@ func TestControlSocketHasNoRoom(t *testing.T) {
 	w.Logged("msg=activated", "step=reload")
 	w.Holds("prod", secret)
 	w.Exits(1, "", "status")
+	w.Exits(1, "does not answer at control_socket "+socket, "pause", "--for", "1h")
 	w.Must(os.Remove(ballast))
 	w.Logged("the control socket is open")
 	w.Exits(0, "in_sync", "status")
