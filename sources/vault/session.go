@@ -74,6 +74,10 @@ func (s *session) token(ctx context.Context) (*login.Token, error) {
 	old := s.current.Load()
 	fresh := old != nil && old.Fresh()
 	if fresh && !s.method.Renew(ctx, old) {
+		if s.warning.HasBegun() && s.method.HoldsUsed() {
+			s.logger.Info("the secret-id of the current token is in its file again")
+			s.noFailure()
+		}
 		return old, nil
 	}
 	t, err := s.login(ctx)
@@ -110,10 +114,15 @@ func (s *session) login(ctx context.Context) (*login.Token, error) {
 	if s.warning.HasBegun() {
 		s.logger.Info("login succeeded again")
 	}
-	s.last, s.warning = t.Born, trouble.Trouble{}
-	s.failure.Store(nil)
+	s.last = t.Born
+	s.noFailure()
 	s.current.Store(t)
 	return t, nil
+}
+
+func (s *session) noFailure() {
+	s.warning = trouble.Trouble{}
+	s.failure.Store(nil)
 }
 
 func (s *session) waiting(ctx context.Context) error {

@@ -94,8 +94,15 @@ func TestWrongSecretIDWhileTheTokenServes(t *testing.T) {
 	t.Parallel()
 	w, secrets := world.Started(t, container.Options{})
 	w.Proxy.Requests()
-	replaceSecretID(w, "00000000-1111-2222-3333-444444444444")
+	const wrong = "00000000-1111-2222-3333-444444444444"
+	right, err := os.ReadFile(w.SecretID)
+	w.Must(err)
+	replaceSecretID(w, wrong)
 	w.Logged("level=ERROR", "login failed, using the current token until it ends", w.SecretID)
+	w.Warns("login_failing", false, w.SecretID)
+	replaceSecretID(w, strings.TrimSpace(string(right)))
+	w.Warns("login_failing", true)
+	replaceSecretID(w, wrong)
 	w.Warns("login_failing", false, w.SecretID)
 	for range 3 {
 		w.Pass()

@@ -276,11 +276,22 @@ func (m *Method) Renew(ctx context.Context, t *Token) bool {
 
 // holdsAnother reports whether the file of the secret-id holds another one than the token in use was got with. That may end soon.
 func (m *Method) holdsAnother() bool {
+	same, known := m.compareFile()
+	return known && !same
+}
+
+// HoldsUsed reports whether the file of the secret-id holds the very one that the token in use was got with. A wrapped one it cannot tell.
+func (m *Method) HoldsUsed() bool {
+	same, known := m.compareFile()
+	return known && same && m.wrapping == nil
+}
+
+func (m *Method) compareFile() (same, known bool) {
 	if m.auth.SecretIDFile == "" {
-		return false
+		return false, false
 	}
 	secretID, err := readLine(m.auth.SecretIDFile, "vault.auth.secret_id_file")
-	return err == nil && secretID != m.used.Reveal()
+	return secretID == m.used.Reveal(), err == nil
 }
 
 // Retry forgets the waits after failures. With refused, also a refused secret-id may be tried once more, if it was not tried
