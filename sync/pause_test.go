@@ -69,7 +69,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestPauseSaysWhatIsFound: whoever works under a pause is told what the end of it will not mend, and what it will.
+// TestPauseSaysWhatIsFound: the status says also under a pause that there is drift, or that the file or the source cannot be read.
 func TestPauseSaysWhatIsFound(t *testing.T) {
 	for says, meanwhile := range map[string]func(w *world){
 		"":                       func(*world) {},

@@ -170,7 +170,7 @@ type condition struct {
 	since   time.Time
 }
 
-// conditionOf finds the first state that holds. A pause also says what needs a person once it is over.
+// conditionOf finds the first state that holds. Under a pause its text says what else was found.
 func (d *Daemon) conditionOf(in *instance, now time.Time) condition {
 	found := d.unpausedCondition(in, now)
 	if !in.isPaused(now) {
@@ -178,7 +178,7 @@ func (d *Daemon) conditionOf(in *instance, now time.Time) condition {
 	}
 	c := condition{state: StatePaused, reason: credential.ReasonPaused, text: in.record.Paused.String()}
 	switch found.state {
-	case StateDrift:
+	case StateDrift: // that it is not reverted is due to the pause
 		c.text += "; found meanwhile: drift"
 	case StateBlocked, StateDegraded:
 		c.text += fmt.Sprintf("; found meanwhile: %s (%s): %s", found.state, found.reason, found.text)

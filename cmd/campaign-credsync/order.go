@@ -50,10 +50,11 @@ func (in *invocation) order(ctx context.Context, o control.Order, show func(cont
 				status, err = byDaemon, failed
 			}
 		}
-		if errors.Is(err, state.ErrLocked) && time.Since(began) < daemonStarts {
-			continue
-		}
-		if errors.Is(err, state.ErrLocked) { // nobody is to end a daemon that works
+		if errors.Is(err, state.ErrLocked) {
+			if time.Since(began) < daemonStarts {
+				continue
+			}
+			// What the error says, to end it, is not for a daemon that works.
 			return exitFailed, fmt.Errorf("another campaign-credsync has state_dir and does not answer at control_socket %s; if that is the daemon, see its "+
 				"log: a socket that was removed is opened again within 11 s", c.ControlSocket)
 		}

@@ -63,8 +63,8 @@ func (p place) openQuiet(ctx context.Context) (*openFile, error) {
 	}
 }
 
-// beingWritten is a look at a writer that leaves hardly any garbage: hundreds of looks by tryQuiet had some collected in every other
-// revert of a file written in pieces. inotify could tell, but closing an inotify descriptor takes the kernel 16 ms (measured).
+// beingWritten is a look at a writer that leaves hardly any garbage. Hundreds of looks by tryQuiet leave so much that its collection
+// delays reverts of files written in pieces. inotify could tell, but closing an inotify descriptor takes the kernel 16 ms (measured).
 func (p place) beingWritten() bool {
 	fd, err := unix.Openat(int(p.dir.Fd()), p.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == nil {

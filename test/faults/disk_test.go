@@ -110,7 +110,8 @@ func TestDiskIsFull(t *testing.T) {
 				version, _ = w.NewSecret("prod")
 				w.Is("prod", "pending/apply_failed", "no space left on device")
 				w.Holds("prod", first)
-				w.Blank("prod") // which is put back, and counted
+				w.Blank("prod")
+				w.OnDisk("prod", first)
 				w.Warns("state_unsaved", false, "prod", "state_dir", "no space left on device")
 				w.Ran(1, "start", "set") // nothing is begun that could not be remembered
 			}
